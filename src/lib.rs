@@ -1,0 +1,13 @@
+//! kiln: the whole training life cycle of generative models in one engine.
+//!
+//! The modules stand in the order in which a token travels: raw files become documents, tokens, shards and batches
+//! (`data`), go through a model (`model`, `nn`, `ops`) that a `tape` records, give a loss and gradients, and leave as an
+//! updated set of weights (`optim`) in a run directory (`train`). Below them lie tensors, the devices that hold them and
+//! the kernels that compute.
+
+pub mod data;
+
+pub mod error;
+pub mod rng;
+
+pub use error::{Error, Result};
