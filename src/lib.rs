@@ -7,6 +7,8 @@
 
 pub mod data;
 
+pub mod cpu;
+
 pub mod error;
 pub mod rng;
 

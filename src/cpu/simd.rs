@@ -1,0 +1,481 @@
+//! One vector type per instruction set, one kernel body for all of them.
+//!
+//! A kernel is written once, `#[inline(always)] fn body<V: Vector>(…)`, and [`simd_fn!`](crate::simd_fn) instantiates it
+//! under the instruction sets of each [`Simd`] level. Every operation of [`Vector`] is exactly rounded or a bit operation,
+//! so a lane's result does not depend on the level; sums go through [`Lanes`], whose order does not either. That is what
+//! makes results equal bit for bit on every level (the numeric contract of docs/architecture.md).
+
+use crate::error::{Error, Result};
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
+/// The instruction sets that a kernel can run on. A value is only made for a processor that has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Simd {
+    /// Plain Rust over arrays of eight, with fused multiply-add where the processor has it.
+    Scalar(Fma),
+    /// AVX2 and FMA: 8 lanes.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Proof),
+    /// AVX-512 F, BW, DQ and VL: 16 lanes.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Proof),
+}
+
+/// Whether the scalar level may use the hardware's fused multiply-add (else it is computed in software, to the same bits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fma(bool);
+
+/// Can only be made inside this module, after the instruction set was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Proof(());
+
+impl Fma {
+    /// Whether hardware fused multiply-add may be used.
+    pub fn present(self) -> bool {
+        self.0
+    }
+}
+
+impl Simd {
+    /// The levels that this processor can run, slowest first.
+    pub fn available() -> Vec<Simd> {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let mut levels = vec![Simd::Scalar(Fma(is_x86_feature_detected!("fma")))];
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                levels.push(Simd::Avx2(Proof(())));
+                if is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                {
+                    levels.push(Simd::Avx512(Proof(())));
+                }
+            }
+            levels
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        vec![Simd::Scalar(Fma(false))]
+    }
+
+    /// The fastest level of this processor, or the one that `KILN_SIMD` names.
+    ///
+    /// # Errors
+    /// `KILN_SIMD` names no level, or one that this processor lacks.
+    pub fn detect() -> Result<Simd> {
+        match std::env::var("KILN_SIMD") {
+            Ok(name) if !name.is_empty() => Simd::named(&name),
+            _ => Ok(*Simd::available().last().expect("the scalar level is always there")),
+        }
+    }
+
+    /// The level called `scalar`, `avx2` or `avx512`.
+    ///
+    /// # Errors
+    /// There is no such level, or this processor lacks it.
+    pub fn named(name: &str) -> Result<Simd> {
+        let levels = Simd::available();
+        levels.iter().copied().find(|level| level.name() == name).ok_or_else(|| {
+            let names: Vec<_> = levels.iter().map(|level| level.name()).collect();
+            Error::config(
+                "KILN_SIMD",
+                format!("this processor has no level '{name}'"),
+                format!("use one of: {}; or unset it", names.join(", ")),
+            )
+        })
+    }
+
+    /// `scalar`, `avx2` or `avx512`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Simd::Scalar(_) => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx512(_) => "avx512",
+        }
+    }
+}
+
+/// Defines `fn name(simd: Simd, args…)` that runs a generic body with the vector type of the level.
+///
+/// The body must be `#[inline(always)]`, as must every helper and closure on its way, so that all of it is compiled with
+/// the level's instructions.
+#[macro_export]
+macro_rules! simd_fn {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
+        $(#[$meta])*
+        $vis fn $name(simd: $crate::cpu::Simd, $($arg: $ty),*) $(-> $ret)? {
+            use $crate::cpu::{Simd, simd};
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? {
+                    $body::<simd::F32x16>($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? {
+                    $body::<simd::F32x8>($($arg),*)
+                }
+                #[target_feature(enable = "fma")]
+                fn scalar_fma($($arg: $ty),*) $(-> $ret)? {
+                    $body::<simd::Portable>($($arg),*)
+                }
+                // SAFETY: a `Simd` level exists only where its instructions do.
+                #[allow(unsafe_code)]
+                unsafe {
+                    match simd {
+                        Simd::Avx512(_) => return avx512($($arg),*),
+                        Simd::Avx2(_) => return avx2($($arg),*),
+                        Simd::Scalar(fma) if fma.present() => return scalar_fma($($arg),*),
+                        Simd::Scalar(_) => {}
+                    }
+                }
+            }
+            let _ = simd;
+            $body::<simd::Portable>($($arg),*)
+        }
+    };
+}
+
+/// A register of f32 lanes. Arithmetic is by the operators; each is exactly rounded, lane by lane.
+pub trait Vector:
+    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> + Neg<Output = Self>
+{
+    /// Lanes in a register: 8 or 16. Divides 64.
+    const W: usize;
+    /// The same lanes as 32-bit integers.
+    type Bits: Bits;
+    /// One truth value a lane.
+    type Mask: Copy;
+
+    /// `x` in every lane.
+    fn splat(x: f32) -> Self;
+    /// Reads `W` numbers from `p`, at any alignment.
+    ///
+    /// # Safety
+    /// `p` must be valid for reading `W` floats.
+    unsafe fn load_ptr(p: *const f32) -> Self;
+    /// Writes `W` numbers to `p`, at any alignment.
+    ///
+    /// # Safety
+    /// `p` must be valid for writing `W` floats.
+    unsafe fn store_ptr(self, p: *mut f32);
+    /// Reads `x`, at most `W` numbers; the lanes beyond hold 0.
+    fn load_partial(x: &[f32]) -> Self;
+    /// Writes the first `x.len()` lanes, at most `W`.
+    fn store_partial(self, x: &mut [f32]);
+    /// `self * b + c`, rounded once.
+    fn fma(self, b: Self, c: Self) -> Self;
+    /// Square root, correctly rounded.
+    fn sqrt(self) -> Self;
+    /// Clears the sign bit.
+    fn abs(self) -> Self;
+    /// `if self > b { self } else { b }`: `b` where either is NaN.
+    fn max(self, b: Self) -> Self;
+    /// `if self < b { self } else { b }`: `b` where either is NaN.
+    fn min(self, b: Self) -> Self;
+    /// `self > b`; false where either is NaN.
+    fn gt(self, b: Self) -> Self::Mask;
+    /// Whether a lane is NaN.
+    fn is_nan(self) -> Self::Mask;
+    /// `self` where the mask is true, else `other`.
+    fn select(self, mask: Self::Mask, other: Self) -> Self;
+    /// The lanes' bit patterns.
+    fn bits(self) -> Self::Bits;
+    /// The floats with these bit patterns.
+    fn from_bits(bits: Self::Bits) -> Self;
+    /// The lanes in order, `W` of them; the rest is 0.
+    fn to_array(self) -> [f32; 16];
+
+    /// Reads the first `W` numbers of `x`.
+    #[inline(always)]
+    fn load(x: &[f32]) -> Self {
+        assert!(x.len() >= Self::W);
+        // SAFETY: the slice holds at least `W` floats.
+        unsafe { Self::load_ptr(x.as_ptr()) }
+    }
+    /// Writes to the first `W` numbers of `x`.
+    #[inline(always)]
+    fn store(self, x: &mut [f32]) {
+        assert!(x.len() >= Self::W);
+        // SAFETY: the slice holds at least `W` floats.
+        unsafe { self.store_ptr(x.as_mut_ptr()) }
+    }
+    /// The magnitude of `self` with the sign of `sign`.
+    #[inline(always)]
+    fn copysign(self, sign: Self) -> Self {
+        let mask = Self::Bits::splat(i32::MIN);
+        Self::from_bits(self.abs().bits().or(sign.bits().and(mask)))
+    }
+}
+
+/// The lanes of a [`Vector`] as 32-bit integers, wrapping.
+pub trait Bits: Copy {
+    /// `x` in every lane.
+    fn splat(x: i32) -> Self;
+    /// Wrapping sum.
+    fn add(self, b: Self) -> Self;
+    /// Wrapping difference.
+    fn sub(self, b: Self) -> Self;
+    /// Bitwise and.
+    fn and(self, b: Self) -> Self;
+    /// Bitwise or.
+    fn or(self, b: Self) -> Self;
+    /// Shift left by `N` bits.
+    fn shl<const N: u32>(self) -> Self;
+    /// Arithmetic shift right by `N` bits.
+    fn shr<const N: u32>(self) -> Self;
+}
+
+/// Sixty-four running lanes, lane i taking elements i, i + 64, …: the order of every reduction that is not a product's
+/// inner sum. On 16 lanes it is 4 registers, on 8 it is 8, and the results are the same bits.
+#[derive(Clone, Copy)]
+pub struct Lanes<V>([V; 8]);
+
+impl<V: Vector> Lanes<V> {
+    /// Registers in use.
+    const N: usize = 64 / V::W;
+
+    /// All lanes at `x`.
+    #[inline(always)]
+    pub fn splat(x: f32) -> Self {
+        Lanes([V::splat(x); 8])
+    }
+
+    /// Folds every element of `x.len()` into its lane: `f(lane, element)`, given the elements' position.
+    ///
+    /// `at(i)` gives the register of elements `i..i + W`; for the last, partial register `tail(i, n)` gives the n
+    /// remaining elements, padded with a value that `f` ignores.
+    #[inline(always)]
+    pub fn run(
+        &mut self,
+        len: usize,
+        mut at: impl FnMut(usize) -> V,
+        mut tail: impl FnMut(usize, usize) -> V,
+        f: impl Fn(V, V) -> V,
+    ) {
+        let mut i = 0;
+        while i + 64 <= len {
+            for r in 0..Self::N {
+                self.0[r] = f(self.0[r], at(i + r * V::W));
+            }
+            i += 64;
+        }
+        for r in 0..Self::N {
+            let left = len.saturating_sub(i + r * V::W);
+            if left >= V::W {
+                self.0[r] = f(self.0[r], at(i + r * V::W));
+            } else if left > 0 {
+                self.0[r] = f(self.0[r], tail(i + r * V::W, left));
+            }
+        }
+    }
+
+    /// Folds the 64 lanes by halves: 64 to 32, 16, 8, 4, 2, 1; `f` must work lane by lane.
+    #[inline(always)]
+    pub fn fold(mut self, f: impl Fn(V, V) -> V, scalar: impl Fn(f32, f32) -> f32) -> f32 {
+        let mut n = Self::N;
+        while n > 1 {
+            n /= 2;
+            for r in 0..n {
+                self.0[r] = f(self.0[r], self.0[r + n]);
+            }
+        }
+        let mut lanes = self.0[0].to_array();
+        let mut w = V::W;
+        while w > 1 {
+            w /= 2;
+            for i in 0..w {
+                lanes[i] = scalar(lanes[i], lanes[i + w]);
+            }
+        }
+        lanes[0]
+    }
+
+    /// The sum of all lanes.
+    #[inline(always)]
+    pub fn sum(self) -> f32 {
+        self.fold(
+            #[inline(always)]
+            |a, b| a + b,
+            #[inline(always)]
+            |a, b| a + b,
+        )
+    }
+
+    /// The largest lane.
+    #[inline(always)]
+    pub fn max(self) -> f32 {
+        self.fold(
+            #[inline(always)]
+            |a, b| a.max(b),
+            #[inline(always)]
+            |a, b| if a > b { a } else { b },
+        )
+    }
+}
+
+/// Eight lanes in plain Rust: the scalar level, and the base of every platform without a type of its own.
+#[derive(Clone, Copy)]
+pub struct Portable([f32; 8]);
+
+/// The integer lanes of [`Portable`].
+#[derive(Clone, Copy)]
+pub struct PortableBits([i32; 8]);
+
+macro_rules! map {
+    ($($x:expr),* => |$($v:pat_param),*| $f:expr) => {{
+        let mut i = 0;
+        [(); 8].map(#[inline(always)] |()| { let ($($v,)*) = ($($x[i],)*); i += 1; $f })
+    }};
+}
+
+impl Add for Portable {
+    type Output = Self;
+    #[inline(always)]
+    fn add(self, b: Self) -> Self {
+        Portable(map!(self.0, b.0 => |a, b| a + b))
+    }
+}
+impl Sub for Portable {
+    type Output = Self;
+    #[inline(always)]
+    fn sub(self, b: Self) -> Self {
+        Portable(map!(self.0, b.0 => |a, b| a - b))
+    }
+}
+impl Mul for Portable {
+    type Output = Self;
+    #[inline(always)]
+    fn mul(self, b: Self) -> Self {
+        Portable(map!(self.0, b.0 => |a, b| a * b))
+    }
+}
+impl Div for Portable {
+    type Output = Self;
+    #[inline(always)]
+    fn div(self, b: Self) -> Self {
+        Portable(map!(self.0, b.0 => |a, b| a / b))
+    }
+}
+impl Neg for Portable {
+    type Output = Self;
+    #[inline(always)]
+    fn neg(self) -> Self {
+        Portable(map!(self.0 => |a| -a))
+    }
+}
+
+impl Vector for Portable {
+    const W: usize = 8;
+    type Bits = PortableBits;
+    type Mask = [bool; 8];
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Portable([x; 8])
+    }
+    #[inline(always)]
+    unsafe fn load_ptr(p: *const f32) -> Self {
+        // SAFETY: the caller promises eight readable floats; arrays of f32 may be read unaligned.
+        Portable(unsafe { p.cast::<[f32; 8]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store_ptr(self, p: *mut f32) {
+        // SAFETY: the caller promises eight writable floats.
+        unsafe { p.cast::<[f32; 8]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    fn load_partial(x: &[f32]) -> Self {
+        let mut v = [0.0; 8];
+        v[..x.len()].copy_from_slice(x);
+        Portable(v)
+    }
+    #[inline(always)]
+    fn store_partial(self, x: &mut [f32]) {
+        x.copy_from_slice(&self.0[..x.len()]);
+    }
+    #[inline(always)]
+    fn fma(self, b: Self, c: Self) -> Self {
+        Portable(map!(self.0, b.0, c.0 => |a, b, c| a.mul_add(b, c)))
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Portable(map!(self.0 => |a| a.sqrt()))
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Portable(map!(self.0 => |a| a.abs()))
+    }
+    #[inline(always)]
+    fn max(self, b: Self) -> Self {
+        Portable(map!(self.0, b.0 => |a, b| if a > b { a } else { b }))
+    }
+    #[inline(always)]
+    fn min(self, b: Self) -> Self {
+        Portable(map!(self.0, b.0 => |a, b| if a < b { a } else { b }))
+    }
+    #[inline(always)]
+    fn gt(self, b: Self) -> [bool; 8] {
+        map!(self.0, b.0 => |a, b| a > b)
+    }
+    #[inline(always)]
+    fn is_nan(self) -> [bool; 8] {
+        map!(self.0 => |a| a.is_nan())
+    }
+    #[inline(always)]
+    fn select(self, mask: [bool; 8], other: Self) -> Self {
+        Portable(map!(mask, self.0, other.0 => |m, a, b| if m { a } else { b }))
+    }
+    #[inline(always)]
+    fn bits(self) -> PortableBits {
+        PortableBits(map!(self.0 => |a| a.to_bits() as i32))
+    }
+    #[inline(always)]
+    fn from_bits(bits: PortableBits) -> Self {
+        Portable(map!(bits.0 => |a| f32::from_bits(a as u32)))
+    }
+    #[inline(always)]
+    fn to_array(self) -> [f32; 16] {
+        let mut out = [0.0; 16];
+        out[..8].copy_from_slice(&self.0);
+        out
+    }
+}
+
+impl Bits for PortableBits {
+    #[inline(always)]
+    fn splat(x: i32) -> Self {
+        PortableBits([x; 8])
+    }
+    #[inline(always)]
+    fn add(self, b: Self) -> Self {
+        PortableBits(map!(self.0, b.0 => |a, b| a.wrapping_add(b)))
+    }
+    #[inline(always)]
+    fn sub(self, b: Self) -> Self {
+        PortableBits(map!(self.0, b.0 => |a, b| a.wrapping_sub(b)))
+    }
+    #[inline(always)]
+    fn and(self, b: Self) -> Self {
+        PortableBits(map!(self.0, b.0 => |a, b| a & b))
+    }
+    #[inline(always)]
+    fn or(self, b: Self) -> Self {
+        PortableBits(map!(self.0, b.0 => |a, b| a | b))
+    }
+    #[inline(always)]
+    fn shl<const N: u32>(self) -> Self {
+        PortableBits(map!(self.0 => |a| a << N))
+    }
+    #[inline(always)]
+    fn shr<const N: u32>(self) -> Self {
+        PortableBits(map!(self.0 => |a| a >> N))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86;
+#[cfg(target_arch = "x86_64")]
+pub use x86::{F32x8, F32x16};

@@ -1,0 +1,311 @@
+//! The vector types of x86-64: [`F32x8`] on AVX2 and FMA, [`F32x16`] on AVX-512.
+//!
+//! SAFETY of this file: the intrinsics need their instruction set and nothing else (loads and stores state their own
+//! condition). Values of these types are only made inside bodies that [`simd_fn!`](crate::simd_fn) instantiates for a
+//! level that was found on this processor.
+
+use super::{Bits, Vector};
+use std::arch::x86_64::*;
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
+/// Eight lanes: AVX2 with FMA.
+#[derive(Clone, Copy)]
+pub struct F32x8(__m256);
+/// The integer lanes of [`F32x8`].
+#[derive(Clone, Copy)]
+pub struct I32x8(__m256i);
+/// Sixteen lanes: AVX-512.
+#[derive(Clone, Copy)]
+pub struct F32x16(__m512);
+/// The integer lanes of [`F32x16`].
+#[derive(Clone, Copy)]
+pub struct I32x16(__m512i);
+
+macro_rules! operators {
+    ($type:ident, $($trait:ident $method:ident $intrinsic:ident),*) => {
+        $(impl $trait for $type {
+            type Output = Self;
+            #[inline(always)]
+            fn $method(self, b: Self) -> Self {
+                // SAFETY: see the head of this file.
+                $type(unsafe { $intrinsic(self.0, b.0) })
+            }
+        })*
+    };
+}
+operators!(F32x8, Add add _mm256_add_ps, Sub sub _mm256_sub_ps, Mul mul _mm256_mul_ps, Div div _mm256_div_ps);
+operators!(F32x16, Add add _mm512_add_ps, Sub sub _mm512_sub_ps, Mul mul _mm512_mul_ps, Div div _mm512_div_ps);
+
+impl Neg for F32x8 {
+    type Output = Self;
+    #[inline(always)]
+    fn neg(self) -> Self {
+        // SAFETY: see the head of this file.
+        F32x8(unsafe { _mm256_xor_ps(self.0, _mm256_set1_ps(-0.0)) })
+    }
+}
+impl Neg for F32x16 {
+    type Output = Self;
+    #[inline(always)]
+    fn neg(self) -> Self {
+        // SAFETY: see the head of this file.
+        F32x16(unsafe { _mm512_xor_ps(self.0, _mm512_set1_ps(-0.0)) })
+    }
+}
+
+/// The mask of the first `n` of 8 lanes, for `maskload` and `maskstore`.
+#[inline(always)]
+fn first_of_8(n: usize) -> __m256i {
+    // SAFETY: see the head of this file.
+    unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
+}
+
+/// The mask of the first `n` of 16 lanes.
+#[inline(always)]
+fn first_of_16(n: usize) -> __mmask16 {
+    ((1u32 << n) - 1) as __mmask16
+}
+
+impl Vector for F32x8 {
+    const W: usize = 8;
+    type Bits = I32x8;
+    type Mask = __m256;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        // SAFETY: see the head of this file.
+        F32x8(unsafe { _mm256_set1_ps(x) })
+    }
+    #[inline(always)]
+    unsafe fn load_ptr(p: *const f32) -> Self {
+        // SAFETY: the caller promises eight readable floats.
+        F32x8(unsafe { _mm256_loadu_ps(p) })
+    }
+    #[inline(always)]
+    unsafe fn store_ptr(self, p: *mut f32) {
+        // SAFETY: the caller promises eight writable floats.
+        unsafe { _mm256_storeu_ps(p, self.0) }
+    }
+    #[inline(always)]
+    fn load_partial(x: &[f32]) -> Self {
+        assert!(x.len() <= 8);
+        // SAFETY: only the first `x.len()` lanes are read.
+        F32x8(unsafe { _mm256_maskload_ps(x.as_ptr(), first_of_8(x.len())) })
+    }
+    #[inline(always)]
+    fn store_partial(self, x: &mut [f32]) {
+        assert!(x.len() <= 8);
+        // SAFETY: only the first `x.len()` lanes are written.
+        unsafe { _mm256_maskstore_ps(x.as_mut_ptr(), first_of_8(x.len()), self.0) }
+    }
+    #[inline(always)]
+    fn fma(self, b: Self, c: Self) -> Self {
+        // SAFETY: see the head of this file.
+        F32x8(unsafe { _mm256_fmadd_ps(self.0, b.0, c.0) })
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        // SAFETY: see the head of this file.
+        F32x8(unsafe { _mm256_sqrt_ps(self.0) })
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: see the head of this file.
+        F32x8(unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0) })
+    }
+    #[inline(always)]
+    fn max(self, b: Self) -> Self {
+        // SAFETY: see the head of this file.
+        F32x8(unsafe { _mm256_max_ps(self.0, b.0) })
+    }
+    #[inline(always)]
+    fn min(self, b: Self) -> Self {
+        // SAFETY: see the head of this file.
+        F32x8(unsafe { _mm256_min_ps(self.0, b.0) })
+    }
+    #[inline(always)]
+    fn gt(self, b: Self) -> __m256 {
+        // SAFETY: see the head of this file.
+        unsafe { _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, b.0) }
+    }
+    #[inline(always)]
+    fn is_nan(self) -> __m256 {
+        // SAFETY: see the head of this file.
+        unsafe { _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0) }
+    }
+    #[inline(always)]
+    fn select(self, mask: __m256, other: Self) -> Self {
+        // SAFETY: see the head of this file.
+        F32x8(unsafe { _mm256_blendv_ps(other.0, self.0, mask) })
+    }
+    #[inline(always)]
+    fn bits(self) -> I32x8 {
+        // SAFETY: see the head of this file.
+        I32x8(unsafe { _mm256_castps_si256(self.0) })
+    }
+    #[inline(always)]
+    fn from_bits(bits: I32x8) -> Self {
+        // SAFETY: see the head of this file.
+        F32x8(unsafe { _mm256_castsi256_ps(bits.0) })
+    }
+    #[inline(always)]
+    fn to_array(self) -> [f32; 16] {
+        let mut out = [0.0; 16];
+        // SAFETY: the array holds sixteen floats.
+        unsafe { self.store_ptr(out.as_mut_ptr()) };
+        out
+    }
+}
+
+impl Vector for F32x16 {
+    const W: usize = 16;
+    type Bits = I32x16;
+    type Mask = __mmask16;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        // SAFETY: see the head of this file.
+        F32x16(unsafe { _mm512_set1_ps(x) })
+    }
+    #[inline(always)]
+    unsafe fn load_ptr(p: *const f32) -> Self {
+        // SAFETY: the caller promises sixteen readable floats.
+        F32x16(unsafe { _mm512_loadu_ps(p) })
+    }
+    #[inline(always)]
+    unsafe fn store_ptr(self, p: *mut f32) {
+        // SAFETY: the caller promises sixteen writable floats.
+        unsafe { _mm512_storeu_ps(p, self.0) }
+    }
+    #[inline(always)]
+    fn load_partial(x: &[f32]) -> Self {
+        assert!(x.len() <= 16);
+        // SAFETY: only the first `x.len()` lanes are read.
+        F32x16(unsafe { _mm512_maskz_loadu_ps(first_of_16(x.len()), x.as_ptr()) })
+    }
+    #[inline(always)]
+    fn store_partial(self, x: &mut [f32]) {
+        assert!(x.len() <= 16);
+        // SAFETY: only the first `x.len()` lanes are written.
+        unsafe { _mm512_mask_storeu_ps(x.as_mut_ptr(), first_of_16(x.len()), self.0) }
+    }
+    #[inline(always)]
+    fn fma(self, b: Self, c: Self) -> Self {
+        // SAFETY: see the head of this file.
+        F32x16(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        // SAFETY: see the head of this file.
+        F32x16(unsafe { _mm512_sqrt_ps(self.0) })
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: see the head of this file.
+        F32x16(unsafe { _mm512_abs_ps(self.0) })
+    }
+    #[inline(always)]
+    fn max(self, b: Self) -> Self {
+        // SAFETY: see the head of this file.
+        F32x16(unsafe { _mm512_max_ps(self.0, b.0) })
+    }
+    #[inline(always)]
+    fn min(self, b: Self) -> Self {
+        // SAFETY: see the head of this file.
+        F32x16(unsafe { _mm512_min_ps(self.0, b.0) })
+    }
+    #[inline(always)]
+    fn gt(self, b: Self) -> __mmask16 {
+        // SAFETY: see the head of this file.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, b.0) }
+    }
+    #[inline(always)]
+    fn is_nan(self) -> __mmask16 {
+        // SAFETY: see the head of this file.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0) }
+    }
+    #[inline(always)]
+    fn select(self, mask: __mmask16, other: Self) -> Self {
+        // SAFETY: see the head of this file.
+        F32x16(unsafe { _mm512_mask_blend_ps(mask, other.0, self.0) })
+    }
+    #[inline(always)]
+    fn bits(self) -> I32x16 {
+        // SAFETY: see the head of this file.
+        I32x16(unsafe { _mm512_castps_si512(self.0) })
+    }
+    #[inline(always)]
+    fn from_bits(bits: I32x16) -> Self {
+        // SAFETY: see the head of this file.
+        F32x16(unsafe { _mm512_castsi512_ps(bits.0) })
+    }
+    #[inline(always)]
+    fn to_array(self) -> [f32; 16] {
+        let mut out = [0.0; 16];
+        // SAFETY: the array holds sixteen floats.
+        unsafe { self.store_ptr(out.as_mut_ptr()) };
+        out
+    }
+}
+
+macro_rules! integer_lanes {
+    ($type:ident, $splat:ident, $add:ident, $sub:ident, $and:ident, $or:ident, $shl:expr, $shr:expr) => {
+        impl Bits for $type {
+            #[inline(always)]
+            fn splat(x: i32) -> Self {
+                // SAFETY: see the head of this file.
+                $type(unsafe { $splat(x) })
+            }
+            #[inline(always)]
+            fn add(self, b: Self) -> Self {
+                // SAFETY: see the head of this file.
+                $type(unsafe { $add(self.0, b.0) })
+            }
+            #[inline(always)]
+            fn sub(self, b: Self) -> Self {
+                // SAFETY: see the head of this file.
+                $type(unsafe { $sub(self.0, b.0) })
+            }
+            #[inline(always)]
+            fn and(self, b: Self) -> Self {
+                // SAFETY: see the head of this file.
+                $type(unsafe { $and(self.0, b.0) })
+            }
+            #[inline(always)]
+            fn or(self, b: Self) -> Self {
+                // SAFETY: see the head of this file.
+                $type(unsafe { $or(self.0, b.0) })
+            }
+            #[inline(always)]
+            fn shl<const N: u32>(self) -> Self {
+                // SAFETY: see the head of this file.
+                $type(unsafe { $shl(self.0, N) })
+            }
+            #[inline(always)]
+            fn shr<const N: u32>(self) -> Self {
+                // SAFETY: see the head of this file.
+                $type(unsafe { $shr(self.0, N) })
+            }
+        }
+    };
+}
+integer_lanes!(
+    I32x8,
+    _mm256_set1_epi32,
+    _mm256_add_epi32,
+    _mm256_sub_epi32,
+    _mm256_and_si256,
+    _mm256_or_si256,
+    |a, n: u32| _mm256_sll_epi32(a, _mm_cvtsi32_si128(n as i32)),
+    |a, n: u32| _mm256_sra_epi32(a, _mm_cvtsi32_si128(n as i32))
+);
+integer_lanes!(
+    I32x16,
+    _mm512_set1_epi32,
+    _mm512_add_epi32,
+    _mm512_sub_epi32,
+    _mm512_and_si512,
+    _mm512_or_si512,
+    |a, n: u32| _mm512_sll_epi32(a, _mm_cvtsi32_si128(n as i32)),
+    |a, n: u32| _mm512_sra_epi32(a, _mm_cvtsi32_si128(n as i32))
+);
