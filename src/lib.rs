@@ -7,6 +7,10 @@
 
 pub mod data;
 
+pub mod tensor;
+
+pub mod device;
+
 pub mod cpu;
 
 pub mod error;
