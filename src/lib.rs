@@ -7,6 +7,10 @@
 
 pub mod data;
 
+pub mod ops;
+pub mod tape;
+
+pub mod params;
 pub mod tensor;
 
 pub mod device;

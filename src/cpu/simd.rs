@@ -202,6 +202,26 @@ pub trait Vector:
         // SAFETY: the slice holds at least `W` floats.
         unsafe { self.store_ptr(x.as_mut_ptr()) }
     }
+    /// The first `w` numbers of `x`; where `w < W` the lanes beyond hold 0. With [`each`], the full case costs no branch.
+    #[inline(always)]
+    fn at(x: &[f32], w: usize) -> Self {
+        if w == Self::W { Self::load(x) } else { Self::load_partial(&x[..w]) }
+    }
+    /// Like [`at`](Vector::at), but the lanes beyond hold `fill`.
+    #[inline(always)]
+    fn at_or(x: &[f32], w: usize, fill: f32) -> Self {
+        if w == Self::W {
+            return Self::load(x);
+        }
+        let mut lanes = [fill; 16];
+        lanes[..w].copy_from_slice(&x[..w]);
+        Self::load(&lanes)
+    }
+    /// Writes the first `w` lanes to `x`.
+    #[inline(always)]
+    fn put(self, x: &mut [f32], w: usize) {
+        if w == Self::W { self.store(x) } else { self.store_partial(&mut x[..w]) }
+    }
     /// The magnitude of `self` with the sign of `sign`.
     #[inline(always)]
     fn copysign(self, sign: Self) -> Self {
@@ -228,6 +248,20 @@ pub trait Bits: Copy {
     fn shr<const N: u32>(self) -> Self;
 }
 
+/// Calls `f(i, w)` for each register of `n` elements: `i` is the first element, `w` how many there are, `W` but for the
+/// last. `f` is compiled for both cases, so that full registers take no branch.
+#[inline(always)]
+pub fn each<V: Vector>(n: usize, mut f: impl FnMut(usize, usize)) {
+    let mut i = 0;
+    while i + V::W <= n {
+        f(i, V::W);
+        i += V::W;
+    }
+    if i < n {
+        f(i, n - i);
+    }
+}
+
 /// Sixty-four running lanes, lane i taking elements i, i + 64, …: the order of every reduction that is not a product's
 /// inner sum. On 16 lanes it is 4 registers, on 8 it is 8, and the results are the same bits.
 #[derive(Clone, Copy)]
@@ -243,31 +277,23 @@ impl<V: Vector> Lanes<V> {
         Lanes([V::splat(x); 8])
     }
 
-    /// Folds every element of `x.len()` into its lane: `f(lane, element)`, given the elements' position.
-    ///
-    /// `at(i)` gives the register of elements `i..i + W`; for the last, partial register `tail(i, n)` gives the n
-    /// remaining elements, padded with a value that `f` ignores.
+    /// Folds `len` elements into their lanes: `lane = f(lane, at(i, w))`, where `at` gives the register of elements
+    /// `i..i + w`; the last one may be partial (`w < W`), padded with a value that `f` ignores.
     #[inline(always)]
-    pub fn run(
-        &mut self,
-        len: usize,
-        mut at: impl FnMut(usize) -> V,
-        mut tail: impl FnMut(usize, usize) -> V,
-        f: impl Fn(V, V) -> V,
-    ) {
+    pub fn run(&mut self, len: usize, mut at: impl FnMut(usize, usize) -> V, f: impl Fn(V, V) -> V) {
         let mut i = 0;
         while i + 64 <= len {
             for r in 0..Self::N {
-                self.0[r] = f(self.0[r], at(i + r * V::W));
+                self.0[r] = f(self.0[r], at(i + r * V::W, V::W));
             }
             i += 64;
         }
         for r in 0..Self::N {
             let left = len.saturating_sub(i + r * V::W);
             if left >= V::W {
-                self.0[r] = f(self.0[r], at(i + r * V::W));
+                self.0[r] = f(self.0[r], at(i + r * V::W, V::W));
             } else if left > 0 {
-                self.0[r] = f(self.0[r], tail(i + r * V::W, left));
+                self.0[r] = f(self.0[r], at(i + r * V::W, left));
             }
         }
     }

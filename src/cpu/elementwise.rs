@@ -1,0 +1,55 @@
+//! Loops over flat slices, in parallel where they are long.
+
+use super::simd::each;
+use super::{Cpu, Vector, chunks};
+use crate::simd_fn;
+
+/// Elements a task: long enough that waking a thread is worth it, short enough to balance.
+pub const CHUNK: usize = 16_384;
+
+simd_fn! {
+    /// `y = beta y + x` on one thread, with `beta` 0 (overwrite) or 1 (add).
+    pub fn add_chunk(beta: f32, y: &mut [f32], x: &[f32]) = add_chunk_body
+}
+
+#[inline(always)]
+fn add_chunk_body<V: Vector>(beta: f32, y: &mut [f32], x: &[f32]) {
+    if beta == 0.0 {
+        y.copy_from_slice(x);
+    } else {
+        map2::<V>(
+            y,
+            x,
+            #[inline(always)]
+            |y, x| y + x,
+        );
+    }
+}
+
+/// `y[i] = f(y[i], x[i])`, register by register.
+#[inline(always)]
+pub fn map2<V: Vector>(y: &mut [f32], x: &[f32], f: impl Fn(V, V) -> V) {
+    assert_eq!(y.len(), x.len());
+    each::<V>(
+        y.len(),
+        #[inline(always)]
+        |i, w| f(V::at(&y[i..], w), V::at(&x[i..], w)).put(&mut y[i..], w),
+    );
+}
+
+/// `y[i] = f(a[i], b[i])`, register by register.
+#[inline(always)]
+pub fn map2_into<V: Vector>(y: &mut [f32], a: &[f32], b: &[f32], f: impl Fn(V, V) -> V) {
+    assert!(y.len() == a.len() && y.len() == b.len());
+    each::<V>(
+        y.len(),
+        #[inline(always)]
+        |i, w| f(V::at(&a[i..], w), V::at(&b[i..], w)).put(&mut y[i..], w),
+    );
+}
+
+/// `y = beta y + x` with `beta` 0 (overwrite) or 1 (add).
+pub fn add_to(cpu: &Cpu, beta: f32, y: &mut [f32], x: &[f32]) {
+    assert_eq!(y.len(), x.len());
+    cpu.threads.each(chunks(y, CHUNK), |i, y| add_chunk(cpu.simd, beta, y, &x[i * CHUNK..][..y.len()]));
+}

@@ -1,0 +1,156 @@
+//! Checks a case: the forward pass against the f64 reference, and each gradient against central differences of that
+//! reference (not of the f32 code, whose rounding would drown them).
+//!
+//! Bounds: max |y − y64| ≤ 1e-5 · max |y64| + 1e-6 for results, max |g − g64| ≤ 1e-4 · max |g64| + 1e-6 for gradients; all
+//! coordinates up to 256, else 64 sampled ones and 8 random directions.
+
+use super::{Case, Input};
+use crate::device::Device;
+use crate::params::Params;
+use crate::rng::{Purpose, Rng};
+use crate::tape::{Array64, Tape, Var};
+use crate::tensor::{DType, Tensor};
+use half::{bf16, f16};
+
+/// The results and gradients of a case on a device, as f32: results first, then the gradients of the inputs that have one.
+pub fn run(case: Case, device: &Device) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
+    let mut tape = Tape::new(device);
+    let mut params = Params::new(device, &[], 0, 0);
+    tape.begin(&params, Default::default());
+    let tape = &tape;
+    let x: Vec<Var> = (0..).zip(&case.inputs).map(|(i, input)| leaf(tape, device, input, &input.data(i))).collect();
+    let grads: Vec<bool> = case.inputs.iter().map(|input| input.grad).collect();
+    let y0 = tape.apply_dyn(case.op, &x);
+    let outputs = y0.outputs();
+    let values = (0..outputs).map(|i| to_f32(&y0.output(i).value())).collect();
+    if grads.contains(&true) {
+        let dy = (0..outputs).map(|i| {
+            let value = y0.output(i).value();
+            Tensor::from_slice(device, &upstream(i, value.numel()), *value.shape())
+        });
+        y0.backward_from(&dy.collect::<Vec<_>>(), &mut params, true);
+    }
+    let gradient = |(x, grad): (&Var, &bool)| {
+        grad.then(|| x.grad().map_or_else(|| vec![0.0; x.shape().numel()], |g| g.f32().to_vec()))
+    };
+    (values, x.iter().zip(&grads).filter_map(gradient).collect())
+}
+
+fn leaf<'t>(tape: &'t Tape, device: &Device, input: &Input, data: &[f32]) -> Var<'t> {
+    let shape = input.spec.shape;
+    let tensor = match input.spec.dtype {
+        DType::F32 => Tensor::from_slice(device, data, shape),
+        DType::I32 => Tensor::from_slice(device, &data.iter().map(|&x| x as i32).collect::<Vec<_>>(), shape),
+        DType::Bf16 => Tensor::from_slice(device, &data.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>(), shape),
+        DType::F16 => Tensor::from_slice(device, &data.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>(), shape),
+        DType::U8 => Tensor::from_slice(device, &data.iter().map(|&x| x as u8).collect::<Vec<_>>(), shape),
+    };
+    if input.grad { tape.variable(tensor) } else { tape.constant(tensor) }
+}
+
+fn to_f32(tensor: &Tensor) -> Vec<f32> {
+    match tensor.dtype() {
+        DType::F32 => tensor.f32().to_vec(),
+        DType::I32 => tensor.i32().iter().map(|&x| x as f32).collect(),
+        DType::Bf16 => tensor.as_slice::<bf16>().iter().map(|x| x.to_f32()).collect(),
+        DType::F16 => tensor.as_slice::<f16>().iter().map(|x| x.to_f32()).collect(),
+        DType::U8 => tensor.as_slice::<u8>().iter().map(|&x| f32::from(x)).collect(),
+    }
+}
+
+/// The gradient of the scalar that a case is differentiated through, Σ r·y, with respect to result `i`.
+fn upstream(i: usize, n: usize) -> Vec<f32> {
+    let mut rng = Rng::new(1, Purpose::Test, 100 + i as u32, 0);
+    (0..n).map(|_| 2.0 * rng.uniform() - 1.0).collect()
+}
+
+/// Checks one case on a device.
+///
+/// # Errors
+/// What differs from the reference, by how much, and where.
+pub fn check(case: Case, device: &Device) -> Result<(), String> {
+    let inputs: Vec<Array64> = (0..)
+        .zip(&case.inputs)
+        .map(|(i, input)| {
+            let data = input.data(i).into_iter().map(|x| match input.spec.dtype {
+                DType::Bf16 => bf16::from_f32(x).to_f64(),
+                DType::F16 => f16::from_f32(x).to_f64(),
+                _ => f64::from(x),
+            });
+            Array64::new(input.spec.shape, data.collect())
+        })
+        .collect();
+    let expected = case.op.reference(&inputs);
+    let grads: Vec<usize> = (0..case.inputs.len()).filter(|&i| case.inputs[i].grad).collect();
+    // The scalar Σ r·y by the reference.
+    let weights: Vec<Vec<f32>> = expected.iter().enumerate().map(|(i, y)| upstream(i, y.data.len())).collect();
+    let op = &case.op;
+    let scalar = |x: &[Array64]| -> f64 {
+        let dot = |(y, r): (&Array64, &Vec<f32>)| y.data.iter().zip(r).map(|(y, r)| y * f64::from(*r)).sum::<f64>();
+        op.reference(x).iter().zip(&weights).map(dot).sum()
+    };
+    const H: f64 = 1e-5;
+    // The derivative of the scalar when input i moves along `direction`.
+    let derivative = |i: usize, direction: &dyn Fn(usize) -> f64| -> f64 {
+        let moved = |h: f64| {
+            let mut x = inputs.clone();
+            x[i].data.iter_mut().enumerate().for_each(|(j, x)| *x += h * direction(j));
+            scalar(&x)
+        };
+        (moved(H) - moved(-H)) / (2.0 * H)
+    };
+    type Probe = (String, Box<dyn Fn(usize) -> f64>);
+    let mut differences: Vec<Vec<(Probe, f64)>> = Vec::new();
+    for &i in &grads {
+        let n = inputs[i].data.len();
+        let mut rng = Rng::new(2, Purpose::Test, i as u32, 0);
+        let mut probes: Vec<Probe> = Vec::new();
+        let coordinates: Vec<usize> =
+            if n <= 256 { (0..n).collect() } else { (0..64).map(|_| rng.below(n as u32) as usize).collect() };
+        for c in coordinates {
+            probes.push((format!("element {c}"), Box::new(move |j| f64::from(u8::from(j == c)))));
+        }
+        if n > 256 {
+            for d in 0..8u32 {
+                let signs = crate::rng::Stream::new(3, Purpose::Test, 8 * i as u32 + d, 0);
+                let scale = 1.0 / (n as f64).sqrt();
+                let direction = move |j: usize| if signs.bits(j as u64) & 1 == 0 { scale } else { -scale };
+                probes.push((format!("direction {d}"), Box::new(direction)));
+            }
+        }
+        differences.push(
+            probes
+                .into_iter()
+                .map(|probe| {
+                    let d = derivative(i, probe.1.as_ref());
+                    (probe, d)
+                })
+                .collect(),
+        );
+    }
+    let name = case.name.clone();
+    let (values, gradients) = run(case, device);
+    for (i, (got, expected)) in values.iter().zip(&expected).enumerate() {
+        let max = expected.data.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+        for (j, (&got, &want)) in got.iter().zip(&expected.data).enumerate() {
+            let error = (f64::from(got) - want).abs();
+            // `!(…)`, so that NaN fails.
+            if !(error <= 1e-5 * max + 1e-6 || f64::from(got) == want) {
+                return Err(format!("{name}: result {i}, element {j}: {got}, the reference says {want}"));
+            }
+        }
+        if got.len() != expected.data.len() {
+            return Err(format!("{name}: result {i} has {} elements, not {}", got.len(), expected.data.len()));
+        }
+    }
+    for ((&i, got), differences) in grads.iter().zip(&gradients).zip(&differences) {
+        let max = differences.iter().fold(0.0f64, |m, (_, d)| m.max(d.abs()));
+        for ((what, direction), want) in differences {
+            let got: f64 = got.iter().enumerate().map(|(j, &g)| f64::from(g) * direction(j)).sum();
+            if !((got - want).abs() <= 1e-4 * max + 1e-6) {
+                return Err(format!("{name}: gradient of input {i}, {what}: {got}, the reference says {want}"));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,297 @@
+//! Parameters: named slices of a few flat arenas, with their gradients and the optimizer's moments beside them.
+//!
+//! A [`Group`] holds the parameters of one [`Kind`]; only trainable groups own gradients and moments. Slices lie in the
+//! order in which a backward pass finishes their gradients, the last layer first.
+
+use crate::device::Device;
+use crate::rng::{Purpose, Stream};
+use crate::tensor::{Arena, DType, Out, Shape, Tensor};
+
+/// What a parameter is, as far as optimizers care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A matrix of a linear layer.
+    Matrix,
+    /// A table of embeddings, or a head tied to it.
+    Embedding,
+    /// A gain or a bias.
+    Vector,
+}
+
+/// The initial values of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// All 0.
+    Zeros,
+    /// All 1.
+    Ones,
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f32),
+}
+
+/// A parameter before it exists: what a model asks for.
+#[derive(Clone, Debug)]
+pub struct Decl {
+    /// The name in checkpoints, as Hugging Face writes it.
+    pub name: String,
+    /// The lengths of the axes; linear weights are (out, in).
+    pub shape: Shape,
+    /// What it is.
+    pub kind: Kind,
+    /// The values it starts with.
+    pub init: Init,
+}
+
+/// A parameter's number: its place in the model's declarations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ParamId(pub u32);
+
+/// All parameters of a model.
+pub struct Params {
+    device: Device,
+    groups: Vec<Group>,
+    /// By number: group and slot.
+    places: Vec<(usize, usize)>,
+}
+
+/// The parameters of one kind, in one arena.
+pub struct Group {
+    /// What they are.
+    pub kind: Kind,
+    /// The parameters in the order of their slots.
+    ids: Vec<ParamId>,
+    names: Vec<String>,
+    weights: Arena,
+    train: Option<Trainable>,
+}
+
+/// What a trainable group owns beside its weights.
+pub struct Trainable {
+    /// Gradients, in the weights' layout.
+    pub grads: Arena,
+    /// The optimizer's moments, in the weights' layout; how many and what they mean is the optimizer's affair.
+    pub moments: Vec<Arena>,
+    /// By slot: whether the gradient was written since the last update.
+    written: Vec<bool>,
+    /// By slot: the sum of the squares of the finished gradient.
+    squares: Vec<f64>,
+}
+
+impl Params {
+    /// Parameters for `decls` on `device`, initialised from `seed`, all of them trainable with `moments` moments.
+    pub fn new(device: &Device, decls: &[Decl], seed: u64, moments: usize) -> Params {
+        let mut places = vec![(0, 0); decls.len()];
+        let mut groups = Vec::new();
+        for kind in [Kind::Matrix, Kind::Embedding, Kind::Vector] {
+            // Last declared, first finished.
+            let ids: Vec<usize> = (0..decls.len()).rev().filter(|&i| decls[i].kind == kind).collect();
+            if ids.is_empty() {
+                continue;
+            }
+            let shapes: Vec<Shape> = ids.iter().map(|&i| decls[i].shape).collect();
+            let mut weights = Arena::new(device, DType::F32, &shapes);
+            for (slot, &i) in ids.iter().enumerate() {
+                places[i] = (groups.len(), slot);
+                let range = weights.range(slot);
+                let values = &mut weights.whole_mut::<f32>()[range];
+                match decls[i].init {
+                    Init::Zeros => {}
+                    Init::Ones => values.fill(1.0),
+                    Init::Normal(std) => Stream::new(seed, Purpose::Init, i as u32, 0).normals(std, values),
+                }
+            }
+            let arena = || Arena::new(device, DType::F32, &shapes);
+            let train = Trainable {
+                grads: arena(),
+                moments: (0..moments).map(|_| arena()).collect(),
+                written: vec![false; ids.len()],
+                squares: vec![0.0; ids.len()],
+            };
+            groups.push(Group {
+                kind,
+                names: ids.iter().map(|&i| decls[i].name.clone()).collect(),
+                ids: ids.into_iter().map(|i| ParamId(i as u32)).collect(),
+                weights,
+                train: Some(train),
+            });
+        }
+        Params { device: device.clone(), groups, places }
+    }
+
+    /// The device that holds them.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The number of parameters (tensors, not elements).
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Every parameter's number, in the order of declaration.
+    pub fn ids(&self) -> impl Iterator<Item = ParamId> + use<> {
+        (0..self.places.len() as u32).map(ParamId)
+    }
+
+    /// Elements in all.
+    pub fn numel(&self) -> usize {
+        self.ids().map(|id| self.weight(id).numel()).sum()
+    }
+
+    fn place(&self, id: ParamId) -> (&Group, usize) {
+        let (group, slot) = self.places[id.0 as usize];
+        (&self.groups[group], slot)
+    }
+
+    fn place_mut(&mut self, id: ParamId) -> (&mut Group, usize) {
+        let (group, slot) = self.places[id.0 as usize];
+        (&mut self.groups[group], slot)
+    }
+
+    /// The name of a parameter.
+    pub fn name(&self, id: ParamId) -> &str {
+        let (group, slot) = self.place(id);
+        &group.names[slot]
+    }
+
+    /// The number of the parameter called `name`.
+    pub fn find(&self, name: &str) -> Option<ParamId> {
+        self.ids().find(|&id| self.name(id) == name)
+    }
+
+    /// The current values of a parameter.
+    pub fn weight(&self, id: ParamId) -> Tensor {
+        let (group, slot) = self.place(id);
+        group.weights.view(slot)
+    }
+
+    /// Sets the values of a parameter.
+    ///
+    /// # Panics
+    /// The length differs, or tensors of the group are in use.
+    pub fn set_weight(&mut self, id: ParamId, values: &[f32]) {
+        let (group, slot) = self.place_mut(id);
+        let range = group.weights.range(slot);
+        group.weights.whole_mut::<f32>()[range].copy_from_slice(values);
+    }
+
+    /// The gradient of a parameter; `None` where it is frozen or nothing was written since the last update.
+    pub fn grad(&self, id: ParamId) -> Option<Tensor> {
+        let (group, slot) = self.place(id);
+        let train = group.train.as_ref()?;
+        train.written[slot].then(|| train.grads.view(slot))
+    }
+
+    /// The groups, for those that go over all parameters at once.
+    pub fn groups_mut(&mut self) -> &mut [Group] {
+        &mut self.groups
+    }
+
+    /// The groups.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// Whether a parameter has a gradient.
+    pub fn is_trainable(&self, id: ParamId) -> bool {
+        self.place(id).0.train.is_some()
+    }
+
+    /// The gradient for writing, with 1 where earlier micro-batches are in it and are to be added to, else 0.
+    pub(crate) fn lend_grad(&mut self, id: ParamId) -> (Out, f32) {
+        let (group, slot) = self.place_mut(id);
+        let train = group.train.as_mut().expect("only trainable parameters are asked for gradients");
+        let beta = if train.written[slot] { 1.0 } else { 0.0 };
+        train.written[slot] = true;
+        (train.grads.lend(slot), beta)
+    }
+
+    /// Takes back what [`lend_grad`](Params::lend_grad) gave.
+    pub(crate) fn return_grad(&mut self, id: ParamId, out: Out) {
+        let (group, slot) = self.place_mut(id);
+        group.train.as_mut().expect("trainable").grads.give_back(slot, out);
+    }
+
+    /// The gradient was written for the last time before the update: sums its squares while it is in cache.
+    pub(crate) fn finish_grad(&mut self, id: ParamId) {
+        let (group, slot) = self.place_mut(id);
+        if let Some(train) = &mut group.train
+            && train.written[slot]
+        {
+            let grad = train.grads.view(slot);
+            train.squares[slot] = crate::cpu::reduce::square_sum(grad.cpu(), grad.f32());
+        }
+    }
+
+    /// The norm of all gradients together. Gradients that nothing wrote count as 0.
+    pub fn grad_norm(&self) -> f64 {
+        // In the order of declaration, so that grouping does not change the sum.
+        let squares = self.ids().map(|id| {
+            let (group, slot) = self.place(id);
+            group.train.as_ref().map_or(0.0, |train| if train.written[slot] { train.squares[slot] } else { 0.0 })
+        });
+        squares.sum::<f64>().sqrt()
+    }
+
+    /// The first parameter, in the order of declaration, whose gradient is not finite.
+    pub fn first_bad_grad(&self) -> Option<&str> {
+        let bad = |&id: &ParamId| {
+            let (group, slot) = self.place(id);
+            group.train.as_ref().is_some_and(|train| train.written[slot] && !train.squares[slot].is_finite())
+        };
+        self.ids().find(bad).map(|id| self.name(id))
+    }
+
+    /// Forgets all gradients: the next backward pass overwrites them.
+    pub fn clear_grads(&mut self) {
+        for train in self.groups.iter_mut().filter_map(|group| group.train.as_mut()) {
+            train.written.fill(false);
+        }
+    }
+}
+
+impl Group {
+    /// The weights' arena.
+    pub fn weights(&self) -> &Arena {
+        &self.weights
+    }
+
+    /// The parameters in the order of their slots.
+    pub fn ids(&self) -> &[ParamId] {
+        &self.ids
+    }
+
+    /// Gradients and moments, where the group is trainable.
+    pub fn trainable(&self) -> Option<&Trainable> {
+        self.train.as_ref()
+    }
+
+    /// The flat slices of an update: weights, gradients, and each moment. Gradients that nothing wrote are zeroed first.
+    /// `None` where the group is frozen.
+    pub fn for_update(&mut self) -> Option<(&mut [f32], &[f32], Vec<&mut [f32]>)> {
+        let train = self.train.as_mut()?;
+        for slot in (0..train.written.len()).filter(|&slot| !train.written[slot]) {
+            let range = train.grads.range(slot);
+            train.grads.whole_mut::<f32>()[range].fill(0.0);
+        }
+        let moments = train.moments.iter_mut().map(|m| m.whole_mut::<f32>()).collect();
+        Some((self.weights.whole_mut(), train.grads.whole_mut(), moments))
+    }
+
+    /// Moment `k` of slot `slot`, for reading.
+    pub fn moment(&self, k: usize, slot: usize) -> Option<Tensor> {
+        Some(self.train.as_ref()?.moments.get(k)?.view(slot))
+    }
+
+    /// Moment `k` of slot `slot`, for writing.
+    pub fn moment_mut(&mut self, k: usize, slot: usize) -> Option<&mut [f32]> {
+        let moment = self.train.as_mut()?.moments.get_mut(k)?;
+        let range = moment.range(slot);
+        Some(&mut moment.whole_mut::<f32>()[range])
+    }
+}
