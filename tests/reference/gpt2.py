@@ -125,7 +125,8 @@ def train(p, xs, ys, gelu):
 def about(what, activation, bias):
     return dict(
         what=what, layout="linear weights as in Hugging Face's GPT-2 checkpoints: Conv1D, (in, out)",
-        activation=activation, bias=bias, vocab=VOCAB, positions=POSITIONS, layers=LAYERS, heads=HEADS, d=D, ln_eps=LN_EPS,
+        activation=activation, bias=bias, ln_eps=LN_EPS,
+        vocab=VOCAB, positions=POSITIONS, layers=LAYERS, heads=HEADS, d=D,
         lr=ADAMW["lr"], beta1=ADAMW["betas"][0], beta2=ADAMW["betas"][1], eps=ADAMW["eps"],
         weight_decay=WEIGHT_DECAY, clip=CLIP,
     )
@@ -145,10 +146,11 @@ def whole(name, seed, activation, bias):
     losses32, _, final32 = train(single, xs, ys, gelu)
     _, _, grads32, _ = gradients(single, x, y, gelu)
     print(f"{name}: loss {loss:.6f}, norm {norm:.4f}; norms {[round(n.item(), 3) for n in norms]}")
-    print(f"  torch in f32: losses off by {((losses32 - losses) / losses).abs().max():.1e} relative; gradients by "
-          f"{max(((grads32[k] - g).abs().max() / g.abs().max()).item() for k, g in grads.items()):.1e} of a tensor's largest; "
-          f"final weights by {max((final32[k] - final[k]).abs().max().item() for k in final):.1e} absolute, "
-          f"per tensor {sorted(((final32[k] - final[k]).abs().max().item(), k) for k in final)[-3:]}")
+    off = lambda ours, exact: (ours - exact).abs().max().item()
+    print(f"  torch in f32: losses off by {off(losses32 / losses, torch.ones(STEPS)):.0e} relative, gradients by "
+          f"{max(off(grads32[k], g) / g.abs().max().item() for k, g in grads.items()):.0e} of "
+          f"a tensor's largest; final weights absolutely, the worst three tensors:",
+          ", ".join(f"{k} {d:.0e}" for d, k in sorted((off(final32[k], v), k) for k, v in final.items())[:-4:-1]))
 
     finish(name, {
         **{f"init.{k}": v.float() for k, v in p.items()},
@@ -161,10 +163,11 @@ def whole(name, seed, activation, bias):
 
 
 if __name__ == "__main__":
-    p = whole("gpt2", 1, "gelu_tanh", bias=True)
+    # Seed 43: no gradient passes so close to zero that AdamW would make f32 rounding visible; some steps are clipped.
+    p = whole("gpt2", 43, "gelu_tanh", bias=True)
     whole("gpt2-erf-nobias", 2, "gelu", bias=False)
 
-    # Gradient accumulation: rows 0..3 and 3..6 as two micro-batches (each loss halved) must give what one batch of 6 gives.
+    # Gradient accumulation: rows 0..3 and 3..6 as two micro-batches, each loss halved, give what one batch of 6 gives.
     src = Source(3)
     x, y = src.ints(VOCAB, 2 * B, T), src.ints(VOCAB, 2 * B, T)
     loss, _, grads, norm = gradients(p, x, y, gelu_tanh)
@@ -172,4 +175,4 @@ if __name__ == "__main__":
     assert all(torch.allclose((halves[0][k] + halves[1][k]) / 2, grads[k], rtol=1e-10, atol=1e-14) for k in grads)
     finish("gpt2-accumulate", {
         "x": x, "y": y, "loss": loss, "grad_norm": norm, **{f"grad.{k}": v for k, v in grads.items()},
-    }, about("one batch of 6, to be met by two micro-batches of 3; the weights are init.* of gpt2.safetensors", "gelu_tanh", True))
+    }, about("one batch of 6, to be met by two micro-batches of 3; init.* of gpt2.safetensors", "gelu_tanh", True))
