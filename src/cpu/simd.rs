@@ -222,6 +222,18 @@ pub trait Vector:
     fn put(self, x: &mut [f32], w: usize) {
         if w == Self::W { self.store(x) } else { self.store_partial(&mut x[..w]) }
     }
+    /// `self · 2ⁿ`, rounded once, for a `self` that is 0 or of magnitude ½ to 2 and integers n of magnitude at most 250.
+    #[inline(always)]
+    fn ldexp(self, n: Self) -> Self {
+        // In two steps, the first exact, since 2ⁿ itself need not be a normal number. Adding 1.5 · 2²³ leaves n in the
+        // low bits.
+        let magic = Self::splat(12_582_912.0);
+        let n = (n + magic).bits().sub(magic.bits());
+        let half = n.shr::<1>();
+        let rest = n.sub(half);
+        let bias = Self::Bits::splat(127);
+        self * Self::from_bits(half.add(bias).shl::<23>()) * Self::from_bits(rest.add(bias).shl::<23>())
+    }
     /// The magnitude of `self` with the sign of `sign`.
     #[inline(always)]
     fn copysign(self, sign: Self) -> Self {
@@ -350,11 +362,17 @@ pub struct Portable([f32; 8]);
 #[derive(Clone, Copy)]
 pub struct PortableBits([i32; 8]);
 
+/// An array of `f(0)` to `f(7)`. (`array::map` is not inlined by force, and then not compiled with the level's
+/// instructions.)
+#[inline(always)]
+fn eight<T>(f: impl Fn(usize) -> T) -> [T; 8] {
+    [f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)]
+}
+
 macro_rules! map {
-    ($($x:expr),* => |$($v:pat_param),*| $f:expr) => {{
-        let mut i = 0;
-        [(); 8].map(#[inline(always)] |()| { let ($($v,)*) = ($($x[i],)*); i += 1; $f })
-    }};
+    ($($x:expr),* => |$($v:pat_param),*| $f:expr) => {
+        eight(#[inline(always)] |i| { let ($($v,)*) = ($($x[i],)*); $f })
+    };
 }
 
 impl Add for Portable {

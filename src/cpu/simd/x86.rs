@@ -240,6 +240,11 @@ impl Vector for F32x16 {
         F32x16(unsafe { _mm512_castsi512_ps(bits.0) })
     }
     #[inline(always)]
+    fn ldexp(self, n: Self) -> Self {
+        // SAFETY: see the head of this file.
+        F32x16(unsafe { _mm512_scalef_ps(self.0, n.0) })
+    }
+    #[inline(always)]
     fn to_array(self) -> [f32; 16] {
         let mut out = [0.0; 16];
         // SAFETY: the array holds sixteen floats.
