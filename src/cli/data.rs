@@ -179,7 +179,10 @@ fn tokenizer(args: &TokenizerArgs, json: bool) -> Result<()> {
             &format!("asked for {} ids: the text has no more pairs that occur twice\n", thousands(args.vocab as u64));
     }
     text += &format!("{bytes_per_token:.2} bytes per token\nwrote {}\n\n", args.out.display());
-    let inputs: Vec<_> = args.input.sources.iter().map(|p| quote(p)).collect();
+    let mut inputs: Vec<_> = args.input.sources.iter().map(|p| quote(p)).collect();
+    if args.input.text_field != "text" {
+        inputs.push(format!("--text-field {}", quote(Path::new(&args.input.text_field))));
+    }
     text += &format!("next: kiln data shard {} --tokenizer {} --out data", inputs.join(" "), quote(&args.out));
     print(&text)
 }

@@ -43,8 +43,10 @@ impl Split {
         if self.fraction > 0.0 && self.fraction < 1.0 {
             return Ok(());
         }
-        let problem = format!("{} is not a share between 0 and 1", self.fraction);
-        Err(Error::config("data.val_fraction", problem, "hold out 0.05 for 5 % of the documents"))
+        Err(Error::usage(
+            format!("the share held out for validation is {}: not between 0 and 1", self.fraction),
+            "hold out 0.05 for 5 % (--val-fraction, or data.val_fraction in a recipe)",
+        ))
     }
 
     /// Whether the document with this index, from 0, is held out under [`Rule::Document`].

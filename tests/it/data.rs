@@ -567,6 +567,16 @@ mod sets {
     }
 
     #[test]
+    fn a_share_that_is_none_is_refused() {
+        let dir = TempDir::new().unwrap();
+        for fraction in [0.0, 1.0, -0.1, 2.0, f64::NAN] {
+            let options = Prepare { split: Split { fraction, ..Split::default() }, ..Prepare::default() };
+            let result = prepare(documents(&stories(3)), &Tokenizer::bytes(), &options, dir.path(), &mut |_| ());
+            assert_says(result, &["between 0 and 1", "--val-fraction"]);
+        }
+    }
+
+    #[test]
     fn a_tail_split_cuts_all_text_at_one_place() {
         let (dir, texts) = (TempDir::new().unwrap(), stories(30));
         let tokenizer = Tokenizer::bytes();
