@@ -2,3 +2,5 @@
 
 mod math;
 mod ops;
+mod alloc;
+mod data;
