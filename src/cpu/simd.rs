@@ -185,6 +185,10 @@ pub trait Vector:
     fn bits(self) -> Self::Bits;
     /// The floats with these bit patterns.
     fn from_bits(bits: Self::Bits) -> Self;
+    /// Transposes the `W × W` matrix whose rows are the first `W` registers.
+    fn transpose(rows: &mut [Self; 16]);
+    /// Asks for the cache line of `p`, which need not be valid.
+    fn prefetch(_p: *const f32) {}
     /// The lanes in order, `W` of them; the rest is 0.
     fn to_array(self) -> [f32; 16];
 
@@ -479,6 +483,16 @@ impl Vector for Portable {
     #[inline(always)]
     fn from_bits(bits: PortableBits) -> Self {
         Portable(map!(bits.0 => |a| f32::from_bits(a as u32)))
+    }
+    #[inline(always)]
+    fn transpose(rows: &mut [Self; 16]) {
+        let old = *rows;
+        for (i, row) in rows.iter_mut().take(8).enumerate() {
+            *row = Portable(eight(
+                #[inline(always)]
+                |j| old[j].0[i],
+            ));
+        }
     }
     #[inline(always)]
     fn to_array(self) -> [f32; 16] {
