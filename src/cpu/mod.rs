@@ -1,5 +1,6 @@
 //! The CPU: instruction sets, threads, memory, and the kernels that are written once for all of them.
 
+pub mod attention;
 pub mod math;
 pub mod memory;
 pub mod simd;

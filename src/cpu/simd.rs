@@ -202,6 +202,19 @@ pub trait Vector:
         // SAFETY: the slice holds at least `W` floats.
         unsafe { self.store_ptr(x.as_mut_ptr()) }
     }
+    /// Writes the transpose of the `W` × `W` matrix at `x` (row i at `x + i · x_row`) to `y`.
+    ///
+    /// # Safety
+    /// `W` floats must be readable at each row of `x` and writable at each row of `y`, and the two must not overlap.
+    #[inline(always)]
+    unsafe fn transpose(x: *const f32, x_row: usize, y: *mut f32, y_row: usize) {
+        for i in 0..Self::W {
+            for j in 0..Self::W {
+                // SAFETY: element (i, j) of `x` and (j, i) of `y`, which the caller promises.
+                unsafe { *y.add(j * y_row + i) = *x.add(i * x_row + j) };
+            }
+        }
+    }
     /// `self · 2ⁿ`, rounded once, for a `self` that is 0 or of magnitude ½ to 2 and integers n of magnitude at most 250.
     #[inline(always)]
     fn ldexp(self, n: Self) -> Self {

@@ -149,6 +149,32 @@ impl Vector for F32x8 {
         F32x8(unsafe { _mm256_castsi256_ps(bits.0) })
     }
     #[inline(always)]
+    unsafe fn transpose(x: *const f32, x_row: usize, y: *mut f32, y_row: usize) {
+        // Interleaves pairs of rows, then pairs of pairs, then exchanges the 128-bit halves.
+        // SAFETY: the caller promises eight floats at each row of both.
+        unsafe {
+            let mut a = [_mm256_setzero_ps(); 8];
+            let mut b = a;
+            for (i, a) in a.iter_mut().enumerate() {
+                *a = _mm256_loadu_ps(x.add(i * x_row));
+            }
+            for i in 0..4 {
+                b[2 * i] = _mm256_unpacklo_ps(a[2 * i], a[2 * i + 1]);
+                b[2 * i + 1] = _mm256_unpackhi_ps(a[2 * i], a[2 * i + 1]);
+            }
+            for i in [0, 4] {
+                for j in 0..2 {
+                    a[i + 2 * j] = _mm256_shuffle_ps::<0b01_00_01_00>(b[i + j], b[i + 2 + j]);
+                    a[i + 2 * j + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(b[i + j], b[i + 2 + j]);
+                }
+            }
+            for i in 0..4 {
+                _mm256_storeu_ps(y.add(i * y_row), _mm256_permute2f128_ps::<0x20>(a[i], a[i + 4]));
+                _mm256_storeu_ps(y.add((i + 4) * y_row), _mm256_permute2f128_ps::<0x31>(a[i], a[i + 4]));
+            }
+        }
+    }
+    #[inline(always)]
     fn to_array(self) -> [f32; 16] {
         let mut out = [0.0; 16];
         // SAFETY: the array holds sixteen floats.
@@ -243,6 +269,38 @@ impl Vector for F32x16 {
     fn ldexp(self, n: Self) -> Self {
         // SAFETY: see the head of this file.
         F32x16(unsafe { _mm512_scalef_ps(self.0, n.0) })
+    }
+    #[inline(always)]
+    unsafe fn transpose(x: *const f32, x_row: usize, y: *mut f32, y_row: usize) {
+        // As on 8 lanes within each 128 bits; then the 4 × 4 quarters are transposed in two exchanges.
+        // SAFETY: the caller promises sixteen floats at each row of both.
+        unsafe {
+            let mut a = [_mm512_setzero_ps(); 16];
+            let mut b = a;
+            for (i, a) in a.iter_mut().enumerate() {
+                *a = _mm512_loadu_ps(x.add(i * x_row));
+            }
+            for i in 0..8 {
+                b[2 * i] = _mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]);
+                b[2 * i + 1] = _mm512_unpackhi_ps(a[2 * i], a[2 * i + 1]);
+            }
+            for i in [0, 4, 8, 12] {
+                for j in 0..2 {
+                    a[i + 2 * j] = _mm512_shuffle_ps::<0b01_00_01_00>(b[i + j], b[i + 2 + j]);
+                    a[i + 2 * j + 1] = _mm512_shuffle_ps::<0b11_10_11_10>(b[i + j], b[i + 2 + j]);
+                }
+            }
+            for i in 0..4 {
+                let low = _mm512_shuffle_f32x4::<0b10_00_10_00>(a[i], a[i + 4]);
+                let high = _mm512_shuffle_f32x4::<0b11_01_11_01>(a[i], a[i + 4]);
+                let low_2 = _mm512_shuffle_f32x4::<0b10_00_10_00>(a[i + 8], a[i + 12]);
+                let high_2 = _mm512_shuffle_f32x4::<0b11_01_11_01>(a[i + 8], a[i + 12]);
+                _mm512_storeu_ps(y.add(i * y_row), _mm512_shuffle_f32x4::<0b10_00_10_00>(low, low_2));
+                _mm512_storeu_ps(y.add((i + 4) * y_row), _mm512_shuffle_f32x4::<0b10_00_10_00>(high, high_2));
+                _mm512_storeu_ps(y.add((i + 8) * y_row), _mm512_shuffle_f32x4::<0b11_01_11_01>(low, low_2));
+                _mm512_storeu_ps(y.add((i + 12) * y_row), _mm512_shuffle_f32x4::<0b11_01_11_01>(high, high_2));
+            }
+        }
     }
     #[inline(always)]
     fn to_array(self) -> [f32; 16] {
