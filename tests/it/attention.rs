@@ -85,8 +85,7 @@ fn run(cpu: &Cpu, case: &Case, [q, k, v, dout]: &[Vec<f32>; 4]) -> [Vec<f32>; 5]
     let (mut out, mut lse) = (nan(case.q_len()), nan(case.b * case.heads * case.queries));
     case.attention().forward(cpu, views[0], views[1], views[2], ViewMut::new(&mut out, q_layout), &mut lse);
     let (mut dq, mut dk, mut dv) = (nan(case.q_len()), nan(case.k_len()), nan(case.k_len()));
-    let grads =
-        [ViewMut::new(&mut dq, q_layout), ViewMut::new(&mut dk, k_layout), ViewMut::new(&mut dv, k_layout)];
+    let grads = [ViewMut::new(&mut dq, q_layout), ViewMut::new(&mut dk, k_layout), ViewMut::new(&mut dv, k_layout)];
     let (out_view, dout_view) = (View::new(&out, q_layout), View::new(dout, q_layout));
     case.attention().backward(cpu, views, out_view, dout_view, &lse, grads, false);
     [out, lse, dq, dk, dv]
@@ -169,7 +168,8 @@ fn the_definition_has_these_gradients() {
                 let mut moved = operands.clone();
                 moved[i].iter_mut().zip(&direction).for_each(|(x, d)| *x += step * d);
                 // What f32 made of the step counts.
-                let dx: Vec<f64> = moved[i].iter().zip(&operands[i]).map(|(x, y)| f64::from(*x) - f64::from(*y)).collect();
+                let dx: Vec<f64> =
+                    moved[i].iter().zip(&operands[i]).map(|(x, y)| f64::from(*x) - f64::from(*y)).collect();
                 (loss(&moved), grads[2 + i].iter().zip(&dx).map(|(g, dx)| g * dx).sum::<f64>())
             };
             let ((up, expect_up), (down, expect_down)) = (along(1e-3), along(-1e-3));

@@ -220,7 +220,13 @@ crate::simd_fn! {
 }
 
 #[inline(always)]
-fn finish_body<V: Vector>(state: &Softmax, sums: *const f32, width: usize, out: super::Rows<*mut f32>, lse: &mut [f32]) {
+fn finish_body<V: Vector>(
+    state: &Softmax,
+    sums: *const f32,
+    width: usize,
+    out: super::Rows<*mut f32>,
+    lse: &mut [f32],
+) {
     for (r, lse) in lse.chunks_mut(V::W).enumerate() {
         let r = r * V::W;
         let x = V::load(&state.max[r..]) + math::log(V::load(&state.sum[r..]));
