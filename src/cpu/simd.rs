@@ -226,6 +226,23 @@ pub trait Vector:
     fn put(self, x: &mut [f32], w: usize) {
         if w == Self::W { self.store(x) } else { self.store_partial(&mut x[..w]) }
     }
+    /// Writes the transpose of the `W` × `W` matrix at `x` (row i at `x + i · x_row`) to `y`.
+    ///
+    /// # Safety
+    /// `W` floats must be readable at each row of `x` and writable at each row of `y`.
+    #[inline(always)]
+    unsafe fn transpose_at(x: *const f32, x_row: usize, y: *mut f32, y_row: usize) {
+        let mut rows = [Self::splat(0.0); 16];
+        for (i, row) in rows.iter_mut().enumerate().take(Self::W) {
+            // SAFETY: the caller promises the rows of `x`.
+            *row = unsafe { Self::load_ptr(x.add(i * x_row)) };
+        }
+        Self::transpose(&mut rows);
+        for (i, row) in rows.iter().enumerate().take(Self::W) {
+            // SAFETY: the caller promises the rows of `y`.
+            unsafe { row.store_ptr(y.add(i * y_row)) };
+        }
+    }
     /// `self · 2ⁿ`, rounded once, for a `self` that is 0 or of magnitude ½ to 2 and integers n of magnitude at most 250.
     #[inline(always)]
     fn ldexp(self, n: Self) -> Self {
