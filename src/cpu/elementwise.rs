@@ -53,3 +53,21 @@ pub fn add_to(cpu: &Cpu, beta: f32, y: &mut [f32], x: &[f32]) {
     assert_eq!(y.len(), x.len());
     cpu.threads.each(chunks(y, CHUNK), |i, y| add_chunk(cpu.simd, beta, y, &x[i * CHUNK..][..y.len()]));
 }
+
+/// `y = beta y + f(i, w)`, register by register, with `beta` 0 (overwrite) or 1 (add): how a gradient is written.
+#[inline(always)]
+pub fn accumulate<V: Vector>(beta: f32, y: &mut [f32], mut f: impl FnMut(usize, usize) -> V) {
+    if beta == 0.0 {
+        each::<V>(
+            y.len(),
+            #[inline(always)]
+            |i, w| f(i, w).put(&mut y[i..], w),
+        );
+    } else {
+        each::<V>(
+            y.len(),
+            #[inline(always)]
+            |i, w| (V::at(&y[i..], w) + f(i, w)).put(&mut y[i..], w),
+        );
+    }
+}

@@ -1,5 +1,6 @@
 //! The CPU: instruction sets, threads, memory, and the kernels that are written once for all of them.
 
+pub mod convert;
 pub mod elementwise;
 pub mod math;
 pub mod memory;

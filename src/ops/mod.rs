@@ -26,7 +26,14 @@ macro_rules! table {
 table! {
     // In the order in which a token meets them.
     norm,
-    add,
+    rope,
+    activation,
+    swiglu,
+    dropout,
+    elementwise,
+    reduce,
+    cast,
+    token_logprob,
 }
 
 /// An operation with inputs to run it on.
