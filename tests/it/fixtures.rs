@@ -43,7 +43,7 @@ impl Fixture {
 }
 
 /// An input of an operation.
-struct In {
+struct Given {
     name: &'static str,
     value: Array64,
     /// Integers on the tape.
@@ -53,7 +53,7 @@ struct In {
 }
 
 /// A result of an operation: what it should be, and the gradient of the loss with respect to it (none: 0).
-struct Result {
+struct Expected {
     name: &'static str,
     value: Array64,
     grad: Option<Array64>,
@@ -62,27 +62,27 @@ struct Result {
 /// Checks `op` on a case of the fixture, given the names of its inputs and results in the operation's order.
 fn check_fixture(case: &'static str, op: impl Op, inputs: &[&'static str], results: &[&'static str]) {
     let fixture = Fixture { case };
-    let input = |&name: &&'static str| In {
+    let input = |&name: &&'static str| Given {
         name,
         value: fixture.array(name),
         ids: matches!(name, "ids" | "targets"),
         grad: fixture.get(&format!("d{name}")),
     };
     let result =
-        |&name: &&'static str| Result { name, value: fixture.array(name), grad: fixture.get(&format!("d{name}")) };
+        |&name: &&'static str| Expected { name, value: fixture.array(name), grad: fixture.get(&format!("d{name}")) };
     check(case, op, inputs.iter().map(input).collect(), results.iter().map(result).collect());
 }
 
 /// Checks `op` on any numbers: its reference to 1e-9 of the largest value, its gradients on the tape to the bound of the
 /// sweep. For cases whose layout is not the operation's.
-fn check(case: &str, op: impl Op, inputs: Vec<In>, results: Vec<Result>) {
+fn check(case: &str, op: impl Op, inputs: Vec<Given>, results: Vec<Expected>) {
     let arrays: Vec<Array64> = inputs.iter().map(|input| input.value.clone()).collect();
     let reference = op.reference(&arrays);
     assert_eq!(reference.len(), results.len(), "{case}: the number of results");
     for (got, want) in reference.iter().zip(&results) {
         assert_close(&format!("{case}: reference of {}", want.name), &got.data, &want.value.data, 1e-9, 0.0);
     }
-    let wanted = |input: &In| input.grad.is_some();
+    let wanted = |input: &Given| input.grad.is_some();
     for (input, got) in inputs.iter().zip(gradients(op, &inputs, &results)).filter(|(input, _)| wanted(input)) {
         let want = &input.grad.as_ref().expect("a gradient").data;
         assert_close(&format!("{case}: gradient of {}", input.name), &got, want, 1e-4, 1e-6);
@@ -100,12 +100,12 @@ fn assert_close(what: &str, got: &[f64], want: &[f64], relative: f64, absolute: 
 }
 
 /// The gradients of all inputs of `op` on the tape, zeros where none flowed.
-fn gradients(op: impl Op, inputs: &[In], results: &[Result]) -> Vec<Vec<f64>> {
+fn gradients(op: impl Op, inputs: &[Given], results: &[Expected]) -> Vec<Vec<f64>> {
     let device = Device::cpu(2).expect("a CPU");
     let f32s = |x: &Array64| x.data.iter().map(|&x| x as f32).collect::<Vec<_>>();
     let tape = Tape::new(&device);
     let mut params = Params::new(&device, &[], 0, 0);
-    let leaf = |input: &In| {
+    let leaf = |input: &Given| {
         let (data, shape) = (f32s(&input.value), input.value.shape);
         if input.ids {
             tape.constant(Tensor::from_slice(&device, &data.iter().map(|&x| x as i32).collect::<Vec<_>>(), shape))
@@ -117,7 +117,7 @@ fn gradients(op: impl Op, inputs: &[In], results: &[Result]) -> Vec<Vec<f64>> {
     };
     let x: Vec<Var> = inputs.iter().map(leaf).collect();
     let y = tape.apply(op, &x);
-    let upstream = |(i, result): (usize, &Result)| {
+    let upstream = |(i, result): (usize, &Expected)| {
         let shape = y.output(i).shape();
         let dy = result.grad.as_ref().map_or_else(|| vec![0.0; shape.numel()], &f32s);
         Tensor::from_slice(&device, &dy, shape)
@@ -154,8 +154,8 @@ fn norms() {
 fn add() {
     let fixture = Fixture { case: "layernorm_residual" };
     let ds = fixture.array("ds");
-    let input = |name| In { name, value: fixture.array(name), ids: false, grad: Some(ds.clone()) };
-    let result = Result { name: "s", value: fixture.array("s"), grad: Some(ds.clone()) };
+    let input = |name| Given { name, value: fixture.array(name), ids: false, grad: Some(ds.clone()) };
+    let result = Expected { name: "s", value: fixture.array("s"), grad: Some(ds.clone()) };
     check("add", Elementwise::Add, vec![input("x"), input("r")], vec![result]);
 }
 
@@ -182,13 +182,13 @@ fn rope() {
                 table.f32().iter().zip(&exact.data).all(|(t, e)| (f64::from(*t) - e).abs() <= 6e-8 * e.abs() + 1e-12)
             );
         }
-        let constant = |name, value| In { name, value, ids: false, grad: None };
+        let constant = |name, value| Given { name, value, ids: false, grad: None };
         let inputs = vec![
-            In { name: "x", value: x.clone(), ids: false, grad: Some(fixture.array("dx")) },
+            Given { name: "x", value: x.clone(), ids: false, grad: Some(fixture.array("dx")) },
             constant("cos", cos),
             constant("sin", sin),
         ];
-        let result = Result { name: "y", value: fixture.array("y"), grad: Some(fixture.array("dy")) };
+        let result = Expected { name: "y", value: fixture.array("y"), grad: Some(fixture.array("dy")) };
         check(case, Rope { heads: x.shape[2], offset }, inputs, vec![result]);
     }
 }
@@ -204,12 +204,13 @@ fn token_logprob() {
         let (r, v) = (i / vocab, i % vocab);
         dot(&x.data[r * channels..][..channels], &w.data[v * channels..][..channels])
     });
+    // The empty array asks for the gradient; there is none to compare it with before the head.
     let inputs = vec![
-        In { name: "logits", value: logits, ids: false, grad: Some(Array64::from_fn([0], |_| 0.0)) },
-        In { name: "targets", value: fixture.array("targets"), ids: true, grad: None },
+        Given { name: "logits", value: logits, ids: false, grad: Some(Array64::from_fn([0], |_| 0.0)) },
+        Given { name: "targets", value: fixture.array("targets"), ids: true, grad: None },
     ];
-    let results: Vec<Result> = ["logp", "entropy"]
-        .map(|name| Result { name, value: fixture.array(name), grad: fixture.get(&format!("d{name}")) })
+    let results: Vec<Expected> = ["logp", "entropy"]
+        .map(|name| Expected { name, value: fixture.array(name), grad: fixture.get(&format!("d{name}")) })
         .into();
     let arrays: Vec<Array64> = inputs.iter().map(|input| input.value.clone()).collect();
     for (got, want) in TokenLogprob.reference(&arrays).iter().zip(&results) {
