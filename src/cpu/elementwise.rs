@@ -78,9 +78,19 @@ simd_fn! {
 fn add_scaled_body<V: Vector>(beta: f32, y: &mut [f32], scale: f32, x: &[f32]) {
     let s = V::splat(scale);
     if beta == 0.0 {
-        map2::<V>(y, x, #[inline(always)] |_, x| x * s);
+        map2::<V>(
+            y,
+            x,
+            #[inline(always)]
+            |_, x| x * s,
+        );
     } else {
-        map2::<V>(y, x, #[inline(always)] |y, x| x.fma(s, y));
+        map2::<V>(
+            y,
+            x,
+            #[inline(always)]
+            |y, x| x.fma(s, y),
+        );
     }
 }
 
@@ -90,4 +100,21 @@ pub fn add_scaled(cpu: &Cpu, beta: f32, y: &mut [f32], scale: f32, x: &[f32]) {
     cpu.threads.each(chunks(y, CHUNK), |i, y| {
         add_scaled_chunk(cpu.simd, beta, y, scale, &x[i * CHUNK..][..y.len()]);
     });
+}
+/// `y = beta y + f(i, w)`, register by register, with `beta` 0 (overwrite) or 1 (add): how a gradient is written.
+#[inline(always)]
+pub fn accumulate<V: Vector>(beta: f32, y: &mut [f32], mut f: impl FnMut(usize, usize) -> V) {
+    if beta == 0.0 {
+        each::<V>(
+            y.len(),
+            #[inline(always)]
+            |i, w| f(i, w).put(&mut y[i..], w),
+        );
+    } else {
+        each::<V>(
+            y.len(),
+            #[inline(always)]
+            |i, w| (V::at(&y[i..], w) + f(i, w)).put(&mut y[i..], w),
+        );
+    }
 }

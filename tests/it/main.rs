@@ -3,6 +3,8 @@
 mod alloc;
 mod attention;
 mod data;
+mod fixtures;
 mod gemm;
+mod half;
 mod math;
 mod ops;
