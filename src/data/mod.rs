@@ -1,1 +1,3 @@
 //! From raw text to batches of tokens.
+
+pub mod world;
