@@ -18,3 +18,4 @@ pub use shard::ShardFormat;
 pub use source::{Document, Sources};
 pub use split::{Rule, Split};
 pub use tokenizer::Tokenizer;
+pub mod world;
