@@ -7,6 +7,10 @@
 
 pub mod data;
 
+pub mod model;
+pub mod nn;
+pub mod optim;
+
 pub mod ops;
 pub mod tape;
 

@@ -5,6 +5,7 @@ mod attention;
 mod data;
 mod fixtures;
 mod gemm;
+mod gpt;
 mod half;
 mod math;
 mod ops;
