@@ -5,6 +5,8 @@
 //! updated set of weights (`optim`) in a run directory (`train`). Below them lie tensors, the devices that hold them and
 //! the kernels that compute.
 
+pub mod train;
+
 pub mod data;
 
 pub mod model;

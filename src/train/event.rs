@@ -1,0 +1,113 @@
+//! What a training run tells whoever watches it: a command line, a test, later a page.
+
+use std::path::{Path, PathBuf};
+
+/// Someone who watches a run.
+pub trait Watch {
+    /// Called by the training loop, between steps; what it does delays the run.
+    fn event(&mut self, event: &Event);
+}
+
+/// Watches nothing.
+impl Watch for () {
+    fn event(&mut self, _: &Event) {}
+}
+
+/// Something that happened in a run. Losses are in nats a token.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// Work before the first step; it repeats as `done` grows.
+    Prepare {
+        /// The work, as "reading text".
+        what: &'a str,
+        /// How much of it is done.
+        done: u64,
+        /// How much there is; 0 where nobody knows.
+        total: u64,
+    },
+    /// The model and the data stand; the first step comes next.
+    Start {
+        /// The run directory.
+        run: &'a Path,
+        /// Elements of all parameters.
+        parameters: usize,
+        /// Steps of the whole run.
+        steps: u64,
+        /// The first step that this process does: 0, or where a resumed run goes on.
+        first_step: u64,
+        /// Tokens to train on.
+        train_tokens: u64,
+        /// Tokens held out.
+        val_tokens: u64,
+        /// Number of token ids.
+        vocab: usize,
+    },
+    /// A step is done.
+    Step {
+        /// Steps done so far.
+        step: u64,
+        /// Steps of the whole run.
+        steps: u64,
+        /// The loss on the step's batch.
+        loss: f32,
+        /// The learning rate of the step.
+        lr: f64,
+        /// The norm of the gradient before clipping.
+        grad_norm: f64,
+        /// Tokens a second in this step.
+        tokens_per_s: f64,
+        /// Floating-point operations a second over this machine's measured peak; `None` where that is not known.
+        share_of_peak: Option<f64>,
+    },
+    /// The validation part was evaluated.
+    Eval {
+        /// Steps done so far.
+        step: u64,
+        /// The mean loss over the validation part.
+        val_loss: f64,
+        /// The same in bits a byte of text, which compares across tokenizers.
+        bits_per_byte: f64,
+        /// The entropy of the generator of the built-in world in bits a byte: no model does better.
+        floor: Option<f64>,
+    },
+    /// The model wrote something.
+    Sample {
+        /// Steps done so far.
+        step: u64,
+        /// What it wrote, unescaped.
+        text: &'a str,
+    },
+    /// A checkpoint stands.
+    Checkpoint {
+        /// Steps done so far.
+        step: u64,
+        /// Its directory.
+        path: &'a Path,
+    },
+    /// A signal ended the run; the checkpoint of `step` stands.
+    Stopped {
+        /// The signal's number.
+        signal: i32,
+        /// Steps done so far.
+        step: u64,
+    },
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// The run directory.
+    pub run: PathBuf,
+    /// Steps done, those of earlier processes included.
+    pub steps: u64,
+    /// The loss of the last step.
+    pub loss: f32,
+    /// The last validation loss.
+    pub val_loss: Option<f64>,
+    /// The last validation loss in bits a byte.
+    pub bits_per_byte: Option<f64>,
+    /// Seconds that this process took, from reading data to the last file.
+    pub seconds: f64,
+    /// The signal that ended the run early.
+    pub stopped: Option<i32>,
+}

@@ -1,0 +1,244 @@
+//! Safetensors files, written and read one tensor at a time, so that memory never holds a second copy of a model.
+//!
+//! The format: a little-endian u64 length, a JSON header of that length, then the tensors' bytes.
+
+use crate::error::{AtPath, Error, Result};
+use crate::tensor::Tensor;
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+#[cfg(target_endian = "big")]
+compile_error!("tensors are stored as they lie in memory, which must be little-endian");
+
+/// Longer headers are refused, as the format's own library does.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// A tensor to be written.
+pub struct Entry {
+    /// Its name in the file.
+    pub name: String,
+    /// An f32 tensor.
+    pub tensor: Tensor,
+    /// Whether a matrix (r, c) is stored as (c, r).
+    pub transposed: bool,
+}
+
+/// Writes `entries` to `path` and puts the file on disk; gives its SHA-256 as it should be, computed from memory.
+pub fn write(path: &Path, entries: &[Entry]) -> Result<String> {
+    let mut end = 0;
+    let infos = entries.iter().map(|entry| {
+        let start = end;
+        end += entry.tensor.spec().bytes();
+        let mut shape = entry.tensor.shape().to_vec();
+        if entry.transposed {
+            shape.reverse();
+        }
+        (entry.name.clone(), TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) })
+    });
+    // transformers asks for the key "format".
+    let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata = Metadata::new(Some(about), infos.collect()).expect("sizes follow from shapes");
+    let mut header = serde_json::to_vec(&metadata).expect("a header is plain data");
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    let mut file =
+        Hashing { file: BufWriter::with_capacity(1 << 20, File::create(path).at(path)?), sum: Sha256::new() };
+    let mut all = || -> std::io::Result<()> {
+        file.write(&(header.len() as u64).to_le_bytes())?;
+        file.write(&header)?;
+        for entry in entries {
+            match entry.transposed {
+                false => file.write(bytemuck::cast_slice(entry.tensor.f32()))?,
+                true => file.write(bytemuck::cast_slice(&transpose(entry.tensor.f32(), entry.tensor.shape())))?,
+            }
+        }
+        file.file.flush()?;
+        file.file.get_ref().sync_all()
+    };
+    all().at(path)?;
+    Ok(hex(file.sum))
+}
+
+struct Hashing {
+    file: BufWriter<File>,
+    sum: Sha256,
+}
+
+impl Hashing {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.sum.update(bytes);
+        self.file.write_all(bytes)
+    }
+}
+
+/// The SHA-256 of a file.
+pub fn sha256(path: &Path) -> Result<String> {
+    let (mut file, mut sum) = (File::open(path).at(path)?, Sha256::new());
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer).at(path)? {
+            0 => return Ok(hex(sum)),
+            n => sum.update(&buffer[..n]),
+        }
+    }
+}
+
+/// A digest as lower-case hexadecimal digits.
+pub fn hex(sum: Sha256) -> String {
+    sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An open safetensors file.
+pub struct Reader {
+    path: PathBuf,
+    file: BufReader<File>,
+    header: Metadata,
+    /// Where the tensors' bytes start.
+    start: u64,
+}
+
+impl Reader {
+    /// Opens `path` and checks its header against the file's size.
+    pub fn open(path: &Path) -> Result<Reader> {
+        let file = File::open(path).at(path)?;
+        let size = file.metadata().at(path)?.len();
+        let mut file = BufReader::with_capacity(1 << 20, file);
+        let wrong = |at: &str, expected: &str, found: String| {
+            Err(Error::format(path, at, expected, found, "the file is damaged or no safetensors file: get it again"))
+        };
+        let mut length = [0; 8];
+        if size < 8 {
+            return wrong("start", "a safetensors header", format!("a file of {size} bytes"));
+        }
+        file.read_exact(&mut length).at(path)?;
+        let length = u64::from_le_bytes(length);
+        if length > MAX_HEADER.min(size - 8) {
+            let room = MAX_HEADER.min(size - 8);
+            return wrong("start", &format!("a header of at most {room} bytes"), format!("a length of {length}"));
+        }
+        let mut header = vec![0; length as usize];
+        file.read_exact(&mut header).at(path)?;
+        let header: Metadata = match serde_json::from_slice(&header) {
+            Ok(header) => header,
+            Err(e) => return wrong("header", "names, dtypes, shapes and offsets", e.to_string()),
+        };
+        let expected = 8 + length + header.data_len() as u64;
+        if size != expected {
+            return wrong("end", &format!("{expected} bytes"), format!("{size} bytes"));
+        }
+        Ok(Reader { path: path.to_owned(), file, header, start: 8 + length })
+    }
+
+    /// The names of all tensors, in the order of the file.
+    pub fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
+    }
+
+    /// Reads the f32 tensor `name` of `shape` into `to`; where `transposed`, a matrix (r, c) is stored as (c, r).
+    pub fn read(&mut self, name: &str, shape: &[usize], transposed: bool, to: &mut [f32]) -> Result<()> {
+        let mut stored = shape.to_vec();
+        if transposed {
+            stored.reverse();
+        }
+        let expected = format!("a tensor of shape {stored:?} in F32");
+        let wrong = |found| {
+            let hint = "the checkpoint belongs to another model: check the recipe's [model] and data.vocab";
+            Error::format(&self.path, name, &expected, found, hint)
+        };
+        let info = self.header.info(name).ok_or_else(|| wrong("none of that name".to_owned()))?;
+        if info.shape != stored || info.dtype != Dtype::F32 {
+            return Err(wrong(format!("shape {:?} in {:?}", info.shape, info.dtype)));
+        }
+        self.file.seek(SeekFrom::Start(self.start + info.data_offsets.0 as u64)).at(&self.path)?;
+        self.file.read_exact(bytemuck::cast_slice_mut(to)).at(&self.path)?;
+        if transposed {
+            to.copy_from_slice(&transpose(to, &stored));
+        }
+        Ok(())
+    }
+}
+
+/// The matrix `x` of `shape` (r, c) as (c, r), in tiles that fit the cache.
+fn transpose(x: &[f32], shape: &[usize]) -> Vec<f32> {
+    const TILE: usize = 32;
+    let &[rows, columns] = shape else { panic!("only matrices are stored transposed, not {shape:?}") };
+    let mut y = vec![0.0; x.len()];
+    for r0 in (0..rows).step_by(TILE) {
+        for c0 in (0..columns).step_by(TILE) {
+            for r in r0..rows.min(r0 + TILE) {
+                for c in c0..columns.min(c0 + TILE) {
+                    y[c * rows + r] = x[r * columns + c];
+                }
+            }
+        }
+    }
+    y
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+
+    fn entries() -> Vec<Entry> {
+        let device = Device::cpu(1).unwrap();
+        let x: Vec<f32> = (0..70 * 33).map(|i| i as f32).collect();
+        let entry = |name: &str, x: &[f32], shape: &[usize], transposed| Entry {
+            name: name.into(),
+            tensor: Tensor::from_slice(&device, x, crate::tensor::Shape::new(shape)),
+            transposed,
+        };
+        vec![entry("w", &x, &[70, 33], true), entry("b", &[f32::NAN, -0.0, 1e-45], &[3], false)]
+    }
+
+    #[test]
+    fn tensors_come_back_bit_for_bit_and_transposed_ones_lie_transposed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        let sum = write(&path, &entries()).unwrap();
+        assert_eq!(sum, sha256(&path).unwrap());
+        let bytes = std::fs::read(&path).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let w = file.tensor("w").unwrap();
+        assert_eq!(w.shape(), [33, 70]);
+        assert_eq!(w.data()[4..8], 33f32.to_le_bytes(), "the second element in the file is w[1][0]");
+
+        let mut reader = Reader::open(&path).unwrap();
+        assert_eq!(reader.names(), ["w", "b"]);
+        for entry in entries() {
+            let mut x = vec![0.0; entry.tensor.numel()];
+            reader.read(&entry.name, entry.tensor.shape(), entry.transposed, &mut x).unwrap();
+            let bits = |x: &[f32]| x.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&x), bits(entry.tensor.f32()));
+        }
+        let error = |r: Result<()>| r.unwrap_err().to_string();
+        assert!(error(reader.read("c", &[1], false, &mut [0.0])).contains("found none of that name"));
+        assert!(
+            error(reader.read("b", &[4], false, &mut [0.0; 4])).contains("shape [4] in F32, found shape [3] in F32")
+        );
+    }
+
+    #[test]
+    fn headers_that_lie_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        write(&path, &entries()).unwrap();
+        let good = std::fs::read(&path).unwrap();
+        let refused = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let message = Reader::open(&path).err().expect("a damaged file").to_string();
+            assert!(message.contains("x.safetensors"), "{message}");
+        };
+        refused(&[]);
+        refused(&good[..good.len() - 1]);
+        refused(&[&good[..], &[0]].concat());
+        for length in [0, 3, 1 << 40, u64::MAX] {
+            refused(&[&u64::to_le_bytes(length), &good[8..]].concat());
+        }
+    }
+}
