@@ -1,5 +1,6 @@
 //! Models: configuration, parameters, loss, generation.
 
 pub mod gpt;
+pub mod sample;
 
 pub use gpt::{Gpt, GptConfig};

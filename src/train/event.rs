@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 pub trait Watch {
     /// Called by the training loop, between steps; what it does delays the run.
     fn event(&mut self, event: &Event);
+
+    /// Asked after each step: the number of a signal that asks the run to save and stop.
+    fn stop(&self) -> Option<i32> {
+        None
+    }
 }
 
 /// Watches nothing.

@@ -2,13 +2,19 @@
 
 pub mod checkpoint;
 pub mod event;
-pub mod hf;
 pub mod metrics;
+pub mod pretrain;
 pub mod recipe;
 pub mod run;
+pub mod sampler;
 pub mod schedule;
+pub mod source;
 pub mod tensors;
+pub mod trainer;
 
 pub use event::{Event, Summary, Watch};
+pub use pretrain::train;
 pub use recipe::Recipe;
 pub use run::RunDir;
+pub use sampler::Sampler;
+pub use trainer::Trainer;

@@ -1,0 +1,271 @@
+//! The run: data, steps, checkpoints, evaluations, samples, and what is left behind in the run directory.
+
+use super::checkpoint::{self, Contents, State};
+use super::event::{Event, Summary, Watch};
+use super::metrics::{self, Metrics, Record};
+use super::recipe::Recipe;
+use super::run::RunDir;
+use super::source;
+use super::trainer::Trainer;
+use crate::data::detok::Decoder;
+use crate::data::{Dataset, DatasetInfo, EvalBatches, Part, Tokenizer};
+use crate::device::Device;
+use crate::error::{AtPath, Error, Result};
+use crate::model::gpt::is_transposed_in_files;
+use crate::model::sample::{SampleOptions, generate};
+use crate::optim::AdamW;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Trains the model of `recipe`, from the start or, with `resume`, from the newest good checkpoint of a run (whose own
+/// recipe then is `recipe`). A resumed run computes the same bits as one that was never interrupted.
+///
+/// # Errors
+/// The data, the run directory or a checkpoint cannot be used; a step is not finite.
+pub fn train(recipe: &Recipe, resume: Option<&Path>, device: &Device, watch: &mut dyn Watch) -> Result<Summary> {
+    let began = Instant::now();
+    let run = match resume {
+        Some(path) => RunDir::open(path)?,
+        None => {
+            let run = RunDir::create(&recipe.run.dir, &recipe.run.name)?;
+            recipe.save(&run.recipe())?;
+            run
+        }
+    };
+    let data = source::shards(recipe, &run.data(), &mut |what, done, total| {
+        watch.event(&Event::Prepare { what, done, total });
+    })?;
+    let mut work = Work::open(recipe, run, &data, device)?;
+    if resume.is_some() {
+        work.resume()?;
+    }
+    work.run(watch, began)
+}
+
+/// A run under way.
+struct Work<'a> {
+    recipe: &'a Recipe,
+    run: RunDir,
+    data: PathBuf,
+    tokenizer: Tokenizer,
+    trainer: Trainer,
+    eval: EvalBatches,
+    /// Bits a byte for each nat a token of validation loss.
+    bits_per_byte: f64,
+    floor: Option<f64>,
+    train_tokens: u64,
+    val_tokens: u64,
+    metrics: Metrics,
+    state: State,
+    /// The checkpoint with the lowest validation loss so far.
+    best: Option<(f64, u64)>,
+    /// Floating-point operations a second that this machine reaches.
+    peak: Option<f64>,
+}
+
+impl<'a> Work<'a> {
+    fn open(recipe: &'a Recipe, run: RunDir, data: &Path, device: &Device) -> Result<Work<'a>> {
+        let info = DatasetInfo::load(data)?;
+        let tokenizer = info.load_tokenizer(data)?;
+        let train = Arc::new(Dataset::open(data, Part::Train)?);
+        let val = Arc::new(Dataset::open(data, Part::Val)?);
+        let (train_tokens, val_tokens) = (train.len() as u64, val.len() as u64);
+        let trainer = Trainer::new(recipe, info.tokenizer.vocab, train, device)?;
+        let eval = EvalBatches::new(val, recipe.train.batch, recipe.train.context)?;
+        let tokens_per_byte = info.val.tokens as f64 / info.val.bytes.max(1) as f64;
+        let Device::Cpu(host) = device;
+        Ok(Work {
+            recipe,
+            metrics: Metrics::open(&run.metrics(), 0)?,
+            data: data.to_owned(),
+            tokenizer,
+            trainer,
+            eval,
+            bits_per_byte: tokens_per_byte / std::f64::consts::LN_2,
+            floor: source::floor(recipe),
+            train_tokens,
+            val_tokens,
+            run,
+            state: State {
+                step: 0,
+                tokens: 0,
+                seed: recipe.train.seed,
+                optimizer_steps: 0,
+                loss: None,
+                val_loss: None,
+                kiln: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+            best: None,
+            peak: Some(1e9 * crate::cpu::limits::fma_peak(&host.cpu, 0.1)),
+        })
+    }
+
+    /// Takes up the newest checkpoint that verifies, and cuts the metrics back to it. Without one, starts anew.
+    fn resume(&mut self) -> Result<()> {
+        checkpoint::recover(&self.run)?;
+        let newest = checkpoint::newest(&self.run.checkpoints())?;
+        match (newest.found, newest.damaged.into_iter().next()) {
+            (Some((path, _)), _) => {
+                let params = &mut self.trainer.params;
+                self.state = checkpoint::load(&path, params, &AdamW::MOMENTS, &is_transposed_in_files)?;
+            }
+            (None, Some(damage)) => return Err(damage),
+            (None, None) => {}
+        }
+        self.metrics = Metrics::open(&self.run.metrics(), self.state.step)?;
+        let stands: Vec<u64> = checkpoint::list(&self.run.checkpoints())?.into_iter().map(|(step, _)| step).collect();
+        let records = metrics::read(&self.run.metrics())?;
+        let evaluated = records.iter().filter(|r| stands.contains(&r.step)).filter_map(|r| Some((r.val_loss?, r.step)));
+        self.best = evaluated.min_by(|a, b| a.0.total_cmp(&b.0));
+        Ok(())
+    }
+
+    fn run(&mut self, watch: &mut dyn Watch, began: Instant) -> Result<Summary> {
+        let (steps, first) = (self.recipe.train.steps, self.state.step);
+        watch.event(&Event::Start {
+            run: self.run.path(),
+            parameters: self.trainer.params.numel(),
+            steps,
+            first_step: first,
+            train_tokens: self.train_tokens,
+            val_tokens: self.val_tokens,
+            vocab: self.tokenizer.vocab_size(),
+        });
+        let due = |every: u64, step: u64| every > 0 && step.is_multiple_of(every);
+        let mut stopped = None;
+        while self.state.step < steps && stopped.is_none() {
+            let started = Instant::now();
+            let done = self.trainer.step(self.state.step)?;
+            let seconds = started.elapsed().as_secs_f64();
+            let tokens = self.recipe.tokens_per_step();
+            self.state.step += 1;
+            self.state.optimizer_steps += 1;
+            self.state.tokens += tokens;
+            self.state.loss = Some(done.loss);
+            let step = self.state.step;
+            let tokens_per_s = tokens as f64 / seconds;
+            let share_of_peak = self.peak.map(|peak| self.trainer.flops_per_step() / seconds / peak);
+            let super::trainer::Step { loss, lr, grad_norm } = done;
+            watch.event(&Event::Step { step, steps, loss, lr, grad_norm, tokens_per_s, share_of_peak });
+            stopped = watch.stop();
+            let last = step == steps;
+            let save = last || stopped.is_some() || due(self.recipe.train.checkpoint_every, step);
+            if save {
+                self.save(watch)?;
+            }
+            let mut val_loss = None;
+            if (last || due(self.recipe.train.eval_every, step)) && stopped.is_none() {
+                val_loss = Some(self.evaluate(watch, save)?);
+            }
+            let bits_per_byte = val_loss.map(|loss| loss * self.bits_per_byte);
+            self.metrics.append(&Record { step, loss, lr, grad_norm, tokens_per_s, val_loss, bits_per_byte })?;
+            if (last || due(self.recipe.train.sample_every, step))
+                && self.recipe.train.sample_every > 0
+                && stopped.is_none()
+            {
+                self.sample(watch)?;
+            }
+        }
+        self.metrics.sync()?;
+        if let Some(signal) = stopped {
+            watch.event(&Event::Stopped { signal, step: self.state.step });
+        }
+        super::plot::loss_curve(&self.run, &self.recipe.run.name)?;
+        Ok(Summary {
+            run: self.run.path().to_owned(),
+            steps: self.state.step,
+            loss: self.state.loss.unwrap_or(f32::NAN),
+            val_loss: self.state.val_loss,
+            bits_per_byte: self.state.val_loss.map(|loss| loss * self.bits_per_byte),
+            seconds: began.elapsed().as_secs_f64(),
+            stopped,
+        })
+    }
+
+    fn save(&mut self, watch: &mut dyn Watch) -> Result<()> {
+        let tokenizer = self.data.join(crate::data::dataset::TOKENIZER_FILE);
+        let contents = Contents {
+            params: &self.trainer.params,
+            moments: &AdamW::MOMENTS,
+            transposed: &is_transposed_in_files,
+            config: &self.trainer.gpt.config().to_json(),
+            tokenizer: Some(&tokenizer),
+        };
+        let path = checkpoint::save(&self.run, &contents, &self.state)?;
+        watch.event(&Event::Checkpoint { step: self.state.step, path: &path });
+        checkpoint::prune(&self.run, self.recipe.train.keep, self.best.map(|(_, step)| step))?;
+        Ok(())
+    }
+
+    /// The validation loss in nats a token; `saved` says that a checkpoint of this step stands.
+    fn evaluate(&mut self, watch: &mut dyn Watch, saved: bool) -> Result<f64> {
+        let mut progress = |done, total| {
+            watch.event(&Event::Prepare { what: "evaluating", done: done as u64, total: total as u64 });
+        };
+        let (nats, targets) = self.trainer.evaluate(&self.eval, self.recipe.eval.max_batches, &mut progress);
+        let val_loss = nats / targets as f64;
+        self.state.val_loss = Some(val_loss);
+        if saved && self.best.is_none_or(|(best, _)| val_loss < best) {
+            self.best = Some((val_loss, self.state.step));
+        }
+        let bits_per_byte = val_loss * self.bits_per_byte;
+        watch.event(&Event::Eval { step: self.state.step, val_loss, bits_per_byte, floor: self.floor });
+        Ok(val_loss)
+    }
+
+    /// Lets the model write, into `samples/`.
+    fn sample(&mut self, watch: &mut dyn Watch) -> Result<()> {
+        let sample = &self.recipe.sample;
+        let options = SampleOptions {
+            tokens: sample.tokens,
+            temperature: sample.temperature,
+            top_k: sample.top_k,
+            top_p: sample.top_p,
+            seed: self.state.step,
+        };
+        let mut text = sample.prompt.clone();
+        let prompt = start(&self.tokenizer, &sample.prompt)?;
+        let mut decoder = Decoder::new(&self.tokenizer);
+        let Trainer { gpt, params, tape, .. } = &mut self.trainer;
+        generate(gpt, params, tape, prompt, self.tokenizer.eot(), &options, &mut |id| {
+            text.push_str(&decoder.push(id));
+            true
+        });
+        text.push_str(&decoder.finish());
+        let path = self.run.sample(self.state.step);
+        let folder = path.parent().expect("a sample lies in a folder");
+        std::fs::create_dir_all(folder).at(folder)?;
+        std::fs::write(&path, text.as_bytes()).at(&path)?;
+        watch.event(&Event::Sample { step: self.state.step, text: &text });
+        Ok(())
+    }
+}
+
+/// The ids from which a model writes on: the prompt's, after the token that separates documents where there is one.
+///
+/// # Errors
+/// The tokenizer has no token for a character of the prompt, or nothing to start from.
+pub fn start(tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>> {
+    let mut ids: Vec<u32> = tokenizer.eot().into_iter().collect();
+    ids.extend(tokenizer.encode_with_special(prompt)?);
+    if ids.is_empty() {
+        // Without a token between documents, a line break is the likeliest start.
+        ids.extend(tokenizer.encode("\n").unwrap_or_default());
+    }
+    if ids.is_empty() {
+        ids.push(0);
+    }
+    Ok(ids)
+}
+
+/// The recipe of an existing run.
+pub fn recipe_of(run: &Path, overrides: &[String]) -> Result<Recipe> {
+    let path = run.join("recipe.toml");
+    if !path.is_file() {
+        let source = std::io::Error::new(std::io::ErrorKind::NotFound, "no run is here (it would have a recipe.toml)");
+        let hint = "give the directory that an earlier run printed, as runs/village".to_owned();
+        return Err(Error::Io { path: run.to_owned(), source, hint });
+    }
+    Recipe::load(Some(&path), overrides)
+}

@@ -1,0 +1,89 @@
+//! From a recipe's `[data]` to token shards and their tokenizer.
+
+use super::recipe::{Recipe, SplitRule, TokenizerChoice};
+use crate::data::dataset::DATASET_FILE;
+use crate::data::world::World;
+use crate::data::{DatasetInfo, Document, Prepare, Rule, Sources, Split, Tokenizer, prepare};
+use crate::error::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// Where the tokens of a run are: in its own folder, or in a data set that the recipe names.
+///
+/// `own` is the run's folder for shards. Text (or the built-in world, where the recipe names no data) is tokenised into
+/// it; a folder that `kiln data shard` made is used where it is. `progress(what, done, total)` is told of the work.
+pub fn shards(recipe: &Recipe, own: &Path, progress: &mut dyn FnMut(&str, u64, u64)) -> Result<PathBuf> {
+    if own.join(DATASET_FILE).is_file() {
+        return Ok(own.to_owned());
+    }
+    let data = &recipe.data;
+    let Some(paths) = &data.path else {
+        let documents = || village(recipe).map(|(document, _)| Ok(document));
+        write(recipe, documents, data.bytes, own, progress)?;
+        return Ok(own.to_owned());
+    };
+    if let [path] = &paths[..]
+        && path.join(DATASET_FILE).is_file()
+    {
+        return Ok(path.clone());
+    }
+    if let Some(path) = paths.iter().find(|path| path.extension().is_some_and(|ext| ext == "bin")) {
+        return Err(Error::config(
+            "data.path",
+            format!("{} is a single shard, without a tokenizer and a validation part", path.display()),
+            "name the folder that kiln data shard made, or text",
+        ));
+    }
+    let sources = Sources::open(paths, &data.text_field)?;
+    write(recipe, || sources.documents(), sources.bytes(), own, progress)?;
+    Ok(own.to_owned())
+}
+
+/// Makes (or loads) the tokenizer, then the shards.
+fn write<D: Iterator<Item = Result<Document>> + Send>(
+    recipe: &Recipe,
+    documents: impl Fn() -> D,
+    bytes: u64,
+    out: &Path,
+    progress: &mut dyn FnMut(&str, u64, u64),
+) -> Result<DatasetInfo> {
+    let data = &recipe.data;
+    // Learning goes over the text on many threads, so it is announced once and not counted.
+    progress("learning the tokenizer", 0, 0);
+    let tokenizer = match &data.tokenizer {
+        TokenizerChoice::Byte => Tokenizer::bytes(),
+        TokenizerChoice::Char => Tokenizer::chars_of(documents(), &|_| {})?,
+        TokenizerChoice::Bpe => Tokenizer::train_bpe(documents(), data.vocab, &|_| {})?,
+        TokenizerChoice::File(path) => Tokenizer::load(path)?,
+    };
+    let rule = match data.split {
+        SplitRule::Document => Rule::Document,
+        SplitRule::Tail => Rule::Tail,
+    };
+    let split = Split { rule, fraction: data.val_fraction, seed: data.seed };
+    let options = Prepare { split, ..Prepare::default() };
+    prepare(documents(), &tokenizer, &options, out, &mut |done| progress("tokenising", done, bytes))
+}
+
+/// The stories of the recipe's village, with −ln of the probability with which each is told.
+fn village(recipe: &Recipe) -> impl Iterator<Item = (Document, f64)> + Send + use<> {
+    let (world, bytes) = (World::new(recipe.data.seed), recipe.data.bytes as usize);
+    let (mut index, mut told) = (0, 0);
+    std::iter::from_fn(move || {
+        if told >= bytes {
+            return None;
+        }
+        let story = world.story(index);
+        index += 1;
+        told += story.text.len();
+        Some((Document { text: story.text, source: "village".into(), line: index }, story.nats))
+    })
+}
+
+/// The entropy of the recipe's built-in corpus in bits a byte: no model can have less; `None` with a user's data.
+pub fn floor(recipe: &Recipe) -> Option<f64> {
+    if recipe.data.path.is_some() {
+        return None;
+    }
+    let (nats, bytes) = village(recipe).fold((0.0, 0usize), |(n, b), (doc, nats)| (n + nats, b + doc.text.len()));
+    Some(nats / (std::f64::consts::LN_2 * bytes as f64))
+}
