@@ -9,6 +9,10 @@ pub mod train;
 
 pub mod data;
 
+pub mod model;
+pub mod nn;
+pub mod optim;
+
 pub mod ops;
 pub mod tape;
 

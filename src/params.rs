@@ -65,6 +65,9 @@ pub struct Group {
     train: Option<Trainable>,
 }
 
+/// Weights, gradients and moments of a group, each one flat slice.
+pub type Update<'a, const N: usize> = (&'a mut [f32], &'a [f32], [&'a mut [f32]; N]);
+
 /// What a trainable group owns beside its weights.
 pub struct Trainable {
     /// Gradients, in the weights' layout.
@@ -271,15 +274,16 @@ impl Group {
         self.train.as_ref()
     }
 
-    /// The flat slices of an update: weights, gradients, and each moment. Gradients that nothing wrote are zeroed first.
+    /// The flat slices of an update: weights, gradients and `N` moments. Gradients that nothing wrote are zeroed first.
     /// `None` where the group is frozen.
-    pub fn for_update(&mut self) -> Option<(&mut [f32], &[f32], Vec<&mut [f32]>)> {
+    pub fn for_update<const N: usize>(&mut self) -> Option<Update<'_, N>> {
         let train = self.train.as_mut()?;
         for slot in (0..train.written.len()).filter(|&slot| !train.written[slot]) {
             let range = train.grads.range(slot);
             train.grads.whole_mut::<f32>()[range].fill(0.0);
         }
-        let moments = train.moments.iter_mut().map(|m| m.whole_mut::<f32>()).collect();
+        let mut moments = train.moments.iter_mut();
+        let moments = std::array::from_fn(|_| moments.next().expect("as many moments as were asked for").whole_mut());
         Some((self.weights.whole_mut(), train.grads.whole_mut(), moments))
     }
 

@@ -305,23 +305,20 @@ impl Tape {
         result
     }
 
-    /// Runs `f` and, where nothing is being recorded, lets go of every value made inside but the result: a model calls
+    /// Runs `f` and, where nothing is being recorded, lets go of every value made inside but the results: a model calls
     /// its blocks through this, so that inference holds one block's activations and not all.
     ///
-    /// Vars made inside must not be used afterwards, except for the result.
-    pub fn scope<'t>(&'t self, f: impl FnOnce() -> Var<'t>) -> Var<'t> {
+    /// Vars made inside must not be used afterwards, except for the results.
+    pub fn scope<'t, const N: usize>(&'t self, f: impl FnOnce() -> [Var<'t>; N]) -> [Var<'t>; N] {
         let start = self.used.get();
-        let var = f();
-        if self.recording.get() || (var.at.node as usize) < start {
-            return var;
+        let vars = f();
+        if self.recording.get() {
+            return vars;
         }
-        let mut nodes = self.nodes.borrow_mut();
-        let y = std::mem::take(&mut nodes[var.at.node as usize].y);
-        nodes[start..self.used.get()].iter_mut().for_each(Node::clear);
-        nodes[start].dy.extend(y.iter().map(|_| None));
-        nodes[start].y = y;
-        self.used.set(start + 1);
-        Var { tape: self, at: Ref { node: start as u32, out: var.at.out } }
+        let values = vars.map(Var::value);
+        self.nodes.borrow_mut()[start..self.used.get()].iter_mut().for_each(Node::clear);
+        self.used.set(start);
+        values.map(|value| self.constant(value))
     }
 }
 

@@ -1,6 +1,10 @@
 //! The CPU: instruction sets, threads, memory, and the kernels that are written once for all of them.
 
+pub mod attention;
+pub mod convert;
 pub mod elementwise;
+pub mod gemm;
+pub mod linear;
 pub mod math;
 pub mod memory;
 pub mod reduce;

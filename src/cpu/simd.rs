@@ -185,6 +185,10 @@ pub trait Vector:
     fn bits(self) -> Self::Bits;
     /// The floats with these bit patterns.
     fn from_bits(bits: Self::Bits) -> Self;
+    /// Transposes the `W × W` matrix whose rows are the first `W` registers.
+    fn transpose(rows: &mut [Self; 16]);
+    /// Asks for the cache line of `p`, which need not be valid.
+    fn prefetch(_p: *const f32) {}
     /// The lanes in order, `W` of them; the rest is 0.
     fn to_array(self) -> [f32; 16];
 
@@ -221,6 +225,23 @@ pub trait Vector:
     #[inline(always)]
     fn put(self, x: &mut [f32], w: usize) {
         if w == Self::W { self.store(x) } else { self.store_partial(&mut x[..w]) }
+    }
+    /// Writes the transpose of the `W` × `W` matrix at `x` (row i at `x + i · x_row`) to `y`.
+    ///
+    /// # Safety
+    /// `W` floats must be readable at each row of `x` and writable at each row of `y`.
+    #[inline(always)]
+    unsafe fn transpose_at(x: *const f32, x_row: usize, y: *mut f32, y_row: usize) {
+        let mut rows = [Self::splat(0.0); 16];
+        for (i, row) in rows.iter_mut().enumerate().take(Self::W) {
+            // SAFETY: the caller promises the rows of `x`.
+            *row = unsafe { Self::load_ptr(x.add(i * x_row)) };
+        }
+        Self::transpose(&mut rows);
+        for (i, row) in rows.iter().enumerate().take(Self::W) {
+            // SAFETY: the caller promises the rows of `y`.
+            unsafe { row.store_ptr(y.add(i * y_row)) };
+        }
     }
     /// `self · 2ⁿ`, rounded once, for a `self` that is 0 or of magnitude ½ to 2 and integers n of magnitude at most 250.
     #[inline(always)]
@@ -479,6 +500,16 @@ impl Vector for Portable {
     #[inline(always)]
     fn from_bits(bits: PortableBits) -> Self {
         Portable(map!(bits.0 => |a| f32::from_bits(a as u32)))
+    }
+    #[inline(always)]
+    fn transpose(rows: &mut [Self; 16]) {
+        let old = *rows;
+        for (i, row) in rows.iter_mut().take(8).enumerate() {
+            *row = Portable(eight(
+                #[inline(always)]
+                |j| old[j].0[i],
+            ));
+        }
     }
     #[inline(always)]
     fn to_array(self) -> [f32; 16] {

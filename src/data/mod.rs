@@ -1,1 +1,21 @@
 //! From raw text to batches of tokens.
+
+pub mod atomic;
+pub mod batch;
+pub mod dataset;
+pub mod detok;
+pub mod prepare;
+pub mod shard;
+pub mod source;
+pub mod split;
+pub mod tokenizer;
+mod vocab;
+
+pub use batch::{Batches, EvalBatches};
+pub use dataset::{Dataset, DatasetInfo, Part};
+pub use prepare::{Prepare, prepare};
+pub use shard::ShardFormat;
+pub use source::{Document, Sources};
+pub use split::{Rule, Split};
+pub use tokenizer::Tokenizer;
+pub mod world;

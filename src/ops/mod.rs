@@ -25,8 +25,19 @@ macro_rules! table {
 
 table! {
     // In the order in which a token meets them.
+    embedding,
     norm,
-    add,
+    linear,
+    rope,
+    attention,
+    activation,
+    swiglu,
+    dropout,
+    elementwise,
+    linear_xent,
+    token_logprob,
+    reduce,
+    cast,
 }
 
 /// An operation with inputs to run it on.

@@ -228,7 +228,11 @@ impl Op for Norm {
         let Some(dy) = &dy[0] else {
             // Only the stream was used, not its normalised value.
             let ds_in = ds_in.expect("backward is called with a gradient");
-            (0..=r).filter(|&i| dx.wants(i)).collect::<Vec<_>>().into_iter().for_each(|i| dx.give(i, ds_in.clone()));
+            for i in 0..=r {
+                if dx.wants(i) {
+                    dx.give(i, ds_in.clone());
+                }
+            }
             return;
         };
         let (cpu, (rows, channels)) = (s.cpu(), s.shape().as_matrix());

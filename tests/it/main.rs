@@ -1,4 +1,11 @@
 //! All integration tests, in one binary so that linking stays cheap.
 
+mod alloc;
+mod attention;
+mod data;
+mod fixtures;
+mod gemm;
+mod gpt;
+mod half;
 mod math;
 mod ops;

@@ -3,6 +3,9 @@
 use kiln::cpu::Simd;
 use kiln::device::Device;
 use kiln::ops::{Case, Role, TABLE, check};
+use kiln::params::Params;
+use kiln::tape::{Tape, Var};
+use kiln::tensor::{DType, Tensor};
 
 fn checks() -> impl Iterator<Item = (&'static str, usize)> {
     TABLE.iter().flat_map(|entry| {
@@ -46,6 +49,49 @@ fn results_are_the_same_bits_for_every_instruction_set_and_thread_count() {
                     simd.name()
                 );
             }
+        }
+    }
+}
+
+/// An operation that is used twice on the same inputs leaves twice the gradient: the second one is added to the first.
+/// Only the first result is used, so that the gradients of others are absent.
+#[test]
+fn gradients_are_added_to_those_that_are_there() {
+    let device = Device::cpu(2).expect("a CPU");
+    let gradients = |name: &str, i: usize, times: usize| -> Vec<Vec<f32>> {
+        let tape = Tape::new(&device);
+        let mut params = Params::new(&device, &[], 0, 0);
+        let inputs = case(name, i).inputs;
+        let leaf = |(number, input): (u32, &kiln::ops::Input)| {
+            let (data, shape) = (input.data(number), input.spec.shape);
+            match input.spec.dtype {
+                DType::I32 => {
+                    let ids: Vec<i32> = data.iter().map(|&x| x as i32).collect();
+                    tape.constant(Tensor::from_slice(&device, &ids, shape))
+                }
+                _ if input.grad => tape.variable(Tensor::from_slice(&device, &data, shape)),
+                _ => tape.constant(Tensor::from_slice(&device, &data, shape)),
+            }
+        };
+        let x: Vec<Var> = (0..).zip(&inputs).map(leaf).collect();
+        let y = (1..times).fold(tape.apply_dyn(case(name, i).op, &x), |y, _| y + tape.apply_dyn(case(name, i).op, &x));
+        let dy = (0..y.outputs()).map(|o| {
+            let value = y.output(o).value();
+            Tensor::from_slice(&device, &vec![if o == 0 { 0.7f32 } else { 0.0 }; value.numel()], *value.shape())
+        });
+        y.backward_from(&dy.collect::<Vec<_>>(), &mut params, true);
+        x.iter().filter_map(|x| x.grad()).map(|grad| grad.f32().to_vec()).collect()
+    };
+    for (name, i) in checks() {
+        if !case(name, i).inputs.iter().any(|input| input.grad) {
+            continue;
+        }
+        let (once, twice) = (gradients(name, i, 1), gradients(name, i, 2));
+        assert_eq!(once.len(), twice.len(), "{name}: {}", case(name, i).name);
+        for (once, twice) in once.iter().zip(&twice) {
+            let max = once.iter().fold(0.0f32, |m, g| m.max(g.abs()));
+            let close = |(once, twice): (&f32, &f32)| (2.0 * once - twice).abs() <= 1e-5 * max + 1e-6;
+            assert!(once.iter().zip(twice).all(close), "{name}: {}", case(name, i).name);
         }
     }
 }

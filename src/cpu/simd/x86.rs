@@ -149,6 +149,33 @@ impl Vector for F32x8 {
         F32x8(unsafe { _mm256_castsi256_ps(bits.0) })
     }
     #[inline(always)]
+    fn transpose(rows: &mut [Self; 16]) {
+        // Each step doubles the side of the blocks that stand transposed: 2, 4, 8.
+        let r = *rows;
+        // SAFETY: see the head of this file.
+        unsafe {
+            for half in 0..2 {
+                let [a, b, c, d] = [r[4 * half].0, r[4 * half + 1].0, r[4 * half + 2].0, r[4 * half + 3].0];
+                let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                let (low2, high2) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+                rows[4 * half].0 = _mm256_shuffle_ps::<0x44>(low, low2);
+                rows[4 * half + 1].0 = _mm256_shuffle_ps::<0xee>(low, low2);
+                rows[4 * half + 2].0 = _mm256_shuffle_ps::<0x44>(high, high2);
+                rows[4 * half + 3].0 = _mm256_shuffle_ps::<0xee>(high, high2);
+            }
+            for i in 0..4 {
+                let (top, bottom) = (rows[i].0, rows[i + 4].0);
+                rows[i].0 = _mm256_permute2f128_ps::<0x20>(top, bottom);
+                rows[i + 4].0 = _mm256_permute2f128_ps::<0x31>(top, bottom);
+            }
+        }
+    }
+    #[inline(always)]
+    fn prefetch(p: *const f32) {
+        // SAFETY: a prefetch touches nothing; SSE is in the baseline.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+    #[inline(always)]
     fn to_array(self) -> [f32; 16] {
         let mut out = [0.0; 16];
         // SAFETY: the array holds sixteen floats.
@@ -243,6 +270,37 @@ impl Vector for F32x16 {
     fn ldexp(self, n: Self) -> Self {
         // SAFETY: see the head of this file.
         F32x16(unsafe { _mm512_scalef_ps(self.0, n.0) })
+    }
+    #[inline(always)]
+    fn transpose(rows: &mut [Self; 16]) {
+        // SAFETY: see the head of this file.
+        unsafe {
+            // 4 × 4 blocks inside the 128-bit parts.
+            for q in [0, 4, 8, 12] {
+                let [a, b, c, d] = [rows[q].0, rows[q + 1].0, rows[q + 2].0, rows[q + 3].0];
+                let (low, high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                let (low2, high2) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+                rows[q].0 = _mm512_shuffle_ps::<0x44>(low, low2);
+                rows[q + 1].0 = _mm512_shuffle_ps::<0xee>(low, low2);
+                rows[q + 2].0 = _mm512_shuffle_ps::<0x44>(high, high2);
+                rows[q + 3].0 = _mm512_shuffle_ps::<0xee>(high, high2);
+            }
+            // Then the 4 × 4 matrix of these parts.
+            for i in 0..4 {
+                let [a, b, c, d] = [rows[i].0, rows[i + 4].0, rows[i + 8].0, rows[i + 12].0];
+                let (even, odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+                let (even2, odd2) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+                rows[i].0 = _mm512_shuffle_f32x4::<0x88>(even, even2);
+                rows[i + 4].0 = _mm512_shuffle_f32x4::<0x88>(odd, odd2);
+                rows[i + 8].0 = _mm512_shuffle_f32x4::<0xdd>(even, even2);
+                rows[i + 12].0 = _mm512_shuffle_f32x4::<0xdd>(odd, odd2);
+            }
+        }
+    }
+    #[inline(always)]
+    fn prefetch(p: *const f32) {
+        // SAFETY: a prefetch touches nothing; SSE is in the baseline.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     fn to_array(self) -> [f32; 16] {

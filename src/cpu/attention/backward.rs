@@ -1,0 +1,276 @@
+//! The backward pass: cells of 64 queries by 64 keys, five products each.
+//!
+//! A cell adds to the gradients of its queries and of its keys. dq takes its cells by ascending keys, dk and dv by ascending
+//! queries, so a cell can run once its neighbours before it in both directions are done: within one head in plain order, and
+//! where heads are too few for the threads, along the diagonals of the grid, whose cells share nothing. Recomputing the
+//! probabilities for dq and for dk, dv apart would cost seven products.
+
+use super::product::{self, Part, Product, Start};
+use super::{KEYS, Problem, View, ViewMut, cut, pack};
+use crate::cpu::{Cpu, Tiles, Vector, math};
+use std::ops::Range;
+
+/// Queries of a cell.
+const QUERIES: usize = 64;
+
+pub fn backward(
+    cpu: &Cpu,
+    problem: &Problem,
+    out: View,
+    dout: View,
+    lse: &[f32],
+    grads: [ViewMut; 3],
+    accumulate: bool,
+) {
+    let backward = Backward { cpu, problem, out, dout, lse, grads, accumulate };
+    problem.each_head(cpu, |heads| backward.heads(heads));
+}
+
+struct Backward<'a> {
+    cpu: &'a Cpu,
+    problem: &'a Problem<'a>,
+    out: View<'a>,
+    dout: View<'a>,
+    lse: &'a [f32],
+    grads: [ViewMut<'a>; 3],
+    accumulate: bool,
+}
+
+/// What one head of keys, with one of its query heads at a time, needs in scratch: rows are padded to `width`.
+#[derive(Clone, Copy)]
+struct Panels {
+    /// By blocks of 64 keys, (dim, 64) each.
+    keys_t: *mut f32,
+    values_t: *mut f32,
+    /// (Tk, width), Tk rounded up to blocks.
+    keys: *mut f32,
+    dk: *mut f32,
+    dv: *mut f32,
+    /// (Tq, width).
+    queries: *mut f32,
+    dout: *mut f32,
+    dq: *mut f32,
+    /// Σ out ∘ dout (Tq).
+    delta: *mut f32,
+}
+
+impl Backward<'_> {
+    /// Floats of one head's panels.
+    fn size(&self) -> usize {
+        let p = self.problem;
+        let (keys, queries) = (p.key_blocks() * KEYS, p.queries.next_multiple_of(QUERIES));
+        keys * (2 * p.dim + 3 * p.width) + queries * (3 * p.width + 1)
+    }
+
+    fn panels(&self, scratch: &Tiles, head: usize) -> Panels {
+        let p = self.problem;
+        let (keys, queries) = (p.key_blocks() * KEYS, p.queries.next_multiple_of(QUERIES));
+        let mut at = head * self.size();
+        let mut cut = |len| {
+            at += len;
+            scratch.ptr(at - len)
+        };
+        Panels {
+            keys_t: cut(keys * p.dim),
+            values_t: cut(keys * p.dim),
+            keys: cut(keys * p.width),
+            dk: cut(keys * p.width),
+            dv: cut(keys * p.width),
+            queries: cut(queries * p.width),
+            dout: cut(queries * p.width),
+            dq: cut(queries * p.width),
+            delta: cut(queries),
+        }
+    }
+
+    /// The gradients on a range of heads of keys, of the B · Hkv there are.
+    fn heads(&self, heads: Range<usize>) {
+        let (p, threads) = (self.problem, &self.cpu.threads);
+        let (rows, cols) = (p.queries.div_ceil(QUERIES), p.key_blocks());
+        let mut scratch = self.cpu.scratch.take(heads.len() * self.size());
+        let scratch = Tiles::new(&mut scratch);
+        // Calls `f(head, its panels, i)` for each head and each i below n, in parallel where this is not inside a loop.
+        let each = |n: usize, f: &(dyn Fn(usize, &Panels, usize) + Sync)| {
+            threads.run(heads.len() * n, &|task| f(heads.start + task / n, &self.panels(&scratch, task / n), task % n));
+        };
+        each(cols, &|head, panels, j| self.pack_keys(head, panels, j * KEYS));
+        for member in 0..p.group() {
+            each(rows, &|head, panels, i| self.pack_queries(head, member, panels, i * QUERIES));
+            if p.is_wide(self.cpu) {
+                let panels = self.panels(&scratch, 0);
+                (0..cols).for_each(|j| (0..rows).for_each(|i| self.cell(heads.start, member, &panels, i, j)));
+            } else {
+                for diagonal in 0..rows + cols - 1 {
+                    each(cols.min(diagonal + 1), &|head, panels, j| {
+                        if diagonal - j < rows {
+                            self.cell(head, member, panels, diagonal - j, j);
+                        }
+                    });
+                }
+            }
+            each(rows, &|head, panels, i| self.write_queries(head, member, panels, i * QUERIES));
+        }
+        each(cols, &|head, panels, j| self.write_keys(head, panels, j * KEYS));
+    }
+
+    fn pack_keys(&self, head: usize, panels: &Panels, j: usize) {
+        let (p, simd) = (self.problem, self.cpu.simd);
+        let (b, h, n) = (head / p.kv_heads, head % p.kv_heads, KEYS.min(p.keys - j));
+        // SAFETY: block j of these panels is this task's alone now.
+        unsafe {
+            pack::transpose(simd, p.k.rows(b, j, h, n), panels.keys_t.add(j * p.dim));
+            pack::transpose(simd, p.v.rows(b, j, h, n), panels.values_t.add(j * p.dim));
+            pack::copy(simd, p.k.rows(b, j, h, n), panels.keys.add(j * p.width), p.width);
+        }
+    }
+
+    /// The batch and query head of a member of a head's group.
+    fn query_head(&self, head: usize, member: usize) -> (usize, usize) {
+        let p = self.problem;
+        (head / p.kv_heads, head % p.kv_heads * p.group() + member)
+    }
+
+    fn pack_queries(&self, head: usize, member: usize, panels: &Panels, i: usize) {
+        let (p, simd) = (self.problem, self.cpu.simd);
+        let ((b, h), n) = (self.query_head(head, member), QUERIES.min(p.queries - i));
+        // SAFETY: block i of these panels is this task's alone now.
+        unsafe {
+            let dout = panels.dout.add(i * p.width);
+            pack::copy(simd, p.q.rows(b, i, h, n), panels.queries.add(i * p.width), p.width);
+            pack::copy(simd, self.dout.rows(b, i, h, n), dout, p.width);
+            pack::dot(simd, dout, self.out.rows(b, i, h, n), p.width, panels.delta.add(i));
+        }
+    }
+
+    fn write_queries(&self, head: usize, member: usize, panels: &Panels, i: usize) {
+        let p = self.problem;
+        let ((b, h), n) = (self.query_head(head, member), QUERIES.min(p.queries - i));
+        // SAFETY: block i of dq is this task's alone, and its sums are complete.
+        unsafe {
+            let dq = panels.dq.add(i * p.width);
+            pack::write(self.cpu.simd, dq, p.width, self.grads[0].rows(b, i, h, n), self.accumulate);
+        }
+    }
+
+    fn write_keys(&self, head: usize, panels: &Panels, j: usize) {
+        let (p, simd) = (self.problem, self.cpu.simd);
+        let (b, h, n) = (head / p.kv_heads, head % p.kv_heads, KEYS.min(p.keys - j));
+        // SAFETY: block j of dk and dv is this task's alone, and their sums are complete.
+        unsafe {
+            pack::write(simd, panels.dk.add(j * p.width), p.width, self.grads[1].rows(b, j, h, n), self.accumulate);
+            pack::write(simd, panels.dv.add(j * p.width), p.width, self.grads[2].rows(b, j, h, n), self.accumulate);
+        }
+    }
+
+    /// Block i of the queries on block j of the keys.
+    fn cell(&self, head: usize, member: usize, panels: &Panels, i: usize, j: usize) {
+        let (p, simd) = (self.problem, self.cpu.simd);
+        let (i, j) = (i * QUERIES, j * KEYS);
+        let (rows, keys) = (QUERIES.min(p.queries - i), KEYS.min(p.keys - j));
+        let sight = p.sight(i, j);
+        if sight + (rows as isize) < 1 {
+            return;
+        }
+        let (b, h) = self.query_head(head, member);
+        let mut scratch = self.cpu.scratch.take(2 * QUERIES * KEYS);
+        let (scores, dscores) = scratch.split_at_mut(QUERIES * KEYS);
+        let (scores, dscores) = (scores.as_mut_ptr(), dscores.as_mut_ptr());
+        // The first cell that writes to the gradients of these keys is that of the first block of queries to see them.
+        let first = member == 0 && (i == 0 || p.sight(i - 1, j) < 0);
+        let start = |first| if first { Start::Zero } else { Start::Add };
+        // SAFETY: all within the panels, which only this task writes to at blocks i and j now, and the scratch above.
+        unsafe {
+            let (queries, dout) = (panels.queries.add(i * p.width), panels.dout.add(i * p.width));
+            let wide = Product {
+                a: queries,
+                a_row: p.width,
+                a_step: 1,
+                b: panels.keys_t.add(j * p.dim),
+                b_step: KEYS,
+                c: scores,
+                c_row: KEYS,
+                rows,
+                cols: KEYS,
+                steps: p.dim,
+                start: Start::Zero,
+                part: cut(sight, Part::Columns),
+            };
+            wide.multiply(simd);
+            Product { a: dout, b: panels.values_t.add(j * p.dim), c: dscores, ..wide }.multiply(simd);
+            let block = Block {
+                scores,
+                dscores,
+                rows,
+                lse: self.lse[(b * p.heads + h) * p.queries + i..].as_ptr(),
+                delta: panels.delta.add(i),
+                part: wide.part,
+                scale: p.scale,
+            };
+            softmax_block(simd, &block);
+            let by_keys = Product {
+                a: scores,
+                a_row: 1,
+                a_step: KEYS,
+                b: dout,
+                b_step: p.width,
+                c: panels.dv.add(j * p.width),
+                c_row: p.width,
+                rows: keys,
+                cols: p.width,
+                steps: rows,
+                start: start(first),
+                part: cut(sight, Part::From),
+            };
+            by_keys.multiply(simd);
+            Product { a: dscores, b: queries, c: panels.dk.add(j * p.width), ..by_keys }.multiply(simd);
+            let by_queries = Product {
+                a: dscores,
+                a_row: KEYS,
+                a_step: 1,
+                b: panels.keys.add(j * p.width),
+                b_step: p.width,
+                c: panels.dq.add(i * p.width),
+                c_row: p.width,
+                rows,
+                cols: p.width,
+                steps: keys,
+                start: start(j == 0),
+                part: cut(sight, Part::Until),
+            };
+            by_queries.multiply(simd);
+        }
+    }
+}
+
+/// The raw scores and dout·v of a cell, (rows, 64) each.
+struct Block {
+    scores: *mut f32,
+    dscores: *mut f32,
+    rows: usize,
+    lse: *const f32,
+    delta: *const f32,
+    part: Part,
+    scale: f32,
+}
+
+crate::simd_fn! {
+    /// Turns scores into probabilities and dout·v into the gradients of x·k; masked elements become anything.
+    fn softmax_block(x: &Block) = softmax_body
+}
+
+#[inline(always)]
+fn softmax_body<V: Vector>(x: &Block) {
+    let scale = V::splat(x.scale);
+    for r in 0..x.rows {
+        // SAFETY: the rows are `KEYS` long, and lse and delta hold a number for each.
+        unsafe {
+            let (scores, dscores) = (x.scores.add(r * KEYS), x.dscores.add(r * KEYS));
+            let (less, delta) = (V::splat(-*x.lse.add(r)), V::splat(*x.delta.add(r)));
+            for c in (0..product::columns(x.part, KEYS, r)).step_by(V::W) {
+                let p = math::exp(V::load_ptr(scores.add(c)).fma(scale, less));
+                p.store_ptr(scores.add(c));
+                (p * scale * (V::load_ptr(dscores.add(c)) - delta)).store_ptr(dscores.add(c));
+            }
+        }
+    }
+}

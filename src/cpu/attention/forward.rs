@@ -1,0 +1,239 @@
+//! The forward pass: each task takes some query rows of one head through all the blocks of keys that they see.
+
+use super::product::{Part, Product, Start};
+use super::{KEYS, Problem, ViewMut, cut, pack};
+use crate::cpu::{Cpu, Lanes, Tiles, Vector, math};
+use std::ops::Range;
+
+/// Query rows of a task.
+const QUERIES: usize = 96;
+/// Query rows that meet a block of keys together: few enough that their scores stay in the first cache.
+const CHUNK: usize = 24;
+
+pub fn forward(cpu: &Cpu, problem: &Problem, out: &ViewMut, lse: &mut [f32]) {
+    let forward = Forward { cpu, problem, out, lse: Tiles::new(lse) };
+    problem.each_head(cpu, |heads| forward.heads(heads));
+}
+
+struct Forward<'a> {
+    cpu: &'a Cpu,
+    problem: &'a Problem<'a>,
+    out: &'a ViewMut<'a>,
+    lse: Tiles<'a>,
+}
+
+impl Forward<'_> {
+    /// The outputs of all queries on a range of heads of keys, of the B · Hkv there are.
+    fn heads(&self, heads: Range<usize>) {
+        let p = self.problem;
+        let (blocks, group) = (p.key_blocks(), p.group());
+        let size = KEYS * (p.dim + p.width);
+        let mut scratch = self.cpu.scratch.take(heads.len() * blocks * size);
+        let panels = Tiles::new(&mut scratch);
+        self.cpu.threads.run(heads.len() * blocks, &|task| {
+            let (head, j) = (heads.start + task / blocks, task % blocks * KEYS);
+            let (b, h, n) = (head / p.kv_heads, head % p.kv_heads, KEYS.min(p.keys - j));
+            let keys = panels.ptr(task * size);
+            // SAFETY: panel `task` is this task's, (dim, 64) for the keys and (64, width) for the values.
+            unsafe {
+                pack::transpose(self.cpu.simd, p.k.rows(b, j, h, n), keys);
+                pack::copy(self.cpu.simd, p.v.rows(b, j, h, n), keys.add(KEYS * p.dim), p.width);
+            }
+        });
+        let parts = p.queries.div_ceil(QUERIES);
+        self.cpu.threads.run(heads.len() * group * parts, &|task| {
+            // The last queries see the most keys: the longest tasks first.
+            let (head, i) = (task % (heads.len() * group), (parts - 1 - task / (heads.len() * group)) * QUERIES);
+            let panels = panels.ptr(head / group * blocks * size);
+            self.queries(heads.start * group + head, i, panels);
+        });
+    }
+
+    /// The outputs of queries from i on of one of the B · H heads, its keys and values packed in `panels`.
+    fn queries(&self, head: usize, i: usize, panels: *const f32) {
+        let (p, simd) = (self.problem, self.cpu.simd);
+        let (b, h, n) = (head / p.heads, head % p.heads, QUERIES.min(p.queries - i));
+        let mut scratch = self.cpu.scratch.take(CHUNK * KEYS + QUERIES * p.width);
+        let (scores, sums) = scratch.split_at_mut(CHUNK * KEYS);
+        let (scores, sums) = (scores.as_mut_ptr(), sums.as_mut_ptr());
+        let mut softmax = [Softmax { max: [f32::NEG_INFINITY; 32], sum: [0.0; 32], alpha: [0.0; 32] }; QUERIES / CHUNK];
+        let q = p.q.rows(b, i, h, n);
+        for j in (0..p.keys).step_by(KEYS) {
+            // SAFETY: the panels of block j, packed.
+            let keys = unsafe { panels.add(j * (p.dim + p.width)) };
+            for (c, softmax) in (0..n).step_by(CHUNK).zip(&mut softmax) {
+                let (rows, sight) = (CHUNK.min(n - c), p.sight(i + c, j));
+                if sight + (rows as isize) < 1 {
+                    continue;
+                }
+                let block = Block { scores, rows, keys: KEYS.min(p.keys - j), sight, scale: p.scale };
+                // SAFETY: q has n ≥ c + rows rows of dim numbers, scores CHUNK rows of KEYS, sums QUERIES rows of width, and the
+                // panels (dim, KEYS) and (KEYS, width); scores and sums are this task's.
+                unsafe {
+                    let scores = Product {
+                        a: q.ptr.add(c * q.stride),
+                        a_row: q.stride,
+                        a_step: 1,
+                        b: keys,
+                        b_step: KEYS,
+                        c: scores,
+                        c_row: KEYS,
+                        rows,
+                        cols: KEYS,
+                        steps: p.dim,
+                        start: Start::Zero,
+                        part: cut(sight, Part::Columns),
+                    };
+                    scores.multiply(simd);
+                    softmax_block(simd, &block, softmax);
+                    let values = Product {
+                        a: block.scores,
+                        a_row: KEYS,
+                        a_step: 1,
+                        b: keys.add(KEYS * p.dim),
+                        b_step: p.width,
+                        c: sums.add(c * p.width),
+                        c_row: p.width,
+                        rows,
+                        cols: p.width,
+                        steps: block.keys,
+                        start: if j == 0 { Start::Zero } else { Start::Scaled(softmax.alpha.as_ptr()) },
+                        part: cut(sight, Part::Until),
+                    };
+                    values.multiply(simd);
+                }
+            }
+        }
+        for (c, softmax) in (0..n).step_by(CHUNK).zip(&softmax) {
+            let rows = CHUNK.min(n - c);
+            let out = self.out.rows(b, i + c, h, rows);
+            // SAFETY: these rows of out and lse belong to this task.
+            unsafe {
+                let lse = std::slice::from_raw_parts_mut(self.lse.ptr(head * p.queries + i + c), rows);
+                finish(simd, softmax, sums.add(c * p.width), p.width, out, lse);
+            }
+        }
+    }
+}
+
+/// The state of the streaming softmax of a chunk of query rows.
+#[derive(Clone, Copy)]
+struct Softmax {
+    /// The largest scaled score so far.
+    max: [f32; 32],
+    /// Σ exp(score − max).
+    sum: [f32; 32],
+    /// exp(max before the newest block − max).
+    alpha: [f32; 32],
+}
+
+/// The raw scores (rows, 64) of a chunk on a block of keys.
+struct Block {
+    scores: *mut f32,
+    rows: usize,
+    keys: usize,
+    sight: isize,
+    scale: f32,
+}
+
+impl Block {
+    /// The keys that row r sees.
+    #[inline(always)]
+    fn seen(&self, r: usize) -> usize {
+        self.keys.min((self.sight + r as isize + 1).max(0) as usize)
+    }
+}
+
+crate::simd_fn! {
+    /// Turns scores into exp(score − max), those of masked keys undefined, and brings the state up to date.
+    fn softmax_block(x: &Block, state: &mut Softmax) = softmax_body
+}
+
+#[inline(always)]
+fn softmax_body<V: Vector>(x: &Block, state: &mut Softmax) {
+    let scale = V::splat(x.scale);
+    let before = state.max;
+    for r in 0..x.rows {
+        // SAFETY: row r of the scores is `KEYS` long.
+        let row = unsafe { x.scores.add(r * KEYS) };
+        let mut max = Lanes::<V>::splat(f32::NEG_INFINITY);
+        max.run(
+            x.seen(r),
+            #[inline(always)]
+            |c, n| {
+                // SAFETY: registers divide the row; masked lanes do not count.
+                let s = unsafe { V::load_ptr(row.add(c)) };
+                if n < V::W { mask(s, n) } else { s }
+            },
+            #[inline(always)]
+            |max, s| max.max(s),
+        );
+        let max = max.max() * x.scale;
+        state.max[r] = if before[r] > max { before[r] } else { max };
+    }
+    for r in (0..x.rows).step_by(V::W) {
+        math::exp(V::load(&before[r..]) - V::load(&state.max[r..])).store(&mut state.alpha[r..]);
+    }
+    for r in 0..x.rows {
+        // SAFETY: row r of the scores is `KEYS` long.
+        let row = unsafe { x.scores.add(r * KEYS) };
+        let less = V::splat(-state.max[r]);
+        let mut sum = Lanes::<V>::splat(0.0);
+        sum.run(
+            x.seen(r),
+            // SAFETY: registers divide the row; masked lanes count 0.
+            #[inline(always)]
+            |c, n| unsafe { exp_at(row.add(c), n, scale, less) },
+            #[inline(always)]
+            |sum, p| sum + p,
+        );
+        state.sum[r] = state.sum[r].mul_add(state.alpha[r], sum.sum());
+    }
+}
+
+/// Makes the register of scores at `s`, of which n count, exp(s · scale + less), and returns it with 0 for the rest.
+#[inline(always)]
+unsafe fn exp_at<V: Vector>(s: *mut f32, n: usize, scale: V, less: V) -> V {
+    // SAFETY: the caller promises a register of readable and writable numbers.
+    unsafe {
+        let x = V::load_ptr(s);
+        let x = if n < V::W { mask(x, n) } else { x };
+        let p = math::exp(x.fma(scale, less));
+        p.store_ptr(s);
+        p
+    }
+}
+
+/// The first `n` lanes of `s`, −∞ in the others.
+#[inline(always)]
+fn mask<V: Vector>(s: V, n: usize) -> V {
+    const LANE: [f32; 16] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
+    s.select(V::splat(n as f32).gt(V::load(&LANE)), V::splat(f32::NEG_INFINITY))
+}
+
+crate::simd_fn! {
+    /// out = sums / sum and lse = max + log(sum).
+    fn finish(state: &Softmax, sums: *const f32, width: usize, out: super::Rows<*mut f32>, lse: &mut [f32]) = finish_body
+}
+
+#[inline(always)]
+fn finish_body<V: Vector>(
+    state: &Softmax,
+    sums: *const f32,
+    width: usize,
+    out: super::Rows<*mut f32>,
+    lse: &mut [f32],
+) {
+    for (r, lse) in lse.chunks_mut(V::W).enumerate() {
+        let r = r * V::W;
+        let x = V::load(&state.max[r..]) + math::log(V::load(&state.sum[r..]));
+        x.store_partial(lse);
+    }
+    for r in 0..out.n {
+        let by = V::splat(1.0) / V::splat(state.sum[r]);
+        for d in (0..out.dim).step_by(V::W) {
+            // SAFETY: sums (n, width) are readable and the rows of out this task's to write.
+            unsafe { pack::store(V::load_ptr(sums.add(r * width + d)) * by, out.ptr.add(r * out.stride), out.dim, d) };
+        }
+    }
+}

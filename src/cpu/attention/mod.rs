@@ -1,0 +1,164 @@
+//! Multi-head attention with streaming softmax: softmax(scale · Q Kᵀ) V without its T × T matrix, forward and backward.
+//!
+//! Keys are walked in blocks of 64 from key 0. A query row keeps the running maximum of its scores and the sum of their
+//! exponentials (Milakov & Gimelshein, "Online normalizer calculation for softmax", 2018) beside an unnormalised output, as in
+//! FlashAttention-2 (Dao, 2023); the backward pass recomputes the probabilities of a block from the saved logarithm of the sum.
+//! Blocks above the diagonal are skipped, and inside the blocks that the diagonal cuts so is nearly all that is masked.
+//!
+//! For one query row x with scores sⱼ = scale · x·kⱼ over the keys j that it sees, m the running maximum and l the sum:
+//!
+//! ```text
+//! m' = max(m, max sⱼ)        pⱼ = exp(sⱼ − m')        α = exp(m − m')       over the keys of one block
+//! l' = α l + Σ pⱼ            o' = α o + Σ pⱼ vⱼ       in the end: out = o / l, lse = m + log l
+//!
+//! δ = Σ out ∘ dout           pⱼ = exp(sⱼ − lse)       dsⱼ = scale · pⱼ (dout·vⱼ − δ)
+//! dx = Σⱼ dsⱼ kⱼ             dkⱼ = Σₓ dsⱼ x           dvⱼ = Σₓ pⱼ dout
+//! ```
+//!
+//! Each sum over keys or queries is one chain in ascending order, whichever task computes which part, and a query row's chain
+//! does not depend on the rows computed with it: so results are equal for any number of threads and on every instruction set,
+//! and a token decoded against cached keys equals the same row of a whole sequence, bit for bit.
+
+mod backward;
+mod forward;
+mod pack;
+mod product;
+mod view;
+
+use super::Cpu;
+use view::Rows;
+pub use view::{Layout, View, ViewMut};
+
+/// Keys in a block: part of the numeric contract, since the running maximum moves once a block.
+const KEYS: usize = 64;
+
+/// What attention computes beside its operands.
+///
+/// Queries (B, Tq, H, D) attend to keys and values (B, Tk, Hkv, D); H is a multiple of Hkv, and each group of H / Hkv query
+/// heads in order shares one head of keys (grouped queries). Outputs are (B, Tq, H, D).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attention {
+    /// Whether query i sees only keys 0 to i + Tk − Tq, the last query all keys; needs Tq ≤ Tk.
+    pub causal: bool,
+    /// The factor of the scores, above 0.
+    pub scale: f32,
+}
+
+impl Attention {
+    /// Causal attention for heads of `dim` numbers, with the usual scale 1/√dim.
+    pub fn causal(dim: usize) -> Attention {
+        Attention { causal: true, scale: 1.0 / (dim as f32).sqrt() }
+    }
+
+    /// Attention to all keys, with the usual scale 1/√dim.
+    pub fn full(dim: usize) -> Attention {
+        Attention { causal: false, scale: 1.0 / (dim as f32).sqrt() }
+    }
+
+    /// out = softmax(scale · q kᵀ) v, and lse (B, H, Tq), the logarithm of each query's sum of exponentials, which
+    /// [`backward`](Attention::backward) needs.
+    ///
+    /// # Panics
+    /// The shapes do not fit.
+    pub fn forward(&self, cpu: &Cpu, q: View, k: View, v: View, out: ViewMut, lse: &mut [f32]) {
+        let problem = Problem::new(self, q, k, v);
+        assert_eq!(out.shape(), q.shape(), "attention: out");
+        assert_eq!(lse.len(), problem.batch * problem.heads * problem.queries, "attention: lse");
+        forward::forward(cpu, &problem, &out, lse);
+        cpu.count_flops(4 * problem.pairs() * problem.dim as u64);
+    }
+
+    /// The gradients `grads` of q, k and v from `dout`, that of out; `lse` and `out` are those of
+    /// [`forward`](Attention::forward). With `accumulate` they are added to what the gradients hold.
+    ///
+    /// # Panics
+    /// The shapes do not fit.
+    pub fn backward(
+        &self,
+        cpu: &Cpu,
+        [q, k, v]: [View; 3],
+        out: View,
+        dout: View,
+        lse: &[f32],
+        grads: [ViewMut; 3],
+        accumulate: bool,
+    ) {
+        let problem = Problem::new(self, q, k, v);
+        assert!(out.shape() == q.shape() && dout.shape() == q.shape(), "attention: out and dout");
+        assert_eq!(lse.len(), problem.batch * problem.heads * problem.queries, "attention: lse");
+        assert_eq!(grads.each_ref().map(ViewMut::shape), [q, k, v].map(|x| x.shape()), "attention: gradients");
+        backward::backward(cpu, &problem, out, dout, lse, grads, accumulate);
+        cpu.count_flops(10 * problem.pairs() * problem.dim as u64);
+    }
+}
+
+/// The operands, their sizes, and who sees whom.
+struct Problem<'a> {
+    q: View<'a>,
+    k: View<'a>,
+    v: View<'a>,
+    batch: usize,
+    heads: usize,
+    kv_heads: usize,
+    queries: usize,
+    keys: usize,
+    dim: usize,
+    /// `dim` rounded up to whole registers of every level: the length of packed rows.
+    width: usize,
+    causal: bool,
+    scale: f32,
+}
+
+impl<'a> Problem<'a> {
+    fn new(attention: &Attention, q: View<'a>, k: View<'a>, v: View<'a>) -> Problem<'a> {
+        let [batch, queries, heads, dim] = q.shape();
+        let [_, keys, kv_heads, _] = k.shape();
+        assert!(k.shape() == [batch, keys, kv_heads, dim] && v.shape() == k.shape(), "attention: keys and values");
+        assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "attention: {heads} heads on {kv_heads} heads of keys");
+        assert!(keys > 0 && dim > 0, "attention: no keys");
+        let Attention { causal, scale } = *attention;
+        assert!(!causal || queries <= keys, "attention: {queries} queries on {keys} keys");
+        assert!(scale > 0.0, "attention: scale {scale}");
+        let width = dim.next_multiple_of(16);
+        Problem { q, k, v, batch, heads, kv_heads, queries, keys, dim, width, causal, scale }
+    }
+
+    /// Query heads that share one head of keys.
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    fn key_blocks(&self) -> usize {
+        self.keys.div_ceil(KEYS)
+    }
+
+    /// How far query i sees into the keys from j on: key j + c if c ≤ this, for c below [`KEYS`].
+    fn sight(&self, i: usize, j: usize) -> isize {
+        if self.causal { (i + self.keys - self.queries) as isize - j as isize } else { KEYS as isize }
+    }
+
+    /// Pairs of a query and a key that it sees, over all heads.
+    fn pairs(&self) -> u64 {
+        let (q, k) = (self.queries as u64, self.keys as u64);
+        let pairs = if self.causal { q * (k - q) + q * (q + 1) / 2 } else { q * k };
+        pairs * (self.batch * self.heads) as u64
+    }
+
+    /// Whether the B · Hkv heads of keys keep all threads busy, each on one thread, where its data stay in one core's cache;
+    /// else heads are shared out inside.
+    fn is_wide(&self, cpu: &Cpu) -> bool {
+        let threads = cpu.threads.count();
+        threads == 1 || self.batch * self.kv_heads >= 2 * threads
+    }
+
+    /// Calls `task` with ranges of the B · Hkv heads of keys: one at a time in parallel where they are many, else all at once.
+    fn each_head(&self, cpu: &Cpu, task: impl Fn(std::ops::Range<usize>) + Sync) {
+        let heads = self.batch * self.kv_heads;
+        if self.is_wide(cpu) { cpu.threads.run(heads, &|head| task(head..head + 1)) } else { task(0..heads) }
+    }
+}
+
+/// `part(sight)` where causality cuts a block, else all of it.
+fn cut(sight: isize, part: fn(isize) -> product::Part) -> product::Part {
+    if sight >= KEYS as isize - 1 { product::Part::All } else { part(sight) }
+}

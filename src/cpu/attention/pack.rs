@@ -1,0 +1,140 @@
+//! Heads copied out of their tensors into contiguous rows, straight or transposed, padded to whole registers; and back.
+
+use super::{KEYS, Rows};
+use crate::cpu::{Simd, Vector};
+
+/// Transposes at most 64 rows into `y` (dim, 64); the columns of absent rows are 0.
+///
+/// # Safety
+/// The rows must be readable and `y` writable.
+pub unsafe fn transpose(simd: Simd, x: Rows<*const f32>, y: *mut f32) {
+    transpose_rows(simd, x, y);
+}
+
+/// Copies rows into `y` (n, width), `width` a multiple of 16; the columns from `dim` on are 0.
+///
+/// # Safety
+/// The rows must be readable and `y` writable.
+pub unsafe fn copy(simd: Simd, x: Rows<*const f32>, y: *mut f32, width: usize) {
+    copy_rows(simd, x, y, width);
+}
+
+/// Writes rows from `x` (n, width), or adds them to what is there.
+///
+/// # Safety
+/// `x` must be readable and the rows writable.
+pub unsafe fn write(simd: Simd, x: *const f32, width: usize, y: Rows<*mut f32>, add: bool) {
+    write_rows(simd, x, width, y, add);
+}
+
+/// The sum over each row of `x ∘ y`, to `sums` (n).
+///
+/// # Safety
+/// `x` and `y` (n, width), padded with 0, must be readable and `sums` writable.
+pub unsafe fn dot(simd: Simd, x: *const f32, y: Rows<*const f32>, width: usize, sums: *mut f32) {
+    dot_rows(simd, x, y, width, sums);
+}
+
+crate::simd_fn! { fn transpose_rows(x: Rows<*const f32>, y: *mut f32) = transpose_body }
+crate::simd_fn! { fn copy_rows(x: Rows<*const f32>, y: *mut f32, width: usize) = copy_body }
+crate::simd_fn! { fn write_rows(x: *const f32, width: usize, y: Rows<*mut f32>, add: bool) = write_body }
+crate::simd_fn! { fn dot_rows(x: *const f32, y: Rows<*const f32>, width: usize, sums: *mut f32) = dot_body }
+
+#[inline(always)]
+fn transpose_body<V: Vector>(x: Rows<*const f32>, y: *mut f32) {
+    // Whole squares by registers, the rest one by one.
+    let (n, dim) = (x.n - x.n % V::W, x.dim - x.dim % V::W);
+    // SAFETY: the caller of `transpose` vouches for `x.n` ≤ 64 rows of `x.dim` and for `y`.
+    unsafe {
+        for d in (0..dim).step_by(V::W) {
+            for r in (0..n).step_by(V::W) {
+                V::transpose_at(x.ptr.add(r * x.stride + d), x.stride, y.add(d * KEYS + r), KEYS);
+            }
+        }
+        for d in 0..x.dim {
+            for r in if d < dim { n } else { 0 }..x.n {
+                *y.add(d * KEYS + r) = *x.ptr.add(r * x.stride + d);
+            }
+            for r in x.n..KEYS {
+                *y.add(d * KEYS + r) = 0.0;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn copy_body<V: Vector>(x: Rows<*const f32>, y: *mut f32, width: usize) {
+    for r in 0..x.n {
+        for d in (0..width).step_by(V::W) {
+            // SAFETY: the caller of `copy` vouches for the rows and for `y`.
+            unsafe { load::<V>(x.ptr.add(r * x.stride), x.dim, d).store_ptr(y.add(r * width + d)) };
+        }
+    }
+}
+
+#[inline(always)]
+fn write_body<V: Vector>(x: *const f32, width: usize, y: Rows<*mut f32>, add: bool) {
+    for r in 0..y.n {
+        for d in (0..y.dim).step_by(V::W) {
+            // SAFETY: the caller of `write` vouches for `x` and the rows.
+            unsafe {
+                let row = y.ptr.add(r * y.stride);
+                let mut sum = V::load_ptr(x.add(r * width + d));
+                if add {
+                    sum = load::<V>(row, y.dim, d) + sum;
+                }
+                store(sum, row, y.dim, d);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn dot_body<V: Vector>(x: *const f32, y: Rows<*const f32>, width: usize, sums: *mut f32) {
+    for r in 0..y.n {
+        let mut lanes = crate::cpu::Lanes::<V>::splat(0.0);
+        lanes.run(
+            y.dim,
+            // SAFETY: the caller of `dot` vouches for the operands; `x` is padded to whole registers.
+            #[inline(always)]
+            |d, _| unsafe { product(x.add(r * width), y, r, d) },
+            #[inline(always)]
+            |sum, xy| sum + xy,
+        );
+        // SAFETY: `sums` holds a number for each row.
+        unsafe { *sums.add(r) = lanes.sum() };
+    }
+}
+
+/// x ∘ row r of y, at d.
+#[inline(always)]
+unsafe fn product<V: Vector>(x: *const f32, y: Rows<*const f32>, r: usize, d: usize) -> V {
+    // SAFETY: the caller promises a padded row `x` and row r of `y`.
+    unsafe { V::load_ptr(x.add(d)) * load(y.ptr.add(r * y.stride), y.dim, d) }
+}
+
+/// The register of numbers d to d + W of a row of `dim`, 0 beyond its end.
+#[inline(always)]
+unsafe fn load<V: Vector>(row: *const f32, dim: usize, d: usize) -> V {
+    // SAFETY: the caller promises `dim` readable numbers.
+    unsafe {
+        match dim.saturating_sub(d) {
+            0 => V::splat(0.0),
+            n if n < V::W => V::load_partial(std::slice::from_raw_parts(row.add(d), n)),
+            _ => V::load_ptr(row.add(d)),
+        }
+    }
+}
+
+/// Writes the numbers d to d + W of a row of `dim`, as far as it goes.
+#[inline(always)]
+pub unsafe fn store<V: Vector>(x: V, row: *mut f32, dim: usize, d: usize) {
+    // SAFETY: the caller promises `dim` writable numbers.
+    unsafe {
+        match dim.saturating_sub(d) {
+            0 => {}
+            n if n < V::W => x.store_partial(std::slice::from_raw_parts_mut(row.add(d), n)),
+            _ => x.store_ptr(row.add(d)),
+        }
+    }
+}

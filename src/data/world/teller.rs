@@ -1,0 +1,257 @@
+//! Writes sentences: walks a compiled template, fills its slots, keeps track of who a pronoun would mean.
+
+use super::choice::Chooser;
+use super::grammar::{Alternative, Op, ROLES, RULES, Rule, Slot};
+use super::lexicon::Kind;
+use super::state::{Event, State};
+use super::village::{Entity, Fact, Relation};
+use super::{World, plots};
+use crate::rng::{Purpose, Rng};
+
+/// Tells stories into buffers that it keeps: nothing is allocated per word, and hardly anything per story.
+pub struct Teller<'w> {
+    pub(super) world: &'w World,
+    pub(super) choice: Chooser,
+    pub(super) state: State,
+    text: String,
+    facts: Vec<Fact>,
+    /// The next word starts a sentence.
+    caps: bool,
+    /// An article waits for the word that decides between `a` and `an`.
+    article: bool,
+    /// Who was mentioned in the last and in this sentence, as bits, by gender.
+    last: [u64; 2],
+    now: [u64; 2],
+    /// The alternatives of each rule that this story has used.
+    used: [u64; RULES],
+    /// A text to follow: (text, how much of it is known to be equal).
+    target: Option<(&'w str, usize)>,
+}
+
+impl<'w> Teller<'w> {
+    pub(super) fn new(world: &'w World) -> Teller<'w> {
+        Teller {
+            world,
+            choice: Chooser::new(),
+            state: State::default(),
+            text: String::new(),
+            facts: Vec::new(),
+            caps: false,
+            article: false,
+            last: [0; 2],
+            now: [0; 2],
+            used: [0; RULES],
+            target: None,
+        }
+    }
+
+    /// Tells story `index` of the world, in place of the one before.
+    pub fn tell(&mut self, index: u64) {
+        self.choice.draw(Rng::new(self.world.seed, Purpose::World, 1, index));
+        self.run();
+    }
+
+    /// All derivations of `text`: −ln of the probability of each, in nats.
+    pub(super) fn derivations(&mut self, text: &'w str) -> Vec<f64> {
+        let mut found = Vec::new();
+        self.choice = Chooser::new();
+        while self.choice.walk() {
+            self.target = Some((text, 0));
+            self.run();
+            self.follow();
+            if !self.choice.stopped() && self.text == text {
+                found.push(self.choice.nats());
+            }
+        }
+        self.target = None;
+        found
+    }
+
+    fn run(&mut self) {
+        self.text.clear();
+        self.facts.clear();
+        self.state.reset(self.world.village.len());
+        (self.last, self.now, self.used) = ([0; 2], [0; 2], [0; RULES]);
+        plots::story(self);
+    }
+
+    /// The text of the story.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// −ln of the probability of the story's derivation; see [`World`].
+    pub fn nats(&self) -> f64 {
+        self.choice.nats()
+    }
+
+    /// The fixed facts that the story states, in order.
+    pub fn facts(&self) -> &[Fact] {
+        &self.facts
+    }
+
+    /// What happens in the story, in order.
+    pub fn events(&self) -> &[Event] {
+        self.state.events()
+    }
+
+    /// The alternatives of each rule that the story has used, as bits.
+    #[cfg(test)]
+    pub(super) fn used(&self) -> [u64; RULES] {
+        self.used
+    }
+
+    /// Chooses among `n` options with these weights; `None` if all are zero.
+    pub(super) fn choose(&mut self, n: usize, weight: impl Fn(usize) -> u32) -> Option<usize> {
+        let total = (0..n).map(&weight).sum();
+        self.follow();
+        (total > 0).then(|| self.choice.pick(n, total, weight))
+    }
+
+    /// Chooses uniformly among the entities of a kind that satisfy `ok`.
+    pub(super) fn any(&mut self, kind: Kind, ok: impl Fn(Entity) -> bool) -> Option<Entity> {
+        let all = self.world.village.all(kind);
+        self.choose(all.len(), |i| u32::from(ok(all[i]))).map(|i| all[i])
+    }
+
+    /// True with probability `of` in `out_of`.
+    pub(super) fn chance(&mut self, of: u32, out_of: u32) -> bool {
+        self.choose(2, |i| if i == 1 { of } else { out_of - of }) == Some(1)
+    }
+
+    pub(super) fn get(&self, relation: Relation, subject: Entity) -> Entity {
+        self.world.village.get(relation, subject)
+    }
+
+    /// Whether the story has stated this relation of `subject`.
+    pub(super) fn stated(&self, relation: Relation, subject: Entity) -> bool {
+        self.facts.iter().any(|fact| (fact.relation, fact.subject) == (relation, subject))
+    }
+
+    /// Writes one sentence of `rule` (now and then two that belong together), an alternative that the story has not used
+    /// before. Writes nothing if the rule has nothing new to say.
+    pub(super) fn say(&mut self, rule: Rule, args: &[Entity]) {
+        let rule_id = rule as usize;
+        let grammar = &self.world.grammar;
+        let mut roles = [Entity::NONE; ROLES];
+        roles[..args.len()].copy_from_slice(args);
+        if cfg!(any(test, debug_assertions)) {
+            let kinds = grammar.rules[rule_id].roles.iter().map(|&letter| Kind::of_role(letter));
+            assert!(kinds.eq(args.iter().map(|&e| Some(self.world.village.kind(e)))), "{rule:?}: wrong arguments");
+        }
+        let Some(i) = self.alternative(rule_id, &roles, self.used[rule_id]) else { return };
+        self.used[rule_id] |= 1 << i;
+        if !self.text.is_empty() {
+            self.text.push(' ');
+        }
+        self.caps = true;
+        (self.last, self.now) = (self.now, [0; 2]);
+        self.write(&grammar.rules[rule_id].list[i], grammar.rules[rule_id].fact, &roles);
+    }
+
+    /// Chooses an alternative of `rule` that is possible for `roles` and not in the set `used`.
+    fn alternative(&mut self, rule: usize, roles: &[Entity; ROLES], used: u64) -> Option<usize> {
+        let rule = &self.world.grammar.rules[rule];
+        self.follow();
+        if used == 0 && !rule.guarded {
+            return Some(self.choice.pick(rule.list.len(), rule.total, |i| rule.list[i].weight));
+        }
+        let mut possible = !used;
+        let mut total = 0;
+        for (i, alternative) in rule.list.iter().enumerate() {
+            let ok = alternative.needs.iter().all(|&(role, relation)| {
+                let subject = roles[role as usize];
+                let object = self.get(relation, subject);
+                object != Entity::NONE && !(rule.fact && self.stated(relation, subject))
+            });
+            possible &= !(u64::from(!ok) << i);
+            total += if possible >> i & 1 == 1 { alternative.weight } else { 0 };
+        }
+        let weight = |i: usize| if possible >> i & 1 == 1 { rule.list[i].weight } else { 0 };
+        (total > 0).then(|| self.choice.pick(rule.list.len(), total, weight))
+    }
+
+    fn write(&mut self, alternative: &'w Alternative, fact: bool, roles: &[Entity; ROLES]) {
+        if fact {
+            for &(role, relation) in &alternative.needs {
+                let subject = roles[role as usize];
+                self.facts.push(Fact { relation, subject, object: self.get(relation, subject) });
+            }
+        }
+        let world = self.world;
+        for op in world.grammar.ops(alternative) {
+            match *op {
+                Op::Text { start, end, caps } => {
+                    self.push(world.grammar.literal(start, end));
+                    self.caps = caps;
+                }
+                Op::Article => {
+                    self.push("a");
+                    self.article = true;
+                }
+                Op::Slot(slot) => self.mention(slot, roles),
+                Op::Call { rule, roles: map } => {
+                    let roles = map.map(|role| roles[role as usize]);
+                    let rule = rule as usize;
+                    let i = self.alternative(rule, &roles, 0).expect("a nested rule always has something to say");
+                    self.write(&world.grammar.rules[rule].list[i], world.grammar.rules[rule].fact, &roles);
+                }
+            }
+        }
+    }
+
+    fn mention(&mut self, slot: Slot, roles: &[Entity; ROLES]) {
+        let village = &self.world.village;
+        let subject = roles[slot.role as usize];
+        let e = slot.relation.map_or(subject, |r| village.get(r, subject));
+        let mut form = slot.form;
+        if matches!(slot.kind, Kind::Person | Kind::Animal) {
+            let gender = usize::from(village.female(e));
+            let bit = 1 << e.0;
+            if slot.auto {
+                let clear = self.last[gender] | self.now[gender] == bit;
+                let name = !clear || self.choose(2, |i| [3, 1][i]) == Some(1);
+                form = if name { name_form(form) } else { form };
+            }
+            self.now[gender] |= bit;
+        }
+        self.push(village.text(e, form));
+    }
+
+    fn push(&mut self, word: &str) {
+        if self.article {
+            self.article = false;
+            self.text.push_str(if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "n " } else { " " });
+        }
+        match word.as_bytes() {
+            [first, ..] if self.caps => {
+                self.text.push(first.to_ascii_uppercase() as char);
+                self.text.push_str(&word[1..]);
+                // A quotation mark passes the capital on to the word after it.
+                if *first == b'"' {
+                    let at = self.text.len() - word.len() + 1;
+                    self.text[at..].get_mut(..1).into_iter().for_each(str::make_ascii_uppercase);
+                }
+            }
+            _ => self.text.push_str(word),
+        }
+        self.caps = false;
+    }
+
+    /// When following a text: gives up as soon as what was written differs from it.
+    fn follow(&mut self) {
+        let Some((target, same)) = &mut self.target else { return };
+        if self.choice.at_frontier() && !self.choice.stopped() {
+            if target.as_bytes().get(*same..self.text.len()) == Some(&self.text.as_bytes()[*same..]) {
+                *same = self.text.len();
+            } else {
+                self.choice.stop();
+            }
+        }
+    }
+}
+
+/// The name's form that says what this pronoun says: the possessive for his and her, the plain one otherwise.
+pub(super) fn name_form(pronoun: u8) -> u8 {
+    u8::from(Kind::Person.forms()[pronoun as usize] == "his")
+}

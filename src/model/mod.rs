@@ -1,0 +1,5 @@
+//! Models: configuration, parameters, loss, generation.
+
+pub mod gpt;
+
+pub use gpt::{Gpt, GptConfig};

@@ -1,0 +1,210 @@
+//! Activations: `y = f(x)`, element by element. Shapes are free.
+//!
+//! ```text
+//! gelu_tanh  ½x (1 + tanh(√(2/π) (x + 0.044715 x³)))      GPT-2's (Hugging Face: gelu_new)
+//! gelu_erf   x Φ(x) = ½x (1 + erf(x/√2))                  the exact one (Hugging Face: gelu)
+//! silu       x σ(x), also called swish
+//! relu       max(x, 0), with derivative 0 at 0
+//! tanh, sigmoid
+//! ```
+//! Backward: `dx = dy · f′(x)`, computed again from x, or from y where that is cheaper: tanh′ = 1 − y², σ′ = y (1 − y).
+//! Nothing is saved.
+//!
+//! Sources: Hendrycks, Gimpel 2016 (arXiv 1606.08415); Elfwing, Uchibe, Doya 2017 (arXiv 1702.03118).
+
+use super::{Case, Fill, Input};
+use crate::cpu::elementwise::{CHUNK, accumulate};
+use crate::cpu::{Simd, Vector, chunks, math};
+use crate::simd_fn;
+use crate::tape::{Array64, Dx, Op, Specs, Var};
+use crate::tensor::{Out, Spec, Tensor, Tensors};
+
+/// Which function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// The GELU by its tanh approximation.
+    GeluTanh,
+    /// The exact GELU.
+    GeluErf,
+    /// x · sigmoid(x).
+    Silu,
+    /// max(x, 0).
+    Relu,
+    /// The hyperbolic tangent.
+    Tanh,
+    /// 1 / (1 + e⁻ˣ).
+    Sigmoid,
+}
+
+type Forward = fn(Simd, &[f32], &mut [f32]);
+type Backward = fn(Simd, f32, &mut [f32], &[f32], &[f32]);
+
+/// `relu(x) = max(x, 0)`; NaN becomes 0, as the contract's max has it.
+#[inline(always)]
+fn relu_body<V: Vector>(x: &[f32], y: &mut [f32]) {
+    math::map(x, y, #[inline(always)] |x: V| x.max(V::splat(0.0)));
+}
+simd_fn! {
+    fn relu(x: &[f32], y: &mut [f32]) = relu_body
+}
+
+/// Defines kernels `dx = beta dx + dy · slope(v)`, where v is x or y.
+macro_rules! slopes {
+    ($($name:ident $body:ident = |$v:ident| $slope:expr;)*) => {$(
+        #[inline(always)]
+        fn $body<V: Vector>(beta: f32, dx: &mut [f32], v: &[f32], dy: &[f32]) {
+            accumulate::<V>(beta, dx, #[inline(always)] |i, w| {
+                let $v = V::at(&v[i..], w);
+                V::at(&dy[i..], w) * $slope
+            });
+        }
+        simd_fn! {
+            fn $name(beta: f32, dx: &mut [f32], v: &[f32], dy: &[f32]) = $body
+        }
+    )*};
+}
+slopes! {
+    gelu_tanh_slope gelu_tanh_slope_body = |x| math::gelu_tanh_grad(x).1;
+    gelu_erf_slope gelu_erf_slope_body = |x| math::gelu_erf_grad(x).1;
+    silu_slope silu_slope_body = |x| math::silu_grad(x).1;
+    relu_slope relu_slope_body = |x| V::splat(1.0).select(x.gt(V::splat(0.0)), V::splat(0.0));
+    tanh_slope tanh_slope_body = |y| V::splat(1.0) - y * y;
+    sigmoid_slope sigmoid_slope_body = |y| y * (V::splat(1.0) - y);
+}
+
+impl Activation {
+    /// All of them.
+    pub const ALL: [Activation; 6] = [
+        Activation::GeluTanh,
+        Activation::GeluErf,
+        Activation::Silu,
+        Activation::Relu,
+        Activation::Tanh,
+        Activation::Sigmoid,
+    ];
+
+    /// The function in f64.
+    pub fn exact(self, x: f64) -> f64 {
+        match self {
+            Activation::GeluTanh => {
+                let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+                0.5 * x * (1.0 + libm::tanh(u))
+            }
+            // erfc keeps the negative tail, where 1 + erf cancels.
+            Activation::GeluErf => 0.5 * x * libm::erfc(-x / std::f64::consts::SQRT_2),
+            Activation::Silu => x / (1.0 + libm::exp(-x)),
+            Activation::Relu => x.max(0.0),
+            Activation::Tanh => libm::tanh(x),
+            Activation::Sigmoid => 1.0 / (1.0 + libm::exp(-x)),
+        }
+    }
+
+    fn kernels(self) -> (Forward, Backward) {
+        match self {
+            Activation::GeluTanh => (math::map_gelu_tanh, gelu_tanh_slope),
+            Activation::GeluErf => (math::map_gelu_erf, gelu_erf_slope),
+            Activation::Silu => (math::map_silu, silu_slope),
+            Activation::Relu => (relu, relu_slope),
+            Activation::Tanh => (math::map_tanh, tanh_slope),
+            Activation::Sigmoid => (math::map_sigmoid, sigmoid_slope),
+        }
+    }
+
+    /// Whether the derivative is computed from the result and not from the input.
+    fn slope_of_result(self) -> bool {
+        matches!(self, Activation::Tanh | Activation::Sigmoid)
+    }
+}
+
+impl Op for Activation {
+    fn name(&self) -> &'static str {
+        match self {
+            Activation::GeluTanh => "gelu_tanh",
+            Activation::GeluErf => "gelu_erf",
+            Activation::Silu => "silu",
+            Activation::Relu => "relu",
+            Activation::Tanh => "tanh",
+            Activation::Sigmoid => "sigmoid",
+        }
+    }
+
+    fn outputs(&self, x: &[Spec]) -> Specs {
+        Specs::from_iter([x[0]])
+    }
+
+    fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &[bool]) -> Tensors {
+        let (cpu, x, (forward, _)) = (x[0].cpu(), x[0].f32(), self.kernels());
+        cpu.threads.each(chunks(y[0].f32_mut(), CHUNK), |i, y| forward(cpu.simd, &x[i * CHUNK..][..y.len()], y));
+        Tensors::new()
+    }
+
+    fn backward(&self, x: &[Tensor], y: &[Tensor], _saved: &[Tensor], dy: &[Option<Tensor>], dx: &mut Dx) {
+        let dy = dy[0].as_ref().expect("one result").f32();
+        let (cpu, (_, backward)) = (x[0].cpu(), self.kernels());
+        let v = if self.slope_of_result() { y[0].f32() } else { x[0].f32() };
+        let mut dx = dx.out(0);
+        let beta = dx.beta;
+        cpu.threads.each(chunks(dx.f32_mut(), CHUNK), |i, dx| {
+            let range = i * CHUNK..i * CHUNK + dx.len();
+            backward(cpu.simd, beta, dx, &v[range.clone()], &dy[range]);
+        });
+    }
+
+    fn reference(&self, x: &[Array64]) -> Vec<Array64> {
+        vec![Array64::from_fn(x[0].shape, |i| self.exact(x[0].data[i]))]
+    }
+}
+
+impl<'t> Var<'t> {
+    /// An activation of this value.
+    pub fn activate(self, activation: Activation) -> Var<'t> {
+        self.tape().apply(activation, &[self])
+    }
+
+    /// The GELU by its tanh approximation, as GPT-2 has it.
+    pub fn gelu_tanh(self) -> Var<'t> {
+        self.activate(Activation::GeluTanh)
+    }
+
+    /// The exact GELU.
+    pub fn gelu_erf(self) -> Var<'t> {
+        self.activate(Activation::GeluErf)
+    }
+
+    /// x · sigmoid(x).
+    pub fn silu(self) -> Var<'t> {
+        self.activate(Activation::Silu)
+    }
+
+    /// max(x, 0).
+    pub fn relu(self) -> Var<'t> {
+        self.activate(Activation::Relu)
+    }
+
+    /// The hyperbolic tangent.
+    pub fn tanh(self) -> Var<'t> {
+        self.activate(Activation::Tanh)
+    }
+
+    /// 1 / (1 + e⁻ˣ).
+    pub fn sigmoid(self) -> Var<'t> {
+        self.activate(Activation::Sigmoid)
+    }
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for op in Activation::ALL {
+        // Away from 0, where relu has its kink; ±0.02, ±0.06, … to ±8.
+        let spread = |n: usize| {
+            let value = |i: usize| (0.02 + 0.04 * (i / 2 % 200) as f32) * [1.0, -1.0][i % 2];
+            Input { grad: true, ..Input::values([n], &(0..n).map(value).collect::<Vec<_>>()) }
+        };
+        let wide = |n: usize| Input { fill: Fill::Normal(0.0, 2.0), ..Input::normal([3, n]) };
+        let several = if op == Activation::Relu { spread(30_003) } else { wide(10_001) };
+        cases.push(Case::check(format!("{} from -8 to 8", op.name()), op, [spread(250)]));
+        cases.push(Case::check(format!("{} odd, several tasks", op.name()), op, [several]));
+        cases.push(Case::bench(format!("{} 4096x3072", op.name()), op, [Input::normal([4096, 3072])]));
+    }
+    cases
+}

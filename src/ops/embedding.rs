@@ -1,0 +1,121 @@
+//! Token embeddings, with learned positions added where there are any: `y[b, t] = E[ids[b, t]] + P[t]`.
+//!
+//! ids: (B, T) i32; E: (V, C); P: (at least T, C); y: (B, T, C).
+//!
+//! Backward: each row of dy is added to the row of dE that its id names, and to the row of dP of its position. A column of
+//! dE belongs to one task, which takes the tokens in order, so that the sum does not depend on the threads.
+
+use super::{Case, Input};
+use crate::cpu::elementwise::{add_chunk, map2_into};
+use crate::cpu::{Vector, chunks};
+use crate::simd_fn;
+use crate::tape::{Array64, Dx, Op, Specs, Var};
+use crate::tensor::{Out, Spec, Tensor, Tensors};
+
+/// Inputs: ids, E, then P if `positions`. Result: y.
+#[derive(Clone, Copy, Debug)]
+pub struct Embedding {
+    /// Whether learned positions are added.
+    pub positions: bool,
+}
+
+/// Rows a task in the forward pass.
+const ROWS: usize = 64;
+
+simd_fn! {
+    fn add_rows(y: &mut [f32], a: &[f32], b: &[f32]) = add_rows_body
+}
+#[inline(always)]
+fn add_rows_body<V: Vector>(y: &mut [f32], a: &[f32], b: &[f32]) {
+    map2_into::<V>(y, a, b, #[inline(always)] |a, b| a + b);
+}
+
+impl Op for Embedding {
+    fn name(&self) -> &'static str {
+        "embedding"
+    }
+
+    fn outputs(&self, x: &[Spec]) -> Specs {
+        let (b, t, c) = (x[0].shape[0], x[0].shape[1], x[1].shape[1]);
+        assert!(!self.positions || (x[2].shape[0] >= t && x[2].shape[1] == c), "embedding: positions {:?}", x[2].shape);
+        Specs::from_iter([Spec::f32([b, t, c])])
+    }
+
+    fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &[bool]) -> Tensors {
+        let (cpu, ids, t, c) = (x[0].cpu(), x[0].i32(), x[0].shape()[1], x[1].shape()[1]);
+        let (table, positions) = (x[1].f32(), if self.positions { x[2].f32() } else { &[] });
+        cpu.threads.each(chunks(y[0].f32_mut(), ROWS * c), |i, y| {
+            for (row, y) in y.chunks_exact_mut(c).enumerate() {
+                let row = i * ROWS + row;
+                let embedding = &table[ids[row] as usize * c..][..c];
+                match self.positions {
+                    true => add_rows(cpu.simd, y, embedding, &positions[row % t * c..][..c]),
+                    false => y.copy_from_slice(embedding),
+                }
+            }
+        });
+        Tensors::new()
+    }
+
+    fn backward(&self, x: &[Tensor], _y: &[Tensor], _saved: &[Tensor], dy: &[Option<Tensor>], dx: &mut Dx) {
+        let (cpu, ids) = (x[0].cpu(), x[0].i32());
+        let (t, c) = (x[0].shape()[1], x[1].shape()[1]);
+        let dy = dy[0].as_ref().expect("one result").f32();
+        if dx.wants(1) {
+            let mut out = dx.out(1);
+            if out.beta == 0.0 {
+                cpu.threads.each(chunks(out.f32_mut(), 1 << 16), |_, rows| rows.fill(0.0));
+            }
+            crate::cpu::elementwise::scatter_add(cpu, out.f32_mut(), ids, dy, c);
+        }
+        if self.positions && dx.wants(2) {
+            let mut out = dx.out(2);
+            let beta = out.beta;
+            cpu.threads.each(chunks(out.f32_mut(), c), |position, row| {
+                if position >= t {
+                    if beta == 0.0 {
+                        row.fill(0.0);
+                    }
+                    return;
+                }
+                for (b, dy) in dy.chunks_exact(t * c).enumerate() {
+                    add_chunk(cpu.simd, if b == 0 { beta } else { 1.0 }, row, &dy[position * c..][..c]);
+                }
+            });
+        }
+    }
+
+    fn reference(&self, x: &[Array64]) -> Vec<Array64> {
+        let (b, t, c) = (x[0].shape[0], x[0].shape[1], x[1].shape[1]);
+        vec![Array64::from_fn([b, t, c], |i| {
+            let (row, j) = (i / c, i % c);
+            let position = if self.positions { x[2].data[row % t * c + j] } else { 0.0 };
+            x[1].data[x[0].data[row] as usize * c + j] + position
+        })]
+    }
+}
+
+impl<'t> Var<'t> {
+    /// The rows of the table (V, C) that these ids (B, T) name, plus the learned positions, if any: (B, T, C).
+    pub fn embedding(self, table: Var<'t>, positions: Option<Var<'t>>) -> Var<'t> {
+        let op = Embedding { positions: positions.is_some() };
+        match positions {
+            Some(positions) => self.tape().apply(op, &[self, table, positions]),
+            None => self.tape().apply(op, &[self, table]),
+        }
+    }
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let inputs = |b, t, v, c, positions: Option<usize>| {
+        let mut inputs = vec![Input::ids([b, t], v), Input::normal([v, c])];
+        inputs.extend(positions.map(|p| Input::normal([p, c])));
+        inputs
+    };
+    vec![
+        Case::check("2x3 of 5x8", Embedding { positions: false }, inputs(2, 3, 5, 8, None)),
+        Case::check("2x3 of 5x8, 4 positions", Embedding { positions: true }, inputs(2, 3, 5, 8, Some(4))),
+        Case::check("3x50 of 7x130", Embedding { positions: true }, inputs(3, 50, 7, 130, Some(50))),
+        Case::bench("16x256 of 8192x256", Embedding { positions: true }, inputs(16, 256, 8192, 256, Some(256))),
+    ]
+}

@@ -1,0 +1,203 @@
+//! The output layer and the cross-entropy loss in one: the mean negative log-likelihood of the targets under
+//! softmax(x·Wᵀ), without the B·T×V logits ever standing whole.
+//!
+//! ```text
+//! z = x·Wᵀ                                      x: (…, C), W: (V, C), z: (…, V)
+//! loss = Σ_i w_i (logsumexp(z_i) − z_i[target_i]) / norm
+//! ```
+//! targets: (…) i32, where a negative one counts nothing; w: token weights (…), all 1 where absent; norm: given (so that
+//! micro-batches can share one), else Σ w over the rows that count. Result: the loss, a scalar.
+//!
+//! Rows go in chunks. Where gradients are needed they are computed in the forward pass, while a chunk's logits are there:
+//! `dz = w_i/norm · (softmax(z) − onehot)`, `dx = dz·W`, `dW += dzᵀ·x`; computing the logits again would cost a fourth
+//! product.
+
+use super::{Case, Fill, Input};
+use crate::cpu::gemm::{Mat, MatMut, gemm};
+use crate::cpu::simd::each;
+use crate::cpu::{Lanes, Vector, chunks, math};
+use crate::simd_fn;
+use crate::tape::{Array64, Dx, Op, Specs, Var};
+use crate::tensor::{Out, Spec, Tensor, Tensors};
+
+/// Inputs: x, W, targets, then token weights if `weights`. Result: the loss.
+#[derive(Clone, Copy, Debug)]
+pub struct LinearXent {
+    /// Whether token weights are given.
+    pub weights: bool,
+    /// What the sum is divided by; `None`: the sum of the weights that count.
+    pub norm: Option<f32>,
+}
+
+/// Rows of logits that stand at a time: about 8M numbers, a multiple of 64.
+fn chunk_rows(vocab: usize) -> usize {
+    ((8 << 20) / vocab).clamp(256, 1024) / 64 * 64
+}
+
+/// Rows of a chunk that one task turns from logits into gradients.
+const TASK_ROWS: usize = 8;
+
+simd_fn! {
+    /// Turns a row of logits into `scale · (softmax − onehot)` and returns the negative log-likelihood of `target`.
+    fn row(z: &mut [f32], target: usize, scale: f32) -> f32 = row_body
+}
+
+#[inline(always)]
+fn row_body<V: Vector>(z: &mut [f32], target: usize, scale: f32) -> f32 {
+    let wanted = z[target];
+    let mut lanes = Lanes::<V>::splat(f32::NEG_INFINITY);
+    lanes.run(
+        z.len(),
+        #[inline(always)]
+        |i, w| V::at_or(&z[i..], w, f32::NEG_INFINITY),
+        #[inline(always)]
+        |max, z| max.max(z),
+    );
+    let max = lanes.max();
+    let m = V::splat(max);
+    let mut lanes = Lanes::<V>::splat(0.0);
+    lanes.run(
+        z.len(),
+        #[inline(always)]
+        |i, w| {
+            let e = math::exp(V::at_or(&z[i..], w, f32::NEG_INFINITY) - m);
+            e.put(&mut z[i..], w);
+            e
+        },
+        #[inline(always)]
+        |sum, e| sum + e,
+    );
+    let sum = lanes.sum();
+    if scale != 0.0 {
+        let s = V::splat(scale / sum);
+        each::<V>(
+            z.len(),
+            #[inline(always)]
+            |i, w| (V::at(&z[i..], w) * s).put(&mut z[i..], w),
+        );
+        z[target] -= scale;
+    } else {
+        z.fill(0.0);
+    }
+    math::log(V::splat(sum)).to_array()[0] + (max - wanted)
+}
+
+impl LinearXent {
+    /// The weight of row i, 0 where its target is negative, and the norm.
+    fn weighing<'a>(&self, x: &'a [Tensor]) -> (impl Fn(usize) -> f32 + Sync + 'a, f32) {
+        let (targets, weights) = (x[2].i32(), if self.weights { Some(x[3].f32()) } else { None });
+        let weight = move |i: usize| if targets[i] < 0 { 0.0 } else { weights.map_or(1.0, |w| w[i]) };
+        let sum = || (0..targets.len()).map(|i| f64::from(weight(i))).sum::<f64>() as f32;
+        let norm = self.norm.unwrap_or_else(sum);
+        // A batch in which nothing counts has loss 0, not NaN.
+        (weight, if norm == 0.0 { 1.0 } else { norm })
+    }
+}
+
+impl Op for LinearXent {
+    fn name(&self) -> &'static str {
+        "linear_xent"
+    }
+
+    fn outputs(&self, x: &[Spec]) -> Specs {
+        assert_eq!(x[0].shape.last_dim(), x[1].shape[1], "linear_xent: x is {:?}, W is {:?}", x[0].shape, x[1].shape);
+        assert_eq!(x[0].shape.as_matrix().0, x[2].shape.numel(), "linear_xent: the number of targets");
+        Specs::from_iter([Spec::f32([1])])
+    }
+
+    fn forward(&self, x: &[Tensor], y: &mut [Out], need: &[bool]) -> Tensors {
+        let (cpu, (rows, c), vocab) = (x[0].cpu(), x[0].shape().as_matrix(), x[1].shape()[0]);
+        let (x_, w, targets) = (x[0].f32(), Mat::new(x[1].f32(), vocab, c), x[2].i32());
+        let (weight, norm) = self.weighing(x);
+        let mut dx = need[0].then(|| Out::new(x[0].device(), x[0].spec()));
+        let mut dw = need[1].then(|| Out::new(x[1].device(), x[1].spec()));
+        let chunk = chunk_rows(vocab).min(rows);
+        let mut logits = cpu.scratch.take(chunk * vocab);
+        let mut losses = cpu.scratch.take(chunk);
+        let mut loss = 0.0f64;
+        for start in (0..rows).step_by(chunk) {
+            let n = chunk.min(rows - start);
+            let (z, losses) = (&mut logits[..n * vocab], &mut losses[..n]);
+            let x_ = Mat::new(&x_[start * c..][..n * c], n, c);
+            gemm(cpu, x_, w.t(), MatMut::new(z, n, vocab), false, None);
+            cpu.threads.each((chunks(z, TASK_ROWS * vocab), chunks(losses, TASK_ROWS)), |i, (z, losses)| {
+                for (r, (z, loss)) in z.chunks_exact_mut(vocab).zip(losses).enumerate() {
+                    let r = start + i * TASK_ROWS + r;
+                    let weight = weight(r);
+                    // A target that does not count may be anything.
+                    let target = if weight == 0.0 { 0 } else { targets[r] as usize };
+                    *loss = row(cpu.simd, z, target, weight / norm) * weight;
+                }
+            });
+            loss += losses.iter().map(|&l| f64::from(l)).sum::<f64>();
+            let dz = Mat::new(z, n, vocab);
+            if let Some(dx) = &mut dx {
+                gemm(cpu, dz, w, MatMut::new(&mut dx.f32_mut()[start * c..][..n * c], n, c), false, None);
+            }
+            if let Some(dw) = &mut dw {
+                gemm(cpu, dz.t(), x_, MatMut::new(dw.f32_mut(), vocab, c), start > 0, None);
+            }
+        }
+        y[0].f32_mut()[0] = (loss / f64::from(norm)) as f32;
+        // In the order of the inputs; backward knows which are there from what it is asked for.
+        dx.into_iter().chain(dw).map(Out::freeze).collect()
+    }
+
+    fn backward(&self, _x: &[Tensor], _y: &[Tensor], saved: &[Tensor], dy: &[Option<Tensor>], dx: &mut Dx) {
+        let scale = dy[0].as_ref().expect("one result").item();
+        let wanted = [0, 1].map(|i| dx.wants(i));
+        for (i, grad) in [0, 1].into_iter().filter(|&i| wanted[i]).zip(saved) {
+            if scale == 1.0 {
+                dx.give(i, grad.clone());
+            } else {
+                let mut out = dx.out(i);
+                let beta = out.beta;
+                crate::cpu::elementwise::add_scaled(grad.cpu(), beta, out.f32_mut(), scale, grad.f32());
+            }
+        }
+    }
+
+    fn reference(&self, x: &[Array64]) -> Vec<Array64> {
+        let (rows, c) = x[0].shape.as_matrix();
+        let (mut loss, mut weights) = (0.0, 0.0);
+        for i in (0..rows).filter(|&i| x[2].data[i] >= 0.0) {
+            let weight = if self.weights { x[3].data[i] } else { 1.0 };
+            let row = &x[0].data[i * c..][..c];
+            let z: Vec<f64> = x[1].rows().map(|w| w.iter().zip(row).map(|(w, x)| w * x).sum()).collect();
+            let max = z.iter().fold(f64::NEG_INFINITY, |m, z| m.max(*z));
+            let lse = max + z.iter().map(|z| (z - max).exp()).sum::<f64>().ln();
+            loss += weight * (lse - z[x[2].data[i] as usize]);
+            weights += weight;
+        }
+        vec![Array64::new([1], vec![loss / self.norm.map_or(weights, f64::from)])]
+    }
+}
+
+impl<'t> Var<'t> {
+    /// The mean cross-entropy of softmax(self·wᵀ) against `targets`; `weights` and `norm` as in [`LinearXent`].
+    pub fn linear_xent(self, w: Var<'t>, targets: Var<'t>, weights: Option<Var<'t>>, norm: Option<f32>) -> Var<'t> {
+        let op = LinearXent { weights: weights.is_some(), norm };
+        match weights {
+            Some(weights) => self.tape().apply(op, &[self, w, targets, weights]),
+            None => self.tape().apply(op, &[self, w, targets]),
+        }
+    }
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let inputs = |rows, c, v| vec![Input::normal([rows, c]), Input::weight(v, c), Input::ids([rows], v)];
+    let plain = LinearXent { weights: false, norm: None };
+    let mut weighted = inputs(6, 5, 11);
+    weighted.push(Input::values([6], &[1.0, 0.0, 0.5, 2.0, 1.0, 0.0]));
+    let mut ignored = inputs(4, 5, 9);
+    ignored[2].fill = Fill::Values(vec![3.0, -100.0, 8.0, -1.0]);
+    vec![
+        Case::check("6 rows, 5 to 11", plain, inputs(6, 5, 11)),
+        Case::check("token weights", LinearXent { weights: true, norm: None }, weighted),
+        Case::check("negative targets do not count", plain, ignored),
+        Case::check("a given norm", LinearXent { weights: false, norm: Some(100.0) }, inputs(6, 5, 11)),
+        Case::check("1100 rows, two chunks", plain, inputs(1100, 3, 5)),
+        Case::bench("4096 rows, 256 to 8192", plain, inputs(4096, 256, 8192)),
+        Case::bench("1024 rows, 768 to 50304", plain, inputs(1024, 768, 50304)),
+    ]
+}

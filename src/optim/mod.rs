@@ -1,0 +1,5 @@
+//! Optimizers: one pass over flat arenas.
+
+pub mod adamw;
+
+pub use adamw::AdamW;

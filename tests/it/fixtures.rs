@@ -1,0 +1,227 @@
+//! Single operations against PyTorch's float64 numbers in `tests/fixtures/ops.safetensors`: the f64 reference of each op
+//! against its results, and the gradients on the tape against its gradients. Key names: `tests/reference/README.md`.
+
+use kiln::device::Device;
+use kiln::ops::activation::Activation;
+use kiln::ops::elementwise::Elementwise;
+use kiln::ops::norm::{Norm, NormKind};
+use kiln::ops::rope::{Rope, RopeScaling, RopeTable};
+use kiln::ops::swiglu::Swiglu;
+use kiln::ops::token_logprob::TokenLogprob;
+use kiln::params::Params;
+use kiln::tape::{Array64, Op, Tape, Var};
+use kiln::tensor::{Shape, Tensor};
+use safetensors::{Dtype, SafeTensors};
+
+/// One case of the fixture.
+struct Fixture {
+    case: &'static str,
+}
+
+impl Fixture {
+    /// The tensor `CASE.role`, if there is one.
+    fn get(&self, role: &str) -> Option<Array64> {
+        static FILE: &[u8] = include_bytes!("../fixtures/ops.safetensors");
+        let file = SafeTensors::deserialize(FILE).expect("the fixture is a safetensors file");
+        let view = file.tensor(&format!("{}.{role}", self.case)).ok()?;
+        let number = |bytes: &[u8]| -> f64 {
+            let bytes: [u8; 8] = bytes.try_into().expect("eight bytes");
+            match view.dtype() {
+                Dtype::F64 => f64::from_le_bytes(bytes),
+                Dtype::I64 => i64::from_le_bytes(bytes) as f64,
+                other => panic!("{}.{role} is {other:?}", self.case),
+            }
+        };
+        let data = view.data().chunks_exact(8).map(number).collect();
+        Some(Array64::new(Shape::new(view.shape()), data))
+    }
+
+    /// The tensor `CASE.role`.
+    fn array(&self, role: &str) -> Array64 {
+        self.get(role).unwrap_or_else(|| panic!("the fixture has no {}.{role}", self.case))
+    }
+}
+
+/// An input of an operation.
+struct Given {
+    name: &'static str,
+    value: Array64,
+    /// Integers on the tape.
+    ids: bool,
+    /// What its gradient should be.
+    grad: Option<Array64>,
+}
+
+/// A result of an operation: what it should be, and the gradient of the loss with respect to it (none: 0).
+struct Expected {
+    name: &'static str,
+    value: Array64,
+    grad: Option<Array64>,
+}
+
+/// Checks `op` on a case of the fixture, given the names of its inputs and results in the operation's order.
+fn check_fixture(case: &'static str, op: impl Op, inputs: &[&'static str], results: &[&'static str]) {
+    let fixture = Fixture { case };
+    let input = |&name: &&'static str| Given {
+        name,
+        value: fixture.array(name),
+        ids: matches!(name, "ids" | "targets"),
+        grad: fixture.get(&format!("d{name}")),
+    };
+    let result =
+        |&name: &&'static str| Expected { name, value: fixture.array(name), grad: fixture.get(&format!("d{name}")) };
+    check(case, op, inputs.iter().map(input).collect(), results.iter().map(result).collect());
+}
+
+/// Checks `op` on any numbers: its reference to 1e-9 of the largest value, its gradients on the tape to the bound of the
+/// sweep. For cases whose layout is not the operation's.
+fn check(case: &str, op: impl Op, inputs: Vec<Given>, results: Vec<Expected>) {
+    let arrays: Vec<Array64> = inputs.iter().map(|input| input.value.clone()).collect();
+    let reference = op.reference(&arrays);
+    assert_eq!(reference.len(), results.len(), "{case}: the number of results");
+    for (got, want) in reference.iter().zip(&results) {
+        assert_close(&format!("{case}: reference of {}", want.name), &got.data, &want.value.data, 1e-9, 0.0);
+    }
+    let wanted = |input: &Given| input.grad.is_some();
+    for (input, got) in inputs.iter().zip(gradients(op, &inputs, &results)).filter(|(input, _)| wanted(input)) {
+        let want = &input.grad.as_ref().expect("a gradient").data;
+        assert_close(&format!("{case}: gradient of {}", input.name), &got, want, 1e-4, 1e-6);
+    }
+}
+
+/// max |got − want| ≤ relative · max |want| + absolute.
+fn assert_close(what: &str, got: &[f64], want: &[f64], relative: f64, absolute: f64) {
+    assert_eq!(got.len(), want.len(), "{what}: the number of elements");
+    let bound = relative * want.iter().fold(0.0f64, |max, w| max.max(w.abs())) + absolute;
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        // NaN must fail.
+        assert!((got - want).abs() <= bound, "{what}, element {i}: {got}, PyTorch has {want} (bound {bound:e})");
+    }
+}
+
+/// The gradients of all inputs of `op` on the tape, zeros where none flowed.
+fn gradients(op: impl Op, inputs: &[Given], results: &[Expected]) -> Vec<Vec<f64>> {
+    let device = Device::cpu(2).expect("a CPU");
+    let f32s = |x: &Array64| x.data.iter().map(|&x| x as f32).collect::<Vec<_>>();
+    let tape = Tape::new(&device);
+    let mut params = Params::new(&device, &[], 0, 0);
+    let leaf = |input: &Given| {
+        let (data, shape) = (f32s(&input.value), input.value.shape);
+        if input.ids {
+            tape.constant(Tensor::from_slice(&device, &data.iter().map(|&x| x as i32).collect::<Vec<_>>(), shape))
+        } else if input.grad.is_some() {
+            tape.variable(Tensor::from_slice(&device, &data, shape))
+        } else {
+            tape.constant(Tensor::from_slice(&device, &data, shape))
+        }
+    };
+    let x: Vec<Var> = inputs.iter().map(leaf).collect();
+    let y = tape.apply(op, &x);
+    let upstream = |(i, result): (usize, &Expected)| {
+        let shape = y.output(i).shape();
+        let dy = result.grad.as_ref().map_or_else(|| vec![0.0; shape.numel()], &f32s);
+        Tensor::from_slice(&device, &dy, shape)
+    };
+    let dy: Vec<Tensor> = results.iter().enumerate().map(upstream).collect();
+    y.backward_from(&dy, &mut params, true);
+    let gradient = |x: &Var| {
+        let zeros = || vec![0.0; x.shape().numel()];
+        x.grad().map_or_else(zeros, |grad| grad.f32().iter().map(|&g| f64::from(g)).collect())
+    };
+    x.iter().map(gradient).collect()
+}
+
+#[test]
+fn activations() {
+    check_fixture("gelu_tanh", Activation::GeluTanh, &["x"], &["y"]);
+    check_fixture("gelu_erf", Activation::GeluErf, &["x"], &["y"]);
+    check_fixture("swiglu", Swiglu, &["gate", "up"], &["y"]);
+}
+
+#[test]
+fn norms() {
+    let layer = |bias, residual| Norm { kind: NormKind::Layer, bias, residual, eps: 1e-5 };
+    check_fixture("layernorm", layer(true, false), &["x", "w", "b"], &["y"]);
+    check_fixture("layernorm_nobias", layer(false, false), &["x", "w"], &["y"]);
+    check_fixture("layernorm_residual", layer(true, true), &["x", "r", "w", "b"], &["y", "s"]);
+    let rms = |residual| Norm { kind: NormKind::Rms, bias: false, residual, eps: 1e-6 };
+    check_fixture("rmsnorm", rms(false), &["x", "w"], &["y"]);
+    check_fixture("rmsnorm_residual", rms(true), &["x", "r", "w"], &["y", "s"]);
+}
+
+/// The sum inside `layernorm_residual`: s = x + r, whose gradient arrives at both.
+#[test]
+fn add() {
+    let fixture = Fixture { case: "layernorm_residual" };
+    let ds = fixture.array("ds");
+    let input = |name| Given { name, value: fixture.array(name), ids: false, grad: Some(ds.clone()) };
+    let result = Expected { name: "s", value: fixture.array("s"), grad: Some(ds.clone()) };
+    check("add", Elementwise::Add, vec![input("x"), input("r")], vec![result]);
+}
+
+#[test]
+fn rope() {
+    let llama3 = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192.0 };
+    let cases = [("rope", RopeScaling::None), ("rope_offset", RopeScaling::None), ("rope_llama3", llama3)];
+    for (case, scaling) in cases {
+        let fixture = Fixture { case };
+        let (x, positions) = (fixture.array("x"), fixture.array("positions").data);
+        let (dim, offset) = (x.shape[3], positions[0] as usize);
+        let frequencies = scaling.frequencies(10_000.0, dim);
+        assert_close(&format!("{case}: frequencies"), &frequencies, &fixture.array("inv_freq").data, 1e-12, 0.0);
+        let rows = offset + positions.len();
+        let angles = |f: fn(f64) -> f64| {
+            Array64::from_fn([rows, dim / 2], |i| f((i / (dim / 2)) as f64 * frequencies[i % (dim / 2)]))
+        };
+        let (cos, sin) = (angles(f64::cos), angles(f64::sin));
+        let table = RopeTable::new(&Device::cpu(1).expect("a CPU"), dim, rows, 10_000.0, scaling);
+        for (table, exact) in [(&table.cos, &cos), (&table.sin, &sin)] {
+            assert_eq!(table.shape(), &exact.shape);
+            // One rounding to f32.
+            assert!(
+                table.f32().iter().zip(&exact.data).all(|(t, e)| (f64::from(*t) - e).abs() <= 6e-8 * e.abs() + 1e-12)
+            );
+        }
+        let constant = |name, value| Given { name, value, ids: false, grad: None };
+        let inputs = vec![
+            Given { name: "x", value: x.clone(), ids: false, grad: Some(fixture.array("dx")) },
+            constant("cos", cos),
+            constant("sin", sin),
+        ];
+        let result = Expected { name: "y", value: fixture.array("y"), grad: Some(fixture.array("dy")) };
+        check(case, Rope { heads: x.shape[2], offset }, inputs, vec![result]);
+    }
+}
+
+/// The fixture has the head in it, logits = x·wᵀ: the gradient of the logits is taken through it here, in f64.
+#[test]
+fn token_logprob() {
+    let fixture = Fixture { case: "token_logprob" };
+    let (x, w) = (fixture.array("x"), fixture.array("w"));
+    let (rows, channels, vocab) = (x.shape[0], x.shape[1], w.shape[0]);
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let logits = Array64::from_fn([rows, vocab], |i| {
+        let (r, v) = (i / vocab, i % vocab);
+        dot(&x.data[r * channels..][..channels], &w.data[v * channels..][..channels])
+    });
+    // The empty array asks for the gradient; there is none to compare it with before the head.
+    let inputs = vec![
+        Given { name: "logits", value: logits, ids: false, grad: Some(Array64::from_fn([0], |_| 0.0)) },
+        Given { name: "targets", value: fixture.array("targets"), ids: true, grad: None },
+    ];
+    let results: Vec<Expected> = ["logp", "entropy"]
+        .map(|name| Expected { name, value: fixture.array(name), grad: fixture.get(&format!("d{name}")) })
+        .into();
+    let arrays: Vec<Array64> = inputs.iter().map(|input| input.value.clone()).collect();
+    for (got, want) in TokenLogprob.reference(&arrays).iter().zip(&results) {
+        assert_close(want.name, &got.data, &want.value.data, 1e-9, 0.0);
+    }
+    let dlogits = &gradients(TokenLogprob, &inputs, &results)[0];
+    let dx =
+        |i: usize| (0..vocab).map(|v| dlogits[i / channels * vocab + v] * w.data[v * channels + i % channels]).sum();
+    let dw =
+        |i: usize| (0..rows).map(|r| dlogits[r * vocab + i / channels] * x.data[r * channels + i % channels]).sum();
+    let (dx, dw) = (Array64::from_fn(x.shape, dx), Array64::from_fn(w.shape, dw));
+    assert_close("dx", &dx.data, &fixture.array("dx").data, 1e-4, 1e-6);
+    assert_close("dw", &dw.data, &fixture.array("dw").data, 1e-4, 1e-6);
+}
