@@ -3,11 +3,13 @@
 pub mod checkpoint;
 pub mod event;
 pub mod metrics;
+pub mod plot;
 pub mod pretrain;
 pub mod recipe;
 pub mod run;
 pub mod sampler;
 pub mod schedule;
+pub mod signal;
 pub mod source;
 pub mod tensors;
 pub mod trainer;
