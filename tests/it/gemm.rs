@@ -1,6 +1,7 @@
 //! Matrix products and sums against naive twins: the same bits as one sequential chain per element.
 
 use kiln::cpu::gemm::{Mat, MatMut, PackedB, gemm};
+use kiln::cpu::sums::{column_sums, square_sum};
 use kiln::cpu::{Cpu, Simd};
 use kiln::rng::{Purpose, Rng};
 use rand::Rng as _;
@@ -185,4 +186,39 @@ fn repeated_products_take_no_new_memory() {
     let mapped = cpu.scratch.mapped();
     run();
     assert_eq!(cpu.scratch.mapped(), mapped);
+}
+
+#[test]
+fn column_sums_are_chains_in_blocks_of_128_rows() {
+    let cpus = cpus();
+    for (rows, cols, stride) in [(1, 1, 1), (5, 3, 7), (128, 64, 64), (129, 300, 300), (700, 515, 520), (0, 4, 4)] {
+        let (x, old) = (numbers(1, rows * stride), numbers(2, cols));
+        for accumulate in [false, true] {
+            let want: Vec<f32> = (0..cols)
+                .map(|j| {
+                    let blocks = (0..rows)
+                        .step_by(128)
+                        .map(|start| (start..rows.min(start + 128)).fold(0f32, |sum, i| sum + x[i * stride + j]));
+                    let total = blocks.reduce(|a, b| a + b).unwrap_or(0.0);
+                    if accumulate { old[j] + total } else { total }
+                })
+                .collect();
+            for cpu in &cpus {
+                let mut out = if accumulate { old.clone() } else { vec![f32::NAN; cols] };
+                column_sums(cpu, &x, rows, stride, &mut out, accumulate);
+                same_bits(&out, &want, &format!("{rows}x{cols} {} {}", cpu.simd.name(), cpu.threads.count()));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_square_sum_is_right_and_the_same_everywhere() {
+    for len in [0, 1, 63, 4096, 4097, 300_001] {
+        let x = numbers(1, len);
+        let exact: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        let sums: Vec<f64> = cpus().iter().map(|cpu| square_sum(cpu, &x)).collect();
+        assert!((sums[0] - exact).abs() <= 1e-6 * exact, "{len}: {} is not {exact}", sums[0]);
+        assert!(sums.iter().all(|sum| sum.to_bits() == sums[0].to_bits()), "{len}: {sums:?}");
+    }
 }
