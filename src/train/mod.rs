@@ -1,5 +1,6 @@
 //! The training loop and what surrounds it: recipes, schedules, run directories, checkpoints, the loss curve.
 
+pub mod bench;
 pub mod checkpoint;
 pub mod event;
 pub mod metrics;

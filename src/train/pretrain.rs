@@ -78,7 +78,7 @@ impl<'a> Work<'a> {
         let Device::Cpu(host) = device;
         Ok(Work {
             recipe,
-            metrics: Metrics::open(&run.metrics(), 0)?,
+            metrics: Metrics::open(&run.metrics(), u64::MAX)?,
             data: data.to_owned(),
             tokenizer,
             trainer,

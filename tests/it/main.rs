@@ -9,3 +9,4 @@ mod gpt;
 mod half;
 mod math;
 mod ops;
+mod train;

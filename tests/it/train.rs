@@ -1,0 +1,128 @@
+//! Whole runs on a tiny model: what they leave behind, and that resuming changes nothing.
+
+use kiln::data::{Dataset, Part};
+use kiln::device::Device;
+use kiln::train::{Event, Recipe, Summary, Trainer, Watch, checkpoint, metrics, pretrain, source, train};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A run of two small blocks on a small village.
+fn recipe(dir: &Path, steps: u64, more: &[&str]) -> Recipe {
+    let mut set = vec![
+        format!("run.dir={:?}", dir.to_str().expect("a UTF-8 path")),
+        "run.name=tiny".into(),
+        format!("train.steps={steps}"),
+    ];
+    let small = "model.layers=2 model.heads=2 model.d=32 data.vocab=300 data.bytes=60000 train.batch=2 train.context=16 \
+                 train.checkpoint_every=10 train.eval_every=10 train.sample_every=0 optim.warmup=5 eval.max_batches=3";
+    set.extend(small.split_whitespace().map(str::to_owned));
+    set.extend(more.iter().map(|s| s.to_string()));
+    Recipe::load(None, &set).expect("a valid recipe")
+}
+
+fn device() -> Device {
+    Device::cpu(2).expect("a CPU")
+}
+
+/// Stops the run after a number of steps, as a signal would.
+struct StopAfter(u64, u64);
+
+impl Watch for StopAfter {
+    fn event(&mut self, event: &Event) {
+        if let Event::Step { step, .. } = event {
+            self.1 = *step;
+        }
+    }
+    fn stop(&self) -> Option<i32> {
+        (self.1 >= self.0).then_some(15)
+    }
+}
+
+fn bytes(run: &Path, step: u64) -> [Vec<u8>; 2] {
+    let dir = run.join(format!("checkpoints/step-{step:06}"));
+    [checkpoint::MODEL, checkpoint::OPTIM].map(|file| std::fs::read(dir.join(file)).expect("a checkpoint"))
+}
+
+fn resume(run: &Path) -> Summary {
+    let recipe = pretrain::recipe_of(run, &[]).expect("the run's recipe");
+    train(&recipe, Some(run), &device(), &mut ()).expect("the run goes on")
+}
+
+#[test]
+fn a_run_that_stops_and_resumes_has_the_bytes_of_one_that_does_not() {
+    for more in [&["model.dropout=0.1"][..], &["train.accumulate=2"]] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let whole = train(&recipe(dir.path(), 40, more), None, &device(), &mut ()).expect("a run");
+        let want = bytes(&whole.run, 40);
+        let records = |run: &Path| -> Vec<(u64, u32)> {
+            let records = metrics::read(&run.join("metrics.jsonl")).expect("metrics");
+            records.iter().map(|r| (r.step, r.loss.to_bits())).collect()
+        };
+        for stop in [7, 20] {
+            let dir = tempfile::tempdir().expect("a folder");
+            let first = train(&recipe(dir.path(), 40, more), None, &device(), &mut StopAfter(stop, 0)).expect("a run");
+            assert_eq!((first.steps, first.stopped), (stop, Some(15)));
+            assert_eq!(resume(&first.run).steps, 40);
+            assert!(bytes(&first.run, 40) == want, "stopped at {stop}: weights or moments differ");
+            assert_eq!(records(&first.run), records(&whole.run));
+        }
+    }
+}
+
+#[test]
+fn a_run_that_was_killed_goes_on_from_its_last_checkpoint() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let whole = train(&recipe(dir.path(), 30, &[]), None, &device(), &mut ()).expect("a run");
+    let want = bytes(&whole.run, 30);
+    // As if the process had died at step 24: metrics run past the checkpoint of step 20, the newer one is gone.
+    std::fs::remove_dir_all(whole.run.join("checkpoints/step-000030")).expect("it is there");
+    let text = std::fs::read_to_string(whole.run.join("metrics.jsonl")).expect("metrics");
+    let torn: String = text.split_inclusive('\n').take(24).collect::<String>() + "{\"step\":25,\"lo";
+    std::fs::write(whole.run.join("metrics.jsonl"), torn).expect("written");
+    assert_eq!(resume(&whole.run).steps, 30);
+    assert!(bytes(&whole.run, 30) == want);
+    let steps: Vec<u64> =
+        metrics::read(&whole.run.join("metrics.jsonl")).expect("metrics").iter().map(|r| r.step).collect();
+    assert_eq!(steps, (1..=30).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_loss_falls_and_the_run_directory_is_complete() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let recipe =
+        recipe(dir.path(), 60, &["optim.lr=5e-3", "train.batch=8", "train.sample_every=30", "sample.tokens=8"]);
+    let run: PathBuf = train(&recipe, None, &device(), &mut ()).expect("a run").run;
+    let records = metrics::read(&run.join("metrics.jsonl")).expect("metrics");
+    let mean = |r: &[metrics::Record]| r.iter().map(|r| r.loss).sum::<f32>() / r.len() as f32;
+    let (first, last) = (mean(&records[..5]), mean(&records[55..]));
+    // The first losses are near ln 300 = 5.7; 60 steps take at least a nat off.
+    assert!(first > 5.0 && last < first - 1.0, "{first} to {last}");
+    for file in ["recipe.toml", "loss.svg", "loss.png", "samples/step-000060.txt", "data/dataset.json"] {
+        assert!(run.join(file).is_file(), "{file} is missing");
+    }
+    let sum = records.iter().filter_map(|r| r.val_loss).count();
+    assert_eq!(sum, 6, "evaluated every 10 steps");
+    assert_eq!(Recipe::load(Some(&run.join("recipe.toml")), &[]).expect("the resolved recipe"), recipe);
+}
+
+#[test]
+fn from_the_third_step_on_nothing_is_allocated() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let recipe = recipe(dir.path(), 10, &["train.accumulate=2", "model.dropout=0.1"]);
+    let data = source::shards(&recipe, &dir.path().join("data"), &mut |_, _, _| {}).expect("shards");
+    let tokens = Arc::new(Dataset::open(&data, Part::Train).expect("a data set"));
+    // One thread, so that all the work is counted here.
+    let device = Device::cpu(1).expect("a CPU");
+    let mut trainer = Trainer::new(&recipe, tokens.vocab_size(), tokens, &device).expect("a model");
+    let Device::Cpu(host) = &device;
+    let from_system = || (host.pool.mapped_bytes(), host.pool.misses(), host.cpu.scratch.mapped());
+    for step in 0..2 {
+        trainer.step(step).expect("a step");
+    }
+    let before = from_system();
+    for step in 2..8 {
+        let count = crate::alloc::allocations(|| assert!(trainer.step(step).is_ok()));
+        assert_eq!(count, 0, "step {step} asked the global allocator");
+    }
+    assert_eq!(from_system(), before, "memory was taken from the system");
+}
