@@ -4,6 +4,7 @@ pub mod attention;
 pub mod convert;
 pub mod elementwise;
 pub mod gemm;
+pub mod limits;
 pub mod linear;
 pub mod math;
 pub mod memory;

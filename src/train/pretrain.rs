@@ -3,6 +3,7 @@
 use super::checkpoint::{self, Contents, State};
 use super::event::{Event, Summary, Watch};
 use super::metrics::{self, Metrics, Record};
+use super::plot::LossCurve;
 use super::recipe::Recipe;
 use super::run::RunDir;
 use super::source;
@@ -171,7 +172,7 @@ impl<'a> Work<'a> {
         if let Some(signal) = stopped {
             watch.event(&Event::Stopped { signal, step: self.state.step });
         }
-        super::plot::loss_curve(&self.run, &self.recipe.run.name)?;
+        self.draw()?;
         Ok(Summary {
             run: self.run.path().to_owned(),
             steps: self.state.step,
@@ -181,6 +182,15 @@ impl<'a> Work<'a> {
             seconds: began.elapsed().as_secs_f64(),
             stopped,
         })
+    }
+
+    /// Draws the loss curve into the run directory.
+    fn draw(&self) -> Result<()> {
+        let records = metrics::read(&self.run.metrics())?;
+        let floor = self.floor.map(|bits| bits / self.bits_per_byte);
+        let curve = LossCurve { title: &self.recipe.run.name, records: &records, floor };
+        curve.save_svg(&self.run.loss_svg())?;
+        curve.save_png(&self.run.loss_png())
     }
 
     fn save(&mut self, watch: &mut dyn Watch) -> Result<()> {

@@ -51,7 +51,7 @@ fn write<D: Iterator<Item = Result<Document>> + Send>(
     progress("learning the tokenizer", 0, 0);
     let tokenizer = match &data.tokenizer {
         TokenizerChoice::Byte => Tokenizer::bytes(),
-        TokenizerChoice::Char => Tokenizer::chars_of(documents(), &|_| {})?,
+        TokenizerChoice::Char => Tokenizer::chars_of(documents(), &mut |_| {})?,
         TokenizerChoice::Bpe => Tokenizer::train_bpe(documents(), data.vocab, &|_| {})?,
         TokenizerChoice::File(path) => Tokenizer::load(path)?,
     };

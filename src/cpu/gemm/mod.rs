@@ -12,8 +12,7 @@ mod tile;
 
 use super::{Cpu, Simd, Tiles, chunks};
 use pack::{Panels, Source};
-use std::ops::Range;
-use tile::Block;
+use tile::{Block, Local, Shared};
 
 /// A matrix that is read: element (i, j) is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy, Debug)]
@@ -117,7 +116,14 @@ impl PackedB {
         let panels = Panels::of_width(b.cols, tile::size(cpu.simd).1);
         self.lines.resize(panels.len(b.rows).div_ceil(16), Line([0.0; 16]));
         let out = &mut bytemuck::cast_slice_mut(&mut self.lines)[..panels.len(b.rows)];
-        pack(cpu, Source::columns(b), panels, b.rows, out, b.rows * b.cols < SMALL);
+        pack(
+            cpu,
+            Source::columns(b),
+            panels,
+            b.rows,
+            out,
+            if b.rows * b.cols < SMALL { 1 } else { cpu.threads.count() },
+        );
     }
 
     /// Rows (the inner dimension) and columns.
@@ -152,12 +158,8 @@ impl<'a> From<&'a PackedB> for Rhs<'a> {
 /// depend on how the row was cut.
 pub type Finish<'a> = dyn Fn(usize, usize, &mut [f32]) + Sync + 'a;
 
-/// Below this many elements or multiply-adds, waking the other threads costs more than they save.
+/// Below this many multiply-adds, waking the other threads costs more than they save.
 const SMALL: usize = 1 << 16;
-/// Packed operands are at most about this many floats (16 MiB) at a time.
-const PACKED: usize = 4 << 20;
-/// And at most this deep.
-const DEPTH: usize = 16 << 10;
 
 /// C = A·B, or C += A·B with `accumulate`; A is (M, K), B is (K, N), C is (M, N). `finish`, where given, then sees each
 /// row of C in pieces.
@@ -175,6 +177,9 @@ pub fn gemm<'b>(
     product(cpu, a, b.into(), c, accumulate, finish);
 }
 
+/// K is cut into slices. In each, one operand (the smaller, or the one packed before) is packed whole, by all threads; the
+/// other is packed part by part by whoever multiplies the part, so that it is read from memory once and then stays in the
+/// second-level cache.
 fn product(cpu: &Cpu, a: Mat<'_>, b: Rhs<'_>, c: MatMut<'_>, accumulate: bool, finish: Option<&Finish<'_>>) {
     let (m, n, k) = (c.rows, c.cols, a.cols);
     let b_shape = match b {
@@ -187,66 +192,53 @@ fn product(cpu: &Cpu, a: Mat<'_>, b: Rhs<'_>, c: MatMut<'_>, accumulate: bool, f
     }
     cpu.count_flops(2 * (m * n * k) as u64);
     let (mr, nr) = tile::size(cpu.simd);
-    let small = m * n * k < SMALL;
+    let (a_panels, b_panels) = (Panels::up_to(m, mr), Panels::of_width(n, nr));
+    let threads = if m * n * k < SMALL { 1 } else { cpu.threads.count() };
     let c_tiles = Tiles::new(c.data);
-    for depth in steps(k, DEPTH) {
-        let side = PACKED / depth.len().max(1);
-        for rows in steps(m, side.next_multiple_of(mr)) {
-            let a_panels = Panels::up_to(rows.len(), mr);
-            let mut a_packed = cpu.scratch.take(a_panels.len(depth.len()));
-            let source = Source::rows(a).at(rows.start, depth.start);
-            pack(cpu, source, a_panels, depth.len(), &mut a_packed, small);
-            for cols in steps(n, side.next_multiple_of(nr)) {
-                let b_panels = Panels::of_width(cols.len(), nr);
-                let mut b_packed = None;
-                let (b_data, b_pitch) = match b {
-                    Rhs::Mat(b) => {
-                        let packed = b_packed.insert(cpu.scratch.take(b_panels.len(depth.len())));
-                        let source = Source::columns(b).at(cols.start, depth.start);
-                        pack(cpu, source, b_panels, depth.len(), packed, small);
-                        (&packed[..], depth.len() * nr)
-                    }
-                    Rhs::Packed(b) => {
-                        assert!(b.simd == cpu.simd, "B was packed for {}, not {}", b.simd.name(), cpu.simd.name());
-                        let panels: &[f32] = bytemuck::cast_slice(&b.lines);
-                        (&panels[cols.start * k + depth.start * nr..], k * nr)
-                    }
-                };
-                let last = depth.end == k;
-                let mut block = Block {
-                    a: &a_packed,
-                    a_panels,
-                    b: b_data,
-                    b_panels,
-                    b_pitch,
-                    k: depth.len(),
-                    c: c_tiles,
-                    c_stride: c.row_stride,
-                    row: rows.start,
-                    col: cols.start,
-                    add: accumulate || depth.start > 0,
-                    finish: finish.filter(|_| last),
-                    cut: (1, 1),
-                };
-                if small {
-                    tile::multiply(cpu.simd, &block, 0);
-                } else {
-                    block.cut_for(cpu.threads.count());
-                    cpu.threads.run(block.cut.0 * block.cut.1, &|i| tile::multiply(cpu.simd, &block, i));
-                }
+    let slices = k.div_ceil(tile::DEPTH).max(1);
+    for slice in 0..slices {
+        let (start, end) = (slice * k / slices, (slice + 1) * k / slices);
+        let depth = end - start;
+        let a_source = Source::rows(a).at(0, start);
+        let mut packed = None;
+        let (local, shared) = match b {
+            Rhs::Packed(b) => {
+                assert!(b.simd == cpu.simd, "B was packed for {}, not {}", b.simd.name(), cpu.simd.name());
+                let panels: &[f32] = bytemuck::cast_slice(&b.lines);
+                (Local::A(a_source), Shared { data: &panels[start * nr..], pitch: k * nr })
             }
-        }
+            Rhs::Mat(b) => {
+                let b_source = Source::columns(b).at(0, start);
+                let (local, source, panels) = if m > n {
+                    (Local::A(a_source), b_source, b_panels)
+                } else {
+                    (Local::B(b_source), a_source, a_panels)
+                };
+                let packed = packed.insert(cpu.scratch.take(panels.len(depth)));
+                pack(cpu, source, panels, depth, packed, threads);
+                (local, Shared { data: packed, pitch: depth * panels.width })
+            }
+        };
+        let block = Block {
+            local,
+            shared,
+            a_panels,
+            b_panels,
+            depth,
+            c: c_tiles,
+            c_stride: c.row_stride,
+            add: accumulate || slice > 0,
+            finish: finish.filter(|_| end == k),
+        };
+        let cut = block.cut(threads);
+        cpu.scratch.reserve(threads.min(cut.0 * cut.1), block.local_len(cut));
+        cpu.threads.run(cut.0 * cut.1, &|i| block.piece(cpu, cut, i));
     }
 }
 
-/// `0..len` in steps of `step`; one empty step where `len` is 0.
-fn steps(len: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..len.max(1)).step_by(step).map(move |i| i..len.min(i + step))
-}
-
 /// Packs an operand, `depth` deep, a few panels an iteration: neighbours share cache lines of the source.
-fn pack(cpu: &Cpu, source: Source<'_>, panels: Panels, depth: usize, out: &mut [f32], small: bool) {
-    let group = if small { panels.count } else { panels.count.div_ceil(6 * cpu.threads.count()).min(8) };
+fn pack(cpu: &Cpu, source: Source<'_>, panels: Panels, depth: usize, out: &mut [f32], threads: usize) {
+    let group = if threads == 1 { panels.count } else { panels.count.div_ceil(6 * threads).min(8) };
     let parts = chunks(out, (group * panels.width * depth).max(1));
     cpu.threads.each(parts, |i, out| pack::pack(cpu.simd, &source, &panels, depth, i * group, out));
 }

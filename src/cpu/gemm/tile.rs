@@ -4,14 +4,17 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::Finish;
-use super::pack::Panels;
-use crate::cpu::{Simd, Tiles, Vector};
+use super::pack::{Panels, Source, pack};
+use crate::cpu::{Cpu, Simd, Tiles, Vector};
 use crate::simd_fn;
+use std::ops::Range;
 
-/// Depth of the slices of A and B that are in cache together.
-const KC: usize = 512;
-/// Side of the piece of C that one iteration of the parallel loop computes, at most: in panels of A and of B.
-const PIECE: (usize, usize) = (12, 8);
+/// Depth of a slice: where A and B are cut along k, at most.
+pub(super) const DEPTH: usize = 768;
+/// Floats of a packed local part (256 KiB): a share of the second-level cache that leaves room for the rest.
+const LOCAL: usize = 64 << 10;
+/// Columns are finished after this many panels of B, where A is local.
+const FINISH: usize = 8;
 
 /// MR and NR: rows and columns of a tile, whose sums stay in registers. The panels' widths.
 pub(super) fn size(simd: Simd) -> (usize, usize) {
@@ -24,42 +27,118 @@ pub(super) fn size(simd: Simd) -> (usize, usize) {
     }
 }
 
-/// A packed block of A times a packed block of B, cut into pieces.
+/// The operand that each piece packs for itself.
+#[derive(Clone, Copy)]
+pub(super) enum Local<'a> {
+    A(Source<'a>),
+    B(Source<'a>),
+}
+
+/// The operand whose panels are packed: they start `pitch` floats apart.
+pub(super) struct Shared<'a> {
+    pub data: &'a [f32],
+    pub pitch: usize,
+}
+
+/// C += or = a slice of A times a slice of B, to be computed in pieces.
 pub(super) struct Block<'a> {
-    pub a: &'a [f32],
+    pub local: Local<'a>,
+    pub shared: Shared<'a>,
     pub a_panels: Panels,
-    pub b: &'a [f32],
     pub b_panels: Panels,
-    /// Floats between the starts of B's panels.
-    pub b_pitch: usize,
-    pub k: usize,
+    pub depth: usize,
     pub c: Tiles<'a>,
     pub c_stride: usize,
-    /// Where the block's C starts.
-    pub row: usize,
-    pub col: usize,
     /// Whether the chains start from C, else from 0.
     pub add: bool,
     pub finish: Option<&'a Finish<'a>>,
-    /// Pieces along the rows and along the columns.
-    pub cut: (usize, usize),
+}
+
+/// Part `i` of `0..len` cut into `parts` nearly equal ones.
+fn part_of(len: usize, parts: usize, i: usize) -> Range<usize> {
+    i * len / parts..(i + 1) * len / parts
 }
 
 impl Block<'_> {
-    /// Cuts C into pieces that fit the cache, and into enough of them to keep all threads busy to the end.
-    pub fn cut_for(&mut self, threads: usize) {
-        let (rows, cols) = (self.a_panels.count, self.b_panels.count);
+    /// Source and panels of the local operand, panels of the shared one.
+    fn sides(&self) -> (&Source<'_>, &Panels, &Panels) {
+        match &self.local {
+            Local::A(source) => (source, &self.a_panels, &self.b_panels),
+            Local::B(source) => (source, &self.b_panels, &self.a_panels),
+        }
+    }
+
+    /// Floats of the largest local part.
+    pub fn local_len(&self, cut: (usize, usize)) -> usize {
+        let (_, local, _) = self.sides();
+        local.count.div_ceil(cut.0) * local.width * self.depth
+    }
+
+    /// Into how many parts the local and the shared panels are cut: so many that a local part fits its cache and all
+    /// threads are busy to the end.
+    pub fn cut(&self, threads: usize) -> (usize, usize) {
+        let (_, local, shared) = self.sides();
+        let mut cut = (local.len(self.depth).div_ceil(LOCAL).clamp(1, local.count), 1);
         let enough = if threads == 1 { 1 } else { 6 * threads };
-        let mut cut = (rows.div_ceil(PIECE.0), cols.div_ceil(PIECE.1));
-        while cut.0 * cut.1 < enough && (cut.0 < rows || cut.1 < cols) {
-            // Halve the longer side.
-            if cut.1 >= cols || cut.0 < rows && rows * cut.1 > cols * cut.0 {
-                cut.0 = rows.min(2 * cut.0);
+        while cut.0 * cut.1 < enough && (cut.0 < local.count || cut.1 < shared.count) {
+            // Parts of the shared side cost a packing of the local one each, so that is cut finer first.
+            if cut.1 >= shared.count || cut.0 < local.count && local.count * cut.1 * 4 > shared.count * cut.0 {
+                cut.0 = local.count.min(2 * cut.0);
             } else {
-                cut.1 = cols.min(2 * cut.1);
+                cut.1 = shared.count.min(2 * cut.1);
             }
         }
-        self.cut = cut;
+        cut
+    }
+
+    /// Computes piece `i` and finishes its rows.
+    pub fn piece(&self, cpu: &Cpu, cut: (usize, usize), i: usize) {
+        let (source, local, shared) = self.sides();
+        let own = part_of(local.count, cut.0, i / cut.1);
+        let theirs = part_of(shared.count, cut.1, i % cut.1);
+        let mut packed = cpu.scratch.take(own.len() * local.width * self.depth);
+        pack(cpu.simd, source, local, self.depth, own.start, &mut packed);
+        // Rows of C are finished while they are in cache: after some columns, or after each panel's rows.
+        let own_is_a = matches!(self.local, Local::A(_));
+        let step = if own_is_a { FINISH } else { 1 };
+        for first in theirs.clone().step_by(step) {
+            let theirs = first..theirs.end.min(first + step);
+            multiply(cpu.simd, self, &packed, own.clone(), theirs.clone());
+            if let Some(finish) = self.finish {
+                let (rows, cols) = if own_is_a { (own.clone(), theirs) } else { (theirs, own.clone()) };
+                let first = self.b_panels.range(cols.start).start;
+                let len = self.b_panels.range(cols.end - 1).end - first;
+                for row in self.a_panels.range(rows.start).start..self.a_panels.range(rows.end - 1).end {
+                    // SAFETY: this piece alone uses these elements of C, and the kernel is done with them.
+                    let piece = unsafe { std::slice::from_raw_parts_mut(self.c.ptr(row * self.c_stride + first), len) };
+                    finish(row, first, piece);
+                }
+            }
+        }
+    }
+}
+
+/// Steps of the inner loop between two jumps: its integer instructions compete with the multiply-adds for ports.
+const UNROLL: usize = 4;
+
+/// One step of the chains: a column of A's panel times a row of B's.
+///
+/// # Safety
+/// `a` points to `MR` floats, `b` to `NV · W`.
+#[inline(always)]
+unsafe fn step<V: Vector, const MR: usize, const NV: usize>(sum: &mut [[V; NV]; MR], a: *const f32, b: *const f32) {
+    let mut x = [V::splat(0.0); NV];
+    // SAFETY: as promised by the caller.
+    unsafe {
+        for v in 0..NV {
+            x[v] = V::load_ptr(b.add(v * V::W));
+        }
+        for i in 0..MR {
+            let y = V::splat(*a.add(i));
+            for v in 0..NV {
+                sum[i][v] = y.fma(x[v], sum[i][v]);
+            }
+        }
     }
 }
 
@@ -104,20 +183,25 @@ unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(
                     };
                 }
             }
-        }
-        for _ in 0..k {
-            let mut x = [V::splat(0.0); NV];
-            for v in 0..NV {
-                x[v] = V::load_ptr(b.add(v * V::W));
-            }
+        } else {
+            // What will be written is on its way when the sums are done.
             for i in 0..MR {
-                let y = V::splat(*a.add(i));
                 for v in 0..NV {
-                    sum[i][v] = y.fma(x[v], sum[i][v]);
+                    V::prefetch(c.wrapping_add(i * stride + v * V::W));
                 }
             }
-            a = a.add(a_width);
-            b = b.add(NV * V::W);
+        }
+        let mut left = k;
+        while left >= UNROLL {
+            for u in 0..UNROLL {
+                step(&mut sum, a.add(u * a_width), b.add(u * NV * V::W));
+            }
+            a = a.add(UNROLL * a_width);
+            b = b.add(UNROLL * NV * V::W);
+            left -= UNROLL;
+        }
+        for u in 0..left {
+            step(&mut sum, a.add(u * a_width), b.add(u * NV * V::W));
         }
         for i in 0..MR {
             for v in 0..NV {
@@ -132,60 +216,51 @@ unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(
 }
 
 #[inline(always)]
-fn multiply_body<V: Vector>(block: &Block<'_>, piece: usize) {
+fn multiply_body<V: Vector>(block: &Block<'_>, packed: &[f32], own: Range<usize>, theirs: Range<usize>) {
     if V::W == 16 {
-        piece_of::<V, 14, 2>(block, piece);
+        multiply_by::<V, 14, 2>(block, packed, own, theirs);
     } else {
-        piece_of::<V, 6, 2>(block, piece);
+        multiply_by::<V, 6, 2>(block, packed, own, theirs);
     }
 }
 simd_fn! {
-    /// Computes one piece of C and finishes its rows.
-    pub(super) fn multiply(block: &Block<'_>, piece: usize) = multiply_body
+    /// The local panels `own`, which are `packed`, times the shared panels `theirs`.
+    fn multiply(block: &Block<'_>, packed: &[f32], own: Range<usize>, theirs: Range<usize>) = multiply_body
 }
 
 #[inline(always)]
-fn piece_of<V: Vector, const MR: usize, const NV: usize>(block: &Block<'_>, piece: usize) {
-    let (i, j) = (piece / block.cut.1, piece % block.cut.1);
-    let rows = i * block.a_panels.count / block.cut.0..(i + 1) * block.a_panels.count / block.cut.0;
-    let cols = j * block.b_panels.count / block.cut.1..(j + 1) * block.b_panels.count / block.cut.1;
-    assert!(block.a_panels.width == MR && block.b_panels.width == NV * V::W);
-    assert!(block.a.len() >= block.a_panels.len(block.k));
-    assert!(block.b.len() >= (block.b_panels.count - 1) * block.b_pitch + block.k * NV * V::W);
-    let slices = block.k.div_ceil(KC).max(1);
-    for slice in 0..slices {
-        let (k0, k1) = (slice * block.k / slices, (slice + 1) * block.k / slices);
-        for j in cols.clone() {
-            let lanes = block.b_panels.range(j);
-            let b = block.b[j * block.b_pitch + k0 * NV * V::W..].as_ptr();
-            for i in rows.clone() {
-                let tall = block.a_panels.range(i);
-                let a = block.a[(i * block.k + k0) * MR..].as_ptr();
-                let c = block.c.ptr((block.row + tall.start) * block.c_stride + block.col + lanes.start);
-                let add = block.add || slice > 0;
-                macro_rules! by_height {
-                    ($($h:literal)*) => {
-                        match tall.len() {
-                            // SAFETY: the panels are as long as asserted above; this piece alone uses these elements of C.
-                            $($h if $h <= MR => unsafe {
-                                tile::<V, $h, NV>(k1 - k0, a, MR, b, c, block.c_stride, lanes.len(), add)
-                            })*
-                            _ => unreachable!(),
-                        }
-                    };
-                }
-                by_height!(14 13 12 11 10 9 8 7 6 5 4 3 2 1);
+fn multiply_by<V: Vector, const MR: usize, const NV: usize>(
+    block: &Block<'_>,
+    packed: &[f32],
+    own: Range<usize>,
+    theirs: Range<usize>,
+) {
+    let depth = block.depth;
+    let nr = NV * V::W;
+    assert!(block.a_panels.width == MR && block.b_panels.width == nr);
+    let own_is_a = matches!(block.local, Local::A(_));
+    let (own_size, their_size) = if own_is_a { (MR * depth, nr * depth) } else { (nr * depth, MR * depth) };
+    for theirs in theirs {
+        let their = &block.shared.data[theirs * block.shared.pitch..][..their_size];
+        for (position, own) in own.clone().enumerate() {
+            let mine = &packed[position * own_size..][..own_size];
+            let (a, b, i, j) = if own_is_a { (mine, their, own, theirs) } else { (their, mine, theirs, own) };
+            let (rows, cols) = (block.a_panels.range(i), block.b_panels.range(j));
+            let c = block.c.ptr(rows.start * block.c_stride + cols.start);
+            macro_rules! by_height {
+                ($($h:literal)*) => {
+                    match rows.len() {
+                        // SAFETY: the panels are `depth` deep; this piece alone uses these elements of C.
+                        $($h if $h <= MR => unsafe {
+                            tile::<V, $h, NV>(
+                                depth, a.as_ptr(), MR, b.as_ptr(), c, block.c_stride, cols.len(), block.add
+                            )
+                        })*
+                        _ => unreachable!(),
+                    }
+                };
             }
-        }
-    }
-    if let Some(finish) = block.finish {
-        let first = block.b_panels.range(cols.start).start;
-        let len = block.b_panels.range(cols.end - 1).end - first;
-        for row in block.a_panels.range(rows.start).start..block.a_panels.range(rows.end - 1).end {
-            let (row, col) = (block.row + row, block.col + first);
-            // SAFETY: this piece alone uses these elements of C, and the kernel is done with them.
-            let piece = unsafe { std::slice::from_raw_parts_mut(block.c.ptr(row * block.c_stride + col), len) };
-            finish(row, col, piece);
+            by_height!(14 13 12 11 10 9 8 7 6 5 4 3 2 1);
         }
     }
 }
