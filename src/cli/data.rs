@@ -7,10 +7,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use kiln::data::dataset::{Dataset, DatasetInfo, Part, TOKENIZER_FILE, commonest};
 use kiln::data::tokenizer::{Kind, MAX_VOCAB, Tokenizer};
 use kiln::data::{Prepare, Rule, ShardFormat, Sources, Split, prepare};
-use kiln::error::{Error, Result};
+use kiln::error::Result;
 use serde_json::{Value, json};
 
-use super::term::{Progress, print, safe, thousands};
+use super::Global;
+use super::term::{Progress, print, quote, safe, thousands};
 
 /// Prepare data: text to tokens to shards.
 #[derive(Args, Debug)]
@@ -40,9 +41,6 @@ struct Input {
     /// Field of the text in .jsonl files
     #[arg(long, value_name = "NAME", default_value = "text")]
     text_field: String,
-    /// Number of threads [default: all cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
 }
 
 #[derive(Args, Debug)]
@@ -121,25 +119,13 @@ struct InspectArgs {
     samples: usize,
 }
 
-/// Runs `kiln data`; with `json`, standard output gets one JSON object and nothing else.
-pub fn run(args: DataArgs, json: bool) -> Result<()> {
+/// Runs `kiln data`; with `--json`, standard output gets one JSON object and nothing else.
+pub fn run(args: DataArgs, global: &Global) -> Result<()> {
     match args.command {
-        Command::Tokenizer(args) => with_threads(args.input.threads, || tokenizer(&args, json))?,
-        Command::Shard(args) => with_threads(args.input.threads, || shard(&args, json))?,
-        Command::Inspect(args) => inspect(&args, json),
+        Command::Tokenizer(args) => tokenizer(&args, global.json),
+        Command::Shard(args) => shard(&args, global.json),
+        Command::Inspect(args) => inspect(&args, global.json),
     }
-}
-
-fn with_threads<T: Send>(threads: Option<usize>, f: impl FnOnce() -> T + Send) -> Result<T> {
-    let threads = match threads {
-        None => return Ok(f()),
-        Some(0) => {
-            return Err(Error::usage("--threads 0 does nothing", "give 1 or more, or leave it out for all cores"));
-        }
-        Some(n) => n,
-    };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    Ok(pool.map_err(|e| Error::usage(format!("starting threads: {e}"), "give fewer --threads"))?.install(f))
 }
 
 fn open(input: &Input) -> Result<Sources> {
@@ -384,11 +370,4 @@ fn note_skipped(sources: &Sources) -> String {
 
 fn plural(n: usize) -> &'static str {
     if n == 1 { "" } else { "s" }
-}
-
-/// A path as a shell reads it.
-fn quote(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_alphanumeric() || "/._-+,=:@".contains(c);
-    if text.chars().all(plain) { text } else { format!("'{}'", safe(&text).replace('\'', r"'\''")) }
 }

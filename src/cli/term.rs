@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -50,6 +51,13 @@ pub fn thousands(n: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// A path as a shell reads it.
+pub fn quote(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,=:@".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", safe(&text).replace('\'', r"'\''")) }
 }
 
 /// A progress bar over bytes on standard error: drawn only on a terminal, and only for work of more than two seconds.

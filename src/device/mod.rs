@@ -1,6 +1,7 @@
 //! Where tensors live and who computes on them.
 
 pub mod pool;
+pub mod probe;
 
 pub use pool::{Block, Handle, Pool};
 

@@ -86,7 +86,7 @@ impl LossCurve<'_> {
         let line = |color: RGBColor, width: u32| color.stroke_width(width * scale);
         let key = |style: ShapeStyle| move |(x, y): (i32, i32)| PathElement::new([(x, y), (x + 22 * s, y)], style);
         // Single steps stay in the background.
-        let raw = TRAIN.mix(0.28).stroke_width(scale);
+        let raw = TRAIN.mix(0.4).stroke_width(scale);
         chart.draw_series(LineSeries::new(train.iter().copied(), raw))?.label("each step").legend(key(raw));
         if let Some(last) = smooth.last() {
             chart

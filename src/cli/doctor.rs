@@ -1,0 +1,98 @@
+//! `kiln doctor`.
+
+use super::Global;
+use super::term::{print, safe};
+use clap::Args;
+use kiln::cpu::{available_threads, limits};
+use kiln::device::{Device, probe};
+use kiln::error::Result;
+use serde_json::json;
+
+/// Show what this machine has and what kiln will use of it
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  kiln doctor
+  KILN_SIMD=avx2 kiln doctor --threads 1   what a smaller machine would reach")]
+pub struct DoctorArgs {}
+
+/// Runs `kiln doctor`; it takes about a second, to measure.
+pub fn run(_: DoctorArgs, global: &Global) -> Result<()> {
+    let Device::Cpu(host) = global.device()?;
+    let cpu = &host.cpu;
+    let (processor, memory, cuda) = (probe::processor(), probe::memory(), probe::cuda());
+    let gflops = limits::fma_peak(cpu, 0.3);
+    let read = limits::read_bandwidth(cpu, 256 << 20, 0.3);
+    if global.json {
+        let gpu = |g: &probe::Gpu| json!({"name": g.name, "capability": g.capability, "memory": g.memory});
+        let object = json!({
+            "kiln": env!("CARGO_PKG_VERSION"),
+            "cpu": {
+                "name": processor.name,
+                "features": processor.features,
+                "logical": processor.logical,
+                "available": available_threads(),
+                "cgroup_limit": processor.cgroup_limit,
+            },
+            "memory": {
+                "total": memory.total,
+                "available": memory.available,
+                "cgroup_limit": memory.cgroup_limit,
+                "huge_pages": memory.huge_pages,
+            },
+            "cuda": match &cuda {
+                Ok(cuda) => json!({"version": cuda.version, "gpus": cuda.gpus.iter().map(gpu).collect::<Vec<_>>()}),
+                Err(why) => json!({"missing": why}),
+            },
+            "uses": {
+                "device": "cpu",
+                "simd": cpu.simd.name(),
+                "threads": cpu.threads.count(),
+                "peak_gflops": gflops,
+                "read_gb_per_s": read,
+            },
+        });
+        return print(&object.to_string());
+    }
+    let mut text = String::new();
+    let mut row = |name: &str, value: String| text += &format!("{name:<12}{}\n", safe(&value));
+    let name = if processor.name.is_empty() { std::env::consts::ARCH } else { &processor.name };
+    row("processor", format!("{name}, {} {}", std::env::consts::ARCH, std::env::consts::OS));
+    let features =
+        if processor.features.is_empty() { "none known to kiln".into() } else { processor.features.join(" ") };
+    row("features", features);
+    let mut threads = format!("{} logical, {} open to this process", processor.logical, available_threads());
+    if let Some(limit) = processor.cgroup_limit {
+        threads += &format!(", cgroup allows {limit:.1}");
+    }
+    row("threads", threads);
+    let size = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), gib);
+    let mut line = format!("{}, {} available", size(memory.total), size(memory.available));
+    if let Some(limit) = memory.cgroup_limit {
+        line += &format!(", cgroup allows {}", gib(limit));
+    }
+    row("memory", line);
+    row("huge pages", memory.huge_pages.unwrap_or("unknown".into()));
+    match &cuda {
+        Err(why) => row("gpu", format!("none: {why}")),
+        Ok(cuda) if cuda.gpus.is_empty() => row("gpu", "none: the driver finds no device".into()),
+        Ok(cuda) => {
+            let (major, minor) = cuda.version;
+            for gpu in &cuda.gpus {
+                let (a, b) = gpu.capability;
+                row("gpu", format!("{}, sm_{a}{b}, {}, driver for CUDA {major}.{minor}", gpu.name, gib(gpu.memory)));
+            }
+        }
+    }
+    let (count, simd) = (cpu.threads.count(), cpu.simd.name());
+    text += "\nkiln will use\n";
+    let mut row = |name: &str, value: String| text += &format!("  {name:<9}{value}\n");
+    row("device", "cpu".into());
+    row("level", format!("{simd}  (KILN_SIMD chooses another)"));
+    row("threads", format!("{count}  (--threads chooses another number)"));
+    row("peak", format!("{gflops:.0} GFLOP/s in f32, {read:.1} GB/s read, measured just now"));
+    print(text.trim_end())
+}
+
+fn gib(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+}

@@ -1,0 +1,178 @@
+//! The command line: one file a command, each of which parses, calls the library and prints.
+
+mod data;
+mod doctor;
+mod sample;
+mod term;
+mod train;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use kiln::device::Device;
+use kiln::error::{Error, Result};
+use serde_json::json;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Train, study and use generative models: the whole life cycle in one program.
+#[derive(Parser)]
+#[command(name = "kiln", version, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// Print one JSON object on standard output, nothing else
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Threads that compute [default: all that this process may use]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// What computes: auto, cpu
+    #[arg(long, global = true, value_name = "NAME", default_value = "auto", hide_default_value = true)]
+    #[arg(hide_possible_values = true)]
+    device: DeviceName,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum DeviceName {
+    Auto,
+    Cpu,
+    Cuda,
+    Sim,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Data(data::DataArgs),
+    Train(train::TrainArgs),
+    Sample(sample::SampleArgs),
+    Doctor(doctor::DoctorArgs),
+}
+
+/// The commands along the life cycle, as `kiln --help` shows them.
+const GROUPS: [(&str, &[&str]); 4] =
+    [("Prepare", &["data"]), ("Train", &["train"]), ("Use", &["sample"]), ("Study", &["doctor"])];
+
+impl Global {
+    /// The device that `--device` and `--threads` ask for.
+    pub fn device(&self) -> Result<Device> {
+        match self.device {
+            DeviceName::Auto | DeviceName::Cpu => Device::cpu(self.threads()),
+            DeviceName::Cuda => Err(Error::device("kiln does not compute on CUDA devices yet", "use --device cpu")),
+            DeviceName::Sim => Err(Error::device("kiln has no simulated device yet", "use --device cpu")),
+        }
+    }
+
+    /// Threads asked for; 0: all that this process may use.
+    pub fn threads(&self) -> usize {
+        self.threads.map_or(0, usize::from)
+    }
+}
+
+/// Runs the program; the exit code is 0 for success, 1 for a failure, 2 for a wrong call, and 130 or 143 where a signal
+/// stopped it after saving.
+pub fn main() -> ExitCode {
+    let parsed = command().try_get_matches().and_then(|m| Cli::from_arg_matches(&m));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(e) if e.use_stderr() && std::env::args().any(|arg| arg == "--json") => {
+            let text = e.to_string();
+            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            report(&Error::usage(first, "kiln --help names commands and options"), true);
+            return ExitCode::from(2);
+        }
+        Err(e) => {
+            // Help that nobody reads to its end is no failure.
+            let _ = e.print();
+            return ExitCode::from(e.exit_code() as u8);
+        }
+    };
+    let json = cli.global.json;
+    match run(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            report(&e, json);
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<u8> {
+    let Cli { command, global } = cli;
+    // Tokenizers and readers of files share their loops through rayon.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(global.threads()).build_global();
+    pool.map_err(|e| Error::usage(format!("starting threads: {e}"), "give fewer --threads"))?;
+    match command {
+        Command::Data(args) => data::run(args, &global).map(|()| 0),
+        Command::Train(args) => train::run(args, &global),
+        Command::Sample(args) => sample::run(args, &global).map(|()| 0),
+        Command::Doctor(args) => doctor::run(args, &global).map(|()| 0),
+    }
+}
+
+/// The parser, with its commands in groups.
+fn command() -> clap::Command {
+    let mut command = Cli::command();
+    let header = *command.get_styles().get_header();
+    let name = *command.get_styles().get_literal();
+    let mut text = String::from("{about}\n\n{usage-heading} {usage}\n");
+    for (group, names) in GROUPS {
+        text += &format!("\n{header}{group}:{header:#}\n");
+        for sub in names {
+            let about = command.find_subcommand(sub).and_then(|c| c.get_about()).map(|a| a.to_string());
+            text += &format!("  {name}{sub:<8}{name:#}  {}\n", about.unwrap_or_default());
+        }
+    }
+    text += &format!("\n{header}Options:{header:#}\n{{options}}{{after-help}}");
+    let example = "kiln train            trains a small model on stories that kiln makes up, in two minutes\n  \
+                   kiln COMMAND --help   shows a command's options and an example";
+    command = command.help_template(text).after_help(format!("{header}Start here:{header:#}\n  {example}"));
+    command.disable_help_subcommand(true)
+}
+
+/// Says on standard error what went wrong and what to do.
+fn report(error: &Error, json: bool) {
+    let mut err = std::io::stderr().lock();
+    // Nobody may be there to read it; the exit code says it too.
+    let _ = if json {
+        writeln!(err, "{}", json!({"error": error.to_string(), "hint": error.hint()}))
+    } else {
+        let hint = error.hint().map(|hint| format!("hint: {}\n", term::safe(hint)));
+        write!(err, "error: {}\n{}", term::safe(&error.to_string()), hint.unwrap_or_default())
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parser_is_consistent_and_every_command_is_in_a_group_with_an_example() {
+        let command = command();
+        command.clone().debug_assert();
+        let grouped: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        for sub in command.get_subcommands() {
+            assert!(grouped.contains(&sub.get_name()), "{} is in no group", sub.get_name());
+            let leaves: Vec<_> = match sub.has_subcommands() {
+                true => sub.get_subcommands().collect(),
+                false => vec![sub],
+            };
+            for leaf in leaves {
+                let help = leaf.get_after_help().map(|h| h.to_string()).unwrap_or_default();
+                assert!(help.contains("  kiln "), "{} shows no example", leaf.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn help_fits_on_a_screen() {
+        let help = command().render_help().to_string();
+        assert!(help.lines().count() <= 40, "{help}");
+        assert!(help.contains("Prepare:\n  data"), "{help}");
+    }
+}

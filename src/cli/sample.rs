@@ -1,0 +1,113 @@
+//! `kiln sample`.
+
+use super::Global;
+use super::term::{print, safe};
+use clap::Args;
+use kiln::error::{AtPath, Result};
+use kiln::model::sample::SampleOptions;
+use kiln::train::Sampler;
+use serde_json::json;
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Write text with a trained model
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  kiln sample runs/village
+  kiln sample runs/village --prompt \"One morning\" --tokens 80 --num 3
+  kiln sample runs/village/checkpoints/step-000400 --temperature 0")]
+pub struct SampleArgs {
+    /// A run, or one of its checkpoints
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// Text to go on from [default: the start of a document]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    prompt: String,
+    /// Tokens to write at most
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    tokens: usize,
+    /// Below 1 safer, above 1 wilder; 0: always the likeliest token
+    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = temperature)]
+    temperature: f32,
+    /// Choose among the K likeliest tokens; 0: among all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_k: usize,
+    /// Choose among the likeliest tokens that have probability P together
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = probability)]
+    top_p: f32,
+    /// The same seed writes the same text
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// How many texts, with seeds from --seed on
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    num: u64,
+}
+
+/// Runs `kiln sample`: text appears as it is written.
+pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
+    let start = Instant::now();
+    let mut sampler = Sampler::open(&args.run, &global.device()?)?;
+    let mut samples = Vec::new();
+    for n in 0..args.num {
+        let seed = args.seed.wrapping_add(n);
+        let options = SampleOptions {
+            tokens: args.tokens,
+            temperature: args.temperature,
+            top_k: args.top_k,
+            top_p: args.top_p,
+            seed,
+        };
+        let mut text = String::new();
+        let mut screen = Screen { error: None, quiet: global.json };
+        if n > 0 {
+            screen.write("────\n");
+        }
+        screen.write(&safe(&args.prompt));
+        sampler.generate(&args.prompt, &options, &mut |piece| {
+            text.push_str(piece);
+            screen.write(&safe(piece))
+        })?;
+        screen.write("\n");
+        match screen.error {
+            // The reader, as `head`, has seen enough.
+            Some(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(()),
+            Some(e) => return Err(e).at("standard output"),
+            None => samples.push(json!({"seed": seed, "text": text})),
+        }
+    }
+    if global.json {
+        let seconds = start.elapsed().as_secs_f64();
+        print(&json!({"run": args.run, "prompt": args.prompt, "samples": samples, "seconds": seconds}).to_string())?;
+    }
+    Ok(())
+}
+
+/// Standard output, until it fails.
+struct Screen {
+    error: Option<std::io::Error>,
+    quiet: bool,
+}
+
+impl Screen {
+    /// Shows `text` at once; false where there is nobody to see it.
+    fn write(&mut self, text: &str) -> bool {
+        if self.error.is_none() && !self.quiet {
+            let mut out = std::io::stdout().lock();
+            self.error = out.write_all(text.as_bytes()).and_then(|()| out.flush()).err();
+        }
+        self.error.is_none()
+    }
+}
+
+fn temperature(text: &str) -> Result<f32, String> {
+    within(text, |t| t >= 0.0 && t.is_finite(), "a number, 0 or more")
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    within(text, |p| p > 0.0 && p <= 1.0, "a number above 0, at most 1")
+}
+
+fn within(text: &str, fits: impl Fn(f32) -> bool, expected: &str) -> Result<f32, String> {
+    text.parse().ok().filter(|&x| fits(x)).ok_or_else(|| format!("expected {expected}"))
+}

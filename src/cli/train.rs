@@ -1,0 +1,299 @@
+//! `kiln train`.
+
+use super::Global;
+use super::term::{print, quote, safe, thousands};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kiln::error::{Error, Result};
+use kiln::train::pretrain::recipe_of;
+use kiln::train::{Event, Recipe, Summary, Watch, signal};
+use serde_json::json;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Train a model on text, or on the built-in village
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  kiln train                                   a small model on stories that kiln makes up
+  kiln train --data book.txt                   the same model on your text
+  kiln train recipe.toml --set train.steps=50  as a recipe says, but for one key
+  kiln train --resume runs/village             goes on where a run was stopped")]
+pub struct TrainArgs {
+    /// Settings that differ from the default's [see: data/recipes/village.toml]
+    #[arg(value_name = "RECIPE.toml")]
+    recipe: Option<PathBuf>,
+    /// Text to train on: files, folders, or what `kiln data shard` wrote
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    data: Vec<PathBuf>,
+    /// Override a key of the recipe; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Go on with the run in this directory, from its last checkpoint
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["recipe", "data"])]
+    resume: Option<PathBuf>,
+}
+
+/// Runs `kiln train` and gives the exit code.
+pub fn run(args: TrainArgs, global: &Global) -> Result<u8> {
+    let recipe = recipe(&args)?;
+    let device = global.device()?;
+    signal::install()?;
+    let mut screen = Screen::new(global.json);
+    let summary = kiln::train::train(&recipe, args.resume.as_deref(), &device, &mut screen)?;
+    screen.finish();
+    if global.json {
+        print(&to_json(&summary).to_string())?;
+    } else {
+        print(&conclusion(&summary))?;
+    }
+    Ok(summary.stopped.map_or(0, signal::exit_code))
+}
+
+fn recipe(args: &TrainArgs) -> Result<Recipe> {
+    if let Some(run) = &args.resume {
+        return recipe_of(run, &args.set);
+    }
+    let is_recipe = |p: &&PathBuf| p.extension().is_some_and(|e| e == "toml");
+    if let Some(recipe) = args.data.iter().find(is_recipe) {
+        let hint = format!("put it first: kiln train {} --data …", quote(recipe));
+        return Err(Error::usage(format!("--data takes text, and {} is a recipe", recipe.display()), hint));
+    }
+    let mut set = args.set.clone();
+    // A run on one's own text bears its name, unless something else names it.
+    if let (None, Some(name)) = (&args.recipe, args.data.first().and_then(|p| p.file_stem())) {
+        set.insert(0, format!("run.name={}", name.to_string_lossy()));
+    }
+    let mut recipe = Recipe::load(args.recipe.as_deref(), &set)?;
+    if !args.data.is_empty() {
+        recipe.data.path = Some(args.data.clone());
+        recipe.validate()?;
+    }
+    Ok(recipe)
+}
+
+fn to_json(s: &Summary) -> serde_json::Value {
+    json!({
+        "run": s.run,
+        "steps": s.steps,
+        "loss": s.loss,
+        "val_loss": s.val_loss,
+        "bits_per_byte": s.bits_per_byte,
+        "seconds": s.seconds,
+        "stopped": s.stopped,
+    })
+}
+
+/// The last lines: the losses, where everything is, what to do next.
+fn conclusion(s: &Summary) -> String {
+    let mut losses = format!("training loss {:.3}", s.loss);
+    if let Some(val) = s.val_loss {
+        losses += &format!(", validation loss {val:.3}");
+    }
+    if let Some(bits) = s.bits_per_byte {
+        losses += &format!(" ({bits:.3} bits per byte)");
+    }
+    let run = quote(&s.run);
+    let (how, next) = match s.stopped {
+        Some(signal) => (format!("stopped by signal {signal} and saved"), format!("kiln train --resume {run}")),
+        None => ("done".to_owned(), format!("kiln sample {run}")),
+    };
+    let time = duration(Duration::from_secs_f64(s.seconds.max(0.0)));
+    let mut text = format!("\n{how}: {} steps, {time}, {losses}\n", thousands(s.steps));
+    text += &format!("run    {}\n", s.run.display());
+    for picture in ["loss.svg", "loss.png"].map(|name| s.run.join(name)).iter().filter(|p| p.is_file()) {
+        text += &format!("curve  {}\n", picture.display());
+    }
+    text + &format!("\nnext: {next}")
+}
+
+/// What a run shows: on a terminal a bar below the lines, else lines alone, with `--json` a bar or nothing.
+struct Screen {
+    bar: Option<ProgressBar>,
+    json: bool,
+    start: Instant,
+    first_step: u64,
+    /// Lines of progress so far, as a share of the run in thirtieths.
+    thirtieths: u64,
+    /// Whether steps are being done.
+    started: bool,
+    /// The work that was announced last.
+    preparing: String,
+}
+
+impl Screen {
+    fn new(json: bool) -> Screen {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+            bar.set_style(style("{msg} {spinner}"));
+            bar
+        });
+        let start = Instant::now();
+        Screen { bar, json, start, first_step: 0, thirtieths: 0, started: false, preparing: String::new() }
+    }
+
+    /// Prints lines above the bar.
+    fn say(&self, text: &str) {
+        if self.json {
+            return;
+        }
+        // Where nobody reads, a run goes on.
+        let write = || drop(print(text));
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    fn left(&self, step: u64, steps: u64) -> String {
+        let done = step.saturating_sub(self.first_step).max(1);
+        duration(self.start.elapsed().mul_f64(steps.saturating_sub(step) as f64 / done as f64))
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Watch for Screen {
+    fn event(&mut self, event: &Event) {
+        match *event {
+            Event::Prepare { what, done, total } => {
+                if self.started {
+                    // The bar stands for steps by now.
+                    let of = if total > 0 { format!(" {done}/{total}") } else { String::new() };
+                    self.bar.iter().for_each(|bar| bar.set_message(format!("{what}{of}")));
+                } else if let Some(bar) = &self.bar {
+                    bar.set_message(what.to_owned());
+                    if total > 0 {
+                        bar.set_style(style("{msg} {wide_bar:.dim} {percent} %"));
+                        bar.set_length(total);
+                    }
+                    bar.set_position(done);
+                } else if self.preparing != what {
+                    self.say(what);
+                }
+                what.clone_into(&mut self.preparing);
+            }
+            Event::Start { run, parameters, steps, first_step, train_tokens, val_tokens, vocab } => {
+                (self.start, self.first_step, self.started) = (Instant::now(), first_step, true);
+                self.say(&format!(
+                    "{}: {} parameters, {} token ids, {} tokens to train on, {} to validate",
+                    run.display(),
+                    thousands(parameters as u64),
+                    thousands(vocab as u64),
+                    thousands(train_tokens),
+                    thousands(val_tokens),
+                ));
+                if first_step > 0 {
+                    self.say(&format!("going on after step {}", thousands(first_step)));
+                }
+                self.thirtieths = first_step * 30 / steps.max(1);
+                if let Some(bar) = &self.bar {
+                    bar.reset();
+                    bar.set_style(style("{pos}/{len} {wide_bar:.cyan/dim} {msg}"));
+                    bar.set_message("");
+                    bar.set_length(steps);
+                    bar.set_position(first_step);
+                }
+            }
+            Event::Step { step, steps, loss, tokens_per_s, share_of_peak, .. } => {
+                let peak = share_of_peak.map_or(String::new(), |share| format!("  {:.0} % of peak", 100.0 * share));
+                let rate = thousands(tokens_per_s.max(0.0) as u64);
+                let rest = format!("loss {loss:.3}  {rate} tokens/s{peak}  {} left", self.left(step, steps));
+                if let Some(bar) = &self.bar {
+                    bar.set_message(rest);
+                    bar.set_position(step);
+                } else if step * 30 / steps.max(1) > self.thirtieths || step == self.first_step + 1 {
+                    self.thirtieths = step * 30 / steps.max(1);
+                    self.say(&format!("{}  {rest}", at(step, steps)));
+                }
+            }
+            Event::Eval { step, val_loss, bits_per_byte, floor } => {
+                let floor = floor.map_or(String::new(), |floor| format!("; {floor:.3} is the least possible"));
+                self.say(&format!(
+                    "after step {}: validation loss {val_loss:.3}, {bits_per_byte:.3} bits per byte{floor}",
+                    thousands(step)
+                ));
+            }
+            Event::Sample { step, text } => {
+                self.say(&format!("── written after step {} ──\n{}\n──", thousands(step), safe(text.trim())));
+            }
+            Event::Checkpoint { .. } => {}
+            Event::Stopped { signal, step } => {
+                self.say(&format!("signal {signal}: saved after step {}", thousands(step)));
+            }
+        }
+    }
+
+    fn stop(&self) -> Option<i32> {
+        signal::caught()
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the template is valid").progress_chars("━╸─")
+}
+
+/// `step   20/600`, in columns.
+fn at(step: u64, steps: u64) -> String {
+    let steps = steps.to_string();
+    format!("step {step:>width$}/{steps}", width = steps.len())
+}
+
+/// `1 h 02 min`, `3 min 20 s`, `12 s`.
+fn duration(time: Duration) -> String {
+    match time.as_secs() {
+        s if s >= 3600 => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
+        s if s >= 60 => format!("{} min {:02} s", s / 60, s % 60),
+        s => format!("{s} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_read_well() {
+        let text = |s| duration(Duration::from_secs(s));
+        assert_eq!([text(0), text(59), text(61), text(3725)], ["0 s", "59 s", "1 min 01 s", "1 h 02 min"]);
+    }
+
+    #[test]
+    fn the_json_object_has_the_promised_names() {
+        let mut summary = Summary {
+            run: "runs/a".into(),
+            steps: 60,
+            loss: 1.5,
+            val_loss: Some(1.75),
+            bits_per_byte: None,
+            seconds: 2.5,
+            stopped: None,
+        };
+        let object = to_json(&summary);
+        assert_eq!(object["run"], "runs/a");
+        assert_eq!((object["steps"].as_u64(), object["loss"].as_f64()), (Some(60), Some(1.5)));
+        assert_eq!((object["val_loss"].as_f64(), object["seconds"].as_f64()), (Some(1.75), Some(2.5)));
+        assert!(conclusion(&summary).ends_with("next: kiln sample runs/a"));
+        summary.stopped = Some(2);
+        assert!(conclusion(&summary).ends_with("next: kiln train --resume runs/a"));
+    }
+
+    #[test]
+    fn a_run_on_ones_own_text_bears_its_name() {
+        let args = |set: &[&str]| TrainArgs {
+            recipe: None,
+            data: vec!["my/book.txt".into()],
+            set: set.iter().map(|s| s.to_string()).collect(),
+            resume: None,
+        };
+        let made = recipe(&args(&[])).unwrap();
+        assert_eq!((made.run.name.as_str(), made.data.path), ("book", Some(vec!["my/book.txt".into()])));
+        assert_eq!(recipe(&args(&["run.name=mine"])).unwrap().run.name, "mine");
+        let misplaced = TrainArgs { data: vec!["a.txt".into(), "r.toml".into()], ..args(&[]) };
+        assert_eq!(recipe(&misplaced).unwrap_err().exit_code(), 2);
+    }
+}
