@@ -90,7 +90,9 @@ fn a_run_ends_with_one_object_and_leaves_what_it_promises() {
 fn progress_without_a_terminal_is_plain_lines_and_the_next_command_is_quoted() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = kiln(dir.path(), &["train", "--set", "train.steps=90"]);
-    TINY.iter().for_each(|set| drop(command.args(["--set", set])));
+    for set in TINY {
+        command.args(["--set", set]);
+    }
     let output = command.output().unwrap();
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     let out = text(&output.stdout);
