@@ -111,7 +111,7 @@ impl GptConfig {
             activation,
             dropout: config["resid_pdrop"].as_f64().unwrap_or(0.0) as f32,
         };
-        if config.d % config.heads != 0 {
+        if !config.d.is_multiple_of(config.heads) {
             return Err(bad("n_embd", &format!("a multiple of n_head, {}", config.heads), &json!(config.d)));
         }
         Ok(config)

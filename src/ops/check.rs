@@ -134,8 +134,7 @@ pub fn check(case: Case, device: &Device) -> Result<(), String> {
         let max = expected.data.iter().fold(0.0f64, |m, x| m.max(x.abs()));
         for (j, (&got, &want)) in got.iter().zip(&expected.data).enumerate() {
             let error = (f64::from(got) - want).abs();
-            // `!(…)`, so that NaN fails.
-            if !(error <= 1e-5 * max + 1e-6 || f64::from(got) == want) {
+            if (error.is_nan() || error > 1e-5 * max + 1e-6) && f64::from(got) != want {
                 return Err(format!("{name}: result {i}, element {j}: {got}, the reference says {want}"));
             }
         }
@@ -147,7 +146,8 @@ pub fn check(case: Case, device: &Device) -> Result<(), String> {
         let max = differences.iter().fold(0.0f64, |m, (_, d)| m.max(d.abs()));
         for ((what, direction), want) in differences {
             let got: f64 = got.iter().enumerate().map(|(j, &g)| f64::from(g) * direction(j)).sum();
-            if !((got - want).abs() <= 1e-4 * max + 1e-6) {
+            let error = (got - want).abs();
+            if error.is_nan() || error > 1e-4 * max + 1e-6 {
                 return Err(format!("{name}: gradient of input {i}, {what}: {got}, the reference says {want}"));
             }
         }

@@ -99,16 +99,16 @@ unsafe fn tile_of<V: Vector>(p: &Product, r: usize, m: usize, c: usize, n: usize
     macro_rules! pick {
         ($($m:literal),*) => {
             match (m, n) {
-                $(($m, 1) => unsafe { tile::<V, $m, 1>(p, r, c) },
-                ($m, 2) => unsafe { tile::<V, $m, 2>(p, r, c) },
-                ($m, 3) if V::W == 16 => unsafe { tile::<V, $m, 3>(p, r, c) },
-                ($m, 4) if V::W == 16 => unsafe { tile::<V, $m, 4>(p, r, c) },)*
+                $(($m, 1) => tile::<V, $m, 1>(p, r, c),
+                ($m, 2) => tile::<V, $m, 2>(p, r, c),
+                ($m, 3) if V::W == 16 => tile::<V, $m, 3>(p, r, c),
+                ($m, 4) if V::W == 16 => tile::<V, $m, 4>(p, r, c),)*
                 _ => unreachable!(),
             }
         };
     }
     // SAFETY: as the caller promises.
-    pick!(1, 2, 3, 4, 5, 6)
+    unsafe { pick!(1, 2, 3, 4, 5, 6) }
 }
 
 #[inline(always)]

@@ -11,8 +11,10 @@ use std::ops::Range;
 
 /// Depth of a slice: where A and B are cut along k, at most.
 pub(super) const DEPTH: usize = 768;
-/// Floats of a packed local part (256 KiB): a share of the second-level cache that leaves room for the rest.
-const LOCAL: usize = 64 << 10;
+/// Floats of a packed local part (384 KiB): a share of the second-level cache that leaves room for the rest.
+const LOCAL: usize = 96 << 10;
+/// Floats of a shared part (6 MiB): a share of the last-level cache, where it stays while all local parts meet it.
+const SHARED: usize = 3 << 19;
 /// Columns are finished after this many panels of B, where A is local.
 const FINISH: usize = 8;
 
@@ -78,7 +80,8 @@ impl Block<'_> {
     /// threads are busy to the end.
     pub fn cut(&self, threads: usize) -> (usize, usize) {
         let (_, local, shared) = self.sides();
-        let mut cut = (local.len(self.depth).div_ceil(LOCAL).clamp(1, local.count), 1);
+        let parts = |panels: &Panels, size: usize| panels.len(self.depth).div_ceil(size).clamp(1, panels.count);
+        let mut cut = (parts(local, LOCAL), parts(shared, SHARED));
         let enough = if threads == 1 { 1 } else { 6 * threads };
         while cut.0 * cut.1 < enough && (cut.0 < local.count || cut.1 < shared.count) {
             // Parts of the shared side cost a packing of the local one each, so that is cut finer first.
@@ -94,8 +97,8 @@ impl Block<'_> {
     /// Computes piece `i` and finishes its rows.
     pub fn piece(&self, cpu: &Cpu, cut: (usize, usize), i: usize) {
         let (source, local, shared) = self.sides();
-        let own = part_of(local.count, cut.0, i / cut.1);
-        let theirs = part_of(shared.count, cut.1, i % cut.1);
+        let own = part_of(local.count, cut.0, i % cut.0);
+        let theirs = part_of(shared.count, cut.1, i / cut.0);
         let mut packed = cpu.scratch.take(own.len() * local.width * self.depth);
         pack(cpu.simd, source, local, self.depth, own.start, &mut packed);
         // Rows of C are finished while they are in cache: after some columns, or after each panel's rows.
