@@ -1,5 +1,6 @@
 //! The command line: one file a command, each of which parses, calls the library and prints.
 
+mod bench;
 mod data;
 mod doctor;
 mod sample;
@@ -51,12 +52,13 @@ enum Command {
     Data(data::DataArgs),
     Train(train::TrainArgs),
     Sample(sample::SampleArgs),
+    Bench(bench::BenchArgs),
     Doctor(doctor::DoctorArgs),
 }
 
 /// The commands along the life cycle, as `kiln --help` shows them.
 const GROUPS: [(&str, &[&str]); 4] =
-    [("Prepare", &["data"]), ("Train", &["train"]), ("Use", &["sample"]), ("Study", &["doctor"])];
+    [("Prepare", &["data"]), ("Train", &["train"]), ("Use", &["sample"]), ("Study", &["bench", "doctor"])];
 
 impl Global {
     /// The device that `--device` and `--threads` ask for.
@@ -111,6 +113,7 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Data(args) => data::run(args, &global).map(|()| 0),
         Command::Train(args) => train::run(args, &global),
         Command::Sample(args) => sample::run(args, &global).map(|()| 0),
+        Command::Bench(args) => bench::run(args, &global).map(|()| 0),
         Command::Doctor(args) => doctor::run(args, &global).map(|()| 0),
     }
 }

@@ -1,0 +1,66 @@
+//! A rival program that does the same work, one repetition at a time.
+//!
+//! Two programs timed one after the other see two different machines. So the peer is started once and the two alternate:
+//! it runs one repetition for each line that it reads and answers with one line of JSON, once its threads sleep. The
+//! protocol is described in benches/peers/README.md.
+
+use crate::error::{Error, Result};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// A running peer.
+pub struct Peer {
+    child: Child,
+    to: Option<ChildStdin>,
+    from: BufReader<ChildStdout>,
+    command: String,
+    /// What it said of itself: `peer`, `case`, `threads`, `tokens`.
+    pub about: Value,
+}
+
+impl Peer {
+    /// Starts `command` (a program and its arguments, separated by spaces) and waits until it has warmed up.
+    ///
+    /// # Errors
+    /// It cannot be started, or ends before it is ready.
+    pub fn start(command: &str) -> Result<Peer> {
+        let mut words = command.split_whitespace();
+        let program = words.next().ok_or_else(|| Error::usage("--peer is empty", "give a command that serves"))?;
+        let spawned = Command::new(program).args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = spawned.map_err(|source| Error::io(program, source))?;
+        let (to, from) = (child.stdin.take(), child.stdout.take());
+        let from = BufReader::new(from.expect("its output is a pipe"));
+        let mut peer = Peer { child, to, from, command: command.to_owned(), about: Value::Null };
+        peer.about = peer.line()?;
+        Ok(peer)
+    }
+
+    /// Lets it do one repetition: its seconds.
+    pub fn once(&mut self) -> Result<f64> {
+        // Where it has gone, reading its answer says so.
+        let _ = self.to.as_mut().expect("its input is open").write_all(b"\n");
+        let answer = self.line()?;
+        answer["seconds"].as_f64().ok_or_else(|| self.failed(format!("answered {answer}, without its seconds")))
+    }
+
+    fn line(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        match self.from.read_line(&mut line) {
+            Ok(n) if n > 0 => serde_json::from_str(&line).map_err(|_| self.failed(format!("wrote {line:?}, not JSON"))),
+            _ => Err(self.failed("ended; its reason stands above".to_owned())),
+        }
+    }
+
+    fn failed(&self, what: String) -> Error {
+        Error::usage(format!("the peer {what}: {}", self.command), "run it by hand; see benches/peers/README.md")
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // Closing its input ends it.
+        self.to = None;
+        let _ = self.child.wait();
+    }
+}
