@@ -3,12 +3,17 @@
 
 use kiln::device::Device;
 use kiln::ops::activation::Activation;
+use kiln::ops::attention::SelfAttention;
 use kiln::ops::elementwise::Elementwise;
+use kiln::ops::embedding::Embedding;
+use kiln::ops::linear::Linear;
+use kiln::ops::linear_xent::LinearXent;
 use kiln::ops::norm::{Norm, NormKind};
 use kiln::ops::rope::{Rope, RopeScaling, RopeTable};
 use kiln::ops::swiglu::Swiglu;
 use kiln::ops::token_logprob::TokenLogprob;
-use kiln::params::Params;
+use kiln::optim::AdamW;
+use kiln::params::{Decl, Init, Kind, ParamId, Params};
 use kiln::tape::{Array64, Op, Tape, Var};
 use kiln::tensor::{Shape, Tensor};
 use safetensors::{Dtype, SafeTensors};
@@ -224,4 +229,85 @@ fn token_logprob() {
     let (dx, dw) = (Array64::from_fn(x.shape, dx), Array64::from_fn(w.shape, dw));
     assert_close("dx", &dx.data, &fixture.array("dx").data, 1e-4, 1e-6);
     assert_close("dw", &dw.data, &fixture.array("dw").data, 1e-4, 1e-6);
+}
+
+#[test]
+fn linear_layers() {
+    let activations = [
+        ("", None),
+        ("_gelu_tanh", Some(Activation::GeluTanh)),
+        ("_gelu_erf", Some(Activation::GeluErf)),
+        ("_relu", Some(Activation::Relu)),
+    ];
+    for (name, activation) in activations {
+        let leak = |case: String| -> &'static str { case.leak() };
+        check_fixture(leak(format!("linear{name}")), Linear { bias: false, activation }, &["x", "w"], &["y"]);
+        check_fixture(leak(format!("linear_bias{name}")), Linear { bias: true, activation }, &["x", "w", "b"], &["y"]);
+    }
+}
+
+#[test]
+fn embeddings() {
+    check_fixture("embedding", Embedding { positions: true }, &["ids", "tok", "pos"], &["y"]);
+}
+
+/// The fixture has queries, keys and values apart; the operation takes them side by side in each token's row.
+#[test]
+fn attention() {
+    for case in ["attention", "attention_grouped", "attention_long"] {
+        let fixture = Fixture { case };
+        let pack = |names: [&str; 3]| {
+            let parts = names.map(|name| fixture.array(name));
+            let [b, t] = [parts[0].shape[0], parts[0].shape[1]];
+            let widths = parts.each_ref().map(|p| p.shape[2] * p.shape[3]);
+            let row = |i: usize| parts.iter().zip(widths).flat_map(move |(p, w)| p.data[i * w..(i + 1) * w].to_vec());
+            Array64::new([b, t, widths.iter().sum()], (0..b * t).flat_map(row).collect())
+        };
+        let (q, k) = (fixture.array("q").shape, fixture.array("k").shape);
+        let flat = |name| {
+            let y = fixture.array(name);
+            Array64::new([q[0], q[1], q[2] * q[3]], y.data)
+        };
+        let input =
+            Given { name: "qkv", value: pack(["q", "k", "v"]), ids: false, grad: Some(pack(["dq", "dk", "dv"])) };
+        let result = Expected { name: "y", value: flat("y"), grad: Some(flat("dy")) };
+        check(case, SelfAttention { heads: q[2], kv_heads: k[2] }, vec![input], vec![result]);
+    }
+}
+
+#[test]
+fn losses() {
+    let weighted = LinearXent { weights: true, norm: None };
+    check_fixture("linear_xent", weighted, &["x", "w", "targets", "weights"], &["loss"]);
+    let uniform = LinearXent { weights: false, norm: None };
+    check_fixture("linear_xent_uniform", uniform, &["x", "w", "targets"], &["loss"]);
+}
+
+/// Five updates of one vector; the gradients reach it through the loss Σ g·w.
+#[test]
+fn adamw() {
+    let fixture = Fixture { case: "adamw" };
+    let (w0, grads, want) = (fixture.array("w0").data, fixture.array("grads"), fixture.array("w"));
+    let device = Device::cpu(1).expect("a CPU");
+    let n = w0.len();
+    let decl = Decl { name: "w".into(), shape: [n].into(), kind: Kind::Matrix, init: Init::Zeros };
+    let mut params = Params::new(&device, &[decl], 0, 2);
+    params.set_weight(ParamId(0), &w0.iter().map(|&x| x as f32).collect::<Vec<_>>());
+    let optimizer = AdamW { beta2: 0.99, clip: None, ..AdamW::default() };
+    let mut tape = Tape::new(&device);
+    let f64s = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+    for (t, (g, want)) in (1..).zip(grads.rows().zip(want.rows())) {
+        tape.begin(&params, Default::default());
+        let g: Vec<f32> = g.iter().map(|&x| x as f32).collect();
+        let loss = (tape.param(ParamId(0)) * tape.constant(Tensor::from_slice(&device, &g, [n]))).sum();
+        loss.backward(&mut params, true);
+        tape.reset();
+        let norm = params.grad_norm();
+        optimizer.step(&mut params, t, 1e-2, norm);
+        assert_close(&format!("w after step {t}"), &f64s(params.weight(ParamId(0)).f32()), want, 1e-6, 1e-7);
+    }
+    for (k, moment) in ["m", "v"].into_iter().enumerate() {
+        let got = params.groups()[0].moment(k, 0).expect("two moments");
+        assert_close(moment, &f64s(got.f32()), &fixture.array(moment).data, 1e-6, 1e-9);
+    }
 }
