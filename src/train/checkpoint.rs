@@ -45,6 +45,9 @@ pub struct State {
     pub loss: Option<f32>,
     /// The last validation loss known when this was written.
     pub val_loss: Option<f64>,
+    /// What is known of the step, to be written to the metrics: the process may die before it does so.
+    #[serde(default)]
+    pub record: Option<super::metrics::Record>,
     /// The version of kiln that wrote it.
     pub kiln: String,
 }
@@ -404,7 +407,16 @@ mod tests {
 
     fn state(step: u64) -> State {
         let tokens = step * 100;
-        State { step, tokens, seed: 1, optimizer_steps: step, loss: Some(2.5), val_loss: None, kiln: "0.1.0".into() }
+        State {
+            step,
+            tokens,
+            seed: 1,
+            optimizer_steps: step,
+            loss: Some(2.5),
+            val_loss: None,
+            record: None,
+            kiln: "0.1.0".into(),
+        }
     }
 
     struct Fixture {

@@ -26,22 +26,22 @@ use std::time::Instant;
 /// The data, the run directory or a checkpoint cannot be used; a step is not finite.
 pub fn train(recipe: &Recipe, resume: Option<&Path>, device: &Device, watch: &mut dyn Watch) -> Result<Summary> {
     let began = Instant::now();
-    let run = match resume {
-        Some(path) => RunDir::open(path)?,
-        None => {
-            let run = RunDir::create(&recipe.run.dir, &recipe.run.name)?;
-            recipe.save(&run.recipe())?;
-            run
-        }
-    };
-    let data = source::shards(recipe, &run.data(), &mut |what, done, total| {
-        watch.event(&Event::Prepare { what, done, total });
-    })?;
-    let mut work = Work::open(recipe, run, &data, device)?;
-    if resume.is_some() {
+    if let Some(path) = resume {
+        let mut work = Work::open(recipe, RunDir::open(path)?, device, watch)?;
         work.resume()?;
+        return work.run(watch, began);
     }
-    work.run(watch, began)
+    let run = RunDir::create(&recipe.run.dir, &recipe.run.name)?;
+    recipe.save(&run.recipe())?;
+    let path = run.path().to_owned();
+    match Work::open(recipe, run, device, watch) {
+        Ok(mut work) => work.run(watch, began),
+        Err(error) => {
+            // Nothing was trained: a directory made a moment ago is no run.
+            let _ = std::fs::remove_dir_all(path);
+            Err(error)
+        }
+    }
 }
 
 /// A run under way.
@@ -66,11 +66,13 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn open(recipe: &'a Recipe, run: RunDir, data: &Path, device: &Device) -> Result<Work<'a>> {
-        let info = DatasetInfo::load(data)?;
-        let tokenizer = info.load_tokenizer(data)?;
-        let train = Arc::new(Dataset::open(data, Part::Train)?);
-        let val = Arc::new(Dataset::open(data, Part::Val)?);
+    fn open(recipe: &'a Recipe, run: RunDir, device: &Device, watch: &mut dyn Watch) -> Result<Work<'a>> {
+        let mut progress = |what: &str, done, total| watch.event(&Event::Prepare { what, done, total });
+        let data = source::shards(recipe, &run.data(), &mut progress)?;
+        let info = DatasetInfo::load(&data)?;
+        let tokenizer = info.load_tokenizer(&data)?;
+        let train = Arc::new(Dataset::open(&data, Part::Train)?);
+        let val = Arc::new(Dataset::open(&data, Part::Val)?);
         let (train_tokens, val_tokens) = (train.len() as u64, val.len() as u64);
         let trainer = Trainer::new(recipe, info.tokenizer.vocab, train, device)?;
         let eval = EvalBatches::new(val, recipe.train.batch, recipe.train.context)?;
@@ -79,7 +81,7 @@ impl<'a> Work<'a> {
         Ok(Work {
             recipe,
             metrics: Metrics::open(&run.metrics(), u64::MAX)?,
-            data: data.to_owned(),
+            data,
             tokenizer,
             trainer,
             eval,
@@ -95,6 +97,7 @@ impl<'a> Work<'a> {
                 optimizer_steps: 0,
                 loss: None,
                 val_loss: None,
+                record: None,
                 kiln: env!("CARGO_PKG_VERSION").to_owned(),
             },
             best: None,
@@ -133,7 +136,7 @@ impl<'a> Work<'a> {
             val_tokens: self.val_tokens,
             vocab: self.tokenizer.vocab_size(),
         });
-        let due = |every: u64, step: u64| every > 0 && step.is_multiple_of(every);
+        self.complete_metrics(watch)?;
         let mut stopped = None;
         while self.state.step < steps && stopped.is_none() {
             let started = Instant::now();
@@ -149,18 +152,14 @@ impl<'a> Work<'a> {
             let share_of_peak = self.peak.map(|peak| self.trainer.flops_per_step() / seconds / peak);
             let super::trainer::Step { loss, lr, grad_norm } = done;
             watch.event(&Event::Step { step, steps, loss, lr, grad_norm, tokens_per_s, share_of_peak });
+            self.state.record =
+                Some(Record { step, loss, lr, grad_norm, tokens_per_s, val_loss: None, bits_per_byte: None });
             stopped = watch.stop();
             let last = step == steps;
-            let save = last || stopped.is_some() || due(self.recipe.train.checkpoint_every, step);
-            if save {
+            if last || stopped.is_some() || due(self.recipe.train.checkpoint_every, step) {
                 self.save(watch)?;
             }
-            let mut val_loss = None;
-            if (last || due(self.recipe.train.eval_every, step)) && stopped.is_none() {
-                val_loss = Some(self.evaluate(watch, save)?);
-            }
-            let bits_per_byte = val_loss.map(|loss| loss * self.bits_per_byte);
-            self.metrics.append(&Record { step, loss, lr, grad_norm, tokens_per_s, val_loss, bits_per_byte })?;
+            self.append_record(watch, stopped.is_none())?;
             if (last || due(self.recipe.train.sample_every, step))
                 && self.recipe.train.sample_every > 0
                 && stopped.is_none()
@@ -182,6 +181,24 @@ impl<'a> Work<'a> {
             seconds: began.elapsed().as_secs_f64(),
             stopped,
         })
+    }
+
+    /// Appends the record of the last step, with the validation loss where it is due and `may_evaluate`.
+    fn append_record(&mut self, watch: &mut dyn Watch, may_evaluate: bool) -> Result<()> {
+        let Some(mut record) = self.state.record else { return Ok(()) };
+        let last = record.step == self.recipe.train.steps;
+        if may_evaluate && (last || due(self.recipe.train.eval_every, record.step)) {
+            let val_loss = self.evaluate(watch)?;
+            record.val_loss = Some(val_loss);
+            record.bits_per_byte = Some(val_loss * self.bits_per_byte);
+        }
+        self.metrics.append(&record)
+    }
+
+    /// Where the process died between a checkpoint and the record of its step, writes the record now.
+    fn complete_metrics(&mut self, watch: &mut dyn Watch) -> Result<()> {
+        let written = metrics::read(&self.run.metrics())?.last().map_or(0, |record| record.step);
+        if written < self.state.step { self.append_record(watch, true) } else { Ok(()) }
     }
 
     /// Draws the loss curve into the run directory.
@@ -208,15 +225,16 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// The validation loss in nats a token; `saved` says that a checkpoint of this step stands.
-    fn evaluate(&mut self, watch: &mut dyn Watch, saved: bool) -> Result<f64> {
+    /// The validation loss in nats a token.
+    fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<f64> {
         let mut progress = |done, total| {
             watch.event(&Event::Prepare { what: "evaluating", done: done as u64, total: total as u64 });
         };
         let (nats, targets) = self.trainer.evaluate(&self.eval, self.recipe.eval.max_batches, &mut progress);
         let val_loss = nats / targets as f64;
         self.state.val_loss = Some(val_loss);
-        if saved && self.best.is_none_or(|(best, _)| val_loss < best) {
+        let stands = checkpoint::list(&self.run.checkpoints())?.iter().any(|(step, _)| *step == self.state.step);
+        if stands && self.best.is_none_or(|(best, _)| val_loss < best) {
             self.best = Some((val_loss, self.state.step));
         }
         let bits_per_byte = val_loss * self.bits_per_byte;
@@ -250,6 +268,11 @@ impl<'a> Work<'a> {
         watch.event(&Event::Sample { step: self.state.step, text: &text });
         Ok(())
     }
+}
+
+/// Whether something that happens every `every` steps (0: never) happens after `step`.
+fn due(every: u64, step: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
 }
 
 /// The ids from which a model writes on: the prompt's, after the token that separates documents where there is one.

@@ -5,7 +5,7 @@ use super::pretrain::start;
 use crate::data::Tokenizer;
 use crate::data::detok::Decoder;
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::gpt::is_transposed_in_files;
 use crate::model::sample::{SampleOptions, generate};
 use crate::model::{Gpt, GptConfig};
@@ -28,9 +28,16 @@ impl Sampler {
     /// There is no checkpoint, or it is damaged.
     pub fn open(path: &Path, device: &Device) -> Result<Sampler> {
         let dir = checkpoint::find(path)?;
-        let config = dir.join(checkpoint::CONFIG);
-        let config = GptConfig::from_json(&checkpoint::read_json(&config)?, &config)?;
-        let tokenizer = Tokenizer::load(dir.join(checkpoint::TOKENIZER))?;
+        let file = dir.join(checkpoint::CONFIG);
+        let config = GptConfig::from_json(&checkpoint::read_json(&file)?, &file)?;
+        super::fit::check_weights(&config, &file)?;
+        let file = dir.join(checkpoint::TOKENIZER);
+        let tokenizer = Tokenizer::load(&file)?;
+        if tokenizer.vocab_size() > config.vocab {
+            let (expected, found) = (format!("at most {} token ids", config.vocab), tokenizer.vocab_size());
+            let hint = "put back the tokenizer that the model was trained with";
+            return Err(Error::format(file, "vocabulary", expected, found, hint));
+        }
         let (gpt, decls) = Gpt::new(config);
         let mut params = Params::new(device, &decls, 0, 0);
         checkpoint::load(&dir, &mut params, &[], &is_transposed_in_files)?;

@@ -44,10 +44,10 @@ impl Trainer {
     /// A model with fresh weights for `recipe` over a vocabulary of `vocab` ids, to be trained on `data`.
     ///
     /// # Errors
-    /// The data is shorter than a window.
+    /// The data is shorter than a window; the run does not fit into memory.
     pub fn new(recipe: &Recipe, vocab: usize, data: Arc<Dataset>, device: &Device) -> Result<Trainer> {
         let Recipe { model, train, optim, .. } = recipe;
-        let (gpt, decls) = Gpt::new(GptConfig {
+        let config = GptConfig {
             vocab,
             context: train.context,
             layers: model.layers,
@@ -59,7 +59,9 @@ impl Trainer {
                 Activation::GeluTanh => ops::activation::Activation::GeluTanh,
             },
             dropout: model.dropout,
-        });
+        };
+        super::fit::check_training(recipe, &config)?;
+        let (gpt, decls) = Gpt::new(config);
         Ok(Trainer {
             gpt,
             params: Params::new(device, &decls, train.seed, AdamW::MOMENTS.len()),

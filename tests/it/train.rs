@@ -87,6 +87,22 @@ fn a_run_that_was_killed_goes_on_from_its_last_checkpoint() {
 }
 
 #[test]
+fn a_run_that_was_killed_while_it_evaluated_has_every_step_in_its_metrics() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let whole = train(&recipe(dir.path(), 30, &[]), None, &device(), &mut ()).expect("a run");
+    let path = whole.run.join("metrics.jsonl");
+    let want = metrics::read(&path).expect("metrics");
+    // As if the process had died after the checkpoint of step 20, before that step's record.
+    std::fs::remove_dir_all(whole.run.join("checkpoints/step-000030")).expect("it is there");
+    let text = std::fs::read_to_string(&path).expect("metrics");
+    std::fs::write(&path, text.split_inclusive('\n').take(19).collect::<String>()).expect("written");
+    resume(&whole.run);
+    let got = metrics::read(&path).expect("metrics");
+    let facts = |r: &metrics::Record| (r.step, r.loss, r.lr, r.grad_norm, r.val_loss);
+    assert_eq!(got.iter().map(facts).collect::<Vec<_>>(), want.iter().map(facts).collect::<Vec<_>>());
+}
+
+#[test]
 fn the_loss_falls_and_the_run_directory_is_complete() {
     let dir = tempfile::tempdir().expect("a folder");
     let recipe =
