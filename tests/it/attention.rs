@@ -263,6 +263,20 @@ fn masked_keys_contribute_nothing() {
     }
 }
 
+/// Scratch is lent out as it is: NaN left there by an earlier product must not come back.
+#[test]
+fn what_scratch_holds_does_not_matter() {
+    let cpu = Cpu::with(Simd::detect().unwrap(), 2);
+    for case in CASES {
+        let operands = case.operands();
+        run(&cpu, &case, &operands.each_ref().map(|x| vec![f32::NAN; x.len()]));
+        let found = run(&cpu, &case, &operands);
+        for ((x, y), name) in found.iter().zip(&run(&Cpu::with(cpu.simd, 1), &case, &operands)).zip(NAMES) {
+            same_bits(x, y, &format!("{case:?} {name}"));
+        }
+    }
+}
+
 #[test]
 fn packed_operands_and_gradients_give_the_same_bits() {
     let cpu = Cpu::with(Simd::detect().unwrap(), 2);

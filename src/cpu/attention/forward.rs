@@ -153,7 +153,7 @@ crate::simd_fn! {
 fn softmax_body<V: Vector>(x: &Block, state: &mut Softmax) {
     let scale = V::splat(x.scale);
     let before = state.max;
-    for r in 0..x.rows {
+    for (r, &before) in before.iter().enumerate().take(x.rows) {
         // SAFETY: row r of the scores is `KEYS` long.
         let row = unsafe { x.scores.add(r * KEYS) };
         let mut max = Lanes::splat(f32::NEG_INFINITY);
@@ -169,7 +169,7 @@ fn softmax_body<V: Vector>(x: &Block, state: &mut Softmax) {
             |max, s| max.max(s),
         );
         let max = max.max() * x.scale;
-        state.max[r] = if before[r] > max { before[r] } else { max };
+        state.max[r] = if before > max { before } else { max };
     }
     for r in (0..x.rows).step_by(V::W) {
         math::exp(V::load(&before[r..]) - V::load(&state.max[r..])).store(&mut state.alpha[r..]);

@@ -59,7 +59,7 @@ impl Attention {
     /// [`backward`](Attention::backward) needs.
     ///
     /// # Panics
-    /// The shapes do not fit.
+    /// The shapes do not fit, or there are no queries or no keys.
     pub fn forward(&self, cpu: &Cpu, q: View, k: View, v: View, out: ViewMut, lse: &mut [f32]) {
         let problem = Problem::new(self, q, k, v);
         assert_eq!(out.shape(), q.shape(), "attention: out");
@@ -72,7 +72,7 @@ impl Attention {
     /// [`forward`](Attention::forward). With `accumulate` they are added to what the gradients hold.
     ///
     /// # Panics
-    /// The shapes do not fit.
+    /// The shapes do not fit, or there are no queries or no keys.
     pub fn backward(
         &self,
         cpu: &Cpu,
@@ -115,7 +115,7 @@ impl<'a> Problem<'a> {
         let [_, keys, kv_heads, _] = k.shape();
         assert!(k.shape() == [batch, keys, kv_heads, dim] && v.shape() == k.shape(), "attention: keys and values");
         assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "attention: {heads} heads on {kv_heads} heads of keys");
-        assert!(keys > 0 && dim > 0, "attention: no keys");
+        assert!(queries > 0 && keys > 0 && dim > 0, "attention: {queries} queries on {keys} keys of {dim} numbers");
         let Attention { causal, scale } = *attention;
         assert!(!causal || queries <= keys, "attention: {queries} queries on {keys} keys");
         assert!(scale > 0.0, "attention: scale {scale}");

@@ -3,7 +3,7 @@
 use super::{KEYS, Rows};
 use crate::cpu::{Simd, Vector};
 
-/// Transposes at most 64 rows into `y` (dim, 64); the columns of absent rows are 0.
+/// Transposes at most 64 rows into `y` (dim, 64); the columns of absent rows stay as they are.
 ///
 /// # Safety
 /// The rows must be readable and `y` writable.
@@ -30,7 +30,7 @@ pub unsafe fn write(simd: Simd, x: *const f32, width: usize, y: Rows<*mut f32>, 
 /// The sum over each row of `x ∘ y`, to `sums` (n).
 ///
 /// # Safety
-/// `x` and `y` (n, width), padded with 0, must be readable and `sums` writable.
+/// `x` (n, width) and the rows `y` must be readable and `sums` writable.
 pub unsafe fn dot(simd: Simd, x: *const f32, y: Rows<*const f32>, width: usize, sums: *mut f32) {
     dot_rows(simd, x, y, width, sums);
 }
@@ -54,9 +54,6 @@ fn transpose_body<V: Vector>(x: Rows<*const f32>, y: *mut f32) {
         for d in 0..x.dim {
             for r in if d < dim { n } else { 0 }..x.n {
                 *y.add(d * KEYS + r) = *x.ptr.add(r * x.stride + d);
-            }
-            for r in x.n..KEYS {
-                *y.add(d * KEYS + r) = 0.0;
             }
         }
     }

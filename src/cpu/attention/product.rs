@@ -99,21 +99,22 @@ unsafe fn tile_of<V: Vector>(p: &Product, r: usize, m: usize, c: usize, n: usize
     macro_rules! pick {
         ($($m:literal),*) => {
             match (m, n) {
-                $(($m, 1) => unsafe { tile::<V, $m, 1>(p, r, c) },
-                ($m, 2) => unsafe { tile::<V, $m, 2>(p, r, c) },
-                ($m, 3) if V::W == 16 => unsafe { tile::<V, $m, 3>(p, r, c) },
-                ($m, 4) if V::W == 16 => unsafe { tile::<V, $m, 4>(p, r, c) },)*
+                $(($m, 1) => tile::<V, $m, 1>(p, r, c),
+                ($m, 2) => tile::<V, $m, 2>(p, r, c),
+                ($m, 3) if V::W == 16 => tile::<V, $m, 3>(p, r, c),
+                ($m, 4) if V::W == 16 => tile::<V, $m, 4>(p, r, c),)*
                 _ => unreachable!(),
             }
         };
     }
     // SAFETY: as the caller promises.
-    pick!(1, 2, 3, 4, 5, 6)
+    unsafe { pick!(1, 2, 3, 4, 5, 6) }
 }
 
 #[inline(always)]
 unsafe fn tile<V: Vector, const M: usize, const N: usize>(p: &Product, r0: usize, c0: usize) {
-    // Rows come in with `first`, ascending, or go out with `last`.
+    // Step `k` held to those there are. Along the diagonal the rows of a tile join one by one before the steps that all take,
+    // or leave one by one after them.
     let row = |k: isize| k.clamp(0, p.steps as isize) as usize;
     let r = r0 as isize;
     let all = match p.part {
