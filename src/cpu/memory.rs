@@ -110,12 +110,25 @@ impl Scratch {
         let bytes = (len * 4).next_multiple_of(ALIGN);
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let best = (0..free.len()).filter(|&i| free[i].bytes >= bytes).min_by_key(|&i| free[i].bytes);
-        let region = best.map(|i| free.swap_remove(i)).unwrap_or_else(|| {
-            // Powers of two, so that a few sizes serve all kernels; room to give back without growing the list.
-            free.reserve(64);
-            self.memory.take(bytes.next_power_of_two().max(4096))
-        });
+        let region = best.map(|i| free.swap_remove(i)).unwrap_or_else(|| self.fresh(&mut free, bytes));
         Borrowed { scratch: self, region, len }
+    }
+
+    /// Makes sure that `count` buffers of `len` floats are free: for iterations of a parallel loop that take one each, so
+    /// that how many threads happen to take part does not decide when memory is mapped.
+    pub fn reserve(&self, count: usize, len: usize) {
+        let bytes = (len * 4).next_multiple_of(ALIGN);
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in free.iter().filter(|region| region.bytes >= bytes).count()..count {
+            let region = self.fresh(&mut free, bytes);
+            free.push(region);
+        }
+    }
+
+    fn fresh(&self, free: &mut Vec<Region>, bytes: usize) -> Region {
+        // Powers of two, so that a few sizes serve all kernels; room to give back without growing the list.
+        free.reserve(64);
+        self.memory.take(bytes.next_power_of_two().max(4096))
     }
 
     /// Bytes mapped so far.

@@ -1,9 +1,12 @@
 //! The CPU: instruction sets, threads, memory, and the kernels that are written once for all of them.
 
 pub mod attention;
+pub mod gemm;
+pub mod limits;
 pub mod math;
 pub mod memory;
 pub mod simd;
+pub mod sums;
 pub mod threads;
 
 pub use memory::Scratch;

@@ -185,6 +185,10 @@ pub trait Vector:
     fn bits(self) -> Self::Bits;
     /// The floats with these bit patterns.
     fn from_bits(bits: Self::Bits) -> Self;
+    /// Transposes the `W × W` matrix whose rows are the first `W` registers.
+    fn transpose(rows: &mut [Self; 16]);
+    /// Asks for the cache line of `p`, which need not be valid.
+    fn prefetch(_p: *const f32) {}
     /// The lanes in order, `W` of them; the rest is 0.
     fn to_array(self) -> [f32; 16];
 
@@ -201,19 +205,6 @@ pub trait Vector:
         assert!(x.len() >= Self::W);
         // SAFETY: the slice holds at least `W` floats.
         unsafe { self.store_ptr(x.as_mut_ptr()) }
-    }
-    /// Writes the transpose of the `W` × `W` matrix at `x` (row i at `x + i · x_row`) to `y`.
-    ///
-    /// # Safety
-    /// `W` floats must be readable at each row of `x` and writable at each row of `y`, and the two must not overlap.
-    #[inline(always)]
-    unsafe fn transpose(x: *const f32, x_row: usize, y: *mut f32, y_row: usize) {
-        for i in 0..Self::W {
-            for j in 0..Self::W {
-                // SAFETY: element (i, j) of `x` and (j, i) of `y`, which the caller promises.
-                unsafe { *y.add(j * y_row + i) = *x.add(i * x_row + j) };
-            }
-        }
     }
     /// `self · 2ⁿ`, rounded once, for a `self` that is 0 or of magnitude ½ to 2 and integers n of magnitude at most 250.
     #[inline(always)]
@@ -466,6 +457,16 @@ impl Vector for Portable {
     #[inline(always)]
     fn from_bits(bits: PortableBits) -> Self {
         Portable(map!(bits.0 => |a| f32::from_bits(a as u32)))
+    }
+    #[inline(always)]
+    fn transpose(rows: &mut [Self; 16]) {
+        let old = *rows;
+        for (i, row) in rows.iter_mut().take(8).enumerate() {
+            *row = Portable(eight(
+                #[inline(always)]
+                |j| old[j].0[i],
+            ));
+        }
     }
     #[inline(always)]
     fn to_array(self) -> [f32; 16] {

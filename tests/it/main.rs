@@ -1,4 +1,5 @@
 //! All integration tests, in one binary so that linking stays cheap.
 
 mod attention;
+mod gemm;
 mod math;

@@ -1,4 +1,5 @@
 //! The transcendental functions against f64, on a dense sample of inputs; with `KILN_SOAK` set, on all 2³².
+#![allow(clippy::print_stdout)]
 
 use kiln::cpu::{Simd, math};
 use rayon::prelude::*;
@@ -175,7 +176,8 @@ fn derivatives_match_the_f64_ones() {
         // Fourth order; the functions are smooth.
         (8.0 * (f(x + h) - f(x - h)) - (f(x + 2.0 * h) - f(x - 2.0 * h))) / (12.0 * h)
     }
-    let cases: [(&str, MapGrad, Map, fn(f64) -> f64); 3] = [
+    type Case = (&'static str, MapGrad, Map, fn(f64) -> f64);
+    let cases: [Case; 3] = [
         ("silu", math::map_silu_grad, math::map_silu, |x| x / (1.0 + (-x).exp())),
         ("gelu_tanh", math::map_gelu_tanh_grad, math::map_gelu_tanh, gelu_tanh),
         ("gelu_erf", math::map_gelu_erf_grad, math::map_gelu_erf, |x| x * phi(x)),

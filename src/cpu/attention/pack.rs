@@ -48,7 +48,14 @@ fn transpose_body<V: Vector>(x: Rows<*const f32>, y: *mut f32) {
     unsafe {
         for d in (0..dim).step_by(V::W) {
             for r in (0..n).step_by(V::W) {
-                V::transpose(x.ptr.add(r * x.stride + d), x.stride, y.add(d * KEYS + r), KEYS);
+                let mut square = [V::splat(0.0); 16];
+                for (i, row) in square.iter_mut().enumerate().take(V::W) {
+                    *row = V::load_ptr(x.ptr.add((r + i) * x.stride + d));
+                }
+                V::transpose(&mut square);
+                for (i, row) in square.iter().enumerate().take(V::W) {
+                    row.store_ptr(y.add((d + i) * KEYS + r));
+                }
             }
         }
         for d in 0..x.dim {

@@ -149,30 +149,31 @@ impl Vector for F32x8 {
         F32x8(unsafe { _mm256_castsi256_ps(bits.0) })
     }
     #[inline(always)]
-    unsafe fn transpose(x: *const f32, x_row: usize, y: *mut f32, y_row: usize) {
-        // Interleaves pairs of rows, then pairs of pairs, then exchanges the 128-bit halves.
-        // SAFETY: the caller promises eight floats at each row of both.
+    fn transpose(rows: &mut [Self; 16]) {
+        // Each step doubles the side of the blocks that stand transposed: 2, 4, 8.
+        let r = *rows;
+        // SAFETY: see the head of this file.
         unsafe {
-            let mut a = [_mm256_setzero_ps(); 8];
-            let mut b = a;
-            for (i, a) in a.iter_mut().enumerate() {
-                *a = _mm256_loadu_ps(x.add(i * x_row));
+            for half in 0..2 {
+                let [a, b, c, d] = [r[4 * half].0, r[4 * half + 1].0, r[4 * half + 2].0, r[4 * half + 3].0];
+                let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                let (low2, high2) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+                rows[4 * half].0 = _mm256_shuffle_ps::<0x44>(low, low2);
+                rows[4 * half + 1].0 = _mm256_shuffle_ps::<0xee>(low, low2);
+                rows[4 * half + 2].0 = _mm256_shuffle_ps::<0x44>(high, high2);
+                rows[4 * half + 3].0 = _mm256_shuffle_ps::<0xee>(high, high2);
             }
             for i in 0..4 {
-                b[2 * i] = _mm256_unpacklo_ps(a[2 * i], a[2 * i + 1]);
-                b[2 * i + 1] = _mm256_unpackhi_ps(a[2 * i], a[2 * i + 1]);
-            }
-            for i in [0, 4] {
-                for j in 0..2 {
-                    a[i + 2 * j] = _mm256_shuffle_ps::<0b01_00_01_00>(b[i + j], b[i + 2 + j]);
-                    a[i + 2 * j + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(b[i + j], b[i + 2 + j]);
-                }
-            }
-            for i in 0..4 {
-                _mm256_storeu_ps(y.add(i * y_row), _mm256_permute2f128_ps::<0x20>(a[i], a[i + 4]));
-                _mm256_storeu_ps(y.add((i + 4) * y_row), _mm256_permute2f128_ps::<0x31>(a[i], a[i + 4]));
+                let (top, bottom) = (rows[i].0, rows[i + 4].0);
+                rows[i].0 = _mm256_permute2f128_ps::<0x20>(top, bottom);
+                rows[i + 4].0 = _mm256_permute2f128_ps::<0x31>(top, bottom);
             }
         }
+    }
+    #[inline(always)]
+    fn prefetch(p: *const f32) {
+        // SAFETY: a prefetch touches nothing; SSE is in the baseline.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     fn to_array(self) -> [f32; 16] {
@@ -271,36 +272,35 @@ impl Vector for F32x16 {
         F32x16(unsafe { _mm512_scalef_ps(self.0, n.0) })
     }
     #[inline(always)]
-    unsafe fn transpose(x: *const f32, x_row: usize, y: *mut f32, y_row: usize) {
-        // As on 8 lanes within each 128 bits; then the 4 × 4 quarters are transposed in two exchanges.
-        // SAFETY: the caller promises sixteen floats at each row of both.
+    fn transpose(rows: &mut [Self; 16]) {
+        // SAFETY: see the head of this file.
         unsafe {
-            let mut a = [_mm512_setzero_ps(); 16];
-            let mut b = a;
-            for (i, a) in a.iter_mut().enumerate() {
-                *a = _mm512_loadu_ps(x.add(i * x_row));
+            // 4 × 4 blocks inside the 128-bit parts.
+            for q in [0, 4, 8, 12] {
+                let [a, b, c, d] = [rows[q].0, rows[q + 1].0, rows[q + 2].0, rows[q + 3].0];
+                let (low, high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                let (low2, high2) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+                rows[q].0 = _mm512_shuffle_ps::<0x44>(low, low2);
+                rows[q + 1].0 = _mm512_shuffle_ps::<0xee>(low, low2);
+                rows[q + 2].0 = _mm512_shuffle_ps::<0x44>(high, high2);
+                rows[q + 3].0 = _mm512_shuffle_ps::<0xee>(high, high2);
             }
-            for i in 0..8 {
-                b[2 * i] = _mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]);
-                b[2 * i + 1] = _mm512_unpackhi_ps(a[2 * i], a[2 * i + 1]);
-            }
-            for i in [0, 4, 8, 12] {
-                for j in 0..2 {
-                    a[i + 2 * j] = _mm512_shuffle_ps::<0b01_00_01_00>(b[i + j], b[i + 2 + j]);
-                    a[i + 2 * j + 1] = _mm512_shuffle_ps::<0b11_10_11_10>(b[i + j], b[i + 2 + j]);
-                }
-            }
+            // Then the 4 × 4 matrix of these parts.
             for i in 0..4 {
-                let low = _mm512_shuffle_f32x4::<0b10_00_10_00>(a[i], a[i + 4]);
-                let high = _mm512_shuffle_f32x4::<0b11_01_11_01>(a[i], a[i + 4]);
-                let low_2 = _mm512_shuffle_f32x4::<0b10_00_10_00>(a[i + 8], a[i + 12]);
-                let high_2 = _mm512_shuffle_f32x4::<0b11_01_11_01>(a[i + 8], a[i + 12]);
-                _mm512_storeu_ps(y.add(i * y_row), _mm512_shuffle_f32x4::<0b10_00_10_00>(low, low_2));
-                _mm512_storeu_ps(y.add((i + 4) * y_row), _mm512_shuffle_f32x4::<0b10_00_10_00>(high, high_2));
-                _mm512_storeu_ps(y.add((i + 8) * y_row), _mm512_shuffle_f32x4::<0b11_01_11_01>(low, low_2));
-                _mm512_storeu_ps(y.add((i + 12) * y_row), _mm512_shuffle_f32x4::<0b11_01_11_01>(high, high_2));
+                let [a, b, c, d] = [rows[i].0, rows[i + 4].0, rows[i + 8].0, rows[i + 12].0];
+                let (even, odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+                let (even2, odd2) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+                rows[i].0 = _mm512_shuffle_f32x4::<0x88>(even, even2);
+                rows[i + 4].0 = _mm512_shuffle_f32x4::<0x88>(odd, odd2);
+                rows[i + 8].0 = _mm512_shuffle_f32x4::<0xdd>(even, even2);
+                rows[i + 12].0 = _mm512_shuffle_f32x4::<0xdd>(odd, odd2);
             }
         }
+    }
+    #[inline(always)]
+    fn prefetch(p: *const f32) {
+        // SAFETY: a prefetch touches nothing; SSE is in the baseline.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     fn to_array(self) -> [f32; 16] {

@@ -1,0 +1,244 @@
+//! The matrix product C = A·B, or C += A·B, in f32.
+//!
+//! Each element of C is one sequential chain of fused multiply-adds over k, from 0 or from its old value. Tile sizes,
+//! blocks, threads and instruction sets change who computes an element and when, never the chain: results are the same
+//! bits for all of them, and a row's bits do not depend on the other rows.
+//!
+//! Both operands are packed into panels (`pack.rs`) so that the inner kernel (`tile.rs`) reads them in order: A into
+//! panels of up to MR rows, B into panels of NR columns, each k-major. Transposes are strides, resolved while packing.
+
+mod pack;
+mod tile;
+
+use super::{Cpu, Simd, Tiles, chunks};
+use pack::{Panels, Source};
+use tile::{Block, Local, Shared};
+
+/// A matrix that is read: element (i, j) is `data[i * row_stride + j * col_stride]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Mat<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> Mat<'a> {
+    /// A row-major matrix without gaps.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Mat::strided(data, rows, cols, cols, 1)
+    }
+
+    /// A matrix with any strides.
+    ///
+    /// # Panics
+    /// An element would lie beyond `data`.
+    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Self {
+        let end = if rows * cols == 0 { 0 } else { (rows - 1) * row_stride + (cols - 1) * col_stride + 1 };
+        assert!(end <= data.len(), "a {rows} x {cols} matrix needs {end} elements, not {}", data.len());
+        Mat { data, rows, cols, row_stride, col_stride }
+    }
+
+    /// The transpose: a view, no element moves.
+    pub fn t(self) -> Self {
+        Mat {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            data: self.data,
+        }
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The number of columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+}
+
+/// A matrix that is written, row-major; element (i, j) is `data[i * row_stride + j]`.
+#[derive(Debug)]
+pub struct MatMut<'a> {
+    data: &'a mut [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+}
+
+impl<'a> MatMut<'a> {
+    /// A matrix without gaps.
+    pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
+        MatMut::strided(data, rows, cols, cols)
+    }
+
+    /// A matrix whose rows start `row_stride` apart; what lies between them is not touched.
+    ///
+    /// # Panics
+    /// Rows would overlap, or an element lie beyond `data`.
+    pub fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        let end = if rows * cols == 0 { 0 } else { (rows - 1) * row_stride + cols };
+        assert!(end <= data.len(), "a {rows} x {cols} matrix needs {end} elements, not {}", data.len());
+        assert!(row_stride >= cols || rows <= 1, "rows of {cols} elements overlap at a stride of {row_stride}");
+        MatMut { data, rows, cols, row_stride }
+    }
+}
+
+/// B packed once, for many products: weights. Made for one [`Simd`] level.
+pub struct PackedB {
+    lines: Vec<Line>,
+    k: usize,
+    n: usize,
+    simd: Simd,
+}
+
+/// Keeps panels aligned to registers.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+impl PackedB {
+    /// Packs `b` (k × n).
+    pub fn new(cpu: &Cpu, b: Mat<'_>) -> Self {
+        let mut packed = PackedB { lines: Vec::new(), k: 0, n: 0, simd: cpu.simd };
+        packed.repack(cpu, b);
+        packed
+    }
+
+    /// Packs `b` anew; allocates only where it is larger than what was packed before.
+    pub fn repack(&mut self, cpu: &Cpu, b: Mat<'_>) {
+        (self.k, self.n, self.simd) = (b.rows, b.cols, cpu.simd);
+        let panels = Panels::of_width(b.cols, tile::size(cpu.simd).1);
+        self.lines.resize(panels.len(b.rows).div_ceil(16), Line([0.0; 16]));
+        let out = &mut bytemuck::cast_slice_mut(&mut self.lines)[..panels.len(b.rows)];
+        pack(
+            cpu,
+            Source::columns(b),
+            panels,
+            b.rows,
+            out,
+            if b.rows * b.cols < SMALL { 1 } else { cpu.threads.count() },
+        );
+    }
+
+    /// Rows (the inner dimension) and columns.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.k, self.n)
+    }
+}
+
+/// The right operand of [`gemm`]: a matrix, or one packed before. Results are the same bits.
+#[derive(Clone, Copy)]
+pub enum Rhs<'a> {
+    /// Packed within the product.
+    Mat(Mat<'a>),
+    /// Packed before.
+    Packed(&'a PackedB),
+}
+
+impl<'a> From<Mat<'a>> for Rhs<'a> {
+    fn from(b: Mat<'a>) -> Self {
+        Rhs::Mat(b)
+    }
+}
+
+impl<'a> From<&'a PackedB> for Rhs<'a> {
+    fn from(b: &'a PackedB) -> Self {
+        Rhs::Packed(b)
+    }
+}
+
+/// What is done with a finished piece of a row of C while it is in cache: `finish(row, first column, piece)`. Every element
+/// of C is in exactly one piece; pieces come in any order, from any thread. Element-wise work gives results that do not
+/// depend on how the row was cut.
+pub type Finish<'a> = dyn Fn(usize, usize, &mut [f32]) + Sync + 'a;
+
+/// Below this many multiply-adds, waking the other threads costs more than they save.
+const SMALL: usize = 1 << 16;
+
+/// C = A·B, or C += A·B with `accumulate`; A is (M, K), B is (K, N), C is (M, N). `finish`, where given, then sees each
+/// row of C in pieces.
+///
+/// # Panics
+/// The shapes do not fit, or `b` was packed for another level.
+pub fn gemm<'b>(
+    cpu: &Cpu,
+    a: Mat<'_>,
+    b: impl Into<Rhs<'b>>,
+    c: MatMut<'_>,
+    accumulate: bool,
+    finish: Option<&Finish<'_>>,
+) {
+    product(cpu, a, b.into(), c, accumulate, finish);
+}
+
+/// K is cut into slices. In each, one operand (the smaller, or the one packed before) is packed whole, by all threads; the
+/// other is packed part by part by whoever multiplies the part, so that it is read from memory once and then stays in the
+/// second-level cache.
+fn product(cpu: &Cpu, a: Mat<'_>, b: Rhs<'_>, c: MatMut<'_>, accumulate: bool, finish: Option<&Finish<'_>>) {
+    let (m, n, k) = (c.rows, c.cols, a.cols);
+    let b_shape = match b {
+        Rhs::Mat(b) => (b.rows, b.cols),
+        Rhs::Packed(b) => b.shape(),
+    };
+    assert!(a.rows == m && b_shape == (k, n), "({}, {k}) x {b_shape:?} does not give ({m}, {n})", a.rows);
+    if m == 0 || n == 0 {
+        return;
+    }
+    cpu.count_flops(2 * (m * n * k) as u64);
+    let (mr, nr) = tile::size(cpu.simd);
+    let (a_panels, b_panels) = (Panels::up_to(m, mr), Panels::of_width(n, nr));
+    let threads = if m * n * k < SMALL { 1 } else { cpu.threads.count() };
+    let c_tiles = Tiles::new(c.data);
+    let slices = k.div_ceil(tile::DEPTH).max(1);
+    for slice in 0..slices {
+        let (start, end) = (slice * k / slices, (slice + 1) * k / slices);
+        let depth = end - start;
+        let a_source = Source::rows(a).at(0, start);
+        let mut packed = None;
+        let (local, shared) = match b {
+            Rhs::Packed(b) => {
+                assert!(b.simd == cpu.simd, "B was packed for {}, not {}", b.simd.name(), cpu.simd.name());
+                let panels: &[f32] = bytemuck::cast_slice(&b.lines);
+                (Local::A(a_source), Shared { data: &panels[start * nr..], pitch: k * nr })
+            }
+            Rhs::Mat(b) => {
+                let b_source = Source::columns(b).at(0, start);
+                let (local, source, panels) = if m > n {
+                    (Local::A(a_source), b_source, b_panels)
+                } else {
+                    (Local::B(b_source), a_source, a_panels)
+                };
+                let packed = packed.insert(cpu.scratch.take(panels.len(depth)));
+                pack(cpu, source, panels, depth, packed, threads);
+                (local, Shared { data: packed, pitch: depth * panels.width })
+            }
+        };
+        let block = Block {
+            local,
+            shared,
+            a_panels,
+            b_panels,
+            depth,
+            c: c_tiles,
+            c_stride: c.row_stride,
+            add: accumulate || slice > 0,
+            finish: finish.filter(|_| end == k),
+        };
+        let cut = block.cut(threads);
+        cpu.scratch.reserve(threads.min(cut.0 * cut.1), block.local_len(cut));
+        cpu.threads.run(cut.0 * cut.1, &|i| block.piece(cpu, cut, i));
+    }
+}
+
+/// Packs an operand, `depth` deep, a few panels an iteration: neighbours share cache lines of the source.
+fn pack(cpu: &Cpu, source: Source<'_>, panels: Panels, depth: usize, out: &mut [f32], threads: usize) {
+    let group = if threads == 1 { panels.count } else { panels.count.div_ceil(6 * threads).min(8) };
+    let parts = chunks(out, (group * panels.width * depth).max(1));
+    cpu.threads.each(parts, |i, out| pack::pack(cpu.simd, &source, &panels, depth, i * group, out));
+}

@@ -1,0 +1,169 @@
+//! Packing: an operand, whatever its strides, becomes panels that the inner kernel reads from front to end.
+
+// Indices that run over several arrays, and constant ranges that unroll, say it best.
+#![allow(clippy::needless_range_loop)]
+
+use super::Mat;
+use crate::cpu::Vector;
+use crate::simd_fn;
+use std::ops::Range;
+
+/// How lanes (rows of A, columns of B) are divided into panels. A panel of depth k is `k × width` floats, k-major.
+#[derive(Clone, Copy)]
+pub(super) struct Panels {
+    lanes: usize,
+    /// Lanes that a panel has room for.
+    pub width: usize,
+    /// The number of panels.
+    pub count: usize,
+    /// Whether all panels have nearly equally many lanes, else all but the last are full.
+    even: bool,
+}
+
+impl Panels {
+    /// Full panels, and a last one padded with zeros.
+    pub fn of_width(lanes: usize, width: usize) -> Self {
+        Panels { lanes, width, count: lanes.div_ceil(width), even: false }
+    }
+
+    /// Panels of nearly equal numbers of lanes, so that none has too few for the kernel to be fast.
+    pub fn up_to(lanes: usize, width: usize) -> Self {
+        Panels { even: true, ..Panels::of_width(lanes, width) }
+    }
+
+    /// The lanes of panel `i`.
+    #[inline(always)]
+    pub fn range(&self, i: usize) -> Range<usize> {
+        if self.even {
+            i * self.lanes / self.count..(i + 1) * self.lanes / self.count
+        } else {
+            i * self.width..self.lanes.min((i + 1) * self.width)
+        }
+    }
+
+    /// Floats of all panels at depth `k`.
+    pub fn len(&self, k: usize) -> usize {
+        self.count * self.width * k
+    }
+}
+
+/// An operand as the packer sees it: element k of lane i is `data[i * lane + k * step]`.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    data: &'a [f32],
+    lane: usize,
+    step: usize,
+}
+
+impl<'a> Source<'a> {
+    /// A's rows as lanes.
+    pub fn rows(a: Mat<'a>) -> Self {
+        Source { data: a.data, lane: a.row_stride, step: a.col_stride }
+    }
+
+    /// B's columns as lanes.
+    pub fn columns(b: Mat<'a>) -> Self {
+        Source::rows(b.t())
+    }
+
+    /// From lane `lane` and element `k` on.
+    pub fn at(self, lane: usize, k: usize) -> Self {
+        let start = lane * self.lane + k * self.step;
+        Source { data: &self.data[start.min(self.data.len())..], ..self }
+    }
+}
+
+/// Depth that is packed of one panel before the next, so that the source's cache lines and pages stay near.
+const DEPTH: usize = 64;
+
+#[inline(always)]
+fn pack_body<V: Vector>(source: &Source<'_>, panels: &Panels, depth: usize, first: usize, out: &mut [f32]) {
+    let size = depth * panels.width;
+    let mut k = 0;
+    while k < depth {
+        let end = depth.min(k + DEPTH);
+        for (i, panel) in out.chunks_exact_mut(size).enumerate() {
+            let lanes = panels.range(first + i);
+            let part = &mut panel[k * panels.width..end * panels.width];
+            let source = source.at(lanes.start, k);
+            if source.step == 1 {
+                transpose::<V>(source, lanes.len(), end - k, panels.width, part);
+            } else if source.lane == 1 {
+                copy::<V>(source, lanes.len(), panels.width, part);
+            } else {
+                gather(source, lanes.len(), panels.width, part);
+            }
+        }
+        k = end;
+    }
+}
+simd_fn! {
+    /// Packs the panels from `first` on, as many as `out` holds, `depth` deep.
+    pub(super) fn pack(source: &Source<'_>, panels: &Panels, depth: usize, first: usize, out: &mut [f32]) = pack_body
+}
+
+/// Each lane is contiguous: W × W blocks are transposed in registers.
+#[inline(always)]
+fn transpose<V: Vector>(source: Source<'_>, lanes: usize, depth: usize, width: usize, out: &mut [f32]) {
+    let mut first = 0;
+    while first < width {
+        let here = lanes.saturating_sub(first).min(V::W);
+        let mut k = 0;
+        while k < depth {
+            let n = V::W.min(depth - k);
+            let mut block = [V::splat(0.0); 16];
+            for i in 0..V::W {
+                if i < here {
+                    let x = &source.data[(first + i) * source.lane + k..];
+                    block[i] = if n == V::W { V::load(x) } else { V::load_partial(&x[..n]) };
+                }
+            }
+            V::transpose(&mut block);
+            for i in 0..V::W {
+                if i < n {
+                    write(block[i], &mut out[(k + i) * width + first..], width - first);
+                }
+            }
+            k += V::W;
+        }
+        first += V::W;
+    }
+}
+
+/// Neighbouring lanes are contiguous: rows are copied.
+#[inline(always)]
+fn copy<V: Vector>(source: Source<'_>, lanes: usize, width: usize, out: &mut [f32]) {
+    for (k, row) in (0..).step_by(width).enumerate().take(out.len() / width) {
+        let x = &source.data[k * source.step..][..lanes];
+        let mut first = 0;
+        while first < width {
+            let v = match lanes.saturating_sub(first) {
+                0 => V::splat(0.0),
+                n if n < V::W => V::load_partial(&x[first..]),
+                _ => V::load(&x[first..]),
+            };
+            write(v, &mut out[row + first..], width - first);
+            first += V::W;
+        }
+    }
+}
+
+/// Writes a row of a panel, of which `left` floats are left. Where that is less than a register the surplus goes over the
+/// start of the panel's next row, which is written afterwards; only at the end of `out` must it be held back.
+#[inline(always)]
+fn write<V: Vector>(v: V, out: &mut [f32], left: usize) {
+    if out.len() >= V::W {
+        v.store(out);
+    } else {
+        v.store_partial(&mut out[..left.min(V::W)]);
+    }
+}
+
+/// Any strides.
+fn gather(source: Source<'_>, lanes: usize, width: usize, out: &mut [f32]) {
+    for (k, row) in out.chunks_exact_mut(width).enumerate() {
+        for (i, x) in row.iter_mut().enumerate() {
+            *x = if i < lanes { source.data[i * source.lane + k * source.step] } else { 0.0 };
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The inner kernel and the order in which it walks over C.
+
+// Indices that run over several arrays, and constant ranges that unroll, say it best.
+#![allow(clippy::needless_range_loop)]
+
+use super::Finish;
+use super::pack::{Panels, Source, pack};
+use crate::cpu::{Cpu, Simd, Tiles, Vector};
+use crate::simd_fn;
+use std::ops::Range;
+
+/// Depth of a slice: where A and B are cut along k, at most.
+pub(super) const DEPTH: usize = 768;
+/// Floats of a packed local part (384 KiB): a share of the second-level cache that leaves room for the rest.
+const LOCAL: usize = 96 << 10;
+/// Floats of a shared part (6 MiB): a share of the last-level cache, where it stays while all local parts meet it.
+const SHARED: usize = 3 << 19;
+/// Columns are finished after this many panels of B, where A is local.
+const FINISH: usize = 8;
+
+/// MR and NR: rows and columns of a tile, whose sums stay in registers. The panels' widths.
+pub(super) fn size(simd: Simd) -> (usize, usize) {
+    match simd {
+        Simd::Scalar(_) => (6, 16),
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx2(_) => (6, 16),
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx512(_) => (14, 32),
+    }
+}
+
+/// The operand that each piece packs for itself.
+#[derive(Clone, Copy)]
+pub(super) enum Local<'a> {
+    A(Source<'a>),
+    B(Source<'a>),
+}
+
+/// The operand whose panels are packed: they start `pitch` floats apart.
+pub(super) struct Shared<'a> {
+    pub data: &'a [f32],
+    pub pitch: usize,
+}
+
+/// C += or = a slice of A times a slice of B, to be computed in pieces.
+pub(super) struct Block<'a> {
+    pub local: Local<'a>,
+    pub shared: Shared<'a>,
+    pub a_panels: Panels,
+    pub b_panels: Panels,
+    pub depth: usize,
+    pub c: Tiles<'a>,
+    pub c_stride: usize,
+    /// Whether the chains start from C, else from 0.
+    pub add: bool,
+    pub finish: Option<&'a Finish<'a>>,
+}
+
+/// Part `i` of `0..len` cut into `parts` nearly equal ones.
+fn part_of(len: usize, parts: usize, i: usize) -> Range<usize> {
+    i * len / parts..(i + 1) * len / parts
+}
+
+impl Block<'_> {
+    /// Source and panels of the local operand, panels of the shared one.
+    fn sides(&self) -> (&Source<'_>, &Panels, &Panels) {
+        match &self.local {
+            Local::A(source) => (source, &self.a_panels, &self.b_panels),
+            Local::B(source) => (source, &self.b_panels, &self.a_panels),
+        }
+    }
+
+    /// Floats of the largest local part.
+    pub fn local_len(&self, cut: (usize, usize)) -> usize {
+        let (_, local, _) = self.sides();
+        local.count.div_ceil(cut.0) * local.width * self.depth
+    }
+
+    /// Into how many parts the local and the shared panels are cut: so many that a local part fits its cache and all
+    /// threads are busy to the end.
+    pub fn cut(&self, threads: usize) -> (usize, usize) {
+        let (_, local, shared) = self.sides();
+        let parts = |panels: &Panels, size: usize| panels.len(self.depth).div_ceil(size).clamp(1, panels.count);
+        let mut cut = (parts(local, LOCAL), parts(shared, SHARED));
+        let enough = if threads == 1 { 1 } else { 6 * threads };
+        while cut.0 * cut.1 < enough && (cut.0 < local.count || cut.1 < shared.count) {
+            // Parts of the shared side cost a packing of the local one each, so that is cut finer first.
+            if cut.1 >= shared.count || cut.0 < local.count && local.count * cut.1 * 4 > shared.count * cut.0 {
+                cut.0 = local.count.min(2 * cut.0);
+            } else {
+                cut.1 = shared.count.min(2 * cut.1);
+            }
+        }
+        cut
+    }
+
+    /// Computes piece `i` and finishes its rows.
+    pub fn piece(&self, cpu: &Cpu, cut: (usize, usize), i: usize) {
+        let (source, local, shared) = self.sides();
+        let own = part_of(local.count, cut.0, i % cut.0);
+        let theirs = part_of(shared.count, cut.1, i / cut.0);
+        let mut packed = cpu.scratch.take(own.len() * local.width * self.depth);
+        pack(cpu.simd, source, local, self.depth, own.start, &mut packed);
+        // Rows of C are finished while they are in cache: after some columns, or after each panel's rows.
+        let own_is_a = matches!(self.local, Local::A(_));
+        let step = if own_is_a { FINISH } else { 1 };
+        for first in theirs.clone().step_by(step) {
+            let theirs = first..theirs.end.min(first + step);
+            multiply(cpu.simd, self, &packed, own.clone(), theirs.clone());
+            if let Some(finish) = self.finish {
+                let (rows, cols) = if own_is_a { (own.clone(), theirs) } else { (theirs, own.clone()) };
+                let first = self.b_panels.range(cols.start).start;
+                let len = self.b_panels.range(cols.end - 1).end - first;
+                for row in self.a_panels.range(rows.start).start..self.a_panels.range(rows.end - 1).end {
+                    // SAFETY: this piece alone uses these elements of C, and the kernel is done with them.
+                    let piece = unsafe { std::slice::from_raw_parts_mut(self.c.ptr(row * self.c_stride + first), len) };
+                    finish(row, first, piece);
+                }
+            }
+        }
+    }
+}
+
+/// Steps of the inner loop between two jumps: its integer instructions compete with the multiply-adds for ports.
+const UNROLL: usize = 4;
+
+/// One step of the chains: a column of A's panel times a row of B's.
+///
+/// # Safety
+/// `a` points to `MR` floats, `b` to `NV · W`.
+#[inline(always)]
+unsafe fn step<V: Vector, const MR: usize, const NV: usize>(sum: &mut [[V; NV]; MR], a: *const f32, b: *const f32) {
+    let mut x = [V::splat(0.0); NV];
+    // SAFETY: as promised by the caller.
+    unsafe {
+        for v in 0..NV {
+            x[v] = V::load_ptr(b.add(v * V::W));
+        }
+        for i in 0..MR {
+            let y = V::splat(*a.add(i));
+            for v in 0..NV {
+                sum[i][v] = y.fma(x[v], sum[i][v]);
+            }
+        }
+    }
+}
+
+/// What exists of register `v` of a row of `cols` floats.
+///
+/// # Safety
+/// `row` points to `cols` floats that nobody else uses.
+#[inline(always)]
+unsafe fn part<'a, V: Vector>(row: *mut f32, v: usize, cols: usize) -> &'a mut [f32] {
+    let start = (v * V::W).min(cols);
+    // SAFETY: the range ends at `cols`.
+    unsafe { std::slice::from_raw_parts_mut(row.add(start), V::W.min(cols - start)) }
+}
+
+/// One tile: `MR` rows and `NV` registers of columns, of which `cols` exist; C += or = A·B over depth `k`.
+///
+/// # Safety
+/// `a` points to `k` rows of `a_width` floats, `b` to `k` rows of `NV · W`, `c` to `MR` rows of `cols` floats, `stride`
+/// apart, that nobody else uses.
+#[inline(always)]
+unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(
+    k: usize,
+    mut a: *const f32,
+    a_width: usize,
+    mut b: *const f32,
+    c: *mut f32,
+    stride: usize,
+    cols: usize,
+    add: bool,
+) {
+    let mut sum = [[V::splat(0.0); NV]; MR];
+    let full = cols == NV * V::W;
+    // SAFETY: as promised by the caller; the parts of a row lie inside `cols`.
+    unsafe {
+        if add {
+            for i in 0..MR {
+                for v in 0..NV {
+                    sum[i][v] = if full {
+                        V::load_ptr(c.add(i * stride + v * V::W))
+                    } else {
+                        V::load_partial(part::<V>(c.add(i * stride), v, cols))
+                    };
+                }
+            }
+        } else {
+            // What will be written is on its way when the sums are done.
+            for i in 0..MR {
+                for v in 0..NV {
+                    V::prefetch(c.wrapping_add(i * stride + v * V::W));
+                }
+            }
+        }
+        let mut left = k;
+        while left >= UNROLL {
+            for u in 0..UNROLL {
+                step(&mut sum, a.add(u * a_width), b.add(u * NV * V::W));
+            }
+            a = a.add(UNROLL * a_width);
+            b = b.add(UNROLL * NV * V::W);
+            left -= UNROLL;
+        }
+        for u in 0..left {
+            step(&mut sum, a.add(u * a_width), b.add(u * NV * V::W));
+        }
+        for i in 0..MR {
+            for v in 0..NV {
+                if full {
+                    sum[i][v].store_ptr(c.add(i * stride + v * V::W));
+                } else {
+                    sum[i][v].store_partial(part::<V>(c.add(i * stride), v, cols));
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn multiply_body<V: Vector>(block: &Block<'_>, packed: &[f32], own: Range<usize>, theirs: Range<usize>) {
+    if V::W == 16 {
+        multiply_by::<V, 14, 2>(block, packed, own, theirs);
+    } else {
+        multiply_by::<V, 6, 2>(block, packed, own, theirs);
+    }
+}
+simd_fn! {
+    /// The local panels `own`, which are `packed`, times the shared panels `theirs`.
+    fn multiply(block: &Block<'_>, packed: &[f32], own: Range<usize>, theirs: Range<usize>) = multiply_body
+}
+
+#[inline(always)]
+fn multiply_by<V: Vector, const MR: usize, const NV: usize>(
+    block: &Block<'_>,
+    packed: &[f32],
+    own: Range<usize>,
+    theirs: Range<usize>,
+) {
+    let depth = block.depth;
+    let nr = NV * V::W;
+    assert!(block.a_panels.width == MR && block.b_panels.width == nr);
+    let own_is_a = matches!(block.local, Local::A(_));
+    let (own_size, their_size) = if own_is_a { (MR * depth, nr * depth) } else { (nr * depth, MR * depth) };
+    for theirs in theirs {
+        let their = &block.shared.data[theirs * block.shared.pitch..][..their_size];
+        for (position, own) in own.clone().enumerate() {
+            let mine = &packed[position * own_size..][..own_size];
+            let (a, b, i, j) = if own_is_a { (mine, their, own, theirs) } else { (their, mine, theirs, own) };
+            let (rows, cols) = (block.a_panels.range(i), block.b_panels.range(j));
+            let c = block.c.ptr(rows.start * block.c_stride + cols.start);
+            macro_rules! by_height {
+                ($($h:literal)*) => {
+                    match rows.len() {
+                        // SAFETY: the panels are `depth` deep; this piece alone uses these elements of C.
+                        $($h if $h <= MR => unsafe {
+                            tile::<V, $h, NV>(
+                                depth, a.as_ptr(), MR, b.as_ptr(), c, block.c_stride, cols.len(), block.add
+                            )
+                        })*
+                        _ => unreachable!(),
+                    }
+                };
+            }
+            by_height!(14 13 12 11 10 9 8 7 6 5 4 3 2 1);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Matrix products and sums against naive twins: the same bits as one sequential chain per element.
+
+use kiln::cpu::gemm::{Mat, MatMut, PackedB, gemm};
+use kiln::cpu::sums::{column_sums, square_sum};
+use kiln::cpu::{Cpu, Simd};
+use kiln::rng::{Purpose, Rng};
+use rand::Rng as _;
+
+/// Numbers from −1 to 1; the stream depends on `id`.
+fn numbers(id: u32, len: usize) -> Vec<f32> {
+    let mut rng = Rng::new(1, Purpose::Test, id, 0);
+    (0..len).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect()
+}
+
+/// The definition: element by element, one chain over k from `c` (or 0).
+fn naive(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: impl Fn(usize, usize) -> f32,
+    b: impl Fn(usize, usize) -> f32,
+    c: &[f32],
+) -> Vec<f32> {
+    let mut out = c.to_vec();
+    for i in 0..m {
+        for j in 0..n {
+            let chain = |sum: f32, p: usize| a(i, p).mul_add(b(p, j), sum);
+            out[i * n + j] = (0..k).fold(c[i * n + j], chain);
+        }
+    }
+    out
+}
+
+fn naive_f64(m: usize, n: usize, k: usize, a: &[f32], b: &[f32], c: &[f32]) -> Vec<f64> {
+    let product = |i: usize, p: usize, j: usize| f64::from(a[i * k + p]) * f64::from(b[p * n + j]);
+    (0..m * n).map(|e| f64::from(c[e]) + (0..k).map(|p| product(e / n, p, e % n)).sum::<f64>()).collect()
+}
+
+/// Odd, even, one less and one more than the tiles, long and flat, empty.
+const SHAPES: [(usize, usize, usize); 16] = [
+    (3, 7, 5),
+    (1, 1, 1),
+    (1, 97, 64),
+    (14, 32, 16),
+    (15, 33, 17),
+    (13, 31, 15),
+    (6, 16, 8),
+    (7, 17, 9),
+    (29, 100, 70),
+    (64, 64, 64),
+    (97, 41, 130),
+    (33, 260, 48),
+    (5, 3, 1200),
+    (4, 5, 0),
+    (0, 4, 4),
+    (4, 0, 4),
+];
+
+fn cpus() -> Vec<Cpu> {
+    Simd::available().into_iter().flat_map(|simd| [1, 2, 3, 5].map(|threads| Cpu::with(simd, threads))).collect()
+}
+
+fn same_bits(got: &[f32], want: &[f32], what: &str) {
+    assert_eq!(got.len(), want.len());
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!(g.to_bits() == w.to_bits(), "{what}: element {i} is {g:e}, not {w:e}");
+    }
+}
+
+#[test]
+fn products_are_one_chain_per_element_in_every_form() {
+    let cpus = cpus();
+    for (m, n, k) in SHAPES {
+        let (a, b, c) = (numbers(1, m * k), numbers(2, k * n), numbers(3, m * n));
+        let transpose = |x: &[f32], rows: usize, cols: usize| -> Vec<f32> {
+            (0..rows * cols).map(|e| x[(e % rows) * cols + e / rows]).collect()
+        };
+        let (at, bt) = (transpose(&a, m, k), transpose(&b, k, n));
+        for add in [false, true] {
+            let start = if add { c.clone() } else { vec![0.0; m * n] };
+            let want = naive(m, n, k, |i, p| a[i * k + p], |p, j| b[p * n + j], &start);
+            for (x, y) in want.iter().zip(naive_f64(m, n, k, &a, &b, &start)) {
+                assert!((f64::from(*x) - y).abs() <= 1e-6 * (k as f64 + 1.0));
+            }
+            for cpu in &cpus {
+                let before = cpu.flops();
+                for (ta, tb, packed) in [
+                    (false, false, false),
+                    (true, false, false),
+                    (false, true, false),
+                    (true, true, false),
+                    (false, false, true),
+                    (true, true, true),
+                ] {
+                    let a = if ta { Mat::new(&at, k, m).t() } else { Mat::new(&a, m, k) };
+                    let b = if tb { Mat::new(&bt, n, k).t() } else { Mat::new(&b, k, n) };
+                    let mut out = if add { c.clone() } else { vec![f32::NAN; m * n] };
+                    let out_mat = MatMut::new(&mut out, m, n);
+                    if packed {
+                        gemm(cpu, a, &PackedB::new(cpu, b), out_mat, add, None);
+                    } else {
+                        gemm(cpu, a, b, out_mat, add, None);
+                    }
+                    let what =
+                        format!("{m}x{n}x{k} {ta} {tb} {packed} {add} {} {}", cpu.simd.name(), cpu.threads.count());
+                    same_bits(&out, &want, &what);
+                }
+                assert_eq!(cpu.flops() - before, 6 * 2 * (m * n * k) as u64);
+            }
+        }
+    }
+}
+
+#[test]
+fn strides_leave_gaps_alone_and_finish_sees_each_element_once() {
+    let (m, n, k) = (45, 77, 60);
+    let (a, b) = (numbers(1, 3 * m * k), numbers(2, 2 * k * (n + 3)));
+    let at = |i: usize, p: usize| a[i * 3 * k + p * 2];
+    let bt = |p: usize, j: usize| b[p * 2 * (n + 3) + j * 2];
+    let bias = numbers(4, n);
+    let mut want = naive(m, n, k, at, bt, &vec![0.0; m * n]);
+    want.iter_mut().enumerate().for_each(|(e, x)| *x = (*x + bias[e % n]) * 0.5);
+    for cpu in cpus() {
+        let mut c = vec![7.0; m * (n + 5)];
+        let a = Mat::strided(&a, m, k, 3 * k, 2);
+        let b = Mat::strided(&b, k, n, 2 * (n + 3), 2);
+        let finish = |row: usize, first: usize, piece: &mut [f32]| {
+            assert!(row < m);
+            piece.iter_mut().enumerate().for_each(|(j, x)| *x = (*x + bias[first + j]) * 0.5);
+        };
+        gemm(&cpu, a, b, MatMut::strided(&mut c, m, n, n + 5), false, Some(&finish));
+        for row in 0..m {
+            let (data, gap) = c[row * (n + 5)..][..n + 5].split_at(n);
+            same_bits(data, &want[row * n..][..n], cpu.simd.name());
+            assert!(gap.iter().all(|&x| x == 7.0));
+        }
+    }
+}
+
+#[test]
+fn a_row_does_not_depend_on_the_others() {
+    let (m, n, k) = (64, 200, 700);
+    let (a, b) = (numbers(1, m * k), numbers(2, k * n));
+    let cpu = Cpu::with(*Simd::available().last().unwrap(), 2);
+    let packed = PackedB::new(&cpu, Mat::new(&b, k, n));
+    let mut all = vec![0.0; m * n];
+    gemm(&cpu, Mat::new(&a, m, k), Mat::new(&b, k, n), MatMut::new(&mut all, m, n), false, None);
+    for rows in [1, 2, 3, 5, 14, 15, 28, 29] {
+        let mut some = vec![0.0; rows * n];
+        gemm(&cpu, Mat::new(&a[k..], rows, k), &packed, MatMut::new(&mut some, rows, n), false, None);
+        same_bits(&some, &all[n..][..rows * n], &format!("{rows} rows"));
+    }
+}
+
+/// Larger than the blocks of every level: the outer loops over depth, rows and columns.
+#[test]
+fn large_products_agree_on_all_levels() {
+    for (m, n, k) in [(3, 40, 40_000), (300, 700, 1100), (2100, 65, 2050)] {
+        let (a, b) = (numbers(1, m * k), numbers(2, k * n));
+        let mut first: Option<Vec<f32>> = None;
+        for simd in Simd::available() {
+            for threads in [1, 2, 5] {
+                let cpu = Cpu::with(simd, threads);
+                let mut c = vec![f32::NAN; m * n];
+                gemm(&cpu, Mat::new(&a, m, k), Mat::new(&b, n, k).t(), MatMut::new(&mut c, m, n), false, None);
+                for e in (0..m * n).step_by(m * n / 17 + 1) {
+                    let (i, j) = (e / n, e % n);
+                    let want = (0..k).fold(0f32, |sum, p| a[i * k + p].mul_add(b[j * k + p], sum));
+                    assert_eq!(c[e].to_bits(), want.to_bits(), "{m}x{n}x{k}, {} {threads}", simd.name());
+                }
+                let same =
+                    first.get_or_insert_with(|| c.clone()).iter().zip(&c).all(|(x, y)| x.to_bits() == y.to_bits());
+                assert!(same, "{m}x{n}x{k}, {} {threads}", simd.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn repeated_products_take_no_new_memory() {
+    let cpu = Cpu::with(*Simd::available().last().unwrap(), 2);
+    let (m, n, k) = (100, 120, 140);
+    let (a, b, mut c) = (numbers(1, m * k), numbers(2, k * n), vec![0.0; m * n]);
+    let mut run = || gemm(&cpu, Mat::new(&a, m, k), Mat::new(&b, k, n), MatMut::new(&mut c, m, n), false, None);
+    run();
+    let mapped = cpu.scratch.mapped();
+    run();
+    assert_eq!(cpu.scratch.mapped(), mapped);
+}
+
+#[test]
+fn column_sums_are_chains_in_blocks_of_128_rows() {
+    let cpus = cpus();
+    for (rows, cols, stride) in [(1, 1, 1), (5, 3, 7), (128, 64, 64), (129, 300, 300), (700, 515, 520), (0, 4, 4)] {
+        let (x, old) = (numbers(1, rows * stride), numbers(2, cols));
+        for accumulate in [false, true] {
+            let want: Vec<f32> = (0..cols)
+                .map(|j| {
+                    let blocks = (0..rows)
+                        .step_by(128)
+                        .map(|start| (start..rows.min(start + 128)).fold(0f32, |sum, i| sum + x[i * stride + j]));
+                    let total = blocks.reduce(|a, b| a + b).unwrap_or(0.0);
+                    if accumulate { old[j] + total } else { total }
+                })
+                .collect();
+            for cpu in &cpus {
+                let mut out = if accumulate { old.clone() } else { vec![f32::NAN; cols] };
+                column_sums(cpu, &x, rows, stride, &mut out, accumulate);
+                same_bits(&out, &want, &format!("{rows}x{cols} {} {}", cpu.simd.name(), cpu.threads.count()));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_square_sum_is_right_and_the_same_everywhere() {
+    for len in [0, 1, 63, 4096, 4097, 300_001] {
+        let x = numbers(1, len);
+        let exact: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        let sums: Vec<f64> = cpus().iter().map(|cpu| square_sum(cpu, &x)).collect();
+        assert!((sums[0] - exact).abs() <= 1e-6 * exact, "{len}: {} is not {exact}", sums[0]);
+        assert!(sums.iter().all(|sum| sum.to_bits() == sums[0].to_bits()), "{len}: {sums:?}");
+    }
+}
