@@ -140,15 +140,7 @@ unsafe fn tile<V: Vector, const M: usize, const N: usize>(p: &Product, r0: usize
                 step(p, a, b, k, 0..(k as isize + n - r + 1) as usize, &mut acc);
             }
         }
-        let mut k = all.start;
-        while k + 4 <= all.end {
-            // The loop's own arithmetic takes slots of the units that multiply.
-            for k in k..k + 4 {
-                step(p, a, b, k, 0..M, &mut acc);
-            }
-            k += 4;
-        }
-        for k in k..all.end {
+        for k in all.clone() {
             step(p, a, b, k, 0..M, &mut acc);
         }
         if let Part::Until(n) = p.part {
