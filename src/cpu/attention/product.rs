@@ -113,7 +113,8 @@ unsafe fn tile_of<V: Vector>(p: &Product, r: usize, m: usize, c: usize, n: usize
 
 #[inline(always)]
 unsafe fn tile<V: Vector, const M: usize, const N: usize>(p: &Product, r0: usize, c0: usize) {
-    // Rows come in with `first`, ascending, or go out with `last`.
+    // Step `k` held to those there are. Along the diagonal the rows of a tile join one by one before the steps that all take,
+    // or leave one by one after them.
     let row = |k: isize| k.clamp(0, p.steps as isize) as usize;
     let r = r0 as isize;
     let all = match p.part {
