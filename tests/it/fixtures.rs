@@ -3,12 +3,17 @@
 
 use kiln::device::Device;
 use kiln::ops::activation::Activation;
+use kiln::ops::attention::SelfAttention;
 use kiln::ops::elementwise::Elementwise;
+use kiln::ops::embedding::Embedding;
+use kiln::ops::linear::Linear;
+use kiln::ops::linear_xent::LinearXent;
 use kiln::ops::norm::{Norm, NormKind};
 use kiln::ops::rope::{Rope, RopeScaling, RopeTable};
 use kiln::ops::swiglu::Swiglu;
 use kiln::ops::token_logprob::TokenLogprob;
-use kiln::params::Params;
+use kiln::optim::AdamW;
+use kiln::params::{Decl, Init, Kind, ParamId, Params};
 use kiln::tape::{Array64, Op, Tape, Var};
 use kiln::tensor::{Shape, Tensor};
 use safetensors::{Dtype, SafeTensors};
@@ -139,6 +144,54 @@ fn activations() {
 }
 
 #[test]
+fn linear() {
+    let cases = [
+        ("linear", "linear_bias", None),
+        ("linear_gelu_tanh", "linear_bias_gelu_tanh", Some(Activation::GeluTanh)),
+        ("linear_gelu_erf", "linear_bias_gelu_erf", Some(Activation::GeluErf)),
+        ("linear_relu", "linear_bias_relu", Some(Activation::Relu)),
+    ];
+    for (without, with, activation) in cases {
+        check_fixture(without, Linear { bias: false, activation }, &["x", "w"], &["y"]);
+        check_fixture(with, Linear { bias: true, activation }, &["x", "w", "b"], &["y"]);
+    }
+}
+
+/// The fixture has q, k and v apart; a packed row is their concatenation.
+#[test]
+fn attention() {
+    for case in ["attention", "attention_grouped", "attention_long"] {
+        let fixture = Fixture { case };
+        let packed = |roles: [&str; 3]| {
+            let parts = roles.map(|role| fixture.array(role));
+            let widths = [0, 1, 2].map(|i| parts[i].shape[2] * parts[i].shape[3]);
+            let (b, t) = (parts[0].shape[0], parts[0].shape[1]);
+            let part = |row: usize, i: usize| &parts[i].data[row * widths[i]..][..widths[i]];
+            let data = (0..b * t).flat_map(|row| (0..3).flat_map(move |i| part(row, i))).copied().collect();
+            Array64::new([b, t, widths.iter().sum()], data)
+        };
+        let (heads, kv_heads) = (fixture.array("q").shape[2], fixture.array("k").shape[2]);
+        let (value, grad) = (packed(["q", "k", "v"]), Some(packed(["dq", "dk", "dv"])));
+        let qkv = Given { name: "qkv", value, ids: false, grad };
+        let y = Expected { name: "y", value: fixture.array("y"), grad: Some(fixture.array("dy")) };
+        check(case, SelfAttention { heads, kv_heads }, vec![qkv], vec![y]);
+    }
+}
+
+#[test]
+fn embedding() {
+    check_fixture("embedding", Embedding { positions: true }, &["ids", "tok", "pos"], &["y"]);
+}
+
+#[test]
+fn linear_xent() {
+    let op = |weights| LinearXent { weights, norm: None };
+    check_fixture("linear_xent", op(true), &["x", "w", "targets", "weights"], &["loss"]);
+    check_fixture("linear_xent_uniform", op(true), &["x", "w", "targets", "weights"], &["loss"]);
+    check_fixture("linear_xent_uniform", op(false), &["x", "w", "targets"], &["loss"]);
+}
+
+#[test]
 fn norms() {
     let layer = |bias, residual| Norm { kind: NormKind::Layer, bias, residual, eps: 1e-5 };
     check_fixture("layernorm", layer(true, false), &["x", "w", "b"], &["y"]);
@@ -224,4 +277,35 @@ fn token_logprob() {
     let (dx, dw) = (Array64::from_fn(x.shape, dx), Array64::from_fn(w.shape, dw));
     assert_close("dx", &dx.data, &fixture.array("dx").data, 1e-4, 1e-6);
     assert_close("dw", &dw.data, &fixture.array("dw").data, 1e-4, 1e-6);
+}
+
+/// Five updates of one vector. The gradient comes from a loss that has it: Σ g·w.
+#[test]
+fn adamw() {
+    let fixture = Fixture { case: "adamw" };
+    let f32s = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<_>>();
+    let f64s = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+    let (w0, grads, w) = (fixture.array("w0"), fixture.array("grads"), fixture.array("w"));
+    let device = Device::cpu(2).expect("a CPU");
+    // A matrix by its kind, so that it decays.
+    let decl = Decl { name: "w".into(), shape: w0.shape, kind: Kind::Matrix, init: Init::Zeros };
+    let mut params = Params::new(&device, &[decl], 0, AdamW::MOMENTS.len());
+    let id = ParamId(0);
+    params.set_weight(id, &f32s(&w0.data));
+    let optimizer = AdamW { beta2: 0.99, clip: None, ..AdamW::default() };
+    let mut tape = Tape::new(&device);
+    for ((t, g), want) in (1..).zip(grads.rows()).zip(w.rows()) {
+        tape.begin(&params, Default::default());
+        let g = tape.constant(Tensor::from_slice(&device, &f32s(g), w0.shape));
+        (tape.param(id) * g).sum().backward(&mut params, true);
+        tape.reset();
+        let norm = params.grad_norm();
+        optimizer.step(&mut params, t, 1e-2, norm);
+        assert_close(&format!("adamw: w after update {t}"), &f64s(params.weight(id).f32()), want, 1e-6, 0.0);
+    }
+    for (k, name) in ["m", "v"].into_iter().enumerate() {
+        let moment = params.groups()[0].moment(k, 0).expect("a moment");
+        // 1 − β₂ is taken in f32: 1e-6 off.
+        assert_close(&format!("adamw: {name}"), &f64s(moment.f32()), &fixture.array(name).data, 2e-6, 0.0);
+    }
 }
