@@ -8,6 +8,7 @@ mod fixtures;
 mod gemm;
 mod gpt;
 mod half;
+mod layers;
 mod math;
 mod ops;
 mod train;
