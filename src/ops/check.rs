@@ -14,38 +14,56 @@ use half::{bf16, f16};
 
 /// The results and gradients of a case on a device, as f32: results first, then the gradients of the inputs that have one.
 pub fn run(case: Case, device: &Device) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
-    let mut tape = Tape::new(device);
+    let tape = Tape::new(device);
     let mut params = Params::new(device, &[], 0, 0);
-    tape.begin(&params, Default::default());
-    let tape = &tape;
-    let x: Vec<Var> = (0..).zip(&case.inputs).map(|(i, input)| leaf(tape, device, input, &input.data(i))).collect();
-    let grads: Vec<bool> = case.inputs.iter().map(|input| input.grad).collect();
+    let x = leaves(&tape, &case.inputs, &values(&case.inputs, device));
     let y0 = tape.apply_dyn(case.op, &x);
-    let outputs = y0.outputs();
-    let values = (0..outputs).map(|i| to_f32(&y0.output(i).value())).collect();
-    if grads.contains(&true) {
-        let dy = (0..outputs).map(|i| {
-            let value = y0.output(i).value();
-            Tensor::from_slice(device, &upstream(i, value.numel()), *value.shape())
-        });
-        y0.backward_from(&dy.collect::<Vec<_>>(), &mut params, true);
+    let results = (0..y0.outputs()).map(|i| to_f32(&y0.output(i).value())).collect();
+    if case.inputs.iter().any(|input| input.grad) {
+        y0.backward_from(&upstream(y0), &mut params, true);
     }
-    let gradient = |(x, grad): (&Var, &bool)| {
-        grad.then(|| x.grad().map_or_else(|| vec![0.0; x.shape().numel()], |g| g.f32().to_vec()))
+    let gradient = |(x, input): (&Var, &Input)| {
+        input.grad.then(|| x.grad().map_or_else(|| vec![0.0; x.shape().numel()], |g| g.f32().to_vec()))
     };
-    (values, x.iter().zip(&grads).filter_map(gradient).collect())
+    (results, x.iter().zip(&case.inputs).filter_map(gradient).collect())
 }
 
-fn leaf<'t>(tape: &'t Tape, device: &Device, input: &Input, data: &[f32]) -> Var<'t> {
-    let shape = input.spec.shape;
-    let tensor = match input.spec.dtype {
-        DType::F32 => Tensor::from_slice(device, data, shape),
-        DType::I32 => Tensor::from_slice(device, &data.iter().map(|&x| x as i32).collect::<Vec<_>>(), shape),
-        DType::Bf16 => Tensor::from_slice(device, &data.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>(), shape),
-        DType::F16 => Tensor::from_slice(device, &data.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>(), shape),
-        DType::U8 => Tensor::from_slice(device, &data.iter().map(|&x| x as u8).collect::<Vec<_>>(), shape),
+/// The values of a case's inputs on a device.
+pub fn values(inputs: &[Input], device: &Device) -> Vec<Tensor> {
+    let value = |(i, input): (u32, &Input)| {
+        let (data, shape) = (input.data(i), input.spec.shape);
+        match input.spec.dtype {
+            DType::F32 => Tensor::from_slice(device, &data, shape),
+            DType::I32 => Tensor::from_slice(device, &convert(&data, |x| x as i32), shape),
+            DType::Bf16 => Tensor::from_slice(device, &convert(&data, bf16::from_f32), shape),
+            DType::F16 => Tensor::from_slice(device, &convert(&data, f16::from_f32), shape),
+            DType::U8 => Tensor::from_slice(device, &convert(&data, |x| x as u8), shape),
+        }
     };
-    if input.grad { tape.variable(tensor) } else { tape.constant(tensor) }
+    (0..).zip(inputs).map(value).collect()
+}
+
+fn convert<T>(data: &[f32], f: impl Fn(f32) -> T) -> Vec<T> {
+    data.iter().map(|&x| f(x)).collect()
+}
+
+/// Puts the values of a case's inputs on a tape.
+pub fn leaves<'t>(tape: &'t Tape, inputs: &[Input], values: &[Tensor]) -> Vec<Var<'t>> {
+    let leaf = |(input, value): (&Input, &Tensor)| match input.grad {
+        true => tape.variable(value.clone()),
+        false => tape.constant(value.clone()),
+    };
+    inputs.iter().zip(values).map(leaf).collect()
+}
+
+/// The gradients of all results of the operation that made `y`: those of the scalar that a case is differentiated
+/// through.
+pub fn upstream(y: Var) -> Vec<Tensor> {
+    let gradient = |i| {
+        let shape = y.output(i).shape();
+        Tensor::from_slice(y.tape().device(), &weights(i, shape.numel()), shape)
+    };
+    (0..y.outputs()).map(gradient).collect()
 }
 
 fn to_f32(tensor: &Tensor) -> Vec<f32> {
@@ -58,8 +76,8 @@ fn to_f32(tensor: &Tensor) -> Vec<f32> {
     }
 }
 
-/// The gradient of the scalar that a case is differentiated through, Σ r·y, with respect to result `i`.
-fn upstream(i: usize, n: usize) -> Vec<f32> {
+/// The weights r of result `i` in the scalar that a case is differentiated through, Σ r·y.
+fn weights(i: usize, n: usize) -> Vec<f32> {
     let mut rng = Rng::new(1, Purpose::Test, 100 + i as u32, 0);
     (0..n).map(|_| 2.0 * rng.uniform() - 1.0).collect()
 }
@@ -83,7 +101,7 @@ pub fn check(case: Case, device: &Device) -> Result<(), String> {
     let expected = case.op.reference(&inputs);
     let grads: Vec<usize> = (0..case.inputs.len()).filter(|&i| case.inputs[i].grad).collect();
     // The scalar Σ r·y by the reference.
-    let weights: Vec<Vec<f32>> = expected.iter().enumerate().map(|(i, y)| upstream(i, y.data.len())).collect();
+    let weights: Vec<Vec<f32>> = expected.iter().enumerate().map(|(i, y)| weights(i, y.data.len())).collect();
     let op = &case.op;
     let scalar = |x: &[Array64]| -> f64 {
         let dot = |(y, r): (&Array64, &Vec<f32>)| y.data.iter().zip(r).map(|(y, r)| y * f64::from(*r)).sum::<f64>();

@@ -4,8 +4,8 @@ use kiln::cpu::Simd;
 use kiln::device::Device;
 use kiln::ops::{Case, Role, TABLE, check};
 use kiln::params::Params;
-use kiln::tape::{Tape, Var};
-use kiln::tensor::{DType, Tensor};
+use kiln::tape::Tape;
+use kiln::tensor::Tensor;
 
 fn checks() -> impl Iterator<Item = (&'static str, usize)> {
     TABLE.iter().flat_map(|entry| {
@@ -62,18 +62,7 @@ fn gradients_are_added_to_those_that_are_there() {
         let tape = Tape::new(&device);
         let mut params = Params::new(&device, &[], 0, 0);
         let inputs = case(name, i).inputs;
-        let leaf = |(number, input): (u32, &kiln::ops::Input)| {
-            let (data, shape) = (input.data(number), input.spec.shape);
-            match input.spec.dtype {
-                DType::I32 => {
-                    let ids: Vec<i32> = data.iter().map(|&x| x as i32).collect();
-                    tape.constant(Tensor::from_slice(&device, &ids, shape))
-                }
-                _ if input.grad => tape.variable(Tensor::from_slice(&device, &data, shape)),
-                _ => tape.constant(Tensor::from_slice(&device, &data, shape)),
-            }
-        };
-        let x: Vec<Var> = (0..).zip(&inputs).map(leaf).collect();
+        let x = check::leaves(&tape, &inputs, &check::values(&inputs, &device));
         let y = (1..times).fold(tape.apply_dyn(case(name, i).op, &x), |y, _| y + tape.apply_dyn(case(name, i).op, &x));
         let dy = (0..y.outputs()).map(|o| {
             let value = y.output(o).value();
