@@ -1,5 +1,5 @@
 //! Single operations against PyTorch's float64 numbers in `tests/fixtures/ops.safetensors`: the f64 reference of each op
-//! against its results, and the gradients on the tape against its gradients. Key names: `tests/reference/README.md`.
+//! against its results, and results and gradients on the tape against its own. Key names: `tests/reference/README.md`.
 
 use kiln::device::Device;
 use kiln::ops::activation::Activation;
@@ -78,8 +78,8 @@ fn check_fixture(case: &'static str, op: impl Op, inputs: &[&'static str], resul
     check(case, op, inputs.iter().map(input).collect(), results.iter().map(result).collect());
 }
 
-/// Checks `op` on any numbers: its reference to 1e-9 of the largest value, its gradients on the tape to the bound of the
-/// sweep. For cases whose layout is not the operation's.
+/// Checks `op` on any numbers: its reference to 1e-9 of the largest value, its results and gradients on the tape to the
+/// bounds of the sweep. For cases whose layout is not the operation's.
 fn check(case: &str, op: impl Op, inputs: Vec<Given>, results: Vec<Expected>) {
     let arrays: Vec<Array64> = inputs.iter().map(|input| input.value.clone()).collect();
     let reference = op.reference(&arrays);
@@ -87,8 +87,12 @@ fn check(case: &str, op: impl Op, inputs: Vec<Given>, results: Vec<Expected>) {
     for (got, want) in reference.iter().zip(&results) {
         assert_close(&format!("{case}: reference of {}", want.name), &got.data, &want.value.data, 1e-9, 0.0);
     }
+    let (values, gradients) = run(op, &inputs, &results);
+    for (got, want) in values.iter().zip(&results) {
+        assert_close(&format!("{case}: {}", want.name), got, &want.value.data, 1e-5, 1e-6);
+    }
     let wanted = |input: &Given| input.grad.is_some();
-    for (input, got) in inputs.iter().zip(gradients(op, &inputs, &results)).filter(|(input, _)| wanted(input)) {
+    for (input, got) in inputs.iter().zip(gradients).filter(|(input, _)| wanted(input)) {
         let want = &input.grad.as_ref().expect("a gradient").data;
         assert_close(&format!("{case}: gradient of {}", input.name), &got, want, 1e-4, 1e-6);
     }
@@ -104,10 +108,11 @@ fn assert_close(what: &str, got: &[f64], want: &[f64], relative: f64, absolute: 
     }
 }
 
-/// The gradients of all inputs of `op` on the tape, zeros where none flowed.
-fn gradients(op: impl Op, inputs: &[Given], results: &[Expected]) -> Vec<Vec<f64>> {
+/// The results of `op` on the tape and the gradients of all its inputs, zeros where none flowed.
+fn run(op: impl Op, inputs: &[Given], results: &[Expected]) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
     let device = Device::cpu(2).expect("a CPU");
     let f32s = |x: &Array64| x.data.iter().map(|&x| x as f32).collect::<Vec<_>>();
+    let f64s = |x: Tensor| x.f32().iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
     let tape = Tape::new(&device);
     let mut params = Params::new(&device, &[], 0, 0);
     let leaf = |input: &Given| {
@@ -122,6 +127,8 @@ fn gradients(op: impl Op, inputs: &[Given], results: &[Expected]) -> Vec<Vec<f64
     };
     let x: Vec<Var> = inputs.iter().map(leaf).collect();
     let y = tape.apply(op, &x);
+    // Before the backward pass lets go of them.
+    let values = (0..results.len()).map(|i| f64s(y.output(i).value())).collect();
     let upstream = |(i, result): (usize, &Expected)| {
         let shape = y.output(i).shape();
         let dy = result.grad.as_ref().map_or_else(|| vec![0.0; shape.numel()], &f32s);
@@ -129,11 +136,8 @@ fn gradients(op: impl Op, inputs: &[Given], results: &[Expected]) -> Vec<Vec<f64
     };
     let dy: Vec<Tensor> = results.iter().enumerate().map(upstream).collect();
     y.backward_from(&dy, &mut params, true);
-    let gradient = |x: &Var| {
-        let zeros = || vec![0.0; x.shape().numel()];
-        x.grad().map_or_else(zeros, |grad| grad.f32().iter().map(|&g| f64::from(g)).collect())
-    };
-    x.iter().map(gradient).collect()
+    let gradient = |x: &Var| x.grad().map_or_else(|| vec![0.0; x.shape().numel()], f64s);
+    (values, x.iter().map(gradient).collect())
 }
 
 #[test]
@@ -269,7 +273,7 @@ fn token_logprob() {
     for (got, want) in TokenLogprob.reference(&arrays).iter().zip(&results) {
         assert_close(want.name, &got.data, &want.value.data, 1e-9, 0.0);
     }
-    let dlogits = &gradients(TokenLogprob, &inputs, &results)[0];
+    let dlogits = &run(TokenLogprob, &inputs, &results).1[0];
     let dx =
         |i: usize| (0..vocab).map(|v| dlogits[i / channels * vocab + v] * w.data[v * channels + i % channels]).sum();
     let dw =
