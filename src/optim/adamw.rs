@@ -43,8 +43,9 @@ impl Default for AdamW {
 #[derive(Clone, Copy)]
 struct Update {
     clip: f32,
-    beta1: f32,
-    beta2: f32,
+    /// β₁ and 1 − β₁, the difference taken in f64.
+    beta1: [f32; 2],
+    beta2: [f32; 2],
     /// lr / (1 − β₁ᵗ).
     step: f32,
     /// 1 / √(1 − β₂ᵗ).
@@ -61,8 +62,8 @@ simd_fn! {
 #[inline(always)]
 fn update_body<V: Vector>(u: Update, w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
     let clip = V::splat(u.clip);
-    let (beta1, rest1) = (V::splat(u.beta1), V::splat(1.0 - u.beta1));
-    let (beta2, rest2) = (V::splat(u.beta2), V::splat(1.0 - u.beta2));
+    let [beta1, rest1] = u.beta1.map(V::splat);
+    let [beta2, rest2] = u.beta2.map(V::splat);
     let (step, rms, eps, keep) = (V::splat(u.step), V::splat(u.rms), V::splat(u.eps), V::splat(u.keep));
     each::<V>(
         w.len(),
@@ -100,8 +101,8 @@ impl AdamW {
             };
             let u = Update {
                 clip: clip as f32,
-                beta1: self.beta1 as f32,
-                beta2: self.beta2 as f32,
+                beta1: [self.beta1, 1.0 - self.beta1].map(|x| x as f32),
+                beta2: [self.beta2, 1.0 - self.beta2].map(|x| x as f32),
                 step: (lr / (1.0 - libm::pow(self.beta1, t as f64))) as f32,
                 rms: (1.0 / (1.0 - libm::pow(self.beta2, t as f64)).sqrt()) as f32,
                 eps: self.eps as f32,
