@@ -30,7 +30,7 @@ pub struct Global {
     #[arg(long, global = true)]
     pub json: bool,
     /// Threads that compute [default: all that this process may use]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// What computes: auto, cpu
     #[arg(long, global = true, value_name = "NAME", default_value = "auto", hide_default_value = true)]

@@ -1,7 +1,7 @@
 //! `kiln sample`.
 
 use super::Global;
-use super::term::{print, safe};
+use super::term::{print, safe, warn};
 use clap::Args;
 use kiln::error::{AtPath, Result};
 use kiln::model::sample::SampleOptions;
@@ -28,13 +28,13 @@ pub struct SampleArgs {
     #[arg(long, value_name = "N", default_value_t = 200)]
     tokens: usize,
     /// Below 1 safer, above 1 wilder; 0: always the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = temperature)]
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true, value_parser = temperature)]
     temperature: f32,
     /// Choose among the K likeliest tokens; 0: among all
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
     /// Choose among the likeliest tokens that have probability P together
-    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = probability)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true, value_parser = probability)]
     top_p: f32,
     /// The same seed writes the same text
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -48,6 +48,11 @@ pub struct SampleArgs {
 pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
     let start = Instant::now();
     let mut sampler = Sampler::open(&args.run, &global.device()?)?;
+    for damage in sampler.damaged() {
+        warn(&format!("{damage}; an older checkpoint writes"));
+    }
+    // Before anything is shown.
+    kiln::train::pretrain::start(sampler.tokenizer(), &args.prompt)?;
     let mut samples = Vec::new();
     for n in 0..args.num {
         let seed = args.seed.wrapping_add(n);

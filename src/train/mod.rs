@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod checkpoint;
 pub mod event;
+pub mod fit;
 pub mod metrics;
 pub mod plot;
 pub mod pretrain;
