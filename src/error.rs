@@ -71,6 +71,8 @@ impl Error {
             Kind::NotFound => "check the path; relative paths start at the current folder",
             Kind::PermissionDenied => "check the permissions of the file and of its folder",
             Kind::StorageFull => "free some disk space and run the command again; nothing that was saved is lost",
+            Kind::AlreadyExists => "a file of that name is in the way: choose another name",
+            Kind::InvalidData => "the file should hold UTF-8 text",
             Kind::IsADirectory => "give a file, not a folder",
             Kind::NotADirectory => "a part of the path is a file, not a folder",
             _ => "",

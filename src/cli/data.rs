@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, Subcommand, ValueEnum};
-use kiln::data::dataset::{Dataset, DatasetInfo, Part, TOKENIZER_FILE, commonest};
+use kiln::data::dataset::{DATASET_FILE, Dataset, DatasetInfo, Part, TOKENIZER_FILE, commonest};
 use kiln::data::tokenizer::{Kind, MAX_VOCAB, Tokenizer};
 use kiln::data::{Prepare, Rule, ShardFormat, Sources, Split, prepare};
-use kiln::error::Result;
+use kiln::error::{Error, Result};
 use serde_json::{Value, json};
 
 use super::Global;
@@ -115,8 +115,8 @@ struct InspectArgs {
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
     /// Number of documents to show
-    #[arg(long, value_name = "N", default_value_t = 2)]
-    samples: usize,
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(..=1000))]
+    samples: u16,
 }
 
 /// Runs `kiln data`; with `--json`, standard output gets one JSON object and nothing else.
@@ -222,6 +222,9 @@ fn shard(args: &ShardArgs, json: bool) -> Result<()> {
 
 fn inspect(args: &InspectArgs, json: bool) -> Result<()> {
     let path = &args.path;
+    // A run keeps its data set in a folder of its own.
+    let within = path.join("data");
+    let path = if !path.join(DATASET_FILE).is_file() && within.join(DATASET_FILE).is_file() { &within } else { path };
     if path.is_dir() {
         let info = DatasetInfo::load(path)?;
         let tokenizer = info.load_tokenizer(path)?;
@@ -239,6 +242,10 @@ fn inspect(args: &InspectArgs, json: bool) -> Result<()> {
     }
     if path.extension().is_some_and(|e| e == "json") {
         return inspect_tokenizer(path, json);
+    }
+    if path.extension().is_some_and(|e| ["txt", "md", "jsonl", "toml"].iter().any(|text| e == *text)) {
+        let hint = "give what kiln data shard wrote; to make it: kiln data tokenizer, then kiln data shard";
+        return Err(Error::usage(format!("{} holds no tokens: it is text", path.display()), hint));
     }
     let beside = path.with_file_name(TOKENIZER_FILE);
     let file = args.tokenizer.clone().or_else(|| beside.is_file().then_some(beside));
@@ -275,7 +282,7 @@ fn tokens(
     let used = counts.iter().filter(|&&n| n > 0).count();
     // About a paragraph.
     let length = if tokenizer.is_some_and(|t| matches!(t.kind(), Kind::Byte | Kind::Char)) { 400 } else { 100 };
-    let samples = data.samples(args.samples, length);
+    let samples = data.samples(args.samples.into(), length);
     let decode = |ids: &[u32]| tokenizer.map_or_else(|| format!("{ids:?}"), |t| t.decode(ids));
     if json {
         object["ids_used"] = json!(used);

@@ -1,12 +1,11 @@
 //! `kiln sample`.
 
 use super::Global;
-use super::term::{print, safe};
+use super::term::{print, safe, warn};
 use clap::Args;
 use kiln::error::{AtPath, Result};
 use kiln::model::sample::SampleOptions;
 use kiln::train::Sampler;
-use kiln::train::pretrain::start;
 use serde_json::json;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -29,13 +28,13 @@ pub struct SampleArgs {
     #[arg(long, value_name = "N", default_value_t = 200)]
     tokens: usize,
     /// Below 1 safer, above 1 wilder; 0: always the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = temperature, allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true, value_parser = temperature)]
     temperature: f32,
     /// Choose among the K likeliest tokens; 0: among all
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
     /// Choose among the likeliest tokens that have probability P together
-    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = probability)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true, value_parser = probability)]
     top_p: f32,
     /// The same seed writes the same text
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -47,10 +46,13 @@ pub struct SampleArgs {
 
 /// Runs `kiln sample`: text appears as it is written.
 pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
-    let began = Instant::now();
+    let start = Instant::now();
     let mut sampler = Sampler::open(&args.run, &global.device()?)?;
-    // A prompt that cannot be written in tokens is refused before anything is printed.
-    start(sampler.tokenizer(), &args.prompt)?;
+    for damage in sampler.damaged() {
+        warn(&format!("{damage}; an older checkpoint writes"));
+    }
+    // Before anything is shown.
+    kiln::train::pretrain::start(sampler.tokenizer(), &args.prompt)?;
     let mut samples = Vec::new();
     for n in 0..args.num {
         let seed = args.seed.wrapping_add(n);
@@ -80,7 +82,7 @@ pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
         }
     }
     if global.json {
-        let seconds = began.elapsed().as_secs_f64();
+        let seconds = start.elapsed().as_secs_f64();
         print(&json!({"run": args.run, "prompt": args.prompt, "samples": samples, "seconds": seconds}).to_string())?;
     }
     Ok(())

@@ -40,6 +40,12 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
+/// Says on standard error what is not as it should be.
+pub fn warn(text: &str) {
+    // Nobody may be there to read it.
+    let _ = writeln!(std::io::stderr().lock(), "warning: {}", safe(text));
+}
+
 /// 1234567 as `1,234,567`.
 pub fn thousands(n: u64) -> String {
     let digits = n.to_string();

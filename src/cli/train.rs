@@ -1,7 +1,7 @@
 //! `kiln train`.
 
 use super::Global;
-use super::term::{print, quote, safe, thousands};
+use super::term::{print, quote, safe, thousands, warn};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kiln::error::{Error, Result};
@@ -58,6 +58,10 @@ fn recipe(args: &TrainArgs) -> Result<Recipe> {
     if let Some(recipe) = args.data.iter().find(is_recipe) {
         let hint = format!("put it first: kiln train {} --data …", quote(recipe));
         return Err(Error::usage(format!("--data takes text, and {} is a recipe", recipe.display()), hint));
+    }
+    if let Some(path) = args.recipe.iter().find(|p| !is_recipe(p) && p.exists()) {
+        let hint = format!("to train on it: kiln train --data {}", quote(path));
+        return Err(Error::usage(format!("{} is no recipe: its name does not end in .toml", path.display()), hint));
     }
     let mut set = args.set.clone();
     // A run on one's own text bears its name, unless something else names it.
@@ -178,6 +182,7 @@ impl Watch for Screen {
                 what.clone_into(&mut self.preparing);
             }
             Event::Start { run, parameters, steps, first_step, train_tokens, val_tokens, vocab } => {
+                signal::save_first();
                 (self.start, self.first_step, self.started) = (Instant::now(), first_step, true);
                 self.say(&format!(
                     "{}: {} parameters, {} token ids, {} tokens to train on, {} to validate",
@@ -222,6 +227,13 @@ impl Watch for Screen {
                 self.say(&format!("── written after step {} ──\n{}\n──", thousands(step), safe(text.trim())));
             }
             Event::Checkpoint { .. } => {}
+            Event::Warning { text } => {
+                let write = || warn(text);
+                match &self.bar {
+                    Some(bar) => bar.suspend(write),
+                    None => write(),
+                }
+            }
             Event::Stopped { signal, step } => {
                 self.say(&format!("signal {signal}: saved after step {}", thousands(step)));
             }

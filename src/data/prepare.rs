@@ -144,7 +144,7 @@ fn tail(documents: Vec<Document>, split: &Split) -> Result<Vec<Item>> {
     let count = |document: &Document| document.text.chars().count();
     let total: usize = documents.iter().map(count).sum();
     if total < 2 {
-        return Err(no_text());
+        return Err(Error::usage("one character is too little text to hold some of it out", "give more text"));
     }
     let mut head = split.head(total);
     let mut items = Vec::with_capacity(documents.len() + 1);

@@ -8,6 +8,7 @@
 //! 1. No checkpoint is removed before a newer one stands and verifies.
 //! 2. Every flipped byte and every truncation is found before anything is loaded.
 
+use super::metrics::Record;
 use super::run::RunDir;
 use super::tensors::{self, Entry, Reader};
 use crate::error::{AtPath, Error, Result};
@@ -45,9 +46,10 @@ pub struct State {
     pub loss: Option<f32>,
     /// The last validation loss known when this was written.
     pub val_loss: Option<f64>,
-    /// What is known of the step, to be written to the metrics: the process may die before it does so.
+    /// The line of `metrics.jsonl` of the last step, without what was found out after this was written: a process that
+    /// dies before it appends the line leaves it here.
     #[serde(default)]
-    pub record: Option<super::metrics::Record>,
+    pub record: Option<Record>,
     /// The version of kiln that wrote it.
     pub kiln: String,
 }
@@ -223,7 +225,7 @@ fn no_others(path: &Path, file: &Reader, known: &[String]) -> Result<()> {
 /// The checkpoints in the folder `checkpoints`, oldest first; none where there is no such folder.
 pub fn list(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let entries = match std::fs::read_dir(checkpoints) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
         entries => entries.at(checkpoints)?,
     };
     let mut found = Vec::new();
@@ -262,16 +264,18 @@ pub fn newest(checkpoints: &Path) -> Result<Newest> {
     Ok(newest)
 }
 
-/// The checkpoint that `path` means: itself, or the newest good one of the run at `path`.
-pub fn find(path: &Path) -> Result<PathBuf> {
+/// The checkpoint that `path` means, verified: itself, or the newest good one of the run at `path`. Also tells what is
+/// wrong with those that are newer.
+pub fn find(path: &Path) -> Result<(PathBuf, Vec<Error>)> {
     if path.join(MODEL).is_file() {
-        return Ok(path.to_owned());
+        verify(path)?;
+        return Ok((path.to_owned(), Vec::new()));
     }
-    let Newest { found, damaged } = newest(&path.join("checkpoints"))?;
-    match (found, damaged.into_iter().next()) {
-        (Some((found, _)), _) => Ok(found),
-        (None, Some(error)) => Err(error),
-        (None, None) => {
+    let Newest { found, mut damaged } = newest(&path.join("checkpoints"))?;
+    match found {
+        Some((found, _)) => Ok((found, damaged)),
+        None if !damaged.is_empty() => Err(damaged.swap_remove(0)),
+        None => {
             let source = io::Error::new(ErrorKind::NotFound, "there is no checkpoint here");
             let hint = "give a run as runs/village, or one of its checkpoints; kiln train makes them".into();
             Err(Error::Io { path: path.to_owned(), source, hint })
@@ -407,16 +411,8 @@ mod tests {
 
     fn state(step: u64) -> State {
         let tokens = step * 100;
-        State {
-            step,
-            tokens,
-            seed: 1,
-            optimizer_steps: step,
-            loss: Some(2.5),
-            val_loss: None,
-            record: None,
-            kiln: "0.1.0".into(),
-        }
+        let (loss, record, kiln) = (Some(2.5), None, "0.1.0".into());
+        State { step, tokens, seed: 1, optimizer_steps: step, loss, val_loss: None, record, kiln }
     }
 
     struct Fixture {
@@ -563,12 +559,12 @@ mod tests {
         let Newest { found, damaged } = newest(&f.run.checkpoints()).unwrap();
         assert_eq!(found.unwrap().1.step, 60);
         assert!(damaged[0].to_string().contains("step-000080/state.json"), "{}", damaged[0]);
-        assert!(find(f.run.path()).unwrap().ends_with("step-000060"));
+        assert!(find(f.run.path()).unwrap().0.ends_with("step-000060"));
         f.save(80, &params(3)).unwrap();
         let mut loaded = params(9);
         load(&path, &mut loaded, &MOMENTS, &transposed).unwrap();
         assert_eq!(bits(&loaded), bits(&params(3)));
-        assert_eq!(find(&path).unwrap(), path);
+        assert_eq!(find(&path).unwrap().0, path);
         assert!(find(f.dir.path()).unwrap_err().to_string().contains("no checkpoint here"));
     }
 

@@ -82,6 +82,11 @@ pub enum Event<'a> {
         /// What it wrote, unescaped.
         text: &'a str,
     },
+    /// Something is not as it should be, but the run goes on.
+    Warning {
+        /// What it is, and what the run does about it.
+        text: &'a str,
+    },
     /// A checkpoint stands.
     Checkpoint {
         /// Steps done so far.

@@ -1,75 +1,95 @@
-//! Whether a model fits into memory, asked before anything is allocated.
+//! Whether a model and its batches fit this machine's memory, asked before any of it is mapped.
 
-use super::recipe::Recipe;
 use crate::device::probe;
 use crate::error::{Error, Result};
 use crate::model::GptConfig;
 
-/// Bytes of weights, gradients and two moments in f32.
-fn training_state(config: &GptConfig) -> f64 {
-    4.0 * weights(config)
-}
+/// Floats that a block keeps for its backward pass, for each token and channel: inputs and outputs of its norms, queries,
+/// keys and values, the attention's output, and the MLP's four-fold width twice.
+const FLOATS_PER_BLOCK: f64 = 20.0;
+/// The same outside of blocks, with the gradients that are passed from block to block.
+const FLOATS_OUTSIDE: f64 = 12.0;
 
-/// Bytes of the weights in f32.
-fn weights(config: &GptConfig) -> f64 {
-    let (c, layers) = (config.d as f64, config.layers as f64);
-    4.0 * (layers * 12.0 * c * c + (config.vocab + config.context) as f64 * c)
-}
-
-/// Bytes that a micro-batch's activations take at the least: what a block keeps for the backward pass is 18 numbers for
-/// each token and channel.
-fn activations(config: &GptConfig, tokens: f64) -> f64 {
-    4.0 * 18.0 * config.layers as f64 * config.d as f64 * tokens
-}
-
-/// Bytes that this process may use: the machine's memory or the cgroup's limit.
-fn limit() -> Option<f64> {
-    let memory = probe::memory();
-    [memory.total, memory.cgroup_limit].into_iter().flatten().min().map(|bytes| bytes as f64)
-}
-
-fn gib(bytes: f64) -> String {
-    format!("{:.1} GiB", bytes / (1u64 << 30) as f64)
-}
-
-/// Refuses a run that needs more memory than there is. The estimate is a lower bound, so what it refuses cannot run.
+/// Refuses a run that needs more memory than this process can have.
 ///
 /// # Errors
-/// Names the key to lower and by how much memory the run is too large.
-pub fn check_training(recipe: &Recipe, config: &GptConfig) -> Result<()> {
-    let tokens = recipe.train.batch as f64 * recipe.train.context as f64;
-    let (state, activations) = (training_state(config), activations(config, tokens));
-    let Some(limit) = limit().filter(|limit| state + activations > *limit) else { return Ok(()) };
-    let (key, hint) = if state > limit {
-        ("model.d", "lower model.d or model.layers".to_owned())
+/// The estimate is above what is available; the error names the key to lower.
+pub fn check(config: &GptConfig, batch: usize, context: usize) -> Result<()> {
+    let memory = probe::memory();
+    match memory.available.into_iter().chain(memory.cgroup_limit).min() {
+        Some(limit) => check_against(config, batch, context, limit),
+        None => Ok(()),
+    }
+}
+
+fn check_against(config: &GptConfig, batch: usize, context: usize, limit: u64) -> Result<()> {
+    // Weights, gradients and two moments.
+    let state = 4.0 * 4.0 * parameters(config);
+    let floats = FLOATS_PER_BLOCK * config.layers as f64 + FLOATS_OUTSIDE;
+    let activations = 4.0 * floats * config.d as f64 * batch as f64 * context as f64;
+    if state + activations <= limit as f64 {
+        return Ok(());
+    }
+    let gib = |bytes: f64| format!("{:.1} GiB", bytes / f64::from(1 << 30));
+    let (key, what, hint) = if state > activations {
+        // The larger of the embedding and the blocks.
+        match config.vocab as f64 > 12.0 * config.d as f64 * config.layers as f64 {
+            true => ("data.vocab", "the model", "lower data.vocab or model.d"),
+            false => ("model.d", "the model", "lower model.d or model.layers"),
+        }
+    } else if batch > 1 {
+        let hint = "lower train.batch and raise train.accumulate by the same factor, or lower train.context";
+        ("train.batch", "the activations of a batch", hint)
     } else {
-        let fits = (limit - state) / activations * recipe.train.batch as f64;
-        let advice =
-            if fits >= 1.0 { format!("train.batch = {fits:.0} would fit") } else { "lower train.context".into() };
-        ("train.batch", format!("{advice}; train.accumulate makes up for a smaller batch"))
+        ("train.context", "the activations of a sequence", "lower train.context, model.d or model.layers")
     };
     let problem = format!(
-        "the run needs at least {} ({} for weights, gradients and moments, {} for activations); there are {}",
+        "{what} would need about {} of memory, the whole run {}; {} can be had",
+        gib(state.max(activations)),
         gib(state + activations),
-        gib(state),
-        gib(activations),
-        gib(limit)
+        gib(limit as f64)
     );
     Err(Error::config(key, problem, hint))
 }
 
-/// Refuses a model whose weights alone are larger than memory, as a damaged `config.json` may ask for.
-///
-/// # Errors
-/// Says how large they would be.
-pub fn check_weights(config: &GptConfig, file: &std::path::Path) -> Result<()> {
-    let bytes = weights(config);
-    match limit() {
-        Some(limit) if bytes > limit => {
-            let found = format!("sizes that make {} of weights", gib(bytes));
-            let hint = "give a checkpoint that kiln train wrote; this one is damaged, or made for a larger machine";
-            Err(Error::format(file, "sizes", format!("a model that fits into {}", gib(limit)), found, hint))
+/// The number of parameters, as a float because the settings may be absurd.
+pub fn parameters(config: &GptConfig) -> f64 {
+    let [v, t, l, c] = [config.vocab, config.context, config.layers, config.d].map(|n| n as f64);
+    let block = if config.bias { 12.0 * c * c + 13.0 * c } else { 12.0 * c * c + 2.0 * c };
+    v * c + t * c + l * block + if config.bias { 2.0 * c } else { c }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Gpt;
+    use crate::ops::activation::Activation;
+
+    fn config(bias: bool) -> GptConfig {
+        let activation = Activation::GeluTanh;
+        GptConfig { vocab: 8192, context: 256, layers: 4, heads: 4, d: 256, bias, activation, dropout: 0.0 }
+    }
+
+    #[test]
+    fn parameters_are_counted_as_the_model_declares_them() {
+        for bias in [false, true] {
+            let (_, decls) = Gpt::new(config(bias));
+            let numel: usize = decls.iter().map(|decl| decl.shape.numel()).sum();
+            assert_eq!(parameters(&config(bias)), numel as f64);
         }
-        _ => Ok(()),
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_the_key_to_lower() {
+        const GIB: u64 = 1 << 30;
+        check_against(&config(true), 16, 256, 2 * GIB).unwrap();
+        let key = |config: &GptConfig, batch, context| match check_against(config, batch, context, 2 * GIB) {
+            Err(Error::Config { key, .. }) => key,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(key(&config(true), 1 << 20, 256), "train.batch");
+        assert_eq!(key(&config(true), 1, 1 << 20), "train.context");
+        assert_eq!(key(&GptConfig { d: 65_536, layers: 1024, ..config(true) }, 1, 1), "model.d");
+        assert_eq!(key(&GptConfig { vocab: 1 << 24, ..config(true) }, 1, 1), "data.vocab");
     }
 }

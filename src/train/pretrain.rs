@@ -26,22 +26,23 @@ use std::time::Instant;
 /// The data, the run directory or a checkpoint cannot be used; a step is not finite.
 pub fn train(recipe: &Recipe, resume: Option<&Path>, device: &Device, watch: &mut dyn Watch) -> Result<Summary> {
     let began = Instant::now();
-    if let Some(path) = resume {
-        let mut work = Work::open(recipe, RunDir::open(path)?, device, watch)?;
-        work.resume()?;
-        return work.run(watch, began);
-    }
-    let run = RunDir::create(&recipe.run.dir, &recipe.run.name)?;
-    recipe.save(&run.recipe())?;
-    let path = run.path().to_owned();
-    match Work::open(recipe, run, device, watch) {
-        Ok(mut work) => work.run(watch, began),
-        Err(error) => {
-            // Nothing was trained: a directory made a moment ago is no run.
-            let _ = std::fs::remove_dir_all(path);
-            Err(error)
+    let mut work = match resume {
+        Some(path) => {
+            let mut work = Work::open(recipe, RunDir::open(path)?, device, watch)?;
+            work.resume(watch)?;
+            work
         }
-    }
+        None => {
+            let run = RunDir::create(&recipe.run.dir, &recipe.run.name)?;
+            let path = run.path().to_owned();
+            let opened = recipe.save(&run.recipe()).and_then(|()| Work::open(recipe, run, device, watch));
+            opened.inspect_err(|_| {
+                // A run that could not start would only take the name from the next one.
+                let _ = std::fs::remove_dir_all(&path);
+            })?
+        }
+    };
+    work.run(watch, began)
 }
 
 /// A run under way.
@@ -61,16 +62,23 @@ struct Work<'a> {
     state: State,
     /// The checkpoint with the lowest validation loss so far.
     best: Option<(f64, u64)>,
+    /// The step that an earlier process saved but did not conclude.
+    unfinished: Option<Record>,
     /// Floating-point operations a second that this machine reaches.
     peak: Option<f64>,
 }
 
 impl<'a> Work<'a> {
     fn open(recipe: &'a Recipe, run: RunDir, device: &Device, watch: &mut dyn Watch) -> Result<Work<'a>> {
-        let mut progress = |what: &str, done, total| watch.event(&Event::Prepare { what, done, total });
-        let data = source::shards(recipe, &run.data(), &mut progress)?;
+        let data = source::shards(recipe, &run.data(), &mut |what, done, total| {
+            watch.event(&Event::Prepare { what, done, total });
+        })?;
         let info = DatasetInfo::load(&data)?;
         let tokenizer = info.load_tokenizer(&data)?;
+        if recipe.train.sample_every > 0 {
+            start(&tokenizer, &recipe.sample.prompt)
+                .map_err(|e| Error::config("sample.prompt", e, "give a prompt in the characters of the data"))?;
+        }
         let train = Arc::new(Dataset::open(&data, Part::Train)?);
         let val = Arc::new(Dataset::open(&data, Part::Val)?);
         let (train_tokens, val_tokens) = (train.len() as u64, val.len() as u64);
@@ -101,25 +109,39 @@ impl<'a> Work<'a> {
                 kiln: env!("CARGO_PKG_VERSION").to_owned(),
             },
             best: None,
+            unfinished: None,
             peak: Some(1e9 * crate::cpu::limits::fma_peak(&host.cpu, 0.1)),
         })
     }
 
     /// Takes up the newest checkpoint that verifies, and cuts the metrics back to it. Without one, starts anew.
-    fn resume(&mut self) -> Result<()> {
+    fn resume(&mut self, watch: &mut dyn Watch) -> Result<()> {
         checkpoint::recover(&self.run)?;
-        let newest = checkpoint::newest(&self.run.checkpoints())?;
-        match (newest.found, newest.damaged.into_iter().next()) {
-            (Some((path, _)), _) => {
+        let checkpoint::Newest { found, mut damaged } = checkpoint::newest(&self.run.checkpoints())?;
+        match found {
+            Some((path, _)) => {
                 let params = &mut self.trainer.params;
                 self.state = checkpoint::load(&path, params, &AdamW::MOMENTS, &is_transposed_in_files)?;
+                for damage in damaged {
+                    watch.event(&Event::Warning { text: &format!("{damage}; taking {} instead", path.display()) });
+                }
             }
-            (None, Some(damage)) => return Err(damage),
-            (None, None) => {}
+            None if !damaged.is_empty() => return Err(damaged.swap_remove(0)),
+            None => {}
         }
-        self.metrics = Metrics::open(&self.run.metrics(), self.state.step)?;
+        let step = self.state.step;
+        self.metrics = Metrics::open(&self.run.metrics(), step)?;
+        let mut records = metrics::read(&self.run.metrics())?;
+        // Saving comes before evaluating, and a step's line after it: a process that was stopped in between leaves the
+        // step to be concluded here.
+        let concluded =
+            |r: &Record| r.step == step && (r.val_loss.is_some() || !self.is_due(self.recipe.train.eval_every, step));
+        if self.state.record.is_some() && !records.last().is_some_and(concluded) {
+            self.unfinished = self.state.record;
+            self.metrics = Metrics::open(&self.run.metrics(), step - 1)?;
+            records.retain(|r| r.step < step);
+        }
         let stands: Vec<u64> = checkpoint::list(&self.run.checkpoints())?.into_iter().map(|(step, _)| step).collect();
-        let records = metrics::read(&self.run.metrics())?;
         let evaluated = records.iter().filter(|r| stands.contains(&r.step)).filter_map(|r| Some((r.val_loss?, r.step)));
         self.best = evaluated.min_by(|a, b| a.0.total_cmp(&b.0));
         Ok(())
@@ -136,35 +158,37 @@ impl<'a> Work<'a> {
             val_tokens: self.val_tokens,
             vocab: self.tokenizer.vocab_size(),
         });
-        self.complete_metrics(watch)?;
         let mut stopped = None;
+        if let Some(record) = self.unfinished.take() {
+            stopped = self.conclude(record, true, watch)?;
+        }
         while self.state.step < steps && stopped.is_none() {
             let started = Instant::now();
             let done = self.trainer.step(self.state.step)?;
             let seconds = started.elapsed().as_secs_f64();
             let tokens = self.recipe.tokens_per_step();
-            self.state.step += 1;
-            self.state.optimizer_steps += 1;
-            self.state.tokens += tokens;
-            self.state.loss = Some(done.loss);
-            let step = self.state.step;
+            let step = self.state.step + 1;
             let tokens_per_s = tokens as f64 / seconds;
             let share_of_peak = self.peak.map(|peak| self.trainer.flops_per_step() / seconds / peak);
             let super::trainer::Step { loss, lr, grad_norm } = done;
+            let record = Record { step, loss, lr, grad_norm, tokens_per_s, val_loss: None, bits_per_byte: None };
+            self.state.step = step;
+            self.state.optimizer_steps += 1;
+            self.state.tokens += tokens;
+            self.state.loss = Some(loss);
+            self.state.record = Some(record);
             watch.event(&Event::Step { step, steps, loss, lr, grad_norm, tokens_per_s, share_of_peak });
-            self.state.record =
-                Some(Record { step, loss, lr, grad_norm, tokens_per_s, val_loss: None, bits_per_byte: None });
             stopped = watch.stop();
-            let last = step == steps;
-            if last || stopped.is_some() || due(self.recipe.train.checkpoint_every, step) {
+            let saved = stopped.is_some() || self.is_due(self.recipe.train.checkpoint_every, step);
+            if saved {
                 self.save(watch)?;
             }
-            self.append_record(watch, stopped.is_none())?;
-            if (last || due(self.recipe.train.sample_every, step))
-                && self.recipe.train.sample_every > 0
-                && stopped.is_none()
-            {
-                self.sample(watch)?;
+            match stopped {
+                Some(_) => self.metrics.append(&record)?,
+                None => stopped = self.conclude(record, saved, watch)?,
+            }
+            if stopped.is_some() && !saved {
+                self.save(watch)?;
             }
         }
         self.metrics.sync()?;
@@ -183,22 +207,27 @@ impl<'a> Work<'a> {
         })
     }
 
-    /// Appends the record of the last step, with the validation loss where it is due and `may_evaluate`.
-    fn append_record(&mut self, watch: &mut dyn Watch, may_evaluate: bool) -> Result<()> {
-        let Some(mut record) = self.state.record else { return Ok(()) };
-        let last = record.step == self.recipe.train.steps;
-        if may_evaluate && (last || due(self.recipe.train.eval_every, record.step)) {
-            let val_loss = self.evaluate(watch)?;
-            record.val_loss = Some(val_loss);
-            record.bits_per_byte = Some(val_loss * self.bits_per_byte);
-        }
-        self.metrics.append(&record)
+    /// Whether what is done every `every` steps, and after the last one, is done after `step`.
+    fn is_due(&self, every: u64, step: u64) -> bool {
+        step == self.recipe.train.steps || (every > 0 && step.is_multiple_of(every))
     }
 
-    /// Where the process died between a checkpoint and the record of its step, writes the record now.
-    fn complete_metrics(&mut self, watch: &mut dyn Watch) -> Result<()> {
-        let written = metrics::read(&self.run.metrics())?.last().map_or(0, |record| record.step);
-        if written < self.state.step { self.append_record(watch, true) } else { Ok(()) }
+    /// What follows a step: its evaluation, its line in the metrics, and what the model writes; `saved` says that a
+    /// checkpoint of the step stands. Gives the signal that asked to stop before all of this was done.
+    fn conclude(&mut self, mut record: Record, saved: bool, watch: &mut dyn Watch) -> Result<Option<i32>> {
+        let step = record.step;
+        if self.is_due(self.recipe.train.eval_every, step) {
+            record.val_loss = self.evaluate(watch, saved);
+            record.bits_per_byte = record.val_loss.map(|loss| loss * self.bits_per_byte);
+        }
+        self.metrics.append(&record)?;
+        let every = self.recipe.train.sample_every;
+        if every > 0 && self.is_due(every, step) && watch.stop().is_none() {
+            self.sample(watch)?;
+        }
+        // With all done, a signal has nothing left to stop.
+        let done = step == self.recipe.train.steps && record.val_loss.is_some();
+        Ok(if done { None } else { watch.stop() })
     }
 
     /// Draws the loss curve into the run directory.
@@ -225,21 +254,21 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// The validation loss in nats a token.
-    fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<f64> {
+    /// The validation loss in nats a token, `None` if a signal came; `saved` says that a checkpoint of this step stands.
+    fn evaluate(&mut self, watch: &mut dyn Watch, saved: bool) -> Option<f64> {
         let mut progress = |done, total| {
             watch.event(&Event::Prepare { what: "evaluating", done: done as u64, total: total as u64 });
+            watch.stop().is_none()
         };
-        let (nats, targets) = self.trainer.evaluate(&self.eval, self.recipe.eval.max_batches, &mut progress);
+        let (nats, targets) = self.trainer.evaluate(&self.eval, self.recipe.eval.max_batches, &mut progress)?;
         let val_loss = nats / targets as f64;
         self.state.val_loss = Some(val_loss);
-        let stands = checkpoint::list(&self.run.checkpoints())?.iter().any(|(step, _)| *step == self.state.step);
-        if stands && self.best.is_none_or(|(best, _)| val_loss < best) {
+        if saved && self.best.is_none_or(|(best, _)| val_loss < best) {
             self.best = Some((val_loss, self.state.step));
         }
         let bits_per_byte = val_loss * self.bits_per_byte;
         watch.event(&Event::Eval { step: self.state.step, val_loss, bits_per_byte, floor: self.floor });
-        Ok(val_loss)
+        Some(val_loss)
     }
 
     /// Lets the model write, into `samples/`.
@@ -258,7 +287,7 @@ impl<'a> Work<'a> {
         let Trainer { gpt, params, tape, .. } = &mut self.trainer;
         generate(gpt, params, tape, prompt, self.tokenizer.eot(), &options, &mut |id| {
             text.push_str(&decoder.push(id));
-            true
+            watch.stop().is_none()
         });
         text.push_str(&decoder.finish());
         let path = self.run.sample(self.state.step);
@@ -268,11 +297,6 @@ impl<'a> Work<'a> {
         watch.event(&Event::Sample { step: self.state.step, text: &text });
         Ok(())
     }
-}
-
-/// Whether something that happens every `every` steps (0: never) happens after `step`.
-fn due(every: u64, step: u64) -> bool {
-    every > 0 && step.is_multiple_of(every)
 }
 
 /// The ids from which a model writes on: the prompt's, after the token that separates documents where there is one.
@@ -300,5 +324,40 @@ pub fn recipe_of(run: &Path, overrides: &[String]) -> Result<Recipe> {
         let hint = "give the directory that an earlier run printed, as runs/village".to_owned();
         return Err(Error::Io { path: run.to_owned(), source, hint });
     }
-    Recipe::load(Some(&path), overrides)
+    let recipe = Recipe::load(Some(&path), overrides)?;
+    if !overrides.is_empty() {
+        unchanged(&Recipe::load(Some(&path), &[])?, &recipe)?;
+    }
+    Ok(recipe)
+}
+
+/// Refuses changes to what the weights and the tokens of a run depend on.
+fn unchanged(was: &Recipe, is: &Recipe) -> Result<()> {
+    let fixed = |r: &Recipe| {
+        let Recipe { run, model, data, train, .. } = r;
+        [
+            ("run.name", run.name.clone()),
+            ("run.dir", run.dir.display().to_string()),
+            ("model.kind", format!("{:?}", model.kind)),
+            ("model.layers", model.layers.to_string()),
+            ("model.heads", model.heads.to_string()),
+            ("model.d", model.d.to_string()),
+            ("model.bias", model.bias.to_string()),
+            ("model.activation", format!("{:?}", model.activation)),
+            ("data.tokenizer", data.tokenizer.clone().into()),
+            ("data.vocab", data.vocab.to_string()),
+            ("data.bytes", data.bytes.to_string()),
+            ("data.seed", data.seed.to_string()),
+            ("data.val_fraction", data.val_fraction.to_string()),
+            ("data.split", format!("{:?}", data.split)),
+            ("train.context", train.context.to_string()),
+        ]
+    };
+    for ((key, was), (_, is)) in fixed(was).into_iter().zip(fixed(is)) {
+        if was != is {
+            let problem = format!("a run that goes on keeps its {was}; {is} is another model or other data");
+            return Err(Error::config(key, problem, "leave it out, or start a new run without --resume"));
+        }
+    }
+    Ok(())
 }

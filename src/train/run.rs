@@ -18,7 +18,12 @@ pub struct RunDir {
 impl RunDir {
     /// Makes `dir/name` for a new run, or `dir/name-2`, `dir/name-3`, … where a run is there already.
     pub fn create(dir: &Path, name: &str) -> Result<RunDir> {
-        std::fs::create_dir_all(dir).at(dir)?;
+        let unusable = |path: &Path, source| Error::Io {
+            path: path.to_owned(),
+            source,
+            hint: "runs need a folder that can be written to: choose one with --set run.dir=FOLDER".into(),
+        };
+        std::fs::create_dir_all(dir).map_err(|e| unusable(dir, e))?;
         for n in 1u64.. {
             let path = if n == 1 { dir.join(name) } else { dir.join(format!("{name}-{n}")) };
             match std::fs::create_dir(&path) {
@@ -26,7 +31,7 @@ impl RunDir {
                 // An empty folder that somebody made for the run is used.
                 Err(e) if e.kind() == ErrorKind::AlreadyExists && is_empty(&path) => {}
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => continue,
-                Err(e) => return Err(e).at(path),
+                Err(e) => return Err(unusable(&path, e)),
             }
             // Two processes may have found it empty: the file can be made once.
             match OpenOptions::new().write(true).create_new(true).open(path.join(LOCK)) {

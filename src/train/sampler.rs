@@ -1,11 +1,12 @@
 //! A trained model, ready to write.
 
 use super::checkpoint;
+use super::fit;
 use super::pretrain::start;
 use crate::data::Tokenizer;
 use crate::data::detok::Decoder;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{AtPath, Error, Result};
 use crate::model::gpt::is_transposed_in_files;
 use crate::model::sample::{SampleOptions, generate};
 use crate::model::{Gpt, GptConfig};
@@ -19,29 +20,40 @@ pub struct Sampler {
     params: Params,
     tape: Tape,
     tokenizer: Tokenizer,
+    damaged: Vec<Error>,
 }
 
 impl Sampler {
     /// Loads a checkpoint: `path` is one, or a run, whose newest good checkpoint is taken.
     ///
     /// # Errors
-    /// There is no checkpoint, or it is damaged.
+    /// There is no checkpoint, it is damaged, or its files do not belong together.
     pub fn open(path: &Path, device: &Device) -> Result<Sampler> {
-        let dir = checkpoint::find(path)?;
-        let file = dir.join(checkpoint::CONFIG);
+        let (dir, damaged) = checkpoint::find(path)?;
+        let (file, weights) = (dir.join(checkpoint::CONFIG), dir.join(checkpoint::MODEL));
         let config = GptConfig::from_json(&checkpoint::read_json(&file)?, &file)?;
-        super::fit::check_weights(&config, &file)?;
+        let hint = "the files of a checkpoint belong together: copy all of them";
+        // Before memory is mapped for a model that the file does not hold.
+        let (needed, there) = (4.0 * fit::parameters(&config), weights.metadata().at(&weights)?.len());
+        if needed > there as f64 {
+            let expected = format!("at least {needed:.0} bytes for the model that config.json describes");
+            return Err(Error::format(weights, "size", expected, format!("{there} bytes"), hint));
+        }
         let file = dir.join(checkpoint::TOKENIZER);
         let tokenizer = Tokenizer::load(&file)?;
         if tokenizer.vocab_size() > config.vocab {
-            let (expected, found) = (format!("at most {} token ids", config.vocab), tokenizer.vocab_size());
-            let hint = "put back the tokenizer that the model was trained with";
-            return Err(Error::format(file, "vocabulary", expected, found, hint));
+            let expected = format!("at most the model's {} ids", config.vocab);
+            return Err(Error::format(file, "vocabulary", expected, tokenizer.vocab_size(), hint));
         }
         let (gpt, decls) = Gpt::new(config);
         let mut params = Params::new(device, &decls, 0, 0);
-        checkpoint::load(&dir, &mut params, &[], &is_transposed_in_files)?;
-        Ok(Sampler { gpt, params, tape: Tape::new(device), tokenizer })
+        checkpoint::load_weights(&weights, &mut params, &is_transposed_in_files)?;
+        Ok(Sampler { gpt, params, tape: Tape::new(device), tokenizer, damaged })
+    }
+
+    /// What is wrong with newer checkpoints of the run, which were passed over.
+    pub fn damaged(&self) -> &[Error] {
+        &self.damaged
     }
 
     /// The model's tokenizer.

@@ -1,4 +1,5 @@
-//! SIGINT and SIGTERM: the first one asks the run to save and stop, the second one ends the process.
+//! SIGINT and SIGTERM: while a run is under way the first one asks it to save and stop, the second one ends the process;
+//! before, when there is nothing to save, so does the first.
 
 use crate::error::{AtPath, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -7,23 +8,32 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 static CAUGHT: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+/// Whether the next signal ends the process.
+static ENDS: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// Catches SIGINT and SIGTERM from now on, for the whole process: a program's choice, so no library function does it.
-/// [`caught`] tells of the first one; the second one ends the process at once with [`exit_code`].
+/// Each ends the process at once with [`exit_code`], until [`save_first`].
 pub fn install() -> Result<()> {
     let caught = Arc::new(AtomicUsize::new(0));
     if CAUGHT.set(caught.clone()).is_err() {
         return Ok(());
     }
-    let again = Arc::new(AtomicBool::new(false));
+    let ends = ENDS.get_or_init(|| Arc::new(AtomicBool::new(true)));
     for signal in [SIGINT, SIGTERM] {
-        // Handlers run in this order, so the first signal finds `again` unset.
-        let set = flag::register_conditional_shutdown(signal, exit_code(signal).into(), again.clone())
+        // Handlers run in this order, so the first signal after `save_first` finds the flag unset.
+        let set = flag::register_conditional_shutdown(signal, exit_code(signal).into(), ends.clone())
             .and_then(|_| flag::register_usize(signal, caught.clone(), signal as usize))
-            .and_then(|_| flag::register(signal, again.clone()));
+            .and_then(|_| flag::register(signal, ends.clone()));
         set.at("signal handler")?;
     }
     Ok(())
+}
+
+/// From now on there is something to save: [`caught`] tells of the first signal, and the second one ends the process.
+pub fn save_first() {
+    if let Some(ends) = ENDS.get() {
+        ends.store(false, Ordering::SeqCst);
+    }
 }
 
 /// The signal that came, if one did and [`install`] was called before.

@@ -147,7 +147,7 @@ impl Reader {
         }
         let expected = format!("a tensor of shape {stored:?} in F32");
         let wrong = |found| {
-            let hint = "the checkpoint belongs to another model: check the recipe's [model] and data.vocab";
+            let hint = "the file belongs to another model: check [model], data.vocab and train.context";
             Error::format(&self.path, name, &expected, found, hint)
         };
         let info = self.header.info(name).ok_or_else(|| wrong("none of that name".to_owned()))?;

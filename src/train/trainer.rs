@@ -44,7 +44,7 @@ impl Trainer {
     /// A model with fresh weights for `recipe` over a vocabulary of `vocab` ids, to be trained on `data`.
     ///
     /// # Errors
-    /// The data is shorter than a window; the run does not fit into memory.
+    /// The data is shorter than a window; model and batch do not fit in memory.
     pub fn new(recipe: &Recipe, vocab: usize, data: Arc<Dataset>, device: &Device) -> Result<Trainer> {
         let Recipe { model, train, optim, .. } = recipe;
         let config = GptConfig {
@@ -60,13 +60,14 @@ impl Trainer {
             },
             dropout: model.dropout,
         };
-        super::fit::check_training(recipe, &config)?;
+        let batches = Batches::new(data, train.batch, train.context, train.accumulate, train.seed)?;
+        super::fit::check(&config, train.batch, train.context)?;
         let (gpt, decls) = Gpt::new(config);
         Ok(Trainer {
             gpt,
             params: Params::new(device, &decls, train.seed, AdamW::MOMENTS.len()),
             tape: Tape::new(device),
-            batches: Batches::new(data, train.batch, train.context, train.accumulate, train.seed)?,
+            batches,
             shape: [train.batch, train.context].into(),
             micros: train.accumulate,
             seed: train.seed,
@@ -119,17 +120,17 @@ impl Trainer {
     }
 
     /// The sum of the negative log-likelihoods of all targets of `data`, in nats, and how many targets these are; at most
-    /// `max_batches` batches. `progress(done, total)` counts batches.
+    /// `max_batches` batches. `progress(done, total)` counts batches; `None` where it returned false.
     pub fn evaluate(
         &mut self,
         data: &EvalBatches,
         max_batches: Option<usize>,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> (f64, usize) {
+        progress: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Option<(f64, usize)> {
         let device = self.params.device().clone();
         let spec = |dtype| Spec { shape: self.shape, dtype };
         let total = data.len().min(max_batches.unwrap_or(usize::MAX));
-        let (mut nats, mut targets) = (0.0, 0);
+        let (mut nats, mut targets, mut whole) = (0.0, 0, true);
         for index in 0..total {
             let mut x = Out::new(&device, spec(DType::I32));
             let mut y = Out::new(&device, spec(DType::I32));
@@ -140,10 +141,13 @@ impl Trainer {
             let [x, y, weights] = [x, y, weights].map(|out| tape.constant(out.freeze()));
             let sum = tape.no_grad(|| self.gpt.loss(x, y, Some(weights), Some(1.0)));
             nats += f64::from(sum.value().item());
-            progress(index + 1, total);
+            whole = progress(index + 1, total);
+            if !whole {
+                break;
+            }
         }
         self.tape.reset();
-        (nats, targets)
+        whole.then_some((nats, targets))
     }
 
     /// Floating-point operations of one step.

@@ -190,3 +190,150 @@ fn doctor_tells_what_will_be_used() {
     assert_eq!((found["uses"]["simd"].as_str(), found["uses"]["threads"].as_u64()), (Some("scalar"), Some(1)));
     assert!(found["uses"]["peak_gflops"].as_f64().unwrap() > 0.1);
 }
+
+/// What every failed call owes its user: the code, one error that holds `message`, a hint, and no trace of a panic.
+#[track_caller]
+fn fails(command: &mut Command, exit: i32, message: &str) {
+    let output = command.output().unwrap();
+    let err = text(&output.stderr);
+    assert_eq!(code(&output), exit, "{command:?}: {err}");
+    assert_eq!(err.matches("error").count(), 1, "{command:?}: {err}");
+    assert!(err.contains(message) && !err.contains("panicked"), "{command:?}: {err}");
+    let more = ["hint: ", "\"hint\":\"", "--help"];
+    assert!(more.iter().any(|more| err.contains(more)), "{command:?} gives no hint: {err}");
+}
+
+#[test]
+fn settings_and_data_that_cannot_be_used_are_refused_and_leave_no_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).unwrap();
+    write("ok.txt", "hello world\n".repeat(2000).as_bytes());
+    write("one.txt", b"a");
+    write("empty.txt", b"");
+    write("latin.txt", b"caf\xe9 and more");
+    write("zipped.gz", b"\x1f\x8b");
+    write("file", b"");
+    std::fs::create_dir(dir.path().join("folder")).unwrap();
+    let set: [(&str, i32, &str); 17] = [
+        ("train.batch=1000000000", 1, "out of range"),
+        ("train.batch=99999999999999999999", 1, "whole number"),
+        ("model.d=65536 model.layers=1024", 1, "model.d: the model would need"),
+        ("model.d=4096 train.batch=1000000", 1, "train.batch: the activations"),
+        ("train.context=100000", 1, "the training data has"),
+        ("model.d=15", 1, "divided among 2 heads"),
+        ("train.precision=bf16", 1, "not there yet"),
+        ("train.steps=abc", 1, "train.steps: expected a whole number"),
+        ("optim.lr=nan", 1, "optim.lr"),
+        ("data.tokenizer=bpe data.vocab=10", 1, "data.vocab"),
+        ("data.tokenizer=none.json", 1, "none.json"),
+        ("run.name=../a", 1, "run.name"),
+        ("run.dir=file", 1, "in the way"),
+        ("run.dir=/proc/nowhere", 1, "/proc/nowhere"),
+        ("data.tokenizer=char sample.prompt=Q train.sample_every=1 data.path=ok.txt", 1, "sample.prompt"),
+        ("stepz=3", 1, "no such key"),
+        ("train.steps", 2, "no value"),
+    ];
+    for (set, exit, message) in set {
+        let set: Vec<&str> = set.split(' ').collect();
+        fails(&mut train(dir.path(), &set, &[]), exit, message);
+    }
+    let data = [
+        ("missing.txt", 1, "missing.txt"),
+        ("folder", 2, "hold no text"),
+        ("empty.txt", 2, "hold no text"),
+        ("one.txt", 2, "too little text"),
+        ("latin.txt", 1, "latin.txt: byte 3: expected UTF-8 text"),
+        ("zipped.gz", 1, "kind of file"),
+    ];
+    for (data, exit, message) in data {
+        fails(&mut train(dir.path(), &[], &["--data", data]), exit, message);
+    }
+    fails(&mut kiln(dir.path(), &["train", "ok.txt"]), 2, "ok.txt is no recipe");
+    fails(&mut kiln(dir.path(), &["train", "--threads", "9999"]), 2, "9999");
+    fails(kiln(dir.path(), &["doctor"]).env("KILN_SIMD", "foo"), 1, "KILN_SIMD");
+    let left = std::fs::read_dir(dir.path().join("runs")).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "a run that did not start is there");
+}
+
+#[test]
+fn damaged_runs_and_checkpoints_are_named_and_never_a_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |path: &str| dir.path().join(path);
+    let set = ["train.steps=4", "train.checkpoint_every=2", "run.name=a", "data.bytes=10000"];
+    object(&train(dir.path(), &set, &[]).output().unwrap());
+    let resume = |set: &str| kiln(dir.path(), &["train", "--resume", "runs/a", "--set", set]);
+    for set in ["model.d=32", "model.layers=2", "train.context=32", "data.tokenizer=char", "run.name=b"] {
+        fails(&mut resume(set), 1, "a run that goes on keeps its");
+    }
+    fails(&mut resume("train.batch=1000000000"), 1, "train.batch");
+    let sample = |args: &[&str]| kiln(dir.path(), &[&["sample"], args].concat());
+    let calls: [(&[&str], &str); 5] = [
+        (&["runs/a", "--temperature", "-1"], "--temperature"),
+        (&["runs/a", "--temperature", "nan"], "--temperature"),
+        (&["runs/a", "--top-p", "0"], "--top-p"),
+        (&["runs/a", "--threads", "0"], "--threads"),
+        (&[], "<RUN>"),
+    ];
+    for (args, message) in calls {
+        fails(&mut sample(args), 2, message);
+    }
+    fails(&mut sample(&["runs/a/metrics.jsonl"]), 1, "no checkpoint here");
+
+    // Files that do not belong together, under checksums that agree with them.
+    let checkpoint = at("runs/a/checkpoints/step-000004");
+    let copy = |name: &str, file: &str, change: &dyn Fn(Vec<u8>) -> Vec<u8>| {
+        std::fs::create_dir(at(name)).unwrap();
+        let mut sums = String::new();
+        for entry in std::fs::read_dir(&checkpoint).unwrap() {
+            let name_of = entry.unwrap().file_name().into_string().unwrap();
+            let mut bytes = std::fs::read(checkpoint.join(&name_of)).unwrap();
+            if name_of == file {
+                bytes = change(bytes);
+            }
+            std::fs::write(at(name).join(&name_of), bytes).unwrap();
+            if name_of != "SHA256SUMS" {
+                let sum = kiln::train::tensors::sha256(&at(name).join(&name_of)).unwrap();
+                sums += &format!("{sum}  {name_of}\n");
+            }
+        }
+        std::fs::write(at(name).join("SHA256SUMS"), sums).unwrap();
+    };
+    let replace =
+        |from: &'static str, to: &'static str| move |bytes: Vec<u8>| text(&bytes).replace(from, to).into_bytes();
+    copy("cut", "model.safetensors", &|bytes| bytes[..5000].to_vec());
+    copy("wide", "config.json", &replace("\"n_embd\": 16", "\"n_embd\": 60000"));
+    copy("deep", "config.json", &replace("\"n_layer\": 1", "\"n_layer\": 4000000000000"));
+    copy("other", "config.json", &|_| b"{}".to_vec());
+    copy("untold", "tokenizer.json", &|_| b"no JSON".to_vec());
+    copy("small", "config.json", &replace("\"vocab_size\": 256", "\"vocab_size\": 200"));
+    let wrong = [
+        ("cut", "5000 bytes"),
+        ("wide", "size"),
+        ("deep", "size"),
+        ("other", "model_type"),
+        ("untold", "tokenizer.json"),
+        ("small", "at most the model's 200 ids"),
+    ];
+    for (name, message) in wrong {
+        fails(&mut sample(&[name]), 1, message);
+    }
+
+    // A flipped byte in the newest checkpoint: the older one is taken, and that is said.
+    let flip = |step: u64| {
+        let path = at(&format!("runs/a/checkpoints/step-{step:06}/model.safetensors"));
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[3000] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    };
+    flip(4);
+    for command in [&mut sample(&["runs/a", "--tokens", "3", "--json"]), resume("train.steps=4").arg("--json")] {
+        let output = command.output().unwrap();
+        object(&output);
+        let err = text(&output.stderr);
+        assert!(err.starts_with("warning: ") && err.contains("step-000004") && err.contains("checksum"), "{err}");
+    }
+    flip(2);
+    flip(4);
+    fails(&mut sample(&["runs/a"]), 1, "checksum");
+    fails(&mut resume("train.steps=9"), 1, "checksum");
+}

@@ -87,19 +87,60 @@ fn a_run_that_was_killed_goes_on_from_its_last_checkpoint() {
 }
 
 #[test]
-fn a_run_that_was_killed_while_it_evaluated_has_every_step_in_its_metrics() {
+fn a_step_that_was_saved_but_not_evaluated_is_evaluated_when_the_run_goes_on() {
     let dir = tempfile::tempdir().expect("a folder");
-    let whole = train(&recipe(dir.path(), 30, &[]), None, &device(), &mut ()).expect("a run");
+    let whole = train(&recipe(dir.path(), 20, &[]), None, &device(), &mut ()).expect("a run");
     let path = whole.run.join("metrics.jsonl");
     let want = metrics::read(&path).expect("metrics");
-    // As if the process had died after the checkpoint of step 20, before that step's record.
-    std::fs::remove_dir_all(whole.run.join("checkpoints/step-000030")).expect("it is there");
     let text = std::fs::read_to_string(&path).expect("metrics");
-    std::fs::write(&path, text.split_inclusive('\n').take(19).collect::<String>()).expect("written");
+    let line = |r: &metrics::Record| (r.step, r.loss.to_bits(), r.val_loss.map(f64::to_bits));
+    // Killed while it evaluated: the line of step 20 is missing. Stopped while it evaluated: it lacks the loss.
+    let killed: String = text.split_inclusive('\n').take(19).collect();
+    let bare =
+        serde_json::to_string(&metrics::Record { val_loss: None, bits_per_byte: None, ..want[19] }).expect("plain");
+    for left in [killed.clone(), format!("{killed}{bare}\n")] {
+        std::fs::write(&path, left).expect("written");
+        let summary = resume(&whole.run);
+        assert_eq!((summary.steps, summary.val_loss), (20, whole.val_loss));
+        let got = metrics::read(&path).expect("metrics");
+        assert!(got.iter().map(line).eq(want.iter().map(line)), "{got:?}");
+    }
+    // Nothing is missing now, so nothing is done twice.
+    let before = std::fs::read(&path).expect("metrics");
     resume(&whole.run);
-    let got = metrics::read(&path).expect("metrics");
-    let facts = |r: &metrics::Record| (r.step, r.loss, r.lr, r.grad_norm, r.val_loss);
-    assert_eq!(got.iter().map(facts).collect::<Vec<_>>(), want.iter().map(facts).collect::<Vec<_>>());
+    assert!(std::fs::read(&path).expect("metrics") == before);
+}
+
+/// Asks to stop as soon as an evaluation begins.
+#[derive(Default)]
+struct StopInEvaluation(bool);
+
+impl Watch for StopInEvaluation {
+    fn event(&mut self, event: &Event) {
+        self.0 |= matches!(event, Event::Prepare { what: "evaluating", .. });
+    }
+    fn stop(&self) -> Option<i32> {
+        self.0.then_some(2)
+    }
+}
+
+#[test]
+fn a_signal_in_an_evaluation_stops_it_and_the_resumed_run_has_it_whole() {
+    for more in [&[][..], &["train.checkpoint_every=0"]] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let whole = train(&recipe(dir.path(), 20, more), None, &device(), &mut ()).expect("a run");
+        let dir = tempfile::tempdir().expect("a folder");
+        let stopped =
+            train(&recipe(dir.path(), 20, more), None, &device(), &mut StopInEvaluation(false)).expect("a run");
+        assert_eq!((stopped.steps, stopped.stopped, stopped.val_loss), (10, Some(2), None));
+        assert_eq!(resume(&stopped.run).steps, 20);
+        let lines = |run: &Path| -> Vec<(u64, u32, Option<u64>)> {
+            let records = metrics::read(&run.join("metrics.jsonl")).expect("metrics");
+            records.iter().map(|r| (r.step, r.loss.to_bits(), r.val_loss.map(f64::to_bits))).collect()
+        };
+        assert_eq!(lines(&stopped.run), lines(&whole.run));
+        assert!(bytes(&stopped.run, 20) == bytes(&whole.run, 20));
+    }
 }
 
 #[test]
