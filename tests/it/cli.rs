@@ -249,7 +249,7 @@ fn settings_and_data_that_cannot_be_used_are_refused_and_leave_no_run() {
         ("data.tokenizer=bpe data.vocab=10", 1, "data.vocab"),
         ("data.tokenizer=none.json", 1, "none.json"),
         ("run.name=../a", 1, "run.name"),
-        ("run.dir=file", 1, "in the way"),
+        ("run.dir=file", 1, "run.dir=FOLDER"),
         ("run.dir=/proc/nowhere", 1, "/proc/nowhere"),
         ("data.tokenizer=char sample.prompt=Q train.sample_every=1 data.path=ok.txt", 1, "sample.prompt"),
         ("stepz=3", 1, "no such key"),
