@@ -354,7 +354,8 @@ fn damaged_runs_and_checkpoints_are_named_and_never_a_panic() {
         let err = text(&output.stderr);
         assert!(err.starts_with("warning: ") && err.contains("step-000004") && err.contains("checksum"), "{err}");
     }
-    (flip(2), flip(4));
+    flip(2);
+    flip(4);
     fails(&mut sample(&["runs/a"]), 1, "checksum");
     fails(&mut resume("train.steps=9"), 1, "checksum");
 }
