@@ -28,13 +28,21 @@ struct Cli {
 #[derive(Args, Clone, Debug)]
 pub struct Global {
     /// Print one JSON object on standard output, nothing else
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 100)]
     pub json: bool,
     /// Threads that compute [default: all that this process may use]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, global = true, display_order = 101)]
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// What computes: auto, cpu
-    #[arg(long, global = true, value_name = "NAME", default_value = "auto", hide_default_value = true)]
+    #[arg(
+        long,
+        global = true,
+        display_order = 102,
+        value_name = "NAME",
+        default_value = "auto",
+        hide_default_value = true
+    )]
     #[arg(hide_possible_values = true)]
     device: DeviceName,
 }

@@ -416,9 +416,21 @@ fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Recipe> {
     serde_path_to_error::deserialize(Value::Table(all)).map_err(|e| {
         let path = e.path().to_string();
         let place = if set.contains(&path.as_str()) { " (--set)".into() } else { from_file(&path) };
-        let (problem, hint) = wrong_value(e.inner().message());
+        let (problem, mut hint) = wrong_value(e.inner().message());
+        if hint.is_empty()
+            && let Some(default) = default(&path)
+        {
+            hint = format!("the default is {path} = {default}");
+        }
         Error::config(path, problem + &place, hint)
     })
+}
+
+/// The value of a key in the default recipe.
+fn default(key: &str) -> Option<Value> {
+    let table: Table = VILLAGE.parse().expect("the embedded recipe is TOML");
+    let (section, key) = key.split_once('.')?;
+    table.get(section)?.get(key).cloned()
 }
 
 /// What serde says of a value, in words for people; and a hint.

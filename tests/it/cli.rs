@@ -173,6 +173,27 @@ fn a_signal_saves_and_stops_the_lock_holds_and_the_run_can_be_resumed() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_signal_before_there_is_anything_to_save_ends_the_program_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = ["data.bytes=2000000000", "data.tokenizer=bpe", "run.name=a"];
+    let mut child = train(dir.path(), &set, &[]).stdout(Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    while !dir.path().join("runs/a/recipe.toml").is_file() {
+        assert!(start.elapsed() < Duration::from_secs(60), "the run does not start");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    // What is there can be taken up: its data is made then.
+    let few = std::fs::read_to_string(dir.path().join("runs/a/recipe.toml")).unwrap();
+    let few = few.replace("bytes = 2000000000", "bytes = 20000").replace("\"bpe\"", "\"byte\"");
+    std::fs::write(dir.path().join("runs/a/recipe.toml"), few).unwrap();
+    let resumed = ["train", "--resume", "runs/a", "--json", "--set", "train.steps=3"];
+    assert_eq!(object(&kiln(dir.path(), &resumed).output().unwrap())["steps"], 3);
+}
+
 #[test]
 fn a_reader_that_leaves_is_no_failure() {
     let dir = tempfile::tempdir().unwrap();
@@ -197,7 +218,8 @@ fn fails(command: &mut Command, exit: i32, message: &str) {
     let output = command.output().unwrap();
     let err = text(&output.stderr);
     assert_eq!(code(&output), exit, "{command:?}: {err}");
-    assert_eq!(err.matches("error").count(), 1, "{command:?}: {err}");
+    let errors = err.lines().filter(|line| line.starts_with("error: ") || line.starts_with("{\"error\":")).count();
+    assert_eq!(errors, 1, "{command:?}: {err}");
     assert!(err.contains(message) && !err.contains("panicked"), "{command:?}: {err}");
     let more = ["hint: ", "\"hint\":\"", "--help"];
     assert!(more.iter().any(|more| err.contains(more)), "{command:?} gives no hint: {err}");
@@ -227,7 +249,7 @@ fn settings_and_data_that_cannot_be_used_are_refused_and_leave_no_run() {
         ("data.tokenizer=bpe data.vocab=10", 1, "data.vocab"),
         ("data.tokenizer=none.json", 1, "none.json"),
         ("run.name=../a", 1, "run.name"),
-        ("run.dir=file", 1, "in the way"),
+        ("run.dir=file", 1, "run.dir=FOLDER"),
         ("run.dir=/proc/nowhere", 1, "/proc/nowhere"),
         ("data.tokenizer=char sample.prompt=Q train.sample_every=1 data.path=ok.txt", 1, "sample.prompt"),
         ("stepz=3", 1, "no such key"),

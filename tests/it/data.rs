@@ -561,7 +561,7 @@ mod sets {
         assert_eq!(tokens(dir.path(), Part::Val).iter().filter(|&&id| id == 256).count(), 1);
         assert_says(
             prepare(documents(&["x".into()]), &tokenizer, &Prepare::default(), dir.path(), &mut |_| ()),
-            &["no text"],
+            &["too little text"],
         );
         assert_says(prepare(documents(&[]), &tokenizer, &Prepare::default(), dir.path(), &mut |_| ()), &["no text"]);
     }
