@@ -1,0 +1,392 @@
+//! Recipes: everything that decides a run, in TOML.
+//!
+//! The file `data/recipes/village.toml` is the default and names every key. Another recipe is laid over it key by key,
+//! then each `--set key=value`; what results is checked as a whole and written to the run directory. `parse.rs` reads;
+//! what a recipe may say is here.
+
+mod parse;
+
+use super::schedule::{Schedule, Shape};
+use crate::error::{AtPath, Error, Result};
+use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The default recipe, as TOML with comments.
+pub const VILLAGE: &str = include_str!("../../../data/recipes/village.toml");
+
+/// The keys that the default recipe leaves out, because they have no default.
+const OPTIONAL: [&str; 2] = ["data.path", "eval.max_batches"];
+
+/// All settings of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Where the run is stored.
+    pub run: Run,
+    /// What is trained.
+    pub model: Model,
+    /// What it is trained on.
+    pub data: Data,
+    /// For how long, and in what portions.
+    pub train: Train,
+    /// How weights follow gradients.
+    pub optim: Optim,
+    /// How it is judged.
+    pub eval: Eval,
+    /// What it writes on the way.
+    pub sample: Sample,
+}
+
+/// `[run]`: the run directory is `dir/name`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// The name, one part of a path.
+    pub name: String,
+    /// The folder of runs.
+    pub dir: PathBuf,
+}
+
+/// `[model]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// The architecture.
+    pub kind: ModelKind,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Attention heads in a block; divides `d`.
+    pub heads: usize,
+    /// Width of the residual stream.
+    pub d: usize,
+    /// Whether linear layers and norms have biases.
+    pub bias: bool,
+    /// The nonlinearity of the MLP.
+    pub activation: Activation,
+    /// Probability with which an activation is dropped in training.
+    pub dropout: f32,
+}
+
+/// `model.kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelKind {
+    /// LayerNorm before each part, learned positions, GELU, head tied to the token embedding.
+    Gpt2,
+}
+
+/// `model.activation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// GELU by its tanh approximation.
+    GeluTanh,
+    /// GELU by erf.
+    Gelu,
+}
+
+/// `[data]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// Files, folders, shards or data sets; absent: the built-in world.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "one_or_many")]
+    pub path: Option<Vec<PathBuf>>,
+    /// How text becomes tokens.
+    pub tokenizer: TokenizerChoice,
+    /// Token ids of a BPE tokenizer that is trained on the data.
+    pub vocab: usize,
+    /// Bytes of the built-in corpus.
+    pub bytes: u64,
+    /// Seed of the built-in corpus and of the split.
+    pub seed: u64,
+    /// Share of the text that is held out.
+    pub val_fraction: f64,
+    /// What is held out.
+    pub split: SplitRule,
+    /// The field of `.jsonl` files that holds the text.
+    pub text_field: String,
+}
+
+/// `data.tokenizer`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum TokenizerChoice {
+    /// Byte-level byte-pair encoding, trained on the data.
+    Bpe,
+    /// The characters of the data.
+    Char,
+    /// Bytes.
+    Byte,
+    /// A `tokenizer.json`.
+    File(PathBuf),
+}
+
+impl From<String> for TokenizerChoice {
+    fn from(name: String) -> TokenizerChoice {
+        match name.as_str() {
+            "bpe" => TokenizerChoice::Bpe,
+            "char" => TokenizerChoice::Char,
+            "byte" => TokenizerChoice::Byte,
+            _ => TokenizerChoice::File(name.into()),
+        }
+    }
+}
+
+impl From<TokenizerChoice> for String {
+    fn from(choice: TokenizerChoice) -> String {
+        match choice {
+            TokenizerChoice::Bpe => "bpe".into(),
+            TokenizerChoice::Char => "char".into(),
+            TokenizerChoice::Byte => "byte".into(),
+            TokenizerChoice::File(path) => path.to_string_lossy().into_owned(),
+        }
+    }
+}
+
+/// `data.split`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SplitRule {
+    /// Whole documents.
+    Document,
+    /// The end of the text.
+    Tail,
+}
+
+/// `[train]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Train {
+    /// Updates of the weights.
+    pub steps: u64,
+    /// Sequences in a micro-batch.
+    pub batch: usize,
+    /// Tokens in a sequence.
+    pub context: usize,
+    /// Micro-batches in a step.
+    pub accumulate: usize,
+    /// Seed of initial weights, batch order and dropout.
+    pub seed: u64,
+    /// The dtype of activations and weights.
+    pub precision: Precision,
+    /// Steps between evaluations; 0: at the end only.
+    pub eval_every: u64,
+    /// Steps between checkpoints; 0: at the end only.
+    pub checkpoint_every: u64,
+    /// Steps between samples; 0: none.
+    pub sample_every: u64,
+    /// Checkpoints that are kept: this many last ones, and the best one.
+    pub keep: usize,
+}
+
+/// `train.precision`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision.
+    F32,
+    /// bfloat16.
+    Bf16,
+}
+
+/// `[optim]`: AdamW and its schedule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Optim {
+    /// The highest learning rate.
+    pub lr: f64,
+    /// The learning rate of the last step.
+    pub min_lr: f64,
+    /// The form of the decay.
+    pub schedule: Shape,
+    /// Steps of linear warm-up.
+    pub warmup: u64,
+    /// Last steps, in which [`Shape::Wsd`] decays.
+    pub decay_steps: u64,
+    /// Decay of the gradient's running mean.
+    pub beta1: f64,
+    /// Decay of the gradient's running mean square.
+    pub beta2: f64,
+    /// Added to the root of the mean square.
+    pub eps: f64,
+    /// Decoupled weight decay of matrices.
+    pub weight_decay: f64,
+    /// Whether embeddings decay too.
+    pub decay_embeddings: bool,
+    /// The gradient's norm is scaled down to this; 0: not at all.
+    pub clip: f64,
+}
+
+/// `[eval]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Eval {
+    /// At most this many batches; absent: the whole validation part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_batches: Option<usize>,
+}
+
+/// `[sample]`: what the model writes while it trains.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sample {
+    /// What it goes on from; empty: the start of a document.
+    pub prompt: String,
+    /// How many tokens at most.
+    pub tokens: usize,
+    /// Divides the logits; 0: the likeliest token always.
+    pub temperature: f32,
+    /// Among this many of the likeliest tokens; 0: among all.
+    pub top_k: usize,
+    /// Among the likeliest tokens that have this probability together; 1: among all.
+    pub top_p: f32,
+}
+
+impl Default for Recipe {
+    /// The built-in village.
+    fn default() -> Recipe {
+        toml::from_str(VILLAGE).expect("the embedded recipe is complete; a test loads it")
+    }
+}
+
+impl Recipe {
+    /// The recipe in `file` over the default one, then `overrides` (each `key=value`, the value in TOML or plain text),
+    /// checked.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no TOML; an unknown key, with the nearest known one; a value of the wrong type
+    /// or outside its range.
+    pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Recipe> {
+        let text = match file {
+            Some(path) => std::fs::read_to_string(path).at(path)?,
+            None => String::new(),
+        };
+        let recipe = parse::parse(&text, file.unwrap_or(Path::new("recipe")), overrides)?;
+        recipe.validate()?;
+        Ok(recipe)
+    }
+
+    /// Writes all keys to `path`; [`load`](Recipe::load) gives the same recipe again.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        std::fs::write(path, self.to_toml()).at(path)
+    }
+
+    /// All keys, as TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("every value of a recipe has a form in TOML")
+    }
+
+    /// The learning rate's course.
+    pub fn schedule(&self) -> Schedule {
+        let Optim { schedule: shape, lr, min_lr, warmup, decay_steps, .. } = self.optim;
+        Schedule { shape, lr, min_lr, steps: self.train.steps, warmup, decay_steps }
+    }
+
+    /// Tokens in one step.
+    pub fn tokens_per_step(&self) -> u64 {
+        self.train.batch as u64 * self.train.context as u64 * self.train.accumulate as u64
+    }
+
+    /// Checks every value's range, and the values that must fit one another.
+    pub fn validate(&self) -> Result<()> {
+        let Recipe { run, model, data, train, optim, eval, sample } = self;
+        let name = &run.name;
+        require(
+            !name.is_empty()
+                && !name.starts_with('.')
+                && !name.contains(['/', '\\'])
+                && !name.contains(char::is_control),
+            "run.name",
+            name,
+            "one part of a path, not starting with a dot; the folder above it is run.dir",
+        )?;
+        range("model.layers", model.layers, 1..=1024)?;
+        range("model.heads", model.heads, 1..=1024)?;
+        range("model.d", model.d, 1..=65_536)?;
+        if !model.d.is_multiple_of(model.heads) {
+            let down = (model.d / model.heads).max(1) * model.heads;
+            let problem = format!("a width of {} cannot be divided among {} heads", model.d, model.heads);
+            return Err(Error::config("model.d", problem, format!("try model.d = {down} or {}", down + model.heads)));
+        }
+        require((0.0..1.0).contains(&model.dropout), "model.dropout", model.dropout, "a number from 0 to below 1")?;
+        if data.tokenizer == TokenizerChoice::Bpe {
+            range("data.vocab", data.vocab, 257..=1_000_000)?;
+        }
+        if data.path.is_none() {
+            range("data.bytes", data.bytes, 10_000..=100_000_000_000)?;
+        }
+        if data.path.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Error::config("data.path", "the list is empty", "name files, or leave the key out"));
+        }
+        require(
+            data.val_fraction > 0.0 && data.val_fraction < 1.0,
+            "data.val_fraction",
+            data.val_fraction,
+            "between 0 and 1, as 0.05",
+        )?;
+        range("train.steps", train.steps, 1..=1_000_000_000)?;
+        range("train.batch", train.batch, 1..=1_000_000)?;
+        range("train.context", train.context, 1..=1_000_000)?;
+        range("train.accumulate", train.accumulate, 1..=1_000_000)?;
+        range("train.keep", train.keep, 1..=1_000_000)?;
+        if train.precision == Precision::Bf16 {
+            let hint = "set train.precision = \"f32\"";
+            return Err(Error::config("train.precision", "training in bf16 is not there yet", hint));
+        }
+        positive("optim.lr", optim.lr)?;
+        require(
+            optim.min_lr >= 0.0 && optim.min_lr <= optim.lr,
+            "optim.min_lr",
+            optim.min_lr,
+            format!("from 0 to optim.lr, which is {}", optim.lr),
+        )?;
+        require((0.0..1.0).contains(&optim.beta1), "optim.beta1", optim.beta1, "a number from 0 to below 1")?;
+        require((0.0..1.0).contains(&optim.beta2), "optim.beta2", optim.beta2, "a number from 0 to below 1")?;
+        positive("optim.eps", optim.eps)?;
+        let at_least_0 = "a finite number, 0 or more";
+        let fine = |x: f64| x.is_finite() && x >= 0.0;
+        require(fine(optim.weight_decay), "optim.weight_decay", optim.weight_decay, at_least_0)?;
+        require(fine(optim.clip), "optim.clip", optim.clip, at_least_0)?;
+        if let Some(batches) = eval.max_batches {
+            range("eval.max_batches", batches, 1..=usize::MAX)?;
+        }
+        require(fine(sample.temperature.into()), "sample.temperature", sample.temperature, at_least_0)?;
+        require(sample.top_p > 0.0 && sample.top_p <= 1.0, "sample.top_p", sample.top_p, "above 0, at most 1")
+    }
+}
+
+fn require(holds: bool, key: &str, value: impl fmt::Display, expected: impl fmt::Display) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::config(key, format!("{value} is out of range"), format!("give {expected}"))) }
+}
+
+fn range<T: PartialOrd + fmt::Display>(key: &str, value: T, range: std::ops::RangeInclusive<T>) -> Result<()> {
+    require(range.contains(&value), key, &value, format_args!("{} to {}", range.start(), range.end()))
+}
+
+fn positive(key: &str, value: f64) -> Result<()> {
+    require(value.is_finite() && value > 0.0, key, value, "a finite number above 0")
+}
+
+/// One path, or a list of them.
+fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<PathBuf>>, D::Error> {
+    struct Paths;
+    impl<'de> Visitor<'de> for Paths {
+        type Value = Vec<PathBuf>;
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("a path or a list of paths")
+        }
+        fn visit_str<E>(self, path: &str) -> Result<Vec<PathBuf>, E> {
+            Ok(vec![path.into()])
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, paths: A) -> Result<Vec<PathBuf>, A::Error> {
+            Deserialize::deserialize(SeqAccessDeserializer::new(paths))
+        }
+    }
+    from.deserialize_any(Paths).map(Some)
+}
+
+#[cfg(test)]
+mod tests;
