@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use crate::error::{AtPath, Result};
+use crate::error::{AtPath, Error, Result};
 
 /// A file written under a temporary name beside its target and renamed when it is complete and on disk. Dropped
 /// before [`AtomicFile::commit`], it leaves nothing behind and an older file of that name untouched.
@@ -17,7 +17,14 @@ pub struct AtomicFile {
 
 impl AtomicFile {
     /// Starts a file that will appear at `path`; its folder must exist.
+    ///
+    /// # Errors
+    /// Something else than a file bears the name: a rename would put a file in the place of a device.
     pub fn create(path: &Path) -> Result<AtomicFile> {
+        if let Some(meta) = path.metadata().ok().filter(|meta| !meta.is_file()) {
+            let found = if meta.is_dir() { "a folder" } else { "a pipe or a device" };
+            return Err(Error::format(path, "kind of file", "a file, or none yet", found, "choose another name"));
+        }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
         let file = BufWriter::with_capacity(1 << 18, File::create(&temporary).at(path)?);

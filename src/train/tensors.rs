@@ -2,6 +2,7 @@
 //!
 //! The format: a little-endian u64 length, a JSON header of that length, then the tensors' bytes.
 
+use super::header::Header;
 use crate::error::{AtPath, Error, Result};
 use crate::tensor::Tensor;
 use safetensors::Dtype;
@@ -14,9 +15,6 @@ use std::path::{Path, PathBuf};
 
 #[cfg(target_endian = "big")]
 compile_error!("tensors are stored as they lie in memory, which must be little-endian");
-
-/// Longer headers are refused, as the format's own library does.
-const MAX_HEADER: u64 = 100_000_000;
 
 /// A tensor to be written.
 pub struct Entry {
@@ -97,9 +95,7 @@ pub fn hex(sum: Sha256) -> String {
 pub struct Reader {
     path: PathBuf,
     file: BufReader<File>,
-    header: Metadata,
-    /// Where the tensors' bytes start.
-    start: u64,
+    header: Header,
 }
 
 impl Reader {
@@ -108,35 +104,13 @@ impl Reader {
         let file = File::open(path).at(path)?;
         let size = file.metadata().at(path)?.len();
         let mut file = BufReader::with_capacity(1 << 20, file);
-        let wrong = |at: &str, expected: &str, found: String| {
-            Err(Error::format(path, at, expected, found, "the file is damaged or no safetensors file: get it again"))
-        };
-        let mut length = [0; 8];
-        if size < 8 {
-            return wrong("start", "a safetensors header", format!("a file of {size} bytes"));
-        }
-        file.read_exact(&mut length).at(path)?;
-        let length = u64::from_le_bytes(length);
-        if length > MAX_HEADER.min(size - 8) {
-            let room = MAX_HEADER.min(size - 8);
-            return wrong("start", &format!("a header of at most {room} bytes"), format!("a length of {length}"));
-        }
-        let mut header = vec![0; length as usize];
-        file.read_exact(&mut header).at(path)?;
-        let header: Metadata = match serde_json::from_slice(&header) {
-            Ok(header) => header,
-            Err(e) => return wrong("header", "names, dtypes, shapes and offsets", e.to_string()),
-        };
-        let expected = 8 + length + header.data_len() as u64;
-        if size != expected {
-            return wrong("end", &format!("{expected} bytes"), format!("{size} bytes"));
-        }
-        Ok(Reader { path: path.to_owned(), file, header, start: 8 + length })
+        let header = Header::read(path, &mut file, size)?;
+        Ok(Reader { path: path.to_owned(), file, header })
     }
 
     /// The names of all tensors, in the order of the file.
     pub fn names(&self) -> Vec<String> {
-        self.header.offset_keys()
+        self.header.names()
     }
 
     /// Reads the f32 tensor `name` of `shape` into `to`; where `transposed`, a matrix (r, c) is stored as (c, r).
@@ -154,7 +128,7 @@ impl Reader {
         if info.shape != stored || info.dtype != Dtype::F32 {
             return Err(wrong(format!("shape {:?} in {:?}", info.shape, info.dtype)));
         }
-        self.file.seek(SeekFrom::Start(self.start + info.data_offsets.0 as u64)).at(&self.path)?;
+        self.file.seek(SeekFrom::Start(self.header.start() + info.data_offsets.0 as u64)).at(&self.path)?;
         self.file.read_exact(bytemuck::cast_slice_mut(to)).at(&self.path)?;
         if transposed {
             to.copy_from_slice(&transpose(to, &stored));

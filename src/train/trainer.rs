@@ -87,7 +87,7 @@ impl Trainer {
     /// allocates nothing.
     ///
     /// # Errors
-    /// The loss or a gradient is not finite; the weights are as before the step.
+    /// The loss or a gradient is not finite, or a shard has changed; the weights are as before the step.
     pub fn step(&mut self, step: u64) -> Result<Step> {
         let device = self.params.device().clone();
         let ids = Spec { shape: self.shape, dtype: DType::I32 };
@@ -95,7 +95,7 @@ impl Trainer {
         let mut loss = 0.0f64;
         for micro in 0..self.micros {
             let (mut x, mut y) = (Out::new(&device, ids), Out::new(&device, ids));
-            self.batches.fill(step, micro, x.as_mut_slice(), y.as_mut_slice());
+            self.batches.fill(step, micro, x.as_mut_slice(), y.as_mut_slice())?;
             let pass = Pass { seed: self.seed, step, micro: micro as u32, training: true };
             self.tape.begin(&self.params, pass);
             let (x, y) = (self.tape.constant(x.freeze()), self.tape.constant(y.freeze()));
@@ -107,8 +107,7 @@ impl Trainer {
         let grad_norm = self.params.grad_norm();
         if !(loss.is_finite() && grad_norm.is_finite()) {
             let first = self.params.first_bad_grad().unwrap_or("none; the loss itself is not finite");
-            return Err(Error::config(
-                "optim.lr",
+            return Err(Error::failed(
                 format!("step {} is not finite: loss {loss}, first bad gradient: {first}", step + 1),
                 "lower the learning rate or lengthen optim.warmup, and resume from the last checkpoint with kiln train \
                  --resume RUN",
@@ -121,12 +120,15 @@ impl Trainer {
 
     /// The sum of the negative log-likelihoods of all targets of `data`, in nats, and how many targets these are; at most
     /// `max_batches` batches. `progress(done, total)` counts batches; `None` where it returned false.
+    ///
+    /// # Errors
+    /// A shard has changed since it was opened.
     pub fn evaluate(
         &mut self,
         data: &EvalBatches,
         max_batches: Option<usize>,
         progress: &mut dyn FnMut(usize, usize) -> bool,
-    ) -> Option<(f64, usize)> {
+    ) -> Result<Option<(f64, usize)>> {
         let device = self.params.device().clone();
         let spec = |dtype| Spec { shape: self.shape, dtype };
         let total = data.len().min(max_batches.unwrap_or(usize::MAX));
@@ -135,7 +137,7 @@ impl Trainer {
             let mut x = Out::new(&device, spec(DType::I32));
             let mut y = Out::new(&device, spec(DType::I32));
             let mut weights = Out::new(&device, spec(DType::F32));
-            targets += data.fill(index, x.as_mut_slice(), y.as_mut_slice(), weights.f32_mut());
+            targets += data.fill(index, x.as_mut_slice(), y.as_mut_slice(), weights.f32_mut())?;
             self.tape.begin(&self.params, Pass { seed: self.seed, ..Pass::default() });
             let tape = &self.tape;
             let [x, y, weights] = [x, y, weights].map(|out| tape.constant(out.freeze()));
@@ -147,7 +149,7 @@ impl Trainer {
             }
         }
         self.tape.reset();
-        whole.then_some((nats, targets))
+        Ok(whole.then_some((nats, targets)))
     }
 
     /// Floating-point operations of one step.

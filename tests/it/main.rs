@@ -2,9 +2,11 @@
 
 mod alloc;
 mod attention;
+mod bad_inputs;
 mod cli;
 mod data;
 mod fixtures;
+mod fuzz;
 mod gemm;
 mod gpt;
 mod half;

@@ -6,6 +6,8 @@ use kiln::train::{Event, Recipe, Summary, Trainer, Watch, checkpoint, metrics, p
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod torn;
+
 /// A run of two small blocks on a small village.
 fn recipe(dir: &Path, steps: u64, more: &[&str]) -> Recipe {
     let mut set = vec![

@@ -9,8 +9,10 @@
 //! 2. Every flipped byte and every truncation is found before anything is loaded.
 
 use super::metrics::Record;
+use super::recipe::MAX_STEPS;
 use super::run::RunDir;
 use super::tensors::{self, Entry, Reader};
+use crate::data::read;
 use crate::error::{AtPath, Error, Result};
 use crate::params::Params;
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,8 @@ pub const CONFIG: &str = "config.json";
 /// The tokenizer, as Hugging Face writes it.
 pub const TOKENIZER: &str = "tokenizer.json";
 const SUMS: &str = "SHA256SUMS";
+/// The JSON and the checksums of a checkpoint take a few kilobytes.
+const MAX_TEXT: u64 = 1 << 20;
 
 /// Where a run stands, beside weights and moments.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +56,26 @@ pub struct State {
     pub record: Option<Record>,
     /// The version of kiln that wrote it.
     pub kiln: String,
+}
+
+impl State {
+    /// Reads the text of a `state.json`; `path` names it in messages.
+    ///
+    /// # Errors
+    /// It is damaged, or counts what no run reaches.
+    pub fn from_json(text: &str, path: &Path) -> Result<State> {
+        let state: State = parse_json(text, path)?;
+        let record = state.record.map_or(state.step, |record| record.step);
+        let counts = [("step", state.step), ("optimizer_steps", state.optimizer_steps), ("record.step", record)];
+        for (field, count) in counts {
+            if count > MAX_STEPS || (field == "record.step" && count != state.step) {
+                let expected = format!("at most {MAX_STEPS}, and the same in \"step\" and its record");
+                let hint = "the file is damaged: use an older checkpoint, beside it";
+                return Err(Error::format(path, field, expected, count, hint));
+            }
+        }
+        Ok(state)
+    }
 }
 
 /// What a checkpoint is made of, beside its [`State`].
@@ -137,13 +161,12 @@ fn moments(c: &Contents) -> Vec<Entry> {
 /// Checks every byte of the checkpoint `dir` and gives its state.
 pub fn verify(dir: &Path) -> Result<State> {
     let path = dir.join(SUMS);
-    let text = std::fs::read_to_string(&path).map_err(|e| match e.kind() {
-        ErrorKind::NotFound => Error::Io {
-            path: path.clone(),
-            source: e,
-            hint: "a checkpoint has this file: give one as runs/village/checkpoints/step-000060".into(),
-        },
-        _ => Error::io(&path, e),
+    let text = read::text(&path, MAX_TEXT).map_err(|e| match e {
+        Error::Io { path, source, .. } if source.kind() == ErrorKind::NotFound => {
+            let hint = "a checkpoint has this file: give one as runs/village/checkpoints/step-000060".into();
+            Error::Io { path, source, hint }
+        }
+        e => e,
     })?;
     let damaged = |file: &Path, expected: &str, found: &str| {
         let hint = "the checkpoint is damaged: use an older one, beside it";
@@ -165,7 +188,8 @@ pub fn verify(dir: &Path) -> Result<State> {
     if let Some(missing) = [CONFIG, MODEL, OPTIM, STATE].iter().find(|name| !listed.contains(name)) {
         return Err(damaged(&path, missing, "no line of that name"));
     }
-    read_json(&dir.join(STATE))
+    let path = dir.join(STATE);
+    State::from_json(&read::text(&path, MAX_TEXT)?, &path)
 }
 
 /// Verifies the checkpoint `dir` and loads its weights and those `moments` into `params`, which must have the same
@@ -205,6 +229,10 @@ pub fn load_weights(path: &Path, params: &mut Params, transposed: &dyn Fn(&str) 
         let (name, shape) = (params.name(id).to_owned(), *params.weight(id).shape());
         values.resize(shape.numel(), 0.0);
         file.read(&name, &shape, transposed(&name), &mut values)?;
+        if let Some(bad) = values.iter().find(|x| !x.is_finite()) {
+            let hint = "the model is of no use: take an older checkpoint, or the file from where it was made";
+            return Err(Error::format(path, name, "finite numbers", bad, hint));
+        }
         params.set_weight(id, &values);
         known.push(name);
     }
@@ -335,8 +363,11 @@ fn pretty(value: &impl Serialize) -> String {
 
 /// Reads a JSON file into `T`.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).at(path)?;
-    serde_json::from_str(&text).map_err(|e| {
+    parse_json(&read::text(path, MAX_TEXT)?, path)
+}
+
+fn parse_json<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
+    serde_json::from_str(text).map_err(|e| {
         let hint = "the file is damaged, or another version of kiln wrote it";
         Error::format(path, format!("line {}", e.line()), "what kiln writes there", &e, hint)
     })
