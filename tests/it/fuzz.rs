@@ -25,7 +25,7 @@ fn corpora_and_small_changes_of_them_are_survived() {
                     let at = below(changed.len());
                     match below(3) {
                         0 => changed.truncate(at),
-                        1 => drop(changed.splice(at..at, bytes[at..(at + below(9)).min(bytes.len())].iter().copied())),
+                        1 => changed.extend_from_within(at..(at + below(9)).min(changed.len())),
                         _ => changed.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << below(8)),
                     }
                 }
