@@ -139,9 +139,9 @@ impl Batches {
         let first = (step * self.micro as u64 + micro as u64) * self.batch as u64;
         let rows = x.chunks_exact_mut(self.context).zip(y.chunks_exact_mut(self.context));
         for (index, (x, y)) in (first..).zip(rows) {
-            read_window(&self.data, self.order.start(index), x, y)?;
+            copy_window(&self.data, self.order.start(index), x, y);
         }
-        Ok(())
+        self.data.check([x, y])
     }
 
     /// Tokens consumed by one step.
@@ -198,7 +198,8 @@ impl EvalBatches {
         assert!(start < self.targets(), "batch {index} of {}", self.len());
         // Windows lie end to end, so a batch is one run of tokens.
         let valid = size.min(self.targets() - start);
-        read_window(&self.data, start, &mut x[..valid], &mut y[..valid])?;
+        copy_window(&self.data, start, &mut x[..valid], &mut y[..valid]);
+        self.data.check([&x[..valid], &y[..valid]])?;
         x[valid..].fill(0);
         y[valid..].fill(0);
         weights[..valid].fill(1.0);
@@ -207,12 +208,12 @@ impl EvalBatches {
     }
 }
 
-/// Reads `x` from `start` on and `y` one token later; both of the same length, at least 1.
-fn read_window(data: &Dataset, start: usize, x: &mut [i32], y: &mut [i32]) -> Result<()> {
-    data.read(start, x)?;
+/// Copies `x` from `start` on and `y` one token later; both of the same length, at least 1. To be followed by a check.
+fn copy_window(data: &Dataset, start: usize, x: &mut [i32], y: &mut [i32]) {
+    data.copy(start, x);
     let n = y.len();
     y[..n - 1].copy_from_slice(&x[1..]);
-    data.read(start + n, &mut y[n - 1..])
+    data.copy(start + n, &mut y[n - 1..]);
 }
 
 #[cfg(test)]

@@ -251,6 +251,12 @@ impl Dataset {
     /// # Panics
     /// If they reach past the end.
     pub fn read(&self, start: usize, out: &mut [i32]) -> Result<()> {
+        self.copy(start, out);
+        self.check([out, &[]])
+    }
+
+    /// [`Dataset::read`] without the check, which is to follow.
+    pub(super) fn copy(&self, start: usize, out: &mut [i32]) {
         assert!(start + out.len() <= self.len(), "reading past the end of the data");
         let (mut at, mut out) = (start, out);
         // The last shard that starts at or before `at`.
@@ -259,10 +265,23 @@ impl Dataset {
             let n = out.len().min(self.starts[index + 1] - at);
             let (now, later) = out.split_at_mut(n);
             let local = at - self.starts[index];
-            self.shards[index].read(local..local + n, now)?;
+            self.shards[index].get(local..local + n, now);
             (at, out, index) = (at + n, later, index + 1);
         }
-        Ok(())
+    }
+
+    /// Fails where a shard has changed since it was opened, so that `copied` tokens may be wrong.
+    pub(super) fn check(&self, copied: [&[i32]; 2]) -> Result<()> {
+        self.shards.iter().try_for_each(Shard::check)?;
+        let limit = self.vocab.min(1 << 31);
+        let largest = copied.map(|ids| ids.iter().fold(0, |max, &id| max.max(id as u32)) as usize);
+        if largest.iter().all(|&id| id < limit) {
+            return Ok(());
+        }
+        // A file was written anew and given back its time. Which one, and where?
+        self.shards.iter().try_for_each(Shard::check_tokens)?;
+        let hint = "leave the data alone while it is used";
+        Err(Error::format(self.shards[0].path(), "content", format!("ids below {limit}"), "others for a while", hint))
     }
 
     /// Where the document that contains or follows position `from` starts: after the first end-of-document token at or

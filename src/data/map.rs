@@ -394,6 +394,26 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_outside_of_the_list_ends_the_process_as_before() {
+        use std::os::unix::process::ExitStatusExt;
+        let name = "data::map::tests::a_fault_outside_of_the_list_ends_the_process_as_before";
+        if std::env::var_os("KILN_TEST_FAULT").is_some() {
+            // The child: a map that nobody listed, beside one that is.
+            let dir = tempfile::tempdir().unwrap();
+            let _listed = mapped(&dir, 4096);
+            let path = dir.path().join("unlisted");
+            std::fs::write(&path, [1; 4096]).unwrap();
+            // SAFETY: the fault is what is tested.
+            let bytes = unsafe { memmap2::Mmap::map(&std::fs::File::open(&path).unwrap()) }.unwrap();
+            truncate(&path, 0);
+            std::process::exit(sum(&bytes) as i32);
+        }
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = child.args([name, "--exact"]).env("KILN_TEST_FAULT", "1").output().unwrap();
+        assert_eq!(output.status.signal(), Some(libc::SIGBUS), "{output:?}");
+    }
+
+    #[test]
     fn what_is_no_file_is_named_and_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let pipe = dir.path().join("pipe");

@@ -169,7 +169,8 @@ impl Shard {
         shard.map.check().and(checked).map(|()| shard)
     }
 
-    fn check_tokens(&self) -> Result<()> {
+    /// Fails at the first token that is not below the vocabulary's size.
+    pub(super) fn check_tokens(&self) -> Result<()> {
         if self.width == 2 && self.vocab > usize::from(u16::MAX) {
             return Ok(());
         }
@@ -182,20 +183,14 @@ impl Shard {
             largest as usize >= self.vocab
         });
         let first_bad = |block| (block * BLOCK..self.len).find(|&i| self.token(i) as usize >= self.vocab);
-        match bad_block.and_then(first_bad) {
-            None => Ok(()),
-            Some(at) => Err(self.out_of_range(at, self.token(at))),
-        }
-    }
-
-    fn out_of_range(&self, at: usize, token: u32) -> Error {
-        Error::format(
+        let Some(at) = bad_block.and_then(first_bad) else { return Ok(()) };
+        Err(Error::format(
             self.path(),
             format!("byte {} (token {at})", self.start + at * self.width),
             format!("an id below {}", self.vocab),
-            token,
+            self.token(at),
             "the file was made with another tokenizer, or is no file of tokens: name the tokenizer that made it",
-        )
+        ))
     }
 
     /// Calls `f` with each token of a range.
@@ -220,31 +215,19 @@ impl Shard {
         token
     }
 
-    /// Copies the tokens of `range` into `out`, of the same length. Allocates nothing.
-    ///
-    /// # Errors
-    /// The file has changed since it was opened; what is in `out` is then of no use.
-    pub fn read(&self, range: Range<usize>, out: &mut [i32]) -> Result<()> {
+    /// Copies the tokens of `range` into `out`, of the same length; they are arbitrary where [`Shard::check`] fails
+    /// afterwards.
+    pub fn get(&self, range: Range<usize>, out: &mut [i32]) {
         assert_eq!(range.len(), out.len(), "the buffer must be as long as the range");
-        let first = range.start;
-        let mut slots = out.iter_mut();
-        let mut largest = 0;
+        let mut out = out.iter_mut();
         self.each(range, |token| {
-            largest = largest.max(token);
-            if let Some(slot) = slots.next() {
+            if let Some(slot) = out.next() {
                 *slot = token as i32;
             }
         });
-        self.check()?;
-        // The file may have been written anew with its old time, or by way of a map.
-        if largest as usize >= self.vocab {
-            let at = out.iter().position(|&id| id as u32 as usize >= self.vocab).unwrap_or(0);
-            return Err(self.out_of_range(first + at, out[at] as u32));
-        }
-        Ok(())
     }
 
-    /// Fails where the file has changed since it was opened.
+    /// Fails where the file has changed since it was opened. Allocates nothing unless it fails.
     pub fn check(&self) -> Result<()> {
         self.map.check()
     }
