@@ -4,6 +4,7 @@ mod alloc;
 mod attention;
 mod bits;
 mod cli;
+mod contract;
 mod data;
 mod fixtures;
 mod gemm;
