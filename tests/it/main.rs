@@ -3,7 +3,9 @@
 mod alloc;
 mod attention;
 mod bad_inputs;
+mod bits;
 mod cli;
+mod contract;
 mod data;
 mod fixtures;
 mod fuzz;
@@ -13,4 +15,5 @@ mod half;
 mod layers;
 mod math;
 mod ops;
+mod recompute;
 mod train;
