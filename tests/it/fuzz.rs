@@ -1,4 +1,5 @@
-//! The fuzz targets of `tests/fuzz` over their corpora, and over what a few flips and cuts make of these.
+//! The fuzz targets of `tests/fuzz` over their corpora, and over what a few flips and cuts make of these
+//! (`KILN_FUZZ_ROUNDS` of each file; 20).
 
 use kiln::rng::{Purpose, Rng};
 use std::path::Path;
@@ -9,6 +10,7 @@ mod targets;
 #[test]
 fn corpora_and_small_changes_of_them_are_survived() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+    let rounds = std::env::var("KILN_FUZZ_ROUNDS").map_or(20, |n| n.parse().expect("a number"));
     for (name, target) in targets::ALL {
         let entries = std::fs::read_dir(corpus.join(name)).expect("a corpus");
         let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
@@ -19,7 +21,7 @@ fn corpora_and_small_changes_of_them_are_survived() {
             target(&bytes);
             let mut rng = Rng::new(1, Purpose::Test, i as u32, 0);
             let mut below = |n: usize| rng.below(n.max(1) as u32) as usize;
-            for _ in 0..20 {
+            for _ in 0..rounds {
                 let mut changed = bytes.clone();
                 for _ in 0..=below(3) {
                     let at = below(changed.len());
