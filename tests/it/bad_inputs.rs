@@ -177,6 +177,7 @@ fn shards() -> Vec<Case> {
             change("set/tokenizer.json", |b| b.push(b' ')),
         ),
         ("train tiny.toml --data set/train_000.bin", 2, "data.path", nothing()),
+        ("data inspect tok.json", 1, "two tokens with the id 98", field("tok.json", "/model/vocab/a", json!(98))),
         (
             "data shard ok.txt --tokenizer t.json --out new",
             1,
