@@ -67,6 +67,7 @@ pub enum Activation {
 /// `model.rope_scaling`, with the names of Hugging Face's `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "rope_type", rename_all = "lowercase", deny_unknown_fields)]
+#[serde(expecting = "a table, as { rope_type = \"linear\", factor = 2.0 }")]
 pub enum RopeScaling {
     /// All wavelengths times a factor.
     Linear {
