@@ -360,6 +360,8 @@ mod tests {
         }
         let mut json = GptConfig::llama(SIZE).to_json();
         json["rope_scaling"] = json!({ "rope_type": "yarn", "factor": 2.0 });
-        assert!(read(&json).unwrap_err().to_string().contains("rope_type: expected \"default\", \"linear\" or \"llama3\""));
+        assert!(
+            read(&json).unwrap_err().to_string().contains("rope_type: expected \"default\", \"linear\" or \"llama3\"")
+        );
     }
 }

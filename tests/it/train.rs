@@ -236,5 +236,6 @@ fn a_llama_is_stored_under_the_names_of_hugging_face() {
         assert!(e.starts_with(&format!("{}: a run that goes on keeps its ", set.split('=').next().unwrap())), "{e}");
     }
     // What says the same as before is no change.
-    pretrain::recipe_of(&run, &["model.rope_theta=10000".into(), "optim.muon_lr=0.001".into()]).expect("no other model");
+    pretrain::recipe_of(&run, &["model.rope_theta=10000".into(), "optim.muon_lr=0.001".into()])
+        .expect("no other model");
 }

@@ -62,11 +62,7 @@ impl Fixture {
     fn save(&self, step: u64, params: &Params) -> Result<PathBuf> {
         let tokenizer = self.dir.path().join("t.json");
         let config = serde_json::json!({"model_type": "gpt2"});
-        let contents = Contents {
-            params,
-            config: &config,
-            tokenizer: Some(&tokenizer),
-        };
+        let contents = Contents { params, config: &config, tokenizer: Some(&tokenizer) };
         save(&self.run, &contents, &state(step))
     }
 

@@ -1,5 +1,6 @@
 use super::parse::{keys, parse};
 use super::*;
+use crate::train::schedule::Shape;
 use toml::Table;
 
 fn load(text: &str, overrides: &[&str]) -> Result<Recipe> {
