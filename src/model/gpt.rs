@@ -19,13 +19,16 @@
 
 use super::config::{GptConfig, Mlp, Positions};
 use super::hf::{self, Names};
+use crate::device::Device;
 use crate::nn::{Builder, Embedding, Linear, Norm};
+use crate::ops::activation::Activation;
 use crate::ops::norm::NormKind;
 use crate::ops::rope::RopeTable;
 use crate::params::Decl;
 use crate::rng::Purpose;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
+use arrayvec::ArrayVec;
 use std::sync::OnceLock;
 
 /// The layers of the model; the values of its parameters are in a [`Params`](crate::params::Params).
@@ -36,10 +39,11 @@ pub struct Gpt {
     blocks: Vec<Block>,
     last: Norm,
     head: Embedding,
-    /// The turns of all positions: made in the first pass, on its device.
-    rope: OnceLock<RopeTable>,
+    /// Made in the first pass, on its device.
+    attention: OnceLock<Heads>,
 }
 
+#[derive(Clone, Copy)]
 struct Block {
     norm_1: Norm,
     qkv: Linear,
@@ -47,7 +51,55 @@ struct Block {
     norm_2: Norm,
     gate: Option<Linear>,
     up: Linear,
+    activation: Option<Activation>,
     out: Linear,
+    dropout: f32,
+}
+
+/// Drops a share `p` of the channels, in training.
+fn drop(x: Var<'_>, p: f32) -> Var<'_> {
+    if p == 0.0 { x } else { x.dropout(p, x.tape().stream(Purpose::Dropout)) }
+}
+
+impl Block {
+    /// From the stream and, but for the first block, what is still to be added to it: the stream with the attention's part
+    /// added, and the MLP's part, which is still to be added. `attend` maps packed queries, keys and values
+    /// (B, T, (H + 2·Hkv)·D), not yet turned, to (B, T, H·D).
+    fn apply<'t>(&self, x: &[Var<'t>], attend: impl FnOnce(Var<'t>) -> Var<'t>) -> [Var<'t>; 2] {
+        let (n, x) = self.norm_1.apply(x[0], x.get(1).copied());
+        let a = attend(self.qkv.apply(n));
+        let (n, x) = self.norm_2.apply(x, Some(drop(self.proj.apply(a), self.dropout)));
+        let up = self.up.apply_with(n, self.activation);
+        let m = match self.gate {
+            Some(gate) => gate.apply(n).swiglu(up),
+            None => up,
+        };
+        [x, drop(self.out.apply(m), self.dropout)]
+    }
+}
+
+/// Queries, keys and values, and how their positions are told apart.
+#[derive(Clone)]
+struct Heads {
+    heads: usize,
+    kv_heads: usize,
+    rope: Option<RopeTable>,
+}
+
+impl Heads {
+    /// Packed queries, keys and values with the former two turned by their positions, of which the first is `offset`, where
+    /// the model has it so.
+    fn turn<'t>(&self, qkv: Var<'t>, offset: usize) -> Var<'t> {
+        match &self.rope {
+            Some(table) => qkv.rope(table, self.heads + self.kv_heads, offset),
+            None => qkv,
+        }
+    }
+
+    /// The causal attention of whole sequences.
+    fn attend<'t>(&self, qkv: Var<'t>) -> Var<'t> {
+        self.turn(qkv, 0).attention(self.heads, self.kv_heads)
+    }
 }
 
 impl Gpt {
@@ -73,14 +125,16 @@ impl Gpt {
                 gate: (config.mlp == Mlp::SwiGlu)
                     .then(|| Linear::new(&mut p, &name(names.gate), [d, hidden], bias, std)),
                 up: Linear::new(&mut p, &name(names.up), [d, hidden], bias, std),
+                activation: config.mlp.activation(),
                 out: Linear::new(&mut p, &name(names.out), [hidden, d], bias, into_stream),
+                dropout: config.dropout,
             }
         };
         let blocks = (0..layers).map(block).collect();
         let last = norm(&mut p, names.last);
         let head = if config.tied { tokens } else { Embedding::new(&mut p, names.head, [vocab, d], std) };
         let decls = p.finish().into_iter().map(hf::store).collect();
-        (Gpt { config, tokens, positions, blocks, last, head, rope: OnceLock::new() }, decls)
+        (Gpt { config, tokens, positions, blocks, last, head, attention: OnceLock::new() }, decls)
     }
 
     /// The shape of the model.
@@ -88,60 +142,49 @@ impl Gpt {
         &self.config
     }
 
-    /// ids (B, T) to the normalised stream (B, T, C) that the head reads. `attend(i, qkv)` is the attention of block i:
-    /// from packed queries, keys and values (B, T, (H + 2·Hkv)·D), not yet turned, to (B, T, H·D).
-    fn stream<'t>(&self, ids: Var<'t>, mut attend: impl FnMut(usize, Var<'t>) -> Var<'t>) -> Var<'t> {
+    /// ids (B, T) to the normalised stream (B, T, C) that the head reads. `run(i, block, x)` applies block i, see
+    /// [`Block::apply`].
+    fn stream<'t>(&self, ids: Var<'t>, mut run: impl FnMut(usize, Block, &[Var<'t>]) -> [Var<'t>; 2]) -> Var<'t> {
         let tape = ids.tape();
-        let drop = |x: Var<'t>| match self.config.dropout {
-            0.0 => x,
-            p => x.dropout(p, tape.stream(Purpose::Dropout)),
-        };
-        let mut x = drop(ids.embedding(self.tokens.table(tape), self.positions.map(|p| p.table(tape))));
-        let mut rest = None;
-        for (i, block) in self.blocks.iter().enumerate() {
-            let [stream, add] = tape.scope(|| {
-                let (n, x) = block.norm_1.apply(x, rest);
-                let a = attend(i, block.qkv.apply(n));
-                let (n, x) = block.norm_2.apply(x, Some(drop(block.proj.apply(a))));
-                [x, drop(self.mlp(block, n))]
-            });
-            (x, rest) = (stream, Some(add));
+        let x = ids.embedding(self.tokens.table(tape), self.positions.map(|p| p.table(tape)));
+        let mut x: ArrayVec<Var, 2> = [drop(x, self.config.dropout)].into_iter().collect();
+        for (i, &block) in self.blocks.iter().enumerate() {
+            x = run(i, block, &x).into();
         }
-        self.last.apply(x, rest).0
+        self.last.apply(x[0], x.get(1).copied()).0
     }
 
-    /// The attention of a whole sequence from its first position on.
-    fn attend<'t>(&self, qkv: Var<'t>) -> Var<'t> {
-        let GptConfig { heads, kv_heads, .. } = self.config;
-        self.turned(qkv, 0).attention(heads, kv_heads)
+    /// [`stream`](Gpt::stream) of whole sequences, recorded.
+    fn whole<'t>(&self, ids: Var<'t>) -> Var<'t> {
+        let tape = ids.tape();
+        self.stream(ids, |_, block, x| {
+            let heads = self.heads(tape.device()).clone();
+            tape.checkpoint(x, move |x| block.apply(x, |qkv| heads.attend(qkv)))
+        })
     }
 
-    /// Queries and keys turned by their positions, of which the first is `offset`, where the model has it so.
-    fn turned<'t>(&self, qkv: Var<'t>, offset: usize) -> Var<'t> {
+    fn heads(&self, device: &Device) -> &Heads {
         let GptConfig { heads, kv_heads, context, positions, .. } = self.config;
-        let Positions::Rope { theta, scaling } = positions else { return qkv };
-        let table = || RopeTable::new(qkv.tape().device(), self.config.head_dim(), context, theta, scaling);
-        qkv.rope(self.rope.get_or_init(table), heads + kv_heads, offset)
-    }
-
-    fn mlp<'t>(&self, block: &Block, x: Var<'t>) -> Var<'t> {
-        let up = block.up.apply_with(x, self.config.mlp.activation());
-        block.out.apply(match block.gate {
-            Some(gate) => gate.apply(x).swiglu(up),
-            None => up,
+        self.attention.get_or_init(|| {
+            let rope = match positions {
+                Positions::Learned => None,
+                Positions::Rope { theta, scaling } => {
+                    Some(RopeTable::new(device, self.config.head_dim(), context, theta, scaling))
+                }
+            };
+            Heads { heads, kv_heads, rope }
         })
     }
 
     /// The mean negative log-likelihood of `targets` (B, T) after `ids` (B, T); `weights` and `norm` as in
     /// [`LinearXent`](crate::ops::linear_xent::LinearXent).
     pub fn loss<'t>(&self, ids: Var<'t>, targets: Var<'t>, weights: Option<Var<'t>>, norm: Option<f32>) -> Var<'t> {
-        let stream = self.stream(ids, |_, qkv| self.attend(qkv));
-        stream.linear_xent(self.head.table(ids.tape()), targets, weights, norm)
+        self.whole(ids).linear_xent(self.head.table(ids.tape()), targets, weights, norm)
     }
 
     /// The logits (B, T, V) of the token after each position.
     pub fn logits<'t>(&self, ids: Var<'t>) -> Var<'t> {
-        self.stream(ids, |_, qkv| self.attend(qkv)).linear(self.head.table(ids.tape()), None)
+        self.whole(ids).linear(self.head.table(ids.tape()), None)
     }
 
     /// The logits (1, V) of the token that follows a single sequence `ids` (1, T), without gradients.
@@ -149,7 +192,7 @@ impl Gpt {
         let t = ids.shape()[1];
         let c = self.config.d;
         tape.no_grad(|| {
-            let stream = self.stream(tape.constant(ids), |_, qkv| self.attend(qkv)).value();
+            let stream = self.whole(tape.constant(ids)).value();
             tape.constant(stream.view((t - 1) * c, [1, c])).linear(self.head.table(tape), None).value()
         })
     }

@@ -53,10 +53,12 @@ impl Trainer {
         let mut params = Params::new(device, &decls, train.seed);
         let optim = optim.optimizer();
         optim.prepare(&mut params);
+        let mut tape = Tape::new(device);
+        tape.recompute(train.recompute);
         Ok(Trainer {
             gpt,
             params,
-            tape: Tape::new(device),
+            tape,
             batches,
             shape: [train.batch, train.context].into(),
             micros: train.accumulate,
