@@ -12,9 +12,9 @@ use kiln::model::{Gpt, GptConfig};
 use kiln::params::Params;
 use kiln::tape::{Pass, Tape};
 use kiln::tensor::Tensor;
+use kiln::train::Recipe;
 use kiln::train::checkpoint::State;
 use kiln::train::header::Header;
-use kiln::train::{Recipe, fit};
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -122,7 +122,7 @@ pub fn json(bytes: &[u8]) {
             let Ok(value) = serde_json::from_str(text) else { return };
             let Some(config) = accepted(GptConfig::from_json(&value, path)) else { return };
             // What is larger is compared with the size of the weights' file, and refused.
-            if fit::parameters(&config) < 2e4 {
+            if config.parameters() < 2e4 {
                 run(config);
             }
         }
