@@ -5,9 +5,11 @@
 //! of them, which `sha256sum -c` can check. Everything is written and synced under a hidden name beside it, then
 //! renamed: whatever happens, a directory of that name is complete. The invariants:
 //!
-//! 1. No checkpoint is removed before a newer one stands and verifies.
+//! 1. No checkpoint is removed before a newer one stands and verifies; or, where the run goes back, the one from which it
+//!    goes on.
 //! 2. Every flipped byte and every truncation is found before anything is loaded.
 
+use super::guard::Guard;
 use super::metrics::Record;
 use super::run::RunDir;
 use super::tensors::{self, Entry, Reader};
@@ -42,7 +44,7 @@ pub struct State {
     pub seed: u64,
     /// Updates that the optimizer has done, for its bias correction.
     pub optimizer_steps: u64,
-    /// The loss of the last step, in nats a token.
+    /// The loss of the last step that was not skipped, in nats a token.
     pub loss: Option<f32>,
     /// The last validation loss known when this was written.
     pub val_loss: Option<f64>,
@@ -50,8 +52,28 @@ pub struct State {
     /// dies before it appends the line leaves it here.
     #[serde(default)]
     pub record: Option<Record>,
+    /// What is known of steps that went wrong.
+    #[serde(default)]
+    pub guard: Guard,
     /// The version of kiln that wrote it.
     pub kiln: String,
+}
+
+impl State {
+    /// Before the first step.
+    pub fn new(seed: u64) -> State {
+        State {
+            step: 0,
+            tokens: 0,
+            seed,
+            optimizer_steps: 0,
+            loss: None,
+            val_loss: None,
+            record: None,
+            guard: Guard::new(),
+            kiln: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
 }
 
 /// What a checkpoint is made of, beside its [`State`].
@@ -283,24 +305,37 @@ pub fn find(path: &Path) -> Result<(PathBuf, Vec<Error>)> {
     }
 }
 
-/// Removes old checkpoints, once the newest one verifies: the last `keep` and that of step `best` stay. Gives the steps
-/// whose checkpoints are gone.
-pub fn prune(run: &RunDir, keep: usize, best: Option<u64>) -> Result<Vec<u64>> {
+/// Removes old checkpoints, once the newest one verifies: the last `keep` and those of the steps `spare` stay. Gives the
+/// steps whose checkpoints are gone.
+pub fn prune(run: &RunDir, keep: usize, spare: &[u64]) -> Result<Vec<u64>> {
     let all = list(&run.checkpoints())?;
     let Some((_, newest)) = all.last() else { return Ok(Vec::new()) };
     let old = &all[..all.len().saturating_sub(keep.max(1))];
-    let old: Vec<_> = old.iter().filter(|(step, _)| Some(*step) != best).collect();
+    let old: Vec<_> = old.iter().filter(|(step, _)| !spare.contains(step)).collect();
     if !old.is_empty() {
         verify(newest)?;
     }
-    for (step, path) in &old {
-        // Gone at once under its own name, so that nobody finds a half of it.
-        let temporary = run.checkpoints().join(format!(".{}.tmp", name(*step)));
-        remove(&temporary)?;
-        std::fs::rename(path, &temporary).at(path)?;
-        remove(&temporary)?;
-    }
+    old.iter().try_for_each(|(step, path)| discard(run, *step, path))?;
     Ok(old.iter().map(|(step, _)| *step).collect())
+}
+
+/// Removes the checkpoints after `step`, once that of `step` verifies: the run has gone back to it.
+pub fn prune_after(run: &RunDir, step: u64) -> Result<()> {
+    let all = list(&run.checkpoints())?;
+    let later: Vec<_> = all.iter().filter(|(other, _)| *other > step).collect();
+    if !later.is_empty() {
+        verify(&run.checkpoints().join(name(step)))?;
+    }
+    // The newest first: what is left if this is interrupted is the course of one run.
+    later.iter().rev().try_for_each(|(step, path)| discard(run, *step, path))
+}
+
+/// Removes a checkpoint, at once under its own name, so that nobody finds a half of it.
+fn discard(run: &RunDir, step: u64, path: &Path) -> Result<()> {
+    let temporary = run.checkpoints().join(format!(".{}.tmp", name(step)));
+    remove(&temporary)?;
+    std::fs::rename(path, &temporary).at(path)?;
+    remove(&temporary)
 }
 
 /// Clears away what a process left that was killed while it wrote; for a run that is taken up again.

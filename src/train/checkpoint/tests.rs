@@ -42,7 +42,8 @@ fn bits(params: &Params) -> Vec<u32> {
 fn state(step: u64) -> State {
     let tokens = step * 100;
     let (loss, record, kiln) = (Some(2.5), None, "0.1.0".into());
-    State { step, tokens, seed: 1, optimizer_steps: step, loss, val_loss: None, record, kiln }
+    let guard = Guard::default();
+    State { step, tokens, seed: 1, optimizer_steps: step, loss, val_loss: None, record, guard, kiln }
 }
 
 struct Fixture {
@@ -205,10 +206,14 @@ fn old_ones_go_only_when_the_newest_verifies_and_the_best_stays() {
     let newest = f.run.checkpoints().join("step-000100").join(MODEL);
     let good = std::fs::read(&newest).unwrap();
     std::fs::write(&newest, &good[1..]).unwrap();
-    assert!(prune(&f.run, 2, None).is_err());
+    assert!(prune(&f.run, 2, &[]).is_err());
     assert_eq!(f.steps(), [20, 40, 60, 80, 100]);
     std::fs::write(&newest, good).unwrap();
-    assert_eq!(prune(&f.run, 2, Some(40)).unwrap(), [20, 60]);
+    assert_eq!(prune(&f.run, 2, &[40]).unwrap(), [20, 60]);
     assert_eq!(f.steps(), [40, 80, 100]);
-    assert!(prune(&f.run, 5, None).unwrap().is_empty());
+    assert!(prune(&f.run, 5, &[]).unwrap().is_empty());
+    prune_after(&f.run, 80).unwrap();
+    assert_eq!(f.steps(), [40, 80]);
+    assert!(prune_after(&f.run, 20).is_err());
+    assert_eq!(f.steps(), [40, 80], "there is no checkpoint of step 20 to go on from");
 }

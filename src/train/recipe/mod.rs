@@ -33,6 +33,8 @@ pub struct Recipe {
     pub train: Train,
     /// How weights follow gradients.
     pub optim: Optim,
+    /// What is done when steps go wrong.
+    pub guard: Guard,
     /// How it is judged.
     pub eval: Eval,
     /// What it writes on the way.
@@ -220,6 +222,22 @@ pub struct Optim {
     pub clip: f64,
 }
 
+/// `[guard]`: see [`guard`](super::guard), where the words are defined.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guard {
+    /// Bad steps in a row after which the run goes back.
+    pub max_bad_steps: u64,
+    /// Losses that say what is normal.
+    pub spike_window: usize,
+    /// A loss is high that is this many robust deviations above their median.
+    pub spike_deviations: f64,
+    /// High losses in a row after which the run goes back; 0: it never does for that.
+    pub spike_steps: u64,
+    /// How often the run goes back without getting past the step that made it, before it ends.
+    pub max_rewinds: u64,
+}
+
 /// `[eval]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -292,7 +310,7 @@ impl Recipe {
 
     /// Checks every value's range, and the values that must fit one another.
     pub fn validate(&self) -> Result<()> {
-        let Recipe { run, model, data, train, optim, eval, sample } = self;
+        let Recipe { run, model, data, train, optim, guard, eval, sample } = self;
         let name = &run.name;
         require(
             !name.is_empty()
@@ -345,11 +363,22 @@ impl Recipe {
         )?;
         require((0.0..1.0).contains(&optim.beta1), "optim.beta1", optim.beta1, "a number from 0 to below 1")?;
         require((0.0..1.0).contains(&optim.beta2), "optim.beta2", optim.beta2, "a number from 0 to below 1")?;
-        positive("optim.eps", optim.eps)?;
+        // As an f32, in which updates are computed: 0 over 0 would be no number.
+        require(
+            optim.eps as f32 > 0.0 && (optim.eps as f32).is_finite(),
+            "optim.eps",
+            optim.eps,
+            "a number from 1e-44 to 3e38, as 1e-8",
+        )?;
         let at_least_0 = "a finite number, 0 or more";
         let fine = |x: f64| x.is_finite() && x >= 0.0;
         require(fine(optim.weight_decay), "optim.weight_decay", optim.weight_decay, at_least_0)?;
         require(fine(optim.clip), "optim.clip", optim.clip, at_least_0)?;
+        range("guard.max_bad_steps", guard.max_bad_steps, 1..=1_000_000)?;
+        range("guard.spike_window", guard.spike_window, 8..=10_000)?;
+        positive("guard.spike_deviations", guard.spike_deviations)?;
+        range("guard.spike_steps", guard.spike_steps, 0..=1_000_000)?;
+        range("guard.max_rewinds", guard.max_rewinds, 0..=1_000_000)?;
         if let Some(batches) = eval.max_batches {
             range("eval.max_batches", batches, 1..=usize::MAX)?;
         }
