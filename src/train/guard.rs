@@ -7,12 +7,13 @@
 //! - A **high** loss is above `m + spike_deviations · max(1.4826 · MAD, 0.01)`, where m is the median of the last
 //!   `spike_window` losses that were neither bad nor high, and MAD the median of their distances from m; nothing is high
 //!   before there are as many. Its step counts like any other, but after `spike_steps` in a row the run goes back.
-//! - To **go back** is to load the last checkpoint that was made at a multiple of `train.checkpoint_every` with no bad or
-//!   high step just before it (the initial weights where there is none yet), and to go on from there with the data that
+//! - To **go back** is to load the last checkpoint that was due by `train.checkpoint_every` with no bad or high step
+//!   just before it (the initial weights where there is none yet), and to go on from there with the data that
 //!   comes after the last step done. After `max_rewinds` times without a checkpoint behind that step, the run ends.
 //!
 //! Everything here is a function of the losses and is part of a checkpoint, so a resumed run decides what the
-//! uninterrupted one would have decided. Where a run was stopped has no part in it: that is why only multiples count.
+//! uninterrupted one would have decided. Where a run was stopped has no part in it: that is why the checkpoints made
+//! then do not count.
 //!
 //! Sources: PaLM (arXiv 2204.02311, section 5.1): "We re-started training from a checkpoint roughly 100 steps before the
 //! spike started, and skipped roughly 200–500 data batches, which cover the batches that were seen before and during the
@@ -124,7 +125,7 @@ impl Guard {
         Some(center + rule.spike_deviations * (1.4826 * median(&mut x)).max(LEAST_DEVIATION))
     }
 
-    /// A checkpoint of `step`, a multiple of `train.checkpoint_every`, is about to be made.
+    /// A checkpoint of `step` is about to be made that is due by `train.checkpoint_every`.
     pub fn mark(&mut self, step: u64) {
         if (self.bad, self.high) != (0, 0) {
             return;
@@ -164,20 +165,26 @@ impl Guard {
 
     /// The end of a run that went back as often as it may, from its step `from`, for the reason `why`; `checkpoint` is
     /// the step of its last checkpoint.
-    pub fn give_up(&self, from: u64, why: &str, lr: f64, run: &Path, checkpoint: Option<u64>) -> Error {
+    pub fn give_up(&self, from: u64, why: &str, optim: &recipe::Optim, run: &Path, checkpoint: Option<u64>) -> Error {
         let to = self.anchor.unwrap_or(0);
         let tried = match self.tries {
             0 => "guard.max_rewinds is 0".to_owned(),
             1 => format!("going back to step {to} and on with later data did not help"),
             n => format!("going back to step {to} and on with later data did not help, {n} times"),
         };
+        let lr = optim.lr;
+        let resume = format!(
+            "kiln train --resume {} --set optim.lr={:e}",
+            run.display(),
+            (lr / 10.0).min(1e-3).max(optim.min_lr)
+        );
         let resume = match checkpoint {
-            Some(step) => format!("; the checkpoint of step {step} stands: kiln train --resume {}", run.display()),
-            None => "; then start anew: no checkpoint was made yet".to_owned(),
+            Some(0) => format!("; from the initial weights: {resume}"),
+            Some(step) => format!("; the checkpoint of step {step} stands: {resume}"),
+            None => "; then start anew, for no checkpoint was made yet".to_owned(),
         };
         let spike = if self.high > 0 { ", or raise guard.spike_deviations where such losses are normal" } else { "" };
-        let with = if checkpoint.is_some() { format!(" --set optim.lr={:e}", lr / 10.0) } else { String::new() };
-        let hint = format!("lower optim.lr (it is {lr:e}) or lengthen optim.warmup{spike}{resume}{with}");
+        let hint = format!("lower optim.lr (it is {lr:e}) or lengthen optim.warmup{spike}{resume}");
         Error::config("optim.lr", format!("the run is unstable at step {from}: {why}; {tried}"), hint)
     }
 }
@@ -323,7 +330,8 @@ mod tests {
     fn the_last_word_names_the_key_what_was_tried_and_what_to_do() {
         let mut guard = settled();
         let say = |guard: &Guard, stands| {
-            let e = guard.give_up(57, "5 steps were bad", 1e6, Path::new("runs/a"), stands);
+            let optim = recipe::Optim { lr: 1e6, ..recipe::Recipe::default().optim };
+            let e = guard.give_up(57, "5 steps were bad", &optim, Path::new("runs/a"), stands);
             (e.to_string(), e.hint().unwrap().to_owned())
         };
         let (message, hint) = say(&guard, None);
@@ -334,6 +342,6 @@ mod tests {
         let (message, hint) = say(&guard, Some(40));
         assert!(message.ends_with("going back to step 40 and on with later data did not help, 2 times"), "{message}");
         assert!(hint.contains("lower optim.lr (it is 1e6)"), "{hint}");
-        assert!(hint.ends_with("kiln train --resume runs/a --set optim.lr=1e5"), "{hint}");
+        assert!(hint.ends_with("step 40 stands: kiln train --resume runs/a --set optim.lr=1e-3"), "{hint}");
     }
 }

@@ -199,7 +199,7 @@ impl<'a> Work<'a> {
                 continue;
             }
             let every = self.recipe.train.checkpoint_every;
-            if every > 0 && step.is_multiple_of(every) {
+            if self.is_due(every, step) {
                 self.state.guard.mark(step);
             }
             stopped = watch.stop();
@@ -246,8 +246,9 @@ impl<'a> Work<'a> {
         if tries > max_tries {
             self.metrics.append(record)?;
             self.metrics.sync()?;
+            self.draw()?;
             let newest = checkpoint::newest(&all)?.found.map(|(_, state)| state.step);
-            return Err(self.state.guard.give_up(from, &why, self.recipe.optim.lr, self.run.path(), newest));
+            return Err(self.state.guard.give_up(from, &why, &self.recipe.optim, self.run.path(), newest));
         }
         let mut then = None;
         for (_, path) in checkpoint::list(&all)?.into_iter().rev().filter(|&(step, _)| step <= target) {
@@ -269,7 +270,7 @@ impl<'a> Work<'a> {
         self.state = State { guard, ..then };
         // On disk before what comes later goes: a process that dies on the way leaves either course of the run whole.
         self.write(watch)?;
-        checkpoint::prune_after(&self.run, self.state.step)?;
+        checkpoint::give_up_after(&self.run, self.state.step)?;
         self.take_up()
     }
 
@@ -310,6 +311,9 @@ impl<'a> Work<'a> {
         self.write(watch)?;
         let spare: Vec<u64> = self.best.map(|(_, step)| step).into_iter().chain(self.state.guard.anchor()).collect();
         checkpoint::prune(&self.run, self.recipe.train.keep, &spare)?;
+        if self.state.guard.tries() == 0 {
+            checkpoint::forget_given_up(&self.run)?;
+        }
         Ok(())
     }
 

@@ -5,8 +5,8 @@
 //! of them, which `sha256sum -c` can check. Everything is written and synced under a hidden name beside it, then
 //! renamed: whatever happens, a directory of that name is complete. The invariants:
 //!
-//! 1. No checkpoint is removed before a newer one stands and verifies; or, where the run goes back, the one from which it
-//!    goes on.
+//! 1. No checkpoint is removed before a newer one stands and verifies. Those that a run went back behind are set aside
+//!    until then.
 //! 2. Every flipped byte and every truncation is found before anything is loaded.
 
 use super::guard::Guard;
@@ -315,27 +315,43 @@ pub fn prune(run: &RunDir, keep: usize, spare: &[u64]) -> Result<Vec<u64>> {
     if !old.is_empty() {
         verify(newest)?;
     }
-    old.iter().try_for_each(|(step, path)| discard(run, *step, path))?;
+    for (step, path) in &old {
+        // Gone at once under its own name, so that nobody finds a half of it.
+        let temporary = run.checkpoints().join(format!(".{}.tmp", name(*step)));
+        remove(&temporary)?;
+        std::fs::rename(path, &temporary).at(path)?;
+        remove(&temporary)?;
+    }
     Ok(old.iter().map(|(step, _)| *step).collect())
 }
 
-/// Removes the checkpoints after `step`, once that of `step` verifies: the run has gone back to it.
-pub fn prune_after(run: &RunDir, step: u64) -> Result<()> {
-    let all = list(&run.checkpoints())?;
-    let later: Vec<_> = all.iter().filter(|(other, _)| *other > step).collect();
-    if !later.is_empty() {
-        verify(&run.checkpoints().join(name(step)))?;
-    }
+/// Ends the name of a checkpoint that the run went back behind.
+const GIVEN_UP: &str = ".given-up";
+
+/// Sets the checkpoints after `step` aside, as `step-000050.given-up`: the run has gone back to `step`, whose checkpoint
+/// must verify. [`forget_given_up`] removes them.
+pub fn give_up_after(run: &RunDir, step: u64) -> Result<()> {
+    let all = run.checkpoints();
+    verify(&all.join(name(step)))?;
     // The newest first: what is left if this is interrupted is the course of one run.
-    later.iter().rev().try_for_each(|(step, path)| discard(run, *step, path))
+    for (step, path) in list(&all)?.iter().rev().filter(|(other, _)| *other > step) {
+        let aside = all.join(name(*step) + GIVEN_UP);
+        remove(&aside)?;
+        std::fs::rename(path, &aside).at(path)?;
+    }
+    sync_dir(&all)
 }
 
-/// Removes a checkpoint, at once under its own name, so that nobody finds a half of it.
-fn discard(run: &RunDir, step: u64, path: &Path) -> Result<()> {
-    let temporary = run.checkpoints().join(format!(".{}.tmp", name(step)));
-    remove(&temporary)?;
-    std::fs::rename(path, &temporary).at(path)?;
-    remove(&temporary)
+/// Removes what [`give_up_after`] set aside: the run has got past where it went back.
+pub fn forget_given_up(run: &RunDir) -> Result<()> {
+    let all = run.checkpoints();
+    for entry in std::fs::read_dir(&all).at(&all)? {
+        let path = entry.at(&all)?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(GIVEN_UP)) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Clears away what a process left that was killed while it wrote; for a run that is taken up again.
