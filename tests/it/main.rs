@@ -3,6 +3,7 @@
 mod alloc;
 mod attention;
 mod cli;
+mod contract;
 mod data;
 mod fixtures;
 mod gemm;
@@ -12,4 +13,5 @@ mod half;
 mod layers;
 mod math;
 mod ops;
+mod recompute;
 mod train;
