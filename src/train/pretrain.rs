@@ -250,20 +250,27 @@ impl<'a> Work<'a> {
             let newest = checkpoint::newest(&all)?.found.map(|(_, state)| state.step);
             return Err(self.state.guard.give_up(from, &why, &self.recipe.optim, self.run.path(), newest));
         }
-        let mut then = None;
+        let (mut then, mut damaged) = (None, Vec::new());
         for (_, path) in checkpoint::list(&all)?.into_iter().rev().filter(|&(step, _)| step <= target) {
             match checkpoint::load(&path, &mut self.trainer.params, &AdamW::MOMENTS, &is_transposed_in_files) {
                 Ok(state) => {
                     then = Some(state);
                     break;
                 }
-                Err(e) => watch.event(&Event::Warning { text: &format!("{e}; going back further") }),
+                Err(e) => damaged.push(e),
             }
         }
-        let mut then = then.unwrap_or_else(|| {
-            self.trainer.restart();
-            State::new(self.recipe.train.seed)
-        });
+        for damage in &damaged {
+            watch.event(&Event::Warning { text: &format!("{damage}; going back further") });
+        }
+        let mut then = match then {
+            Some(state) => state,
+            None if !damaged.is_empty() => return Err(damaged.swap_remove(0)),
+            None => {
+                self.trainer.restart();
+                State::new(self.recipe.train.seed)
+            }
+        };
         watch.event(&Event::Rewind { from, to: then.step, why: &why, tries, max_tries });
         let mut guard = std::mem::take(&mut self.state.guard);
         guard.rewind(from, then.step, std::mem::take(&mut then.guard), why);

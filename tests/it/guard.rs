@@ -140,6 +140,20 @@ fn a_gradient_is_bad_from_where_its_squares_do_not_fit_an_f32() {
     }
 }
 
+#[test]
+fn the_optimizer_counts_updates_and_not_steps() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let recipe = recipe(dir.path(), &[]);
+    let data = source::shards(&recipe, &dir.path().join("data"), &mut |_, _, _| {}).expect("shards");
+    let tokens = Arc::new(Dataset::open(&data, Part::Train).expect("a data set"));
+    let mut trainer = Trainer::new(&recipe, tokens.vocab_size(), tokens, &device()).expect("a model");
+    let gain = trainer.params.find("ln_f.weight").expect("it is there");
+    let lr = trainer.step_with(At { step: 4, batch: 4, updates: 0 }, &mut |_, _, _| {}).lr as f32;
+    // The first update moves every weight by lr, whatever its gradient; as the fifth it would be half of that.
+    let moved = trainer.params.weight(gain).f32().iter().fold(0f32, |most, w| most.max((w - 1.0).abs()));
+    assert!((0.98 * lr..1.02 * lr).contains(&moved), "{moved} at a rate of {lr}");
+}
+
 /// How a process ends before its run does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
