@@ -365,13 +365,27 @@ impl Params {
         squares.sum::<f64>().sqrt()
     }
 
-    /// The first parameter, in the order of declaration, whose gradient is not finite.
-    pub fn first_bad_grad(&self) -> Option<&str> {
+    /// The first parameter whose gradient is bad: the sum of its squares, as an f32, is not finite. So it is where an
+    /// element is NaN or infinite, and where one is above about 1.8e19, too large for a second moment. First means the
+    /// order in which a backward pass finishes gradients, the last declared first: what is bad makes all below it bad.
+    pub fn first_bad_grad(&self) -> Option<ParamId> {
         let bad = |&id: &ParamId| {
             let (group, slot) = self.place(id);
-            group.train.as_ref().is_some_and(|train| train.written[slot] && !train.squares[slot].is_finite())
+            group.train.as_ref().is_some_and(|train| train.written[slot] && !(train.squares[slot] as f32).is_finite())
         };
-        self.ids().find(bad).map(|id| self.name(id))
+        (0..self.places.len() as u32).rev().map(ParamId).find(bad)
+    }
+
+    /// Lets `edit` change a gradient that was written, and sums its squares anew. False where there is none.
+    pub fn edit_grad(&mut self, id: ParamId, edit: impl FnOnce(&mut [f32])) -> bool {
+        if self.grad(id).is_none() {
+            return false;
+        }
+        let (mut out, _) = self.lend_grad(id);
+        edit(out.f32_mut());
+        self.return_grad(id, out);
+        self.finish_grad(id);
+        true
     }
 
     /// Forgets all gradients: the next backward pass overwrites them.

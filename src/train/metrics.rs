@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// What is known of a step. Losses are in nats a token.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Steps done, this one included.
     pub step: u64,
@@ -27,6 +27,9 @@ pub struct Record {
     /// The same in bits a byte of text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bits_per_byte: Option<f64>,
+    /// Where the step was skipped: the first parameter whose gradient was not finite, or `loss` where none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
 }
 
 /// JSON has no NaN: it is written as `null`.
@@ -101,7 +104,8 @@ mod tests {
 
     fn record(step: u64) -> Record {
         let val_loss = step.is_multiple_of(2).then_some(1.5);
-        Record { step, loss: 2.25, lr: 1e-3, grad_norm: 0.5, tokens_per_s: 1e4, val_loss, bits_per_byte: None }
+        let (bits_per_byte, skipped) = (None, None);
+        Record { step, loss: 2.25, lr: 1e-3, grad_norm: 0.5, tokens_per_s: 1e4, val_loss, bits_per_byte, skipped }
     }
 
     fn steps(path: &Path) -> Vec<u64> {

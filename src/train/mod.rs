@@ -4,6 +4,7 @@ pub mod bench;
 pub mod checkpoint;
 pub mod event;
 pub mod fit;
+pub mod guard;
 pub mod metrics;
 pub mod peer;
 pub mod plot;

@@ -191,6 +191,7 @@ mod tests {
                 tokens_per_s: 1e4,
                 val_loss: step.is_multiple_of((n / 6).max(1)).then_some(loss + 0.04),
                 bits_per_byte: None,
+                skipped: None,
             }
         };
         (1..=n).map(record).collect()

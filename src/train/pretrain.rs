@@ -2,12 +2,13 @@
 
 use super::checkpoint::{self, Contents, State};
 use super::event::{Event, Summary, Watch};
+use super::guard::{LOSS, Verdict};
 use super::metrics::{self, Metrics, Record};
 use super::plot::LossCurve;
 use super::recipe::Recipe;
 use super::run::RunDir;
 use super::source;
-use super::trainer::Trainer;
+use super::trainer::{At, Bad, Step, Trainer};
 use crate::data::detok::Decoder;
 use crate::data::{Dataset, DatasetInfo, EvalBatches, Part, Tokenizer};
 use crate::device::Device;
@@ -22,7 +23,7 @@ use std::time::Instant;
 /// recipe then is `recipe`). A resumed run computes the same bits as one that was never interrupted.
 ///
 /// # Errors
-/// The data, the run directory or a checkpoint cannot be used; a step is not finite.
+/// The data, the run directory or a checkpoint cannot be used; the run went back as often as it may.
 pub fn train(recipe: &Recipe, resume: Option<&Path>, device: &Device, watch: &mut dyn Watch) -> Result<Summary> {
     let began = Instant::now();
     let mut work = match resume {
@@ -97,16 +98,7 @@ impl<'a> Work<'a> {
             train_tokens,
             val_tokens,
             run,
-            state: State {
-                step: 0,
-                tokens: 0,
-                seed: recipe.train.seed,
-                optimizer_steps: 0,
-                loss: None,
-                val_loss: None,
-                record: None,
-                kiln: env!("CARGO_PKG_VERSION").to_owned(),
-            },
+            state: State::new(recipe.train.seed),
             best: None,
             unfinished: None,
             peak: Some(1e9 * crate::cpu::limits::fma_peak(&host.cpu, 0.1)),
@@ -120,6 +112,10 @@ impl<'a> Work<'a> {
         match found {
             Some((path, _)) => {
                 self.state = checkpoint::load(&path, &mut self.trainer.params)?;
+                if self.state.guard.anchor().is_none() {
+                    // Written before there was a guard: it is to be gone back to like any other.
+                    self.state.guard.mark(self.state.step);
+                }
                 for damage in damaged {
                     watch.event(&Event::Warning { text: &format!("{damage}; taking {} instead", path.display()) });
                 }
@@ -127,6 +123,11 @@ impl<'a> Work<'a> {
             None if !damaged.is_empty() => return Err(damaged.swap_remove(0)),
             None => {}
         }
+        self.take_up()
+    }
+
+    /// Cuts the metrics back to the step of the state, and finds out what is left to do for it.
+    fn take_up(&mut self) -> Result<()> {
         let step = self.state.step;
         self.metrics = Metrics::open(&self.run.metrics(), step)?;
         let mut records = metrics::read(&self.run.metrics())?;
@@ -135,7 +136,7 @@ impl<'a> Work<'a> {
         let concluded =
             |r: &Record| r.step == step && (r.val_loss.is_some() || !self.is_due(self.recipe.train.eval_every, step));
         if self.state.record.is_some() && !records.last().is_some_and(concluded) {
-            self.unfinished = self.state.record;
+            self.unfinished = self.state.record.clone();
             self.metrics = Metrics::open(&self.run.metrics(), step - 1)?;
             records.retain(|r| r.step < step);
         }
@@ -157,27 +158,50 @@ impl<'a> Work<'a> {
             vocab: self.tokenizer.vocab_size(),
         });
         let mut stopped = None;
-        if let Some(record) = self.unfinished.take() {
-            stopped = self.conclude(record, true, watch)?;
-        }
-        while self.state.step < steps && stopped.is_none() {
+        while stopped.is_none() && (self.state.step < steps || self.unfinished.is_some()) {
+            if let Some(record) = self.unfinished.take() {
+                stopped = self.conclude(record, true, watch)?;
+                continue;
+            }
             let started = Instant::now();
-            let done = self.trainer.step(self.state.step)?;
+            let State { step, optimizer_steps: updates, .. } = self.state;
+            let at = At { step, batch: step + self.state.guard.offset, updates };
+            let done = self.trainer.step_with(at, &mut |micro, params, loss| watch.backward(at, micro, params, loss));
             let seconds = started.elapsed().as_secs_f64();
             let tokens = self.recipe.tokens_per_step();
             let step = self.state.step + 1;
             let tokens_per_s = tokens as f64 / seconds;
             let share_of_peak = self.peak.map(|peak| self.trainer.flops_per_step() / seconds / peak);
-            let super::trainer::Step { loss, lr, grad_norm } = done;
-            let record = Record { step, loss, lr, grad_norm, tokens_per_s, val_loss: None, bits_per_byte: None };
-            self.state.step = step;
-            self.state.optimizer_steps += 1;
-            self.state.tokens += tokens;
-            self.state.loss = Some(loss);
-            self.state.record = Some(record);
+            let Step { loss, lr, grad_norm, bad } = done;
+            let skipped = bad.map(|bad| match bad {
+                Bad::Loss => LOSS.to_owned(),
+                Bad::Grad(id) => self.trainer.params.name(id).to_owned(),
+            });
+            if skipped.is_none() {
+                self.state.optimizer_steps += 1;
+                self.state.tokens += tokens;
+                self.state.loss = Some(loss);
+            }
+            let verdict = self.state.guard.observe(&self.recipe.guard, loss, skipped.as_deref());
             watch.event(&Event::Step { step, steps, loss, lr, grad_norm, tokens_per_s, share_of_peak });
+            if let Some(first) = &skipped {
+                watch.event(&Event::Skipped { step, loss, first, in_a_row: self.state.guard.bad_in_a_row() });
+            }
+            let record =
+                Record { step, loss, lr, grad_norm, tokens_per_s, val_loss: None, bits_per_byte: None, skipped };
+            self.state.step = step;
+            self.state.record = Some(record.clone());
+            if let Verdict::Rewind(why) = verdict {
+                self.rewind(why, &record, watch)?;
+                stopped = watch.stop();
+                continue;
+            }
+            let every = self.recipe.train.checkpoint_every;
+            if self.is_due(every, step) {
+                self.state.guard.mark(step);
+            }
             stopped = watch.stop();
-            let saved = stopped.is_some() || self.is_due(self.recipe.train.checkpoint_every, step);
+            let saved = stopped.is_some() || self.is_due(every, step);
             if saved {
                 self.save(watch)?;
             }
@@ -201,8 +225,58 @@ impl<'a> Work<'a> {
             val_loss: self.state.val_loss,
             bits_per_byte: self.state.val_loss.map(|loss| loss * self.bits_per_byte),
             seconds: began.elapsed().as_secs_f64(),
+            skipped: self.state.guard.skipped,
+            rewinds: self.state.guard.rewinds.len() as u64,
             stopped,
         })
+    }
+
+    /// Goes back to the last good checkpoint, for the reason `why`, which `record` of the last step shows: what was done
+    /// since is given up, and its data passed over.
+    ///
+    /// # Errors
+    /// The run went back as often as it may.
+    fn rewind(&mut self, why: String, record: &Record, watch: &mut dyn Watch) -> Result<()> {
+        let (all, from) = (self.run.checkpoints(), self.state.step);
+        let guard = &self.state.guard;
+        let (target, tries, max_tries) =
+            (guard.anchor().unwrap_or(0), guard.tries() + 1, self.recipe.guard.max_rewinds);
+        if tries > max_tries {
+            self.metrics.append(record)?;
+            self.metrics.sync()?;
+            self.draw()?;
+            let newest = checkpoint::newest(&all)?.found.map(|(_, state)| state.step);
+            return Err(self.state.guard.give_up(from, &why, &self.recipe.optim, self.run.path(), newest));
+        }
+        let (mut then, mut damaged) = (None, Vec::new());
+        for (_, path) in checkpoint::list(&all)?.into_iter().rev().filter(|&(step, _)| step <= target) {
+            match checkpoint::load(&path, &mut self.trainer.params) {
+                Ok(state) => {
+                    then = Some(state);
+                    break;
+                }
+                Err(e) => damaged.push(e),
+            }
+        }
+        for damage in &damaged {
+            watch.event(&Event::Warning { text: &format!("{damage}; going back further") });
+        }
+        let mut then = match then {
+            Some(state) => state,
+            None if !damaged.is_empty() => return Err(damaged.swap_remove(0)),
+            None => {
+                self.trainer.restart();
+                State::new(self.recipe.train.seed)
+            }
+        };
+        watch.event(&Event::Rewind { from, to: then.step, why: &why, tries, max_tries });
+        let mut guard = std::mem::take(&mut self.state.guard);
+        guard.rewind(from, then.step, std::mem::take(&mut then.guard), why);
+        self.state = State { guard, ..then };
+        // On disk before what comes later goes: a process that dies on the way leaves either course of the run whole.
+        self.write(watch)?;
+        checkpoint::give_up_after(&self.run, self.state.step)?;
+        self.take_up()
     }
 
     /// Whether what is done every `every` steps, and after the last one, is done after `step`.
@@ -237,7 +311,18 @@ impl<'a> Work<'a> {
         curve.save_png(&self.run.loss_png())
     }
 
+    /// Writes a checkpoint, and removes old ones.
     fn save(&mut self, watch: &mut dyn Watch) -> Result<()> {
+        self.write(watch)?;
+        let spare: Vec<u64> = self.best.map(|(_, step)| step).into_iter().chain(self.state.guard.anchor()).collect();
+        checkpoint::prune(&self.run, self.recipe.train.keep, &spare)?;
+        if self.state.guard.tries() == 0 {
+            checkpoint::forget_given_up(&self.run)?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, watch: &mut dyn Watch) -> Result<()> {
         let tokenizer = self.data.join(crate::data::dataset::TOKENIZER_FILE);
         let contents = Contents {
             params: &self.trainer.params,
@@ -246,7 +331,6 @@ impl<'a> Work<'a> {
         };
         let path = checkpoint::save(&self.run, &contents, &self.state)?;
         watch.event(&Event::Checkpoint { step: self.state.step, path: &path });
-        checkpoint::prune(&self.run, self.recipe.train.keep, self.best.map(|(_, step)| step))?;
         Ok(())
     }
 
@@ -259,7 +343,7 @@ impl<'a> Work<'a> {
         let (nats, targets) = self.trainer.evaluate(&self.eval, self.recipe.eval.max_batches, &mut progress)?;
         let val_loss = nats / targets as f64;
         self.state.val_loss = Some(val_loss);
-        if saved && self.best.is_none_or(|(best, _)| val_loss < best) {
+        if saved && val_loss.is_finite() && self.best.is_none_or(|(best, _)| val_loss < best) {
             self.best = Some((val_loss, self.state.step));
         }
         let bits_per_byte = val_loss * self.bits_per_byte;

@@ -4,10 +4,10 @@ use super::recipe::Recipe;
 use super::schedule::Schedule;
 use crate::data::{Batches, Dataset, EvalBatches};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::Gpt;
 use crate::optim::Optimizer;
-use crate::params::Params;
+use crate::params::{Decl, ParamId, Params};
 use crate::tape::{Pass, Tape};
 use crate::tensor::{DType, Out, Shape, Spec};
 use std::sync::Arc;
@@ -20,6 +20,7 @@ pub struct Trainer {
     pub params: Params,
     /// The record of the current pass; its nodes are reused.
     pub tape: Tape,
+    decls: Vec<Decl>,
     batches: Batches,
     shape: Shape,
     micros: usize,
@@ -27,6 +28,35 @@ pub struct Trainer {
     schedule: Schedule,
     optim: Optimizer,
 }
+
+/// Which step it is, from 0. The three are equal until a step is skipped or a run goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// Its number: gives the learning rate.
+    pub step: u64,
+    /// The number of its batch: gives the data and the dropout masks.
+    pub batch: u64,
+    /// Updates done before: gives the optimizer's bias correction.
+    pub updates: u64,
+}
+
+impl From<u64> for At {
+    fn from(step: u64) -> At {
+        At { step, batch: step, updates: step }
+    }
+}
+
+/// What was not finite in a step; see [`guard`](super::guard).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bad {
+    /// The loss, and no gradient.
+    Loss,
+    /// Gradients, this one first.
+    Grad(ParamId),
+}
+
+/// Called after the backward pass of each micro-batch, with its number, the gradients so far and its share of the loss.
+pub type Probe<'a> = dyn FnMut(usize, &mut Params, &mut f32) + 'a;
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,6 +67,15 @@ pub struct Step {
     pub lr: f64,
     /// The norm of the gradient before clipping.
     pub grad_norm: f64,
+    /// Why the step was skipped, where it was.
+    pub bad: Option<Bad>,
+}
+
+/// Parameters with their first values, and the moments that the optimizer needs.
+fn fresh(device: &Device, decls: &[Decl], seed: u64, optim: &Optimizer) -> Params {
+    let mut params = Params::new(device, decls, seed);
+    optim.prepare(&mut params);
+    params
 }
 
 impl Trainer {
@@ -50,14 +89,13 @@ impl Trainer {
         let batches = Batches::new(data, train.batch, train.context, train.accumulate, train.seed)?;
         super::fit::check(&config, train.batch, train.context)?;
         let (gpt, decls) = Gpt::new(config);
-        let mut params = Params::new(device, &decls, train.seed);
         let optim = optim.optimizer();
-        optim.prepare(&mut params);
         let mut tape = Tape::new(device);
         tape.recompute(train.recompute);
         Ok(Trainer {
             gpt,
-            params,
+            params: fresh(device, &decls, train.seed, &optim),
+            decls,
             tape,
             batches,
             shape: [train.batch, train.context].into(),
@@ -68,40 +106,47 @@ impl Trainer {
         })
     }
 
-    /// Does step `step` (from 0): forward and backward over its micro-batches, then one update. From the third step on it
-    /// allocates nothing.
-    ///
-    /// # Errors
-    /// The loss or a gradient is not finite; the weights are as before the step.
-    pub fn step(&mut self, step: u64) -> Result<Step> {
+    /// Gives the weights the values that they had at the start, and the moments 0.
+    pub fn restart(&mut self) {
+        let device = self.params.device().clone();
+        // The old ones go first: there may be no memory for two.
+        self.tape.reset();
+        self.params = Params::new(&device, &[], 0);
+        self.params = fresh(&device, &self.decls, self.seed, &self.optim);
+    }
+
+    /// Does a step of a run in which none was skipped.
+    pub fn step(&mut self, step: u64) -> Step {
+        self.step_with(step.into(), &mut |_, _, _| {})
+    }
+
+    /// Does a step: forward and backward over its micro-batches, then one update. From the third step on it allocates
+    /// nothing. Where the loss or a gradient is bad, weights and moments stay as they were, bit for bit.
+    pub fn step_with(&mut self, at: At, probe: &mut Probe) -> Step {
         let device = self.params.device().clone();
         let ids = Spec { shape: self.shape, dtype: DType::I32 };
         let norm = (self.micros * self.shape.numel()) as f32;
         let mut loss = 0.0f64;
         for micro in 0..self.micros {
             let (mut x, mut y) = (Out::new(&device, ids), Out::new(&device, ids));
-            self.batches.fill(step, micro, x.as_mut_slice(), y.as_mut_slice());
-            let pass = Pass { seed: self.seed, step, micro: micro as u32, training: true };
+            self.batches.fill(at.batch, micro, x.as_mut_slice(), y.as_mut_slice());
+            let pass = Pass { seed: self.seed, step: at.batch, micro: micro as u32, training: true };
             self.tape.begin(&self.params, pass);
             let (x, y) = (self.tape.constant(x.freeze()), self.tape.constant(y.freeze()));
             let mean = self.gpt.loss(x, y, None, Some(norm));
-            loss += f64::from(mean.value().item());
+            let mut value = mean.value().item();
             mean.backward(&mut self.params, micro + 1 == self.micros);
+            probe(micro, &mut self.params, &mut value);
+            loss += f64::from(value);
         }
         self.tape.reset();
-        let grad_norm = self.params.grad_norm();
-        if !(loss.is_finite() && grad_norm.is_finite()) {
-            let first = self.params.first_bad_grad().unwrap_or("none; the loss itself is not finite");
-            return Err(Error::config(
-                "optim.lr",
-                format!("step {} is not finite: loss {loss}, first bad gradient: {first}", step + 1),
-                "lower the learning rate or lengthen optim.warmup, and resume from the last checkpoint with kiln train \
-                 --resume RUN",
-            ));
+        let (loss, lr, grad_norm) = (loss as f32, self.schedule.lr(at.step), self.params.grad_norm());
+        let bad = self.params.first_bad_grad().map(Bad::Grad).or((!loss.is_finite()).then_some(Bad::Loss));
+        match bad {
+            None => self.optim.step(&mut self.params, at.updates + 1, lr, grad_norm),
+            Some(_) => self.params.clear_grads(),
         }
-        let lr = self.schedule.lr(step);
-        self.optim.step(&mut self.params, step + 1, lr, grad_norm);
-        Ok(Step { loss: loss as f32, lr, grad_norm })
+        Step { loss, lr, grad_norm, bad }
     }
 
     /// The sum of the negative log-likelihoods of all targets of `data`, in nats, and how many targets these are; at most

@@ -359,3 +359,28 @@ fn damaged_runs_and_checkpoints_are_named_and_never_a_panic() {
     fails(&mut sample(&["runs/a"]), 1, "checksum");
     fails(&mut resume("train.steps=9"), 1, "checksum");
 }
+
+#[test]
+fn a_rate_that_cannot_work_ends_in_one_error_and_the_checkpoint_before_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = ["train.steps=20", "train.checkpoint_every=10", "run.name=a"];
+    object(&train(dir.path(), &set, &[]).output().unwrap());
+    let weights = || std::fs::read(dir.path().join("runs/a/checkpoints/step-000020/model.safetensors")).unwrap();
+    let before = weights();
+    let resume = ["train", "--resume", "runs/a", "--set", "train.steps=90", "--set", "optim.lr=1e6"];
+    let output = kiln(dir.path(), &resume).output().unwrap();
+    let err = text(&output.stderr);
+    assert!(code(&output) == 1 && !err.contains("panicked"), "{err}");
+    assert_eq!(err.matches("error: optim.lr: the run is unstable at step 2").count(), 1, "{err}");
+    assert!(err.contains("the first bad gradient that of ln_f.bias") && err.contains("back to step 20"), "{err}");
+    assert!(
+        err.contains("hint: lower optim.lr (it is 1e6)") && err.contains("the checkpoint of step 20 stands"),
+        "{err}"
+    );
+    // One warning for each stretch of skipped steps, and one for each time that the run went back.
+    assert!((4..=9).contains(&err.lines().count()), "{err}");
+    assert!(weights() == before);
+    let resume = ["train", "--resume", "runs/a", "--json", "--set", "train.steps=30"];
+    let end = object(&kiln(dir.path(), &resume).output().unwrap());
+    assert_eq!((end["steps"].as_u64(), end["rewinds"].as_u64()), (Some(30), Some(3)));
+}

@@ -9,6 +9,7 @@ mod data;
 mod fixtures;
 mod gemm;
 mod gpt;
+mod guard;
 mod half;
 mod layers;
 mod math;

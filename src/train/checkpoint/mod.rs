@@ -5,9 +5,11 @@
 //! of them, which `sha256sum -c` can check. Everything is written and synced under a hidden name beside it, then
 //! renamed: whatever happens, a directory of that name is complete. The invariants:
 //!
-//! 1. No checkpoint is removed before a newer one stands and verifies.
+//! 1. No checkpoint is removed before a newer one stands and verifies. Those that a run went back behind are set aside
+//!    until then.
 //! 2. Every flipped byte and every truncation is found before anything is loaded.
 
+use super::guard::Guard;
 use super::metrics::Record;
 use super::run::RunDir;
 use super::tensors::{self, Entry, Reader};
@@ -43,7 +45,7 @@ pub struct State {
     pub seed: u64,
     /// Updates that the optimizer has done, for its bias correction.
     pub optimizer_steps: u64,
-    /// The loss of the last step, in nats a token.
+    /// The loss of the last step that was not skipped, in nats a token.
     pub loss: Option<f32>,
     /// The last validation loss known when this was written.
     pub val_loss: Option<f64>,
@@ -51,8 +53,28 @@ pub struct State {
     /// dies before it appends the line leaves it here.
     #[serde(default)]
     pub record: Option<Record>,
+    /// What is known of steps that went wrong.
+    #[serde(default)]
+    pub guard: Guard,
     /// The version of kiln that wrote it.
     pub kiln: String,
+}
+
+impl State {
+    /// Before the first step.
+    pub fn new(seed: u64) -> State {
+        State {
+            step: 0,
+            tokens: 0,
+            seed,
+            optimizer_steps: 0,
+            loss: None,
+            val_loss: None,
+            record: None,
+            guard: Guard::new(),
+            kiln: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
 }
 
 /// What a checkpoint is made of, beside its [`State`].
@@ -285,13 +307,13 @@ pub fn find(path: &Path) -> Result<(PathBuf, Vec<Error>)> {
     }
 }
 
-/// Removes old checkpoints, once the newest one verifies: the last `keep` and that of step `best` stay. Gives the steps
-/// whose checkpoints are gone.
-pub fn prune(run: &RunDir, keep: usize, best: Option<u64>) -> Result<Vec<u64>> {
+/// Removes old checkpoints, once the newest one verifies: the last `keep` and those of the steps `spare` stay. Gives the
+/// steps whose checkpoints are gone.
+pub fn prune(run: &RunDir, keep: usize, spare: &[u64]) -> Result<Vec<u64>> {
     let all = list(&run.checkpoints())?;
     let Some((_, newest)) = all.last() else { return Ok(Vec::new()) };
     let old = &all[..all.len().saturating_sub(keep.max(1))];
-    let old: Vec<_> = old.iter().filter(|(step, _)| Some(*step) != best).collect();
+    let old: Vec<_> = old.iter().filter(|(step, _)| !spare.contains(step)).collect();
     if !old.is_empty() {
         verify(newest)?;
     }
@@ -303,6 +325,35 @@ pub fn prune(run: &RunDir, keep: usize, best: Option<u64>) -> Result<Vec<u64>> {
         remove(&temporary)?;
     }
     Ok(old.iter().map(|(step, _)| *step).collect())
+}
+
+/// Ends the name of a checkpoint that the run went back behind.
+const GIVEN_UP: &str = ".given-up";
+
+/// Sets the checkpoints after `step` aside, as `step-000050.given-up`: the run has gone back to `step`, whose checkpoint
+/// must verify. [`forget_given_up`] removes them.
+pub fn give_up_after(run: &RunDir, step: u64) -> Result<()> {
+    let all = run.checkpoints();
+    verify(&all.join(name(step)))?;
+    // The newest first: what is left if this is interrupted is the course of one run.
+    for (step, path) in list(&all)?.iter().rev().filter(|(other, _)| *other > step) {
+        let aside = all.join(name(*step) + GIVEN_UP);
+        remove(&aside)?;
+        std::fs::rename(path, &aside).at(path)?;
+    }
+    sync_dir(&all)
+}
+
+/// Removes what [`give_up_after`] set aside: the run has got past where it went back.
+pub fn forget_given_up(run: &RunDir) -> Result<()> {
+    let all = run.checkpoints();
+    for entry in std::fs::read_dir(&all).at(&all)? {
+        let path = entry.at(&all)?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(GIVEN_UP)) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Clears away what a process left that was killed while it wrote; for a run that is taken up again.

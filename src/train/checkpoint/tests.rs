@@ -43,7 +43,8 @@ fn bits(params: &Params) -> Vec<u32> {
 fn state(step: u64) -> State {
     let tokens = step * 100;
     let (loss, record, kiln) = (Some(2.5), None, "0.1.0".into());
-    State { step, tokens, seed: 1, optimizer_steps: step, loss, val_loss: None, record, kiln }
+    let guard = Guard::default();
+    State { step, tokens, seed: 1, optimizer_steps: step, loss, val_loss: None, record, guard, kiln }
 }
 
 struct Fixture {
@@ -200,10 +201,30 @@ fn old_ones_go_only_when_the_newest_verifies_and_the_best_stays() {
     let newest = f.run.checkpoints().join("step-000100").join(MODEL);
     let good = std::fs::read(&newest).unwrap();
     std::fs::write(&newest, &good[1..]).unwrap();
-    assert!(prune(&f.run, 2, None).is_err());
+    assert!(prune(&f.run, 2, &[]).is_err());
     assert_eq!(f.steps(), [20, 40, 60, 80, 100]);
     std::fs::write(&newest, good).unwrap();
-    assert_eq!(prune(&f.run, 2, Some(40)).unwrap(), [20, 60]);
+    assert_eq!(prune(&f.run, 2, &[40]).unwrap(), [20, 60]);
     assert_eq!(f.steps(), [40, 80, 100]);
-    assert!(prune(&f.run, 5, None).unwrap().is_empty());
+    assert!(prune(&f.run, 5, &[]).unwrap().is_empty());
+}
+
+#[test]
+fn what_a_run_went_back_behind_is_set_aside_until_it_got_past() {
+    let f = fixture();
+    (1..=4).for_each(|n| drop(f.save(n * 20, &params(n)).unwrap()));
+    assert!(give_up_after(&f.run, 30).is_err());
+    assert_eq!(f.steps(), [20, 40, 60, 80], "there is no checkpoint of step 30 to go on from");
+    give_up_after(&f.run, 40).unwrap();
+    assert_eq!(f.steps(), [20, 40]);
+    let aside = f.run.checkpoints().join("step-000080.given-up");
+    assert_eq!(verify(&aside).unwrap(), state(80));
+    recover(&f.run).unwrap();
+    f.save(80, &params(5)).unwrap();
+    give_up_after(&f.run, 40).unwrap();
+    let mut loaded = params(9);
+    load(&aside, &mut loaded).unwrap();
+    assert_eq!(bits(&loaded), bits(&params(5)));
+    forget_given_up(&f.run).unwrap();
+    assert_eq!(std::fs::read_dir(f.run.checkpoints()).unwrap().count(), 2);
 }

@@ -49,6 +49,8 @@ pub struct Recipe {
     pub train: Train,
     /// How weights follow gradients.
     pub optim: Optim,
+    /// What is done when steps go wrong.
+    pub guard: Guard,
     /// How it is judged.
     pub eval: Eval,
     /// What it writes on the way.
@@ -172,6 +174,22 @@ pub enum Precision {
     Bf16,
 }
 
+/// `[guard]`: see [`guard`](super::guard), where the words are defined.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guard {
+    /// Bad steps in a row after which the run goes back.
+    pub max_bad_steps: u64,
+    /// Losses that say what is normal.
+    pub spike_window: usize,
+    /// A loss is high that is this many robust deviations above their median.
+    pub spike_deviations: f64,
+    /// High losses in a row after which the run goes back; 0: it never does for that.
+    pub spike_steps: u64,
+    /// How often the run goes back without getting past the step that made it, before it ends.
+    pub max_rewinds: u64,
+}
+
 /// `[eval]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -244,7 +262,7 @@ impl Recipe {
 
     /// Checks every value's range, and the values that must fit one another.
     pub fn validate(&self) -> Result<()> {
-        let Recipe { run, model, data, train, optim, eval, sample } = self;
+        let Recipe { run, model, data, train, optim, guard, eval, sample } = self;
         let name = &run.name;
         require(
             !name.is_empty()
@@ -281,6 +299,11 @@ impl Recipe {
             return Err(Error::config("train.precision", "training in bf16 is not there yet", hint));
         }
         optim.validate()?;
+        range("guard.max_bad_steps", guard.max_bad_steps, 1..=1_000_000)?;
+        range("guard.spike_window", guard.spike_window, 8..=10_000)?;
+        positive("guard.spike_deviations", guard.spike_deviations)?;
+        range("guard.spike_steps", guard.spike_steps, 0..=1_000_000)?;
+        range("guard.max_rewinds", guard.max_rewinds, 0..=1_000_000)?;
         if let Some(batches) = eval.max_batches {
             range("eval.max_batches", batches, 1..=usize::MAX)?;
         }
