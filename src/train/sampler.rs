@@ -6,6 +6,7 @@ use super::pretrain::start;
 use crate::data::Tokenizer;
 use crate::data::detok::Decoder;
 use crate::device::Device;
+use crate::disk::Os;
 use crate::error::{AtPath, Error, Result};
 use crate::model::gpt::is_transposed_in_files;
 use crate::model::sample::{SampleOptions, generate};
@@ -29,9 +30,9 @@ impl Sampler {
     /// # Errors
     /// There is no checkpoint, it is damaged, or its files do not belong together.
     pub fn open(path: &Path, device: &Device) -> Result<Sampler> {
-        let (dir, damaged) = checkpoint::find(path)?;
+        let (dir, damaged) = checkpoint::find(&Os, path)?;
         let (file, weights) = (dir.join(checkpoint::CONFIG), dir.join(checkpoint::MODEL));
-        let config = GptConfig::from_json(&checkpoint::read_json(&file)?, &file)?;
+        let config = GptConfig::from_json(&checkpoint::read_json(&Os, &file)?, &file)?;
         let hint = "the files of a checkpoint belong together: copy all of them";
         // Before memory is mapped for a model that the file does not hold.
         let (needed, there) = (4.0 * fit::parameters(&config), weights.metadata().at(&weights)?.len());
@@ -47,7 +48,7 @@ impl Sampler {
         }
         let (gpt, decls) = Gpt::new(config);
         let mut params = Params::new(device, &decls, 0, 0);
-        checkpoint::load_weights(&weights, &mut params, &is_transposed_in_files)?;
+        checkpoint::load_weights(&Os, &weights, &mut params, &is_transposed_in_files)?;
         Ok(Sampler { gpt, params, tape: Tape::new(device), tokenizer, damaged })
     }
 

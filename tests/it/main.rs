@@ -3,6 +3,7 @@
 mod alloc;
 mod attention;
 mod cli;
+mod crash;
 mod data;
 mod fixtures;
 mod gemm;
