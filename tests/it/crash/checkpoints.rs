@@ -1,6 +1,6 @@
 //! Checkpoints on a disk whose operations fail, and under which the power goes.
 
-use super::disk::{Fault, Random, SimDisk, Unsynced};
+use super::disk::{Fault, Random, SimDisk, Sync, Unsynced};
 use super::soak;
 use kiln::Result;
 use kiln::data::atomic::write_atomic;
@@ -137,11 +137,14 @@ fn deeds() -> Vec<Deed> {
 }
 
 impl Deed {
-    /// Checks that what opens is the old checkpoint or the new one; where the deed was `done`, the new one.
-    fn check(&self, disk: &SimDisk, done: bool, scratch: &mut Params, when: &str) {
+    /// Whether what opens is the old checkpoint or the new one; where the deed was `done`, the new one.
+    fn is_safe(&self, disk: &SimDisk, done: bool, scratch: &mut Params) -> bool {
         let opens = newest(disk, scratch);
-        let good = opens == self.new || (!done && opens == self.old);
-        assert!(good, "{}, {when}: {}", self.name, if opens.is_none() { "nothing opens" } else { "another one opens" });
+        opens == self.new || (!done && opens == self.old)
+    }
+
+    fn check(&self, disk: &SimDisk, done: bool, scratch: &mut Params, when: &str) {
+        assert!(self.is_safe(disk, done, scratch), "{}, {when}: nothing opens, or another one", self.name);
     }
 }
 
@@ -168,8 +171,9 @@ fn an_operation_that_fails_is_reported_and_the_old_or_the_new_checkpoint_opens()
                 match (&done, fault) {
                     (Err(e), Fault::Broken | Fault::NoSpace | Fault::Full) => {
                         let (message, name) = (e.to_string(), struck.file_name().unwrap().to_string_lossy());
-                        let named =
-                            message.contains("/runs/a") && (message.contains(&*name) || !name.contains(".json"));
+                        // On a full disk the next one may be the first that needs room.
+                        let exact = fault != Fault::Full && name.contains(".json");
+                        let named = message.contains("/runs/a") && (message.contains(&*name) || !exact);
                         let cause = if fault == Fault::Broken { "os error 5" } else { "no storage space" };
                         assert!(named && message.contains(cause), "{}, {when}: {message}", deed.name);
                     }
@@ -202,11 +206,10 @@ fn an_operation_that_fails_is_reported_and_the_old_or_the_new_checkpoint_opens()
     }
 }
 
-#[test]
-fn whenever_the_power_goes_the_old_or_the_new_checkpoint_opens() {
-    let mut scratch = params(99);
-    let deeds = deeds();
-    let seeds = soak(300, 10_000);
+/// Takes the power away after each operation of a deed, with a seed each; gives what was lost.
+fn power_losses(seeds: u64, forget: Option<Sync>) -> Vec<String> {
+    let (mut scratch, deeds) = (params(99), deeds());
+    let mut lost = Vec::new();
     for seed in 0..seeds {
         let deed = &deeds[seed as usize % deeds.len()];
         let unsynced = match seed / deeds.len() as u64 {
@@ -217,22 +220,40 @@ fn whenever_the_power_goes_the_old_or_the_new_checkpoint_opens() {
         for k in 0.. {
             let mut random = Random(seed << 32 | k as u64);
             let disk = deed.before.fork();
+            forget.into_iter().for_each(|sync| disk.forget(sync));
             let run = open(&disk);
             disk.strike(k, Fault::PowerOff);
             let done = (deed.act)(&run).is_ok();
             let ended = disk.struck().is_none();
+            assert!(done || !ended, "{}: nothing struck, and it failed", deed.name);
             disk.power_off(unsynced, &mut random);
-            let when = format!("seed {seed}, the power goes at operation {k}, {unsynced:?}");
             // Whoever only reads does not recover first.
-            deed.check(&disk, done, &mut scratch, &when);
+            let mut safe = deed.is_safe(&disk, done, &mut scratch);
             recover_at_last(&disk, unsynced, &mut random);
-            deed.check(&disk, done, &mut scratch, &when);
-            assert!(litter(&disk).is_empty(), "{}, {when}: {:?}", deed.name, litter(&disk));
+            safe &= deed.is_safe(&disk, done, &mut scratch) && litter(&disk).is_empty();
+            if !safe {
+                lost.push(format!("{}, seed {seed}, the power goes at operation {k}, {unsynced:?}", deed.name));
+            }
             if ended {
-                assert!(done, "{}: nothing struck, and it failed", deed.name);
                 break;
             }
         }
+    }
+    lost
+}
+
+#[test]
+fn whenever_the_power_goes_the_old_or_the_new_checkpoint_opens() {
+    let lost = power_losses(soak(300, 10_000), None);
+    assert!(lost.is_empty(), "{} times: {:?}", lost.len(), &lost[..lost.len().min(5)]);
+}
+
+/// The test above can fail: it does for a program that leaves out a sync.
+#[test]
+fn without_the_syncs_checkpoints_are_lost() {
+    for forget in [Sync::Files, Sync::Names] {
+        let lost = power_losses(30, Some(forget));
+        assert!(lost.len() > 10, "{forget:?}: only {lost:?}");
     }
 }
 
@@ -347,6 +368,6 @@ fn every_flipped_byte_and_every_truncation_is_found_and_the_file_named() {
         refused([&good[..], b"\0"].concat(), format!("{name:?}: a byte more"));
         disk.damage(&file, |bytes| *bytes = good);
     }
-    assert!(places > 10_000, "only {places} places");
+    assert!(places > 9_000, "only {places} places");
     checkpoint::verify(&disk, &path).expect("all is as it was");
 }

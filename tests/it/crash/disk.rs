@@ -47,6 +47,15 @@ pub enum Unsynced {
     Torn,
 }
 
+/// What is put on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// The content of a file.
+    Files,
+    /// The names in a folder.
+    Names,
+}
+
 /// SplitMix64.
 #[derive(Clone)]
 pub struct Random(pub u64);
@@ -141,7 +150,8 @@ impl Content {
                 let mut bytes = self.synced.clone();
                 let long = bytes.len().max(whole.len());
                 bytes.resize(long, 0);
-                let length = [self.synced.len(), whole.len(), random.below(long + 1)][random.below(3)];
+                let short = self.synced.len().min(whole.len());
+                let length = [self.synced.len(), whole.len(), short + random.below(long - short + 1)][random.below(3)];
                 for start in (0..whole.len()).step_by(SECTOR) {
                     let end = whole.len().min(start + SECTOR);
                     if random.flip() {
@@ -198,6 +208,7 @@ struct State {
     struck: Option<PathBuf>,
     full: bool,
     off: bool,
+    deaf: Option<Sync>,
 }
 
 /// See the module's documentation.
@@ -212,7 +223,8 @@ impl std::fmt::Debug for SimDisk {
 impl SimDisk {
     pub fn new() -> SimDisk {
         let nodes = vec![Node::Dir(Names::default())];
-        let state = State { nodes, boot: 0, operations: 0, fault: None, struck: None, full: false, off: false };
+        let state =
+            State { nodes, boot: 0, operations: 0, fault: None, struck: None, full: false, off: false, deaf: None };
         SimDisk(Arc::new(Mutex::new(state)))
     }
 
@@ -230,6 +242,11 @@ impl SimDisk {
     /// On what the fault struck, if it did.
     pub fn struck(&self) -> Option<PathBuf> {
         self.state().struck.clone()
+    }
+
+    /// From now on such syncs do nothing: what a program does that leaves them out.
+    pub fn forget(&self, sync: Sync) {
+        self.state().deaf = Some(sync);
     }
 
     /// Ends the process: nothing is lost, and faults are over.
@@ -436,7 +453,11 @@ impl Disk for SimDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.operation(dir)?;
+        let deaf = state.deaf == Some(Sync::Names);
         let names = state.dir(dir)?;
+        if deaf {
+            return Ok(());
+        }
         (names.synced, names.changes) = (names.now.clone(), Vec::new());
         Ok(())
     }
@@ -526,7 +547,11 @@ impl Seek for SimFile {
 
 impl File for SimFile {
     fn sync(&self) -> io::Result<()> {
+        let deaf = self.disk.lock().expect("no test panics while it holds the disk").deaf == Some(Sync::Files);
         let synced = self.content(0, |content, _| {
+            if deaf {
+                return;
+            }
             (content.synced, content.changes) = (content.now.clone(), Vec::new());
         });
         if synced.is_err() {
