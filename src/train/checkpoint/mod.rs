@@ -91,15 +91,15 @@ pub fn save(run: &RunDir, contents: &Contents, state: &State) -> Result<PathBuf>
 fn put(disk: &dyn Disk, from: &Path, path: &Path) -> Result<()> {
     let all = disk::parent(path);
     let aside = aside(path);
-    let replaces = disk.exists(path).at(path)?;
-    if replaces {
+    if disk.exists(path).at(path)? {
         disk.sync_dir(all).at(path)?;
         disk::remove_all(disk, &aside)?;
         disk.rename(path, &aside).at(path)?;
     }
     disk.rename(from, path).at(path)?;
     disk.sync_dir(all).at(path)?;
-    if replaces {
+    // One that stepped aside before may still be there, if giving this one the name failed then.
+    if disk.exists(&aside).at(&aside)? {
         verify(disk, path)?;
         disk::remove_all(disk, &aside)?;
     }
