@@ -9,6 +9,7 @@ use super::atomic::write_atomic;
 use super::shard::{Shard, ShardFormat};
 use super::split::Split;
 use super::tokenizer::{Kind, Tokenizer};
+use crate::disk::Os;
 use crate::error::{Error, Result};
 
 /// The name of the description in a data set's folder.
@@ -116,7 +117,7 @@ impl DatasetInfo {
     /// Writes `dataset.json` into `dir`.
     pub fn save(&self, dir: &Path) -> Result<()> {
         let json = serde_json::to_string_pretty(self).expect("plain data is printable") + "\n";
-        write_atomic(&dir.join(DATASET_FILE), json.as_bytes())
+        write_atomic(&Os, &dir.join(DATASET_FILE), json.as_bytes())
     }
 
     /// Loads the tokenizer of the data set in `dir` and checks that it is the one that made the shards.

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::atomic::AtomicFile;
+use crate::disk::Os;
 use crate::error::{AtPath, Error, Result};
 
 /// Bytes of llm.c's header.
@@ -43,7 +44,7 @@ fn width(vocab: usize) -> usize {
 
 /// A token file being written. It appears under its name only when finished.
 pub struct ShardWriter {
-    file: AtomicFile,
+    file: AtomicFile<'static>,
     format: ShardFormat,
     width: usize,
     tokens: u64,
@@ -60,7 +61,7 @@ impl ShardWriter {
                 "use --format llmc, or a smaller vocabulary",
             ));
         }
-        let mut file = AtomicFile::create(path)?;
+        let mut file = AtomicFile::create(&Os, path)?;
         if format == ShardFormat::Llmc {
             file.write(&[0; HEADER])?;
         }

@@ -23,6 +23,7 @@ use tokenizers::{ModelWrapper, Tokenizer as Hf};
 
 use super::atomic::write_atomic;
 use super::detok::{TokenBytes, byte_to_char};
+use crate::disk::Os;
 use crate::error::{AtPath, Error, Result};
 
 /// The token that ends a document, in a BPE vocabulary trained here.
@@ -222,9 +223,14 @@ impl Tokenizer {
         Ok(Tokenizer { json, hf, kind, encode, bytes, vocab, eot, special, cuts_at_space })
     }
 
+    /// The `tokenizer.json`.
+    pub fn json(&self) -> &str {
+        &self.json
+    }
+
     /// Saves the `tokenizer.json`, atomically.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        write_atomic(path.as_ref(), self.json.as_bytes())
+        write_atomic(&Os, path.as_ref(), self.json.as_bytes())
     }
 
     /// What the tokens are.

@@ -9,13 +9,15 @@ use super::recipe::Recipe;
 use super::run::RunDir;
 use super::source;
 use super::trainer::{At, Bad, Step, Trainer};
+use crate::data::atomic::write_atomic;
 use crate::data::detok::Decoder;
 use crate::data::{Dataset, DatasetInfo, EvalBatches, Part, Tokenizer};
 use crate::device::Device;
-use crate::error::{AtPath, Error, Result};
+use crate::disk::{self, Disk, Os};
+use crate::error::{Error, Result};
 use crate::model::Positions;
 use crate::model::sample::{SampleOptions, generate};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,20 +27,31 @@ use std::time::Instant;
 /// # Errors
 /// The data, the run directory or a checkpoint cannot be used; the run went back as often as it may.
 pub fn train(recipe: &Recipe, resume: Option<&Path>, device: &Device, watch: &mut dyn Watch) -> Result<Summary> {
+    train_on(&Os, recipe, resume, device, watch)
+}
+
+/// [`train`], in a run directory on `disk`; data is read, and made where the recipe names none, on the system's.
+pub fn train_on(
+    disk: &dyn Disk,
+    recipe: &Recipe,
+    resume: Option<&Path>,
+    device: &Device,
+    watch: &mut dyn Watch,
+) -> Result<Summary> {
     let began = Instant::now();
     let mut work = match resume {
         Some(path) => {
-            let mut work = Work::open(recipe, RunDir::open(path)?, device, watch)?;
+            let mut work = Work::open(recipe, RunDir::open(disk, path)?, device, watch)?;
             work.resume(watch)?;
             work
         }
         None => {
-            let run = RunDir::create(&recipe.run.dir, &recipe.run.name)?;
+            let run = RunDir::create(disk, &recipe.run.dir, &recipe.run.name)?;
             let path = run.path().to_owned();
-            let opened = recipe.save(&run.recipe()).and_then(|()| Work::open(recipe, run, device, watch));
+            let opened = recipe.save(disk, &run.recipe()).and_then(|()| Work::open(recipe, run, device, watch));
             opened.inspect_err(|_| {
                 // A run that could not start would only take the name from the next one.
-                let _ = std::fs::remove_dir_all(&path);
+                let _ = disk.remove_all(&path);
             })?
         }
     };
@@ -48,8 +61,7 @@ pub fn train(recipe: &Recipe, resume: Option<&Path>, device: &Device, watch: &mu
 /// A run under way.
 struct Work<'a> {
     recipe: &'a Recipe,
-    run: RunDir,
-    data: PathBuf,
+    run: RunDir<'a>,
     tokenizer: Tokenizer,
     trainer: Trainer,
     eval: EvalBatches,
@@ -69,7 +81,7 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn open(recipe: &'a Recipe, run: RunDir, device: &Device, watch: &mut dyn Watch) -> Result<Work<'a>> {
+    fn open(recipe: &'a Recipe, run: RunDir<'a>, device: &Device, watch: &mut dyn Watch) -> Result<Work<'a>> {
         let data = source::shards(recipe, &run.data(), &mut |what, done, total| {
             watch.event(&Event::Prepare { what, done, total });
         })?;
@@ -88,8 +100,7 @@ impl<'a> Work<'a> {
         let Device::Cpu(host) = device;
         Ok(Work {
             recipe,
-            metrics: Metrics::open(&run.metrics(), u64::MAX)?,
-            data,
+            metrics: Metrics::open(run.disk(), &run.metrics(), u64::MAX)?,
             tokenizer,
             trainer,
             eval,
@@ -108,10 +119,10 @@ impl<'a> Work<'a> {
     /// Takes up the newest checkpoint that verifies, and cuts the metrics back to it. Without one, starts anew.
     fn resume(&mut self, watch: &mut dyn Watch) -> Result<()> {
         checkpoint::recover(&self.run)?;
-        let checkpoint::Newest { found, mut damaged } = checkpoint::newest(&self.run.checkpoints())?;
+        let checkpoint::Newest { found, mut damaged } = checkpoint::newest(self.run.disk(), &self.run.checkpoints())?;
         match found {
             Some((path, _)) => {
-                self.state = checkpoint::load(&path, &mut self.trainer.params)?;
+                self.state = checkpoint::load(self.run.disk(), &path, &mut self.trainer.params)?;
                 if self.state.guard.anchor().is_none() {
                     // Written before there was a guard: it is to be gone back to like any other.
                     self.state.guard.mark(self.state.step);
@@ -129,18 +140,19 @@ impl<'a> Work<'a> {
     /// Cuts the metrics back to the step of the state, and finds out what is left to do for it.
     fn take_up(&mut self) -> Result<()> {
         let step = self.state.step;
-        self.metrics = Metrics::open(&self.run.metrics(), step)?;
-        let mut records = metrics::read(&self.run.metrics())?;
+        self.metrics = Metrics::open(self.run.disk(), &self.run.metrics(), step)?;
+        let mut records = metrics::read(self.run.disk(), &self.run.metrics())?;
         // Saving comes before evaluating, and a step's line after it: a process that was stopped in between leaves the
         // step to be concluded here.
         let concluded =
             |r: &Record| r.step == step && (r.val_loss.is_some() || !self.is_due(self.recipe.train.eval_every, step));
         if self.state.record.is_some() && !records.last().is_some_and(concluded) {
             self.unfinished = self.state.record.clone();
-            self.metrics = Metrics::open(&self.run.metrics(), step - 1)?;
+            self.metrics = Metrics::open(self.run.disk(), &self.run.metrics(), step - 1)?;
             records.retain(|r| r.step < step);
         }
-        let stands: Vec<u64> = checkpoint::list(&self.run.checkpoints())?.into_iter().map(|(step, _)| step).collect();
+        let stands: Vec<u64> =
+            checkpoint::list(self.run.disk(), &self.run.checkpoints())?.into_iter().map(|(step, _)| step).collect();
         let evaluated = records.iter().filter(|r| stands.contains(&r.step)).filter_map(|r| Some((r.val_loss?, r.step)));
         self.best = evaluated.min_by(|a, b| a.0.total_cmp(&b.0));
         Ok(())
@@ -245,12 +257,13 @@ impl<'a> Work<'a> {
             self.metrics.append(record)?;
             self.metrics.sync()?;
             self.draw()?;
-            let newest = checkpoint::newest(&all)?.found.map(|(_, state)| state.step);
+            let newest = checkpoint::newest(self.run.disk(), &all)?.found.map(|(_, state)| state.step);
             return Err(self.state.guard.give_up(from, &why, &self.recipe.optim, self.run.path(), newest));
         }
         let (mut then, mut damaged) = (None, Vec::new());
-        for (_, path) in checkpoint::list(&all)?.into_iter().rev().filter(|&(step, _)| step <= target) {
-            match checkpoint::load(&path, &mut self.trainer.params) {
+        for (_, path) in checkpoint::list(self.run.disk(), &all)?.into_iter().rev().filter(|&(step, _)| step <= target)
+        {
+            match checkpoint::load(self.run.disk(), &path, &mut self.trainer.params) {
                 Ok(state) => {
                     then = Some(state);
                     break;
@@ -304,30 +317,31 @@ impl<'a> Work<'a> {
 
     /// Draws the loss curve into the run directory.
     fn draw(&self) -> Result<()> {
-        let records = metrics::read(&self.run.metrics())?;
+        let records = metrics::read(self.run.disk(), &self.run.metrics())?;
         let floor = self.floor.map(|bits| bits / self.bits_per_byte);
         let curve = LossCurve { title: &self.recipe.run.name, records: &records, floor };
-        curve.save_svg(&self.run.loss_svg())?;
-        curve.save_png(&self.run.loss_png())
+        curve.save_svg(self.run.disk(), &self.run.loss_svg())?;
+        curve.save_png(self.run.disk(), &self.run.loss_png())
     }
 
     /// Writes a checkpoint, and removes old ones.
     fn save(&mut self, watch: &mut dyn Watch) -> Result<()> {
         self.write(watch)?;
         let spare: Vec<u64> = self.best.map(|(_, step)| step).into_iter().chain(self.state.guard.anchor()).collect();
-        checkpoint::prune(&self.run, self.recipe.train.keep, &spare)?;
+        checkpoint::prune(&self.run, self.state.step, self.recipe.train.keep, &spare)?;
         if self.state.guard.tries() == 0 {
             checkpoint::forget_given_up(&self.run)?;
         }
         Ok(())
     }
 
-    fn write(&self, watch: &mut dyn Watch) -> Result<()> {
-        let tokenizer = self.data.join(crate::data::dataset::TOKENIZER_FILE);
+    fn write(&mut self, watch: &mut dyn Watch) -> Result<()> {
+        // A run that goes on from here has the lines of all steps before.
+        self.metrics.sync()?;
         let contents = Contents {
             params: &self.trainer.params,
             config: &self.trainer.gpt.config().to_json(),
-            tokenizer: Some(&tokenizer),
+            tokenizer: Some(self.tokenizer.json()),
         };
         let path = checkpoint::save(&self.run, &contents, &self.state)?;
         watch.event(&Event::Checkpoint { step: self.state.step, path: &path });
@@ -371,9 +385,8 @@ impl<'a> Work<'a> {
         });
         text.push_str(&decoder.finish());
         let path = self.run.sample(self.state.step);
-        let folder = path.parent().expect("a sample lies in a folder");
-        std::fs::create_dir_all(folder).at(folder)?;
-        std::fs::write(&path, text.as_bytes()).at(&path)?;
+        disk::make_dirs(self.run.disk(), &self.run.samples())?;
+        write_atomic(self.run.disk(), &path, text.as_bytes())?;
         watch.event(&Event::Sample { step: self.state.step, text: &text });
         Ok(())
     }

@@ -2,13 +2,13 @@
 //!
 //! The format: a little-endian u64 length, a JSON header of that length, then the tensors' bytes.
 
+use crate::disk::{Disk, File, Open};
 use crate::error::{AtPath, Error, Result};
 use crate::tensor::Tensor;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ pub struct Entry {
 }
 
 /// Writes `entries` to `path` and puts the file on disk; gives its SHA-256 as it should be, computed from memory.
-pub fn write(path: &Path, entries: &[Entry]) -> Result<String> {
+pub fn write(disk: &dyn Disk, path: &Path, entries: &[Entry]) -> Result<String> {
     let mut end = 0;
     let infos = entries.iter().map(|entry| {
         let start = end;
@@ -46,8 +46,9 @@ pub fn write(path: &Path, entries: &[Entry]) -> Result<String> {
     let mut header = serde_json::to_vec(&metadata).expect("a header is plain data");
     header.resize(header.len().next_multiple_of(8), b' ');
 
-    let mut file =
-        Hashing { file: BufWriter::with_capacity(1 << 20, File::create(path).at(path)?), sum: Sha256::new() };
+    // Slices longer than the buffer pass it by.
+    let file = BufWriter::with_capacity(1 << 20, disk.open(path, Open::Create).at(path)?);
+    let mut file = Hashing { file, sum: Sha256::new() };
     let mut all = || -> std::io::Result<()> {
         file.write(&(header.len() as u64).to_le_bytes())?;
         file.write(&header)?;
@@ -58,14 +59,14 @@ pub fn write(path: &Path, entries: &[Entry]) -> Result<String> {
             }
         }
         file.file.flush()?;
-        file.file.get_ref().sync_all()
+        file.file.get_ref().sync()
     };
     all().at(path)?;
     Ok(hex(file.sum))
 }
 
 struct Hashing {
-    file: BufWriter<File>,
+    file: BufWriter<Box<dyn File>>,
     sum: Sha256,
 }
 
@@ -77,8 +78,8 @@ impl Hashing {
 }
 
 /// The SHA-256 of a file.
-pub fn sha256(path: &Path) -> Result<String> {
-    let (mut file, mut sum) = (File::open(path).at(path)?, Sha256::new());
+pub fn sha256(disk: &dyn Disk, path: &Path) -> Result<String> {
+    let (mut file, mut sum) = (disk.open(path, Open::Read).at(path)?, Sha256::new());
     let mut buffer = vec![0; 1 << 16];
     loop {
         match file.read(&mut buffer).at(path)? {
@@ -96,7 +97,7 @@ pub fn hex(sum: Sha256) -> String {
 /// An open safetensors file.
 pub struct Reader {
     path: PathBuf,
-    file: BufReader<File>,
+    file: BufReader<Box<dyn File>>,
     header: Metadata,
     /// Where the tensors' bytes start.
     start: u64,
@@ -104,9 +105,9 @@ pub struct Reader {
 
 impl Reader {
     /// Opens `path` and checks its header against the file's size.
-    pub fn open(path: &Path) -> Result<Reader> {
-        let file = File::open(path).at(path)?;
-        let size = file.metadata().at(path)?.len();
+    pub fn open(disk: &dyn Disk, path: &Path) -> Result<Reader> {
+        let mut file = disk.open(path, Open::Read).at(path)?;
+        let size = file.seek(SeekFrom::End(0)).and_then(|size| file.rewind().map(|()| size)).at(path)?;
         let mut file = BufReader::with_capacity(1 << 20, file);
         let wrong = |at: &str, expected: &str, found: String| {
             Err(Error::format(path, at, expected, found, "the file is damaged or no safetensors file: get it again"))
@@ -184,6 +185,7 @@ fn transpose(x: &[f32], shape: &[usize]) -> Vec<f32> {
 mod tests {
     use super::*;
     use crate::device::Device;
+    use crate::disk::Os;
 
     fn entries() -> Vec<Entry> {
         let device = Device::cpu(1).unwrap();
@@ -200,15 +202,15 @@ mod tests {
     fn tensors_come_back_bit_for_bit_and_transposed_ones_lie_transposed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.safetensors");
-        let sum = write(&path, &entries()).unwrap();
-        assert_eq!(sum, sha256(&path).unwrap());
+        let sum = write(&Os, &path, &entries()).unwrap();
+        assert_eq!(sum, sha256(&Os, &path).unwrap());
         let bytes = std::fs::read(&path).unwrap();
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let w = file.tensor("w").unwrap();
         assert_eq!(w.shape(), [33, 70]);
         assert_eq!(w.data()[4..8], 33f32.to_le_bytes(), "the second element in the file is w[1][0]");
 
-        let mut reader = Reader::open(&path).unwrap();
+        let mut reader = Reader::open(&Os, &path).unwrap();
         assert_eq!(reader.names(), ["w", "b"]);
         for entry in entries() {
             let mut x = vec![0.0; entry.tensor.numel()];
@@ -227,11 +229,11 @@ mod tests {
     fn headers_that_lie_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.safetensors");
-        write(&path, &entries()).unwrap();
+        write(&Os, &path, &entries()).unwrap();
         let good = std::fs::read(&path).unwrap();
         let refused = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            let message = Reader::open(&path).err().expect("a damaged file").to_string();
+            let message = Reader::open(&Os, &path).err().expect("a damaged file").to_string();
             assert!(message.contains("x.safetensors"), "{message}");
         };
         refused(&[]);

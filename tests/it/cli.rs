@@ -1,5 +1,6 @@
 //! The program as people and scripts meet it: exit codes, JSON, signals, resume.
 
+use kiln::disk::Os;
 use kiln::train::{checkpoint, metrics};
 use serde_json::Value;
 use std::path::Path;
@@ -61,13 +62,13 @@ fn a_run_ends_with_one_object_and_leaves_what_it_promises() {
     for file in ["recipe.toml", "loss.svg", "loss.png", "checkpoints/step-000006/model.safetensors"] {
         assert!(run.join(file).is_file(), "{file}");
     }
-    let records = metrics::read(&run.join("metrics.jsonl")).unwrap();
+    let records = metrics::read(&Os, &run.join("metrics.jsonl")).unwrap();
     assert_eq!(records.iter().map(|r| r.step).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
     let evaluated: Vec<u64> = records.iter().filter(|r| r.val_loss.is_some()).map(|r| r.step).collect();
     assert_eq!(evaluated, [3, 6]);
     assert_eq!(end["val_loss"].as_f64(), records[5].val_loss);
     assert_eq!(end["loss"].as_f64().unwrap() as f32, records[5].loss);
-    let steps: Vec<u64> = checkpoint::list(&run.join("checkpoints")).unwrap().into_iter().map(|c| c.0).collect();
+    let steps: Vec<u64> = checkpoint::list(&Os, &run.join("checkpoints")).unwrap().into_iter().map(|c| c.0).collect();
     assert_eq!(steps, [2, 4, 6]);
 
     let sample = ["sample", "runs/a", "--prompt", "The ", "--tokens", "20", "--num", "2", "--json"];
@@ -161,14 +162,14 @@ fn a_signal_saves_and_stops_the_lock_holds_and_the_run_can_be_resumed() {
         let output = child.wait_with_output().unwrap();
         assert_eq!(code(&output), exit, "{}", text(&output.stderr));
         let end: Value = serde_json::from_str(&text(&output.stdout)).unwrap();
-        let newest = checkpoint::newest(&run.join("checkpoints")).unwrap();
+        let newest = checkpoint::newest(&Os, &run.join("checkpoints")).unwrap();
         let (_, state) = newest.found.expect("it saved");
         assert_eq!(Some(state.step), end["steps"].as_u64());
 
         let steps = format!("train.steps={}", state.step + 3);
         let resumed = kiln(dir.path(), &["train", "--json", "--resume", &path, "--set", &steps]).output().unwrap();
         assert_eq!(object(&resumed)["steps"].as_u64(), Some(state.step + 3));
-        let records = metrics::read(&run.join("metrics.jsonl")).unwrap();
+        let records = metrics::read(&Os, &run.join("metrics.jsonl")).unwrap();
         assert!(records.iter().map(|r| r.step).eq(1..=state.step + 3), "every step once");
     }
 }
@@ -314,7 +315,7 @@ fn damaged_runs_and_checkpoints_are_named_and_never_a_panic() {
             }
             std::fs::write(at(name).join(&name_of), bytes).unwrap();
             if name_of != "SHA256SUMS" {
-                let sum = kiln::train::tensors::sha256(&at(name).join(&name_of)).unwrap();
+                let sum = kiln::train::tensors::sha256(&Os, &at(name).join(&name_of)).unwrap();
                 sums += &format!("{sum}  {name_of}\n");
             }
         }

@@ -9,6 +9,7 @@ use kiln::cpu::Simd;
 use kiln::data::Dataset;
 use kiln::data::shard::{ShardFormat, ShardWriter};
 use kiln::device::Device;
+use kiln::disk::Os;
 use kiln::params::Params;
 use kiln::rng::{Purpose, Rng};
 use kiln::train::checkpoint::{Contents, State};
@@ -122,7 +123,7 @@ fn fifty_steps_end_with_one_hash_on_any_threads_and_instruction_set() {
 fn a_run_taken_up_at_any_step_ends_with_the_same_hash() {
     for case in &CASES {
         let dir = tempfile::tempdir().expect("a folder");
-        let run = RunDir::create(dir.path(), "run").expect("a run directory");
+        let run = RunDir::create(&Os, dir.path(), "run").expect("a run directory");
         let device = Device::cpu(2).expect("a CPU");
         let mut whole = case.trainer(dir.path(), &device);
         for step in 1..STEPS {
@@ -131,7 +132,7 @@ fn a_run_taken_up_at_any_step_ends_with_the_same_hash() {
             let contents = Contents { params: &whole.params, config: &config, tokenizer: None };
             let path = checkpoint::save(&run, &contents, &state(step)).expect("a checkpoint");
             let mut again = case.trainer(dir.path(), &device);
-            checkpoint::load(&path, &mut again.params).expect("it loads");
+            checkpoint::load(&Os, &path, &mut again.params).expect("it loads");
             assert_eq!(finish(again, step), case.hash, "{} taken up after step {step}", case.name);
         }
     }

@@ -2,6 +2,7 @@
 
 use kiln::data::{Dataset, Part};
 use kiln::device::Device;
+use kiln::disk::Os;
 use kiln::params::{ParamId, Params};
 use kiln::rng::{Purpose, Rng};
 use kiln::train::trainer::{At, Bad};
@@ -227,13 +228,13 @@ fn go(recipe: &Recipe, resume: Option<&Path>, script: &mut Script) -> Option<Sum
 /// What a run leaves: weights, moments, the guard and the counts; and its metrics.
 fn left(run: &Path, step: u64) -> ([Vec<u8>; 2], String, Vec<String>) {
     let dir = run.join(format!("checkpoints/step-{step:06}"));
-    let state = checkpoint::verify(&dir).expect("a checkpoint");
+    let state = checkpoint::verify(&Os, &dir).expect("a checkpoint");
     let files = [checkpoint::MODEL, checkpoint::OPTIM].map(|file| std::fs::read(dir.join(file)).expect("a file"));
     let counts = format!("{} {} {} {:?}", state.step, state.optimizer_steps, state.tokens, state.guard);
     let line = |r: metrics::Record| {
         format!("{} {} {:?} {:?}", r.step, r.loss.to_bits(), r.val_loss.map(f64::to_bits), r.skipped)
     };
-    let records = metrics::read(&run.join("metrics.jsonl")).expect("metrics");
+    let records = metrics::read(&Os, &run.join("metrics.jsonl")).expect("metrics");
     (files, counts, records.into_iter().map(line).collect())
 }
 
@@ -250,11 +251,11 @@ fn a_run_that_goes_back_ends_the_same_wherever_it_was_stopped_or_killed() {
     assert_eq!(script.told, want.map(|s| s.replace('B', bad)));
     assert_eq!((whole.steps, whole.skipped, whole.rewinds), (50, 6, 2));
     let want = left(&whole.run, 50);
-    let records = metrics::read(&whole.run.join("metrics.jsonl")).expect("metrics");
+    let records = metrics::read(&Os, &whole.run.join("metrics.jsonl")).expect("metrics");
     assert!(records.iter().map(|r| r.step).eq(1..=50), "every step once");
     let skipped: Vec<u64> = records.iter().filter(|r| r.skipped.as_deref() == Some(bad)).map(|r| r.step).collect();
     assert_eq!(skipped, [6, 21, 22]);
-    let state = checkpoint::verify(&whole.run.join("checkpoints/step-000050")).expect("a checkpoint");
+    let state = checkpoint::verify(&Os, &whole.run.join("checkpoints/step-000050")).expect("a checkpoint");
     assert_eq!((state.optimizer_steps, state.guard.offset), (47, 11));
 
     // Every process of a run ends in the same way, until the run is done.
@@ -301,7 +302,7 @@ fn a_run_that_cannot_go_on_ends_with_one_error_and_its_checkpoint_stands() {
 
         // The same weights as those of a run that ended there.
         let run = dir.path().join("tiny");
-        let records = metrics::read(&run.join("metrics.jsonl")).expect("metrics");
+        let records = metrics::read(&Os, &run.join("metrics.jsonl")).expect("metrics");
         assert!(records.iter().map(|r| r.step).eq(1..=to + 3), "what went wrong can be read");
         if to > 0 {
             let hint = error.hint().expect("a hint");

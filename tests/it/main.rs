@@ -5,6 +5,7 @@ mod attention;
 mod bits;
 mod cli;
 mod contract;
+mod crash;
 mod data;
 mod fixtures;
 mod gemm;

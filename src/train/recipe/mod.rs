@@ -12,6 +12,8 @@ pub use model::{Activation, Model, ModelKind, RopeScaling};
 pub use optim::{Optim, OptimKind};
 
 use super::schedule::Schedule;
+use crate::data::atomic::write_atomic;
+use crate::disk::Disk;
 use crate::error::{AtPath, Error, Result};
 use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -239,9 +241,9 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// Writes all keys to `path`; [`load`](Recipe::load) gives the same recipe again.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        std::fs::write(path, self.to_toml()).at(path)
+    /// Writes all keys to `path`, atomically; [`load`](Recipe::load) gives the same recipe again.
+    pub fn save(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
+        write_atomic(disk, path, self.to_toml().as_bytes())
     }
 
     /// All keys, as TOML.

@@ -53,7 +53,7 @@ fn a_saved_recipe_reads_back_the_same() {
     let path = dir.path().join("recipe.toml");
     let awkward = load("", &["optim.lr=0.1", "optim.eps=1e-30", "model.dropout=0.1", "data.tokenizer=t.json"]);
     for recipe in [Recipe::default(), full(), awkward.unwrap()] {
-        recipe.save(&path).unwrap();
+        recipe.save(&crate::disk::Os, &path).unwrap();
         assert_eq!(Recipe::load(Some(&path), &[]).unwrap(), recipe);
     }
 }
