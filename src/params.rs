@@ -3,6 +3,7 @@
 //! A [`Group`] holds the parameters of one [`Kind`]; only trainable groups own gradients and moments. Slices lie in the
 //! order in which a backward pass finishes their gradients, the last layer first.
 
+use crate::cpu::chunks;
 use crate::device::Device;
 use crate::rng::{Purpose, Stream};
 use crate::tensor::{Arena, DType, Out, Shape, Tensor};
@@ -83,6 +84,7 @@ pub struct Trainable {
 impl Params {
     /// Parameters for `decls` on `device`, initialised from `seed`, all of them trainable with `moments` moments.
     pub fn new(device: &Device, decls: &[Decl], seed: u64, moments: usize) -> Params {
+        let Device::Cpu(host) = device;
         let mut places = vec![(0, 0); decls.len()];
         let mut groups = Vec::new();
         for kind in [Kind::Matrix, Kind::Embedding, Kind::Vector] {
@@ -97,11 +99,13 @@ impl Params {
                 places[i] = (groups.len(), slot);
                 let range = weights.range(slot);
                 let values = &mut weights.whole_mut::<f32>()[range];
-                match decls[i].init {
+                let whole = values.len().max(1);
+                // A loop of one iteration, so that a dry device does not run it.
+                host.cpu.threads.each(chunks(values, whole), |_, values| match decls[i].init {
                     Init::Zeros => {}
                     Init::Ones => values.fill(1.0),
                     Init::Normal(std) => Stream::new(seed, Purpose::Init, i as u32, 0).normals(std, values),
-                }
+                });
             }
             let arena = || Arena::new(device, DType::F32, &shapes);
             let train = Trainable {

@@ -4,7 +4,7 @@
 //! written is an [`Out`], which owns its range alone and freezes into a tensor. There are no strides: a transpose is an
 //! argument of the product that wants it.
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, chunks};
 use crate::device::{Device, Handle};
 use arrayvec::ArrayVec;
 use std::fmt;
@@ -277,7 +277,8 @@ impl Out {
     /// A buffer of zeros.
     pub fn zeros(device: &Device, spec: Spec) -> Out {
         let mut out = Out::new(device, spec);
-        out.bytes_mut().fill(0);
+        let Device::Cpu(host) = device;
+        host.cpu.threads.each(chunks(out.bytes_mut(), 1 << 20), |_, bytes| bytes.fill(0));
         out
     }
 
@@ -345,6 +346,11 @@ impl Arena {
             .collect();
         let whole = Out::zeros(device, Spec { shape: [end].into(), dtype }).freeze();
         Arena { whole, slots, lent: vec![false; shapes.len()] }
+    }
+
+    /// The bytes of its buffer.
+    pub fn bytes(&self) -> usize {
+        self.whole.block.bytes()
     }
 
     /// Elements in all, gaps included.

@@ -1,5 +1,6 @@
 //! What a training run tells whoever watches it: a command line, a test, later a page.
 
+use super::fit::Plan;
 use std::path::{Path, PathBuf};
 
 /// Someone who watches a run.
@@ -29,6 +30,11 @@ pub enum Event<'a> {
         done: u64,
         /// How much there is; 0 where nobody knows.
         total: u64,
+    },
+    /// What memory the run will take; it is about to be taken.
+    Memory {
+        /// The bytes, by what they are for.
+        plan: &'a Plan,
     },
     /// The model and the data stand; the first step comes next.
     Start {
@@ -120,4 +126,6 @@ pub struct Summary {
     pub seconds: f64,
     /// The signal that ended the run early.
     pub stopped: Option<i32>,
+    /// What memory it took.
+    pub memory: Plan,
 }

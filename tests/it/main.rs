@@ -11,6 +11,7 @@ mod gpt;
 mod half;
 mod layers;
 mod math;
+mod memory;
 mod ops;
 mod recompute;
 mod train;

@@ -231,7 +231,7 @@ fn product(cpu: &Cpu, a: Mat<'_>, b: Rhs<'_>, c: MatMut<'_>, accumulate: bool, f
             finish: finish.filter(|_| end == k),
         };
         let cut = block.cut(threads);
-        cpu.scratch.reserve(threads.min(cut.0 * cut.1), block.local_len(cut));
+        cpu.scratch.reserve([(threads.min(cut.0 * cut.1), block.local_len(cut))]);
         cpu.threads.run(cut.0 * cut.1, &|i| block.piece(cpu, cut, i));
     }
 }
