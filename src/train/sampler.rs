@@ -10,7 +10,7 @@ use crate::error::{AtPath, Error, Result};
 use crate::model::gpt::is_transposed_in_files;
 use crate::model::sample::{SampleOptions, generate};
 use crate::model::{Gpt, GptConfig};
-use crate::params::Params;
+use crate::params::{Hold, Params};
 use crate::tape::Tape;
 use std::path::Path;
 
@@ -46,7 +46,7 @@ impl Sampler {
             return Err(Error::format(file, "vocabulary", expected, tokenizer.vocab_size(), hint));
         }
         let (gpt, decls) = Gpt::new(config);
-        let mut params = Params::new(device, &decls, 0, 0);
+        let mut params = Params::frozen(device, &decls, Hold::Frozen);
         checkpoint::load_weights(&weights, &mut params, &is_transposed_in_files)?;
         Ok(Sampler { gpt, params, tape: Tape::new(device), tokenizer, damaged })
     }

@@ -6,6 +6,7 @@ mod cli;
 mod contract;
 mod data;
 mod fixtures;
+mod frozen;
 mod gemm;
 mod gpt;
 mod half;
