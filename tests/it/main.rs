@@ -2,6 +2,7 @@
 
 mod alloc;
 mod attention;
+mod bits;
 mod cli;
 mod contract;
 mod data;

@@ -26,6 +26,8 @@ pub(super) fn size(simd: Simd) -> (usize, usize) {
         Simd::Avx2(_) => (6, 16),
         #[cfg(target_arch = "x86_64")]
         Simd::Avx512(_) => (14, 32),
+        #[cfg(target_arch = "aarch64")]
+        Simd::Neon(_) => (6, 16),
     }
 }
 
