@@ -33,12 +33,20 @@ pub struct TrainArgs {
     /// Go on with the run in this directory, from its last checkpoint
     #[arg(long, value_name = "RUN", conflicts_with_all = ["recipe", "data"])]
     resume: Option<PathBuf>,
+    /// Say what memory the run would take, and do no more
+    #[arg(long)]
+    plan: bool,
 }
 
 /// Runs `kiln train` and gives the exit code.
 pub fn run(args: TrainArgs, global: &Global) -> Result<u8> {
     let recipe = recipe(&args)?;
     let device = global.device()?;
+    if args.plan {
+        let plan = kiln::train::plan(&recipe, args.resume.as_deref(), &device)?;
+        let text = if global.json { json!({ "memory": plan }).to_string() } else { format!("memory  {plan}") };
+        return print(&text).map(|()| 0);
+    }
     signal::install()?;
     let mut screen = Screen::new(global.json);
     let summary = kiln::train::train(&recipe, args.resume.as_deref(), &device, &mut screen)?;
@@ -88,6 +96,7 @@ fn to_json(s: &Summary) -> serde_json::Value {
         "skipped_steps": s.skipped,
         "rewinds": s.rewinds,
         "stopped": s.stopped,
+        "memory": s.memory,
     })
 }
 
@@ -211,6 +220,7 @@ impl Watch for Screen {
                 }
                 what.clone_into(&mut self.preparing);
             }
+            Event::Memory { plan } => self.say(&format!("memory  {plan}")),
             Event::Start { run, parameters, steps, first_step, train_tokens, val_tokens, vocab } => {
                 signal::save_first();
                 (self.start, self.first_step, self.started) = (Instant::now(), first_step, true);
@@ -333,6 +343,7 @@ mod tests {
             skipped: 0,
             rewinds: 0,
             stopped: None,
+            memory: Default::default(),
         };
         let object = to_json(&summary);
         assert_eq!(object["run"], "runs/a");
@@ -357,6 +368,7 @@ mod tests {
             data: vec!["my/book.txt".into()],
             set: set.iter().map(|s| s.to_string()).collect(),
             resume: None,
+            plan: false,
         };
         let made = recipe(&args(&[])).unwrap();
         assert_eq!((made.run.name.as_str(), made.data.path), ("book", Some(vec!["my/book.txt".into()])));

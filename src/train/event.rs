@@ -1,5 +1,6 @@
 //! What a training run tells whoever watches it: a command line, a test, later a page.
 
+use super::fit::Plan;
 use super::trainer::At;
 use crate::params::Params;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,11 @@ pub enum Event<'a> {
         done: u64,
         /// How much there is; 0 where nobody knows.
         total: u64,
+    },
+    /// What memory the run will take; it is about to be taken.
+    Memory {
+        /// The bytes, by what they are for.
+        plan: &'a Plan,
     },
     /// The model and the data stand; the first step comes next.
     Start {
@@ -154,4 +160,6 @@ pub struct Summary {
     pub rewinds: u64,
     /// The signal that ended the run early.
     pub stopped: Option<i32>,
+    /// What memory it took.
+    pub memory: Plan,
 }

@@ -19,7 +19,8 @@ pub mod tensors;
 pub mod trainer;
 
 pub use event::{Event, Summary, Watch};
-pub use pretrain::train;
+pub use fit::Plan;
+pub use pretrain::{plan, train};
 pub use recipe::Recipe;
 pub use run::RunDir;
 pub use sampler::Sampler;

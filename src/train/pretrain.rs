@@ -2,10 +2,11 @@
 
 use super::checkpoint::{self, Contents, State};
 use super::event::{Event, Summary, Watch};
+use super::fit::{self, Plan};
 use super::guard::{LOSS, Verdict};
 use super::metrics::{self, Metrics, Record};
 use super::plot::LossCurve;
-use super::recipe::Recipe;
+use super::recipe::{Recipe, Train};
 use super::run::RunDir;
 use super::source;
 use super::trainer::{At, Bad, Step, Trainer};
@@ -25,7 +26,8 @@ use std::time::Instant;
 /// recipe then is `recipe`). A resumed run computes the same bits as one that was never interrupted.
 ///
 /// # Errors
-/// The data, the run directory or a checkpoint cannot be used; the run went back as often as it may.
+/// The data, the run directory or a checkpoint cannot be used; the run does not fit in memory; it went back as often as it
+/// may.
 pub fn train(recipe: &Recipe, resume: Option<&Path>, device: &Device, watch: &mut dyn Watch) -> Result<Summary> {
     train_on(&Os, recipe, resume, device, watch)
 }
@@ -78,19 +80,39 @@ struct Work<'a> {
     unfinished: Option<Record>,
     /// Floating-point operations a second that this machine reaches.
     peak: Option<f64>,
+    memory: Plan,
+}
+
+/// What memory a run of `recipe` takes, before it starts; where it has data already, `resume` is its directory. A
+/// vocabulary that is still to be learnt counts with `data.vocab`, and a prompt with a token for each byte.
+///
+/// # Errors
+/// It does not fit; the tokenizer or the data cannot be read.
+pub fn plan(recipe: &Recipe, resume: Option<&Path>, device: &Device) -> Result<Plan> {
+    let vocab = source::vocab(recipe, resume.map(|run| run.join("data")).as_deref())?;
+    fit::check(recipe, vocab, 1 + recipe.sample.prompt.len(), device)
 }
 
 impl<'a> Work<'a> {
     fn open(recipe: &'a Recipe, run: RunDir<'a>, device: &Device, watch: &mut dyn Watch) -> Result<Work<'a>> {
+        // Before time goes into data for a run that can have no memory, whatever the vocabulary turns out to be.
+        let quiet = Recipe { train: Train { sample_every: 0, ..recipe.train.clone() }, ..recipe.clone() };
+        if fit::check(&quiet, 1, 1, device).is_err() {
+            fit::check(&quiet, recipe.data.vocab, 1, device)?;
+        }
         let data = source::shards(recipe, &run.data(), &mut |what, done, total| {
             watch.event(&Event::Prepare { what, done, total });
         })?;
         let info = DatasetInfo::load(&data)?;
         let tokenizer = info.load_tokenizer(&data)?;
+        let mut prompt = 1;
         if recipe.train.sample_every > 0 {
-            start(&tokenizer, &recipe.sample.prompt)
-                .map_err(|e| Error::config("sample.prompt", e, "give a prompt in the characters of the data"))?;
+            let hint = "give a prompt in the characters of the data";
+            let ids = start(&tokenizer, &recipe.sample.prompt).map_err(|e| Error::config("sample.prompt", e, hint))?;
+            prompt = ids.len();
         }
+        let memory = fit::check(recipe, info.tokenizer.vocab, prompt, device)?;
+        watch.event(&Event::Memory { plan: &memory });
         let train = Arc::new(Dataset::open(&data, Part::Train)?);
         let val = Arc::new(Dataset::open(&data, Part::Val)?);
         let (train_tokens, val_tokens) = (train.len() as u64, val.len() as u64);
@@ -112,6 +134,7 @@ impl<'a> Work<'a> {
             state: State::new(recipe.train.seed),
             best: None,
             unfinished: None,
+            memory,
             peak: Some(1e9 * crate::cpu::limits::fma_peak(&host.cpu, 0.1)),
         })
     }
@@ -240,6 +263,7 @@ impl<'a> Work<'a> {
             skipped: self.state.guard.skipped,
             rewinds: self.state.guard.rewinds.len() as u64,
             stopped,
+            memory: self.memory,
         })
     }
 

@@ -9,7 +9,7 @@ use crate::disk::Os;
 use crate::error::{AtPath, Error, Result};
 use crate::model::sample::{SampleOptions, generate};
 use crate::model::{Gpt, GptConfig};
-use crate::params::Params;
+use crate::params::{Hold, Params};
 use crate::tape::Tape;
 use std::path::Path;
 
@@ -45,7 +45,7 @@ impl Sampler {
             return Err(Error::format(file, "vocabulary", expected, tokenizer.vocab_size(), hint));
         }
         let (gpt, decls) = Gpt::new(config);
-        let mut params = Params::new(device, &decls, 0);
+        let mut params = Params::frozen(device, &decls, Hold::Frozen);
         checkpoint::load_weights(&Os, &weights, &mut params)?;
         Ok(Sampler { gpt, params, tape: Tape::new(device), tokenizer, damaged })
     }

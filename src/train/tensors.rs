@@ -4,7 +4,8 @@
 
 use crate::disk::{Disk, File, Open};
 use crate::error::{AtPath, Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Element, Tensor};
+use half::bf16;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
@@ -22,7 +23,7 @@ const MAX_HEADER: u64 = 100_000_000;
 pub struct Entry {
     /// Its name in the file.
     pub name: String,
-    /// An f32 tensor.
+    /// An f32 or bf16 tensor.
     pub tensor: Tensor,
     /// Whether a matrix (r, c) is stored as (c, r).
     pub transposed: bool,
@@ -38,7 +39,8 @@ pub fn write(disk: &dyn Disk, path: &Path, entries: &[Entry]) -> Result<String> 
         if entry.transposed {
             shape.reverse();
         }
-        (entry.name.clone(), TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) })
+        let dtype = if entry.tensor.dtype() == DType::Bf16 { Dtype::BF16 } else { Dtype::F32 };
+        (entry.name.clone(), TensorInfo { dtype, shape, data_offsets: (start, end) })
     });
     // transformers asks for the key "format".
     let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -53,9 +55,9 @@ pub fn write(disk: &dyn Disk, path: &Path, entries: &[Entry]) -> Result<String> 
         file.write(&(header.len() as u64).to_le_bytes())?;
         file.write(&header)?;
         for entry in entries {
-            match entry.transposed {
-                false => file.write(bytemuck::cast_slice(entry.tensor.f32()))?,
-                true => file.write(bytemuck::cast_slice(&transpose(entry.tensor.f32(), entry.tensor.shape())))?,
+            match entry.tensor.dtype() {
+                DType::Bf16 => file.elements::<bf16>(entry)?,
+                _ => file.elements::<f32>(entry)?,
             }
         }
         file.file.flush()?;
@@ -71,6 +73,14 @@ struct Hashing {
 }
 
 impl Hashing {
+    fn elements<T: Element + Default>(&mut self, entry: &Entry) -> std::io::Result<()> {
+        let x = entry.tensor.as_slice::<T>();
+        match entry.transposed {
+            false => self.write(bytemuck::cast_slice(x)),
+            true => self.write(bytemuck::cast_slice(&transpose(x, entry.tensor.shape()))),
+        }
+    }
+
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.sum.update(bytes);
         self.file.write_all(bytes)
@@ -140,23 +150,30 @@ impl Reader {
         self.header.offset_keys()
     }
 
-    /// Reads the f32 tensor `name` of `shape` into `to`; where `transposed`, a matrix (r, c) is stored as (c, r).
+    /// Reads the tensor `name` of `shape`, stored in f32 or bf16, into `to`; where `transposed`, a matrix (r, c) is stored as
+    /// (c, r).
     pub fn read(&mut self, name: &str, shape: &[usize], transposed: bool, to: &mut [f32]) -> Result<()> {
         let mut stored = shape.to_vec();
         if transposed {
             stored.reverse();
         }
-        let expected = format!("a tensor of shape {stored:?} in F32");
+        let expected = format!("a tensor of shape {stored:?} in F32 or BF16");
         let wrong = |found| {
             let hint = "the file belongs to another model: check [model], data.vocab and train.context";
             Error::format(&self.path, name, &expected, found, hint)
         };
         let info = self.header.info(name).ok_or_else(|| wrong("none of that name".to_owned()))?;
-        if info.shape != stored || info.dtype != Dtype::F32 {
+        if info.shape != stored || !matches!(info.dtype, Dtype::F32 | Dtype::BF16) {
             return Err(wrong(format!("shape {:?} in {:?}", info.shape, info.dtype)));
         }
         self.file.seek(SeekFrom::Start(self.start + info.data_offsets.0 as u64)).at(&self.path)?;
-        self.file.read_exact(bytemuck::cast_slice_mut(to)).at(&self.path)?;
+        if info.dtype == Dtype::BF16 {
+            let mut narrow = vec![bf16::ZERO; to.len()];
+            self.file.read_exact(bytemuck::cast_slice_mut(&mut narrow)).at(&self.path)?;
+            to.iter_mut().zip(narrow).for_each(|(to, x)| *to = x.to_f32());
+        } else {
+            self.file.read_exact(bytemuck::cast_slice_mut(to)).at(&self.path)?;
+        }
         if transposed {
             to.copy_from_slice(&transpose(to, &stored));
         }
@@ -165,10 +182,10 @@ impl Reader {
 }
 
 /// The matrix `x` of `shape` (r, c) as (c, r), in tiles that fit the cache.
-fn transpose(x: &[f32], shape: &[usize]) -> Vec<f32> {
+fn transpose<T: Copy + Default>(x: &[T], shape: &[usize]) -> Vec<T> {
     const TILE: usize = 32;
     let &[rows, columns] = shape else { panic!("only matrices are stored transposed, not {shape:?}") };
-    let mut y = vec![0.0; x.len()];
+    let mut y = vec![T::default(); x.len()];
     for r0 in (0..rows).step_by(TILE) {
         for c0 in (0..columns).step_by(TILE) {
             for r in r0..rows.min(r0 + TILE) {
@@ -221,7 +238,8 @@ mod tests {
         let error = |r: Result<()>| r.unwrap_err().to_string();
         assert!(error(reader.read("c", &[1], false, &mut [0.0])).contains("found none of that name"));
         assert!(
-            error(reader.read("b", &[4], false, &mut [0.0; 4])).contains("shape [4] in F32, found shape [3] in F32")
+            error(reader.read("b", &[4], false, &mut [0.0; 4]))
+                .contains("shape [4] in F32 or BF16, found shape [3] in F32")
         );
     }
 

@@ -12,6 +12,9 @@ use crate::tape::{Pass, Tape};
 use crate::tensor::{DType, Out, Shape, Spec};
 use std::sync::Arc;
 
+/// Fills inputs and targets of a micro-batch: `(step, micro-batch, inputs, targets)`.
+type Fill = Box<dyn Fn(u64, usize, &mut [i32], &mut [i32])>;
+
 /// A model in training: weights, gradients, moments, and the data.
 pub struct Trainer {
     /// The model.
@@ -21,7 +24,7 @@ pub struct Trainer {
     /// The record of the current pass; its nodes are reused.
     pub tape: Tape,
     decls: Vec<Decl>,
-    batches: Batches,
+    fill: Fill,
     shape: Shape,
     micros: usize,
     seed: u64,
@@ -82,28 +85,38 @@ impl Trainer {
     /// A model with fresh weights for `recipe` over a vocabulary of `vocab` ids, to be trained on `data`.
     ///
     /// # Errors
-    /// The data is shorter than a window; model and batch do not fit in memory.
+    /// The data is shorter than a window.
     pub fn new(recipe: &Recipe, vocab: usize, data: Arc<Dataset>, device: &Device) -> Result<Trainer> {
+        let train = &recipe.train;
+        let batches = Batches::new(data, train.batch, train.context, train.accumulate, train.seed)?;
+        let fill = move |step, micro, x: &mut [i32], y: &mut [i32]| batches.fill(step, micro, x, y);
+        Ok(Trainer::with(recipe, vocab, Box::new(fill), device))
+    }
+
+    /// A trainer without data, for a [dry](Device::dry) device.
+    pub fn dry(recipe: &Recipe, vocab: usize, device: &Device) -> Trainer {
+        Trainer::with(recipe, vocab, Box::new(|_, _, _, _| {}), device)
+    }
+
+    fn with(recipe: &Recipe, vocab: usize, fill: Fill, device: &Device) -> Trainer {
         let Recipe { model, train, optim, .. } = recipe;
         let config = model.config(vocab, train.context);
-        let batches = Batches::new(data, train.batch, train.context, train.accumulate, train.seed)?;
-        super::fit::check(&config, train.batch, train.context)?;
         let (gpt, decls) = Gpt::new(config);
         let optim = optim.optimizer();
         let mut tape = Tape::new(device);
         tape.recompute(train.recompute);
-        Ok(Trainer {
+        Trainer {
             gpt,
             params: fresh(device, &decls, train.seed, &optim),
             decls,
             tape,
-            batches,
+            fill,
             shape: [train.batch, train.context].into(),
             micros: train.accumulate,
             seed: train.seed,
             schedule: recipe.schedule(),
             optim,
-        })
+        }
     }
 
     /// Gives the weights the values that they had at the start, and the moments 0.
@@ -129,7 +142,7 @@ impl Trainer {
         let mut loss = 0.0f64;
         for micro in 0..self.micros {
             let (mut x, mut y) = (Out::new(&device, ids), Out::new(&device, ids));
-            self.batches.fill(at.batch, micro, x.as_mut_slice(), y.as_mut_slice());
+            (self.fill)(at.batch, micro, x.as_mut_slice(), y.as_mut_slice());
             let pass = Pass { seed: self.seed, step: at.batch, micro: micro as u32, training: true };
             self.tape.begin(&self.params, pass);
             let (x, y) = (self.tape.constant(x.freeze()), self.tape.constant(y.freeze()));
@@ -157,20 +170,10 @@ impl Trainer {
         max_batches: Option<usize>,
         progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Option<(f64, usize)> {
-        let device = self.params.device().clone();
-        let spec = |dtype| Spec { shape: self.shape, dtype };
         let total = data.len().min(max_batches.unwrap_or(usize::MAX));
         let (mut nats, mut targets, mut whole) = (0.0, 0, true);
         for index in 0..total {
-            let mut x = Out::new(&device, spec(DType::I32));
-            let mut y = Out::new(&device, spec(DType::I32));
-            let mut weights = Out::new(&device, spec(DType::F32));
-            targets += data.fill(index, x.as_mut_slice(), y.as_mut_slice(), weights.f32_mut());
-            self.tape.begin(&self.params, Pass { seed: self.seed, ..Pass::default() });
-            let tape = &self.tape;
-            let [x, y, weights] = [x, y, weights].map(|out| tape.constant(out.freeze()));
-            let sum = tape.no_grad(|| self.gpt.loss(x, y, Some(weights), Some(1.0)));
-            nats += f64::from(sum.value().item());
+            nats += self.eval_batch(|x, y, weights| targets += data.fill(index, x, y, weights));
             whole = progress(index + 1, total);
             if !whole {
                 break;
@@ -178,6 +181,18 @@ impl Trainer {
         }
         self.tape.reset();
         whole.then_some((nats, targets))
+    }
+
+    /// The sum of the negative log-likelihoods of the batch that `fill` puts into inputs, targets and weights, in nats.
+    pub fn eval_batch(&mut self, fill: impl FnOnce(&mut [i32], &mut [i32], &mut [f32])) -> f64 {
+        let device = self.params.device().clone();
+        let new = |dtype| Out::new(&device, Spec { shape: self.shape, dtype });
+        let (mut x, mut y, mut weights) = (new(DType::I32), new(DType::I32), new(DType::F32));
+        fill(x.as_mut_slice(), y.as_mut_slice(), weights.f32_mut());
+        self.tape.begin(&self.params, Pass { seed: self.seed, ..Pass::default() });
+        let tape = &self.tape;
+        let [x, y, weights] = [x, y, weights].map(|out| tape.constant(out.freeze()));
+        f64::from(tape.no_grad(|| self.gpt.loss(x, y, Some(weights), Some(1.0))).value().item())
     }
 
     /// Floating-point operations of one step.

@@ -385,3 +385,55 @@ fn a_rate_that_cannot_work_ends_in_one_error_and_the_checkpoint_before_stands() 
     let end = object(&kiln(dir.path(), &resume).output().unwrap());
     assert_eq!((end["steps"].as_u64(), end["rewinds"].as_u64()), (Some(30), Some(3)));
 }
+
+/// The most memory that a running process has held, in bytes.
+#[cfg(target_os = "linux")]
+fn peak_rss(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_process_takes_the_memory_of_the_plan_and_a_little_for_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = ["model.layers=4", "model.d=128", "train.batch=16", "train.context=256", "train.steps=3", "run.name=a"];
+    let plan = object(&train(dir.path(), &set, &["--plan"]).output().unwrap());
+    assert!(!dir.path().join("runs").exists(), "a plan is no run");
+    let mut child = train(dir.path(), &set, &[]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        peak = peak_rss(child.id()).unwrap_or(0).max(peak);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let end = object(&child.wait_with_output().unwrap());
+    assert_eq!(plan["memory"]["total"], end["memory"]["total"]);
+    let total = end["memory"]["total"].as_u64().unwrap();
+    // Beside the tensors: the program, the tokenizer, the data while it is made, a transposed matrix.
+    assert!(total > 100 << 20 && (total..total + (48 << 20)).contains(&peak), "{peak} bytes, planned {total}");
+}
+
+#[test]
+fn a_run_that_does_not_fit_is_refused_with_what_to_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let huge = ["model.d=65536", "model.heads=1024", "model.layers=1024", "train.batch=1000000"];
+    fails(&mut train(dir.path(), &huge, &[]), 1, "model.d: the run needs more than");
+    fails(&mut train(dir.path(), &huge, &["--plan"]), 1, "model.d: the run needs more than");
+    fails(&mut train(dir.path(), &["train.batch=1000000"], &[]), 1, "train.batch: the run needs");
+    assert_eq!(std::fs::read_dir(dir.path().join("runs")).map_or(0, Iterator::count), 0, "no run is left");
+}
+
+#[cfg(unix)]
+#[test]
+fn memory_that_the_system_refuses_is_an_error_and_no_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let limited = |command: &str| {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -v 900000 && exec '{}' {command}", env!("CARGO_BIN_EXE_kiln"));
+        shell.current_dir(dir.path()).args(["-c", &script]).stdin(Stdio::null());
+        shell
+    };
+    fails(&mut limited("bench step gpt2 --threads 1"), 1, "memory left");
+    fails(&mut limited("train --threads 1 --set model.d=1024"), 1, "of memory");
+}

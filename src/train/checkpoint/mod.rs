@@ -141,7 +141,8 @@ fn write(disk: &dyn Disk, dir: &Path, contents: &Contents, state: &State) -> Res
     disk.sync_dir(dir).at(dir)
 }
 
-fn weights(params: &Params) -> Vec<Entry> {
+/// The weights of `params` as files hold them.
+pub fn weights(params: &Params) -> Vec<Entry> {
     params.ids().flat_map(|id| entries(params, id, "", params.weight(id))).collect()
 }
 
