@@ -5,7 +5,7 @@
 //! was not synced may happen in any order. Everything that must survive is written with that in mind, and
 //! `tests/it/crash.rs` takes the power away after each operation.
 
-use crate::error::{AtPath, Result};
+use crate::error::{AtPath, Error, Result};
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs::{OpenOptions, TryLockError};
@@ -35,7 +35,7 @@ pub trait Disk: Debug + Sync {
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Open {
-    /// To be read; it must exist.
+    /// To be read; it must exist. A pipe would be waited for, and a device has no end: they are refused.
     Read,
     /// To be written from the start; an older content is gone at once.
     Create,
@@ -59,6 +59,10 @@ pub struct Os;
 
 impl Disk for Os {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn File>> {
+        if how == Open::Read && !path.metadata()?.is_file() {
+            let found = if path.is_dir() { "a folder" } else { "a pipe or a device" };
+            return Err(io::Error::new(ErrorKind::InvalidInput, found));
+        }
         let mut options = OpenOptions::new();
         match how {
             Open::Read => options.read(true),
@@ -131,6 +135,30 @@ pub fn read(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The text of the file at `path`, at most `limit` bytes.
+///
+/// # Errors
+/// It cannot be read, is no regular file, is longer, or is not UTF-8.
+pub fn text(disk: &dyn Disk, path: &Path, limit: u64) -> Result<String> {
+    let file = disk.open(path, Open::Read).map_err(|e| match e.kind() {
+        ErrorKind::InvalidInput => Error::format(path, "kind of file", "a regular file", e, "give the file itself"),
+        _ => Error::io(path, e),
+    })?;
+    let mut bytes = Vec::new();
+    // One byte more tells that there is more.
+    file.take(limit + 1).read_to_end(&mut bytes).at(path)?;
+    if bytes.len() as u64 > limit {
+        let (expected, found) = (format!("at most {limit} bytes"), "more");
+        let hint = "this is another kind of file, or damaged: check the path";
+        return Err(Error::format(path, "size", expected, found, hint));
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        let found = format!("the byte 0x{:02x}", e.as_bytes()[at]);
+        Error::format(path, format!("byte {at}"), "UTF-8 text", found, "convert the file to UTF-8, or check the path")
+    })
+}
+
 /// Makes the folder `dir` and those above it where they are missing; its name is on disk then.
 pub fn make_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
     let made = match disk.create_dir(dir) {
@@ -186,4 +214,27 @@ pub fn sweep(disk: &dyn Disk, dir: &Path) -> Result<()> {
         disk.remove(&path).at(path)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_text_of_a_sane_size_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            text(&Os, &path, 10).map_err(|e| e.to_string())
+        };
+        assert_eq!(read(b"0123456789").as_deref(), Ok("0123456789"));
+        assert_eq!(read(b"").as_deref(), Ok(""));
+        assert!(read(b"01234567890").unwrap_err().contains("at most 10 bytes, found more"));
+        assert!(read(b"caf\xe9").unwrap_err().contains("byte 3: expected UTF-8 text, found the byte 0xe9"));
+        assert!(text(&Os, dir.path(), 10).unwrap_err().to_string().contains("a folder"));
+        if cfg!(unix) {
+            assert!(text(&Os, Path::new("/dev/zero"), 10).unwrap_err().to_string().contains("a device"));
+        }
+    }
 }

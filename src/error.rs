@@ -35,6 +35,14 @@ pub enum Error {
         /// What to do next.
         hint: String,
     },
+    /// The work could not be done, for a reason that lies in no single file or key.
+    #[error("{problem}")]
+    Failed {
+        /// What is wrong.
+        problem: String,
+        /// What to do next.
+        hint: String,
+    },
     /// A recipe key, or `--set`, has a value that cannot be used.
     #[error("{key}: {problem}")]
     Config {
@@ -79,7 +87,7 @@ impl Error {
             Kind::InvalidData => "the file should hold UTF-8 text",
             Kind::IsADirectory => "give a file, not a folder",
             Kind::NotADirectory => "a part of the path is a file, not a folder",
-            _ => "",
+            _ => "the system refused this: check the path, and the disk that it is on",
         };
         Error::Io { path: path.as_ref().to_owned(), source, hint: hint.to_owned() }
     }
@@ -99,6 +107,11 @@ impl Error {
             found: found.to_string(),
             hint: hint.to_string(),
         }
+    }
+
+    /// Work that could not be done.
+    pub fn failed(problem: impl ToString, hint: impl ToString) -> Error {
+        Error::Failed { problem: problem.to_string(), hint: hint.to_string() }
     }
 
     /// A setting that cannot be used.
@@ -121,6 +134,7 @@ impl Error {
         let hint = match self {
             Error::Io { hint, .. }
             | Error::Format { hint, .. }
+            | Error::Failed { hint, .. }
             | Error::Config { hint, .. }
             | Error::Usage { hint, .. }
             | Error::Device { hint, .. } => hint,
@@ -128,11 +142,12 @@ impl Error {
         (!hint.is_empty()).then_some(hint)
     }
 
-    /// The process exit code for this error: 2 for a wrong call, 1 otherwise.
+    /// The process exit code for this error: 2 where what was asked for cannot be done, by the words of the call or of a
+    /// recipe (flags, keys, values); 1 where doing it failed (files, data, devices, the system).
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Usage { .. } => 2,
-            _ => 1,
+            Error::Usage { .. } | Error::Config { .. } => 2,
+            Error::Io { .. } | Error::Format { .. } | Error::Failed { .. } | Error::Device { .. } => 1,
         }
     }
 }

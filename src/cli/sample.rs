@@ -83,7 +83,10 @@ pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
     }
     if global.json {
         let seconds = start.elapsed().as_secs_f64();
-        print(&json!({"run": args.run, "prompt": args.prompt, "samples": samples, "seconds": seconds}).to_string())?;
+        print(
+            &json!({"run": args.run.to_string_lossy(), "prompt": args.prompt, "samples": samples, "seconds": seconds})
+                .to_string(),
+        )?;
     }
     Ok(())
 }

@@ -87,7 +87,7 @@ fn recipe(args: &TrainArgs) -> Result<Recipe> {
 
 fn to_json(s: &Summary) -> serde_json::Value {
     json!({
-        "run": s.run,
+        "run": s.run.to_string_lossy(),
         "steps": s.steps,
         "loss": s.loss,
         "val_loss": s.val_loss,

@@ -4,7 +4,7 @@ use std::io::{BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use crate::disk::{self, Disk, File, Open};
-use crate::error::{AtPath, Result};
+use crate::error::{AtPath, Error, Result};
 
 /// A file written under a temporary name beside its target and renamed when it is complete and on disk. Dropped
 /// before [`AtomicFile::commit`], it leaves nothing behind and an older file of that name untouched.
@@ -18,7 +18,14 @@ pub struct AtomicFile<'d> {
 
 impl<'d> AtomicFile<'d> {
     /// Starts a file that will appear at `path`; its folder must exist.
+    ///
+    /// # Errors
+    /// Something else than a file bears the name: a rename would put a file in the place of a device.
     pub fn create(disk: &'d dyn Disk, path: &Path) -> Result<AtomicFile<'d>> {
+        if let Some(meta) = path.metadata().ok().filter(|meta| !meta.is_file()) {
+            let found = if meta.is_dir() { "a folder" } else { "a pipe or a device" };
+            return Err(Error::format(path, "kind of file", "a file, or none yet", found, "choose another name"));
+        }
         let temporary = disk::temporary(path);
         let file = BufWriter::with_capacity(1 << 18, disk.open(&temporary, Open::Create).at(path)?);
         Ok(AtomicFile { disk, file, temporary, path: path.to_owned(), committed: false })

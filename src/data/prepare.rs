@@ -48,7 +48,10 @@ pub fn prepare(
 ) -> Result<DatasetInfo> {
     options.split.check()?;
     if !(1..=i32::MAX as usize).contains(&options.max_tokens) {
-        return Err(Error::usage("a shard holds 1 to 2147483647 tokens", "leave the default of 100 million"));
+        return Err(Error::usage(
+            "--shard-tokens: a shard holds 1 to 2147483647 tokens",
+            "leave the default of 100 million",
+        ));
     }
     disk::make_dirs(&Os, out)?;
     let old = DatasetInfo::load(out).ok();
@@ -145,7 +148,7 @@ fn tail(documents: Vec<Document>, split: &Split) -> Result<Vec<Item>> {
     let count = |document: &Document| document.text.chars().count();
     let total: usize = documents.iter().map(count).sum();
     if total < 2 {
-        return Err(Error::usage("one character is too little text to hold some of it out", "give more text"));
+        return Err(Error::failed("one character is too little text to hold some of it out", "give more text"));
     }
     let mut head = split.head(total);
     let mut items = Vec::with_capacity(documents.len() + 1);

@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod event;
 pub mod fit;
 pub mod guard;
+pub mod header;
 pub mod metrics;
 pub mod peer;
 pub mod plot;

@@ -207,7 +207,7 @@ impl<'a> Work<'a> {
             let step = self.state.step + 1;
             let tokens_per_s = tokens as f64 / seconds;
             let share_of_peak = self.peak.map(|peak| self.trainer.flops_per_step() / seconds / peak);
-            let Step { loss, lr, grad_norm, bad } = done;
+            let Step { loss, lr, grad_norm, bad } = done?;
             let skipped = bad.map(|bad| match bad {
                 Bad::Loss => LOSS.to_owned(),
                 Bad::Grad(id) => self.trainer.params.name(id).to_owned(),
@@ -326,7 +326,7 @@ impl<'a> Work<'a> {
     fn conclude(&mut self, mut record: Record, saved: bool, watch: &mut dyn Watch) -> Result<Option<i32>> {
         let step = record.step;
         if self.is_due(self.recipe.train.eval_every, step) {
-            record.val_loss = self.evaluate(watch, saved);
+            record.val_loss = self.evaluate(watch, saved)?;
             record.bits_per_byte = record.val_loss.map(|loss| loss * self.bits_per_byte);
         }
         self.metrics.append(&record)?;
@@ -373,12 +373,13 @@ impl<'a> Work<'a> {
     }
 
     /// The validation loss in nats a token, `None` if a signal came; `saved` says that a checkpoint of this step stands.
-    fn evaluate(&mut self, watch: &mut dyn Watch, saved: bool) -> Option<f64> {
+    fn evaluate(&mut self, watch: &mut dyn Watch, saved: bool) -> Result<Option<f64>> {
         let mut progress = |done, total| {
             watch.event(&Event::Prepare { what: "evaluating", done: done as u64, total: total as u64 });
             watch.stop().is_none()
         };
-        let (nats, targets) = self.trainer.evaluate(&self.eval, self.recipe.eval.max_batches, &mut progress)?;
+        let evaluated = self.trainer.evaluate(&self.eval, self.recipe.eval.max_batches, &mut progress)?;
+        let Some((nats, targets)) = evaluated else { return Ok(None) };
         let val_loss = nats / targets as f64;
         self.state.val_loss = Some(val_loss);
         if saved && val_loss.is_finite() && self.best.is_none_or(|(best, _)| val_loss < best) {
@@ -386,7 +387,7 @@ impl<'a> Work<'a> {
         }
         let bits_per_byte = val_loss * self.bits_per_byte;
         watch.event(&Event::Eval { step: self.state.step, val_loss, bits_per_byte, floor: self.floor });
-        Some(val_loss)
+        Ok(Some(val_loss))
     }
 
     /// Lets the model write, into `samples/`.

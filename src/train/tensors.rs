@@ -2,6 +2,7 @@
 //!
 //! The format: a little-endian u64 length, a JSON header of that length, then the tensors' bytes.
 
+use super::header::Header;
 use crate::disk::{Disk, File, Open};
 use crate::error::{AtPath, Error, Result};
 use crate::tensor::{DType, Element, Tensor};
@@ -15,9 +16,6 @@ use std::path::{Path, PathBuf};
 
 #[cfg(target_endian = "big")]
 compile_error!("tensors are stored as they lie in memory, which must be little-endian");
-
-/// Longer headers are refused, as the format's own library does.
-const MAX_HEADER: u64 = 100_000_000;
 
 /// A tensor to be written.
 pub struct Entry {
@@ -108,9 +106,7 @@ pub fn hex(sum: Sha256) -> String {
 pub struct Reader {
     path: PathBuf,
     file: BufReader<Box<dyn File>>,
-    header: Metadata,
-    /// Where the tensors' bytes start.
-    start: u64,
+    header: Header,
 }
 
 impl Reader {
@@ -119,35 +115,13 @@ impl Reader {
         let mut file = disk.open(path, Open::Read).at(path)?;
         let size = file.seek(SeekFrom::End(0)).and_then(|size| file.rewind().map(|()| size)).at(path)?;
         let mut file = BufReader::with_capacity(1 << 20, file);
-        let wrong = |at: &str, expected: &str, found: String| {
-            Err(Error::format(path, at, expected, found, "the file is damaged or no safetensors file: get it again"))
-        };
-        let mut length = [0; 8];
-        if size < 8 {
-            return wrong("start", "a safetensors header", format!("a file of {size} bytes"));
-        }
-        file.read_exact(&mut length).at(path)?;
-        let length = u64::from_le_bytes(length);
-        if length > MAX_HEADER.min(size - 8) {
-            let room = MAX_HEADER.min(size - 8);
-            return wrong("start", &format!("a header of at most {room} bytes"), format!("a length of {length}"));
-        }
-        let mut header = vec![0; length as usize];
-        file.read_exact(&mut header).at(path)?;
-        let header: Metadata = match serde_json::from_slice(&header) {
-            Ok(header) => header,
-            Err(e) => return wrong("header", "names, dtypes, shapes and offsets", e.to_string()),
-        };
-        let expected = 8 + length + header.data_len() as u64;
-        if size != expected {
-            return wrong("end", &format!("{expected} bytes"), format!("{size} bytes"));
-        }
-        Ok(Reader { path: path.to_owned(), file, header, start: 8 + length })
+        let header = Header::read(path, &mut file, size)?;
+        Ok(Reader { path: path.to_owned(), file, header })
     }
 
     /// The names of all tensors, in the order of the file.
     pub fn names(&self) -> Vec<String> {
-        self.header.offset_keys()
+        self.header.names()
     }
 
     /// Reads the tensor `name` of `shape`, stored in f32 or bf16, into `to`; where `transposed`, a matrix (r, c) is stored as
@@ -166,7 +140,7 @@ impl Reader {
         if info.shape != stored || !matches!(info.dtype, Dtype::F32 | Dtype::BF16) {
             return Err(wrong(format!("shape {:?} in {:?}", info.shape, info.dtype)));
         }
-        self.file.seek(SeekFrom::Start(self.start + info.data_offsets.0 as u64)).at(&self.path)?;
+        self.file.seek(SeekFrom::Start(self.header.start() + info.data_offsets.0 as u64)).at(&self.path)?;
         if info.dtype == Dtype::BF16 {
             let mut narrow = vec![bf16::ZERO; to.len()];
             self.file.read_exact(bytemuck::cast_slice_mut(&mut narrow)).at(&self.path)?;

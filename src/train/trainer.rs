@@ -13,7 +13,7 @@ use crate::tensor::{DType, Out, Shape, Spec};
 use std::sync::Arc;
 
 /// Fills inputs and targets of a micro-batch: `(step, micro-batch, inputs, targets)`.
-type Fill = Box<dyn Fn(u64, usize, &mut [i32], &mut [i32])>;
+type Fill = Box<dyn Fn(u64, usize, &mut [i32], &mut [i32]) -> Result<()>>;
 
 /// A model in training: weights, gradients, moments, and the data.
 pub struct Trainer {
@@ -95,7 +95,7 @@ impl Trainer {
 
     /// A trainer without data, for a [dry](Device::dry) device.
     pub fn dry(recipe: &Recipe, vocab: usize, device: &Device) -> Trainer {
-        Trainer::with(recipe, vocab, Box::new(|_, _, _, _| {}), device)
+        Trainer::with(recipe, vocab, Box::new(|_, _, _, _| Ok(())), device)
     }
 
     fn with(recipe: &Recipe, vocab: usize, fill: Fill, device: &Device) -> Trainer {
@@ -129,20 +129,27 @@ impl Trainer {
     }
 
     /// Does a step of a run in which none was skipped.
-    pub fn step(&mut self, step: u64) -> Step {
+    ///
+    /// # Errors
+    /// As of [`step_with`](Trainer::step_with).
+    pub fn step(&mut self, step: u64) -> Result<Step> {
         self.step_with(step.into(), &mut |_, _, _| {})
     }
 
     /// Does a step: forward and backward over its micro-batches, then one update. From the third step on it allocates
     /// nothing. Where the loss or a gradient is bad, weights and moments stay as they were, bit for bit.
-    pub fn step_with(&mut self, at: At, probe: &mut Probe) -> Step {
+    ///
+    /// # Errors
+    /// A shard has changed since it was opened; weights and moments are as before.
+    pub fn step_with(&mut self, at: At, probe: &mut Probe) -> Result<Step> {
         let device = self.params.device().clone();
         let ids = Spec { shape: self.shape, dtype: DType::I32 };
         let norm = (self.micros * self.shape.numel()) as f32;
         let mut loss = 0.0f64;
         for micro in 0..self.micros {
             let (mut x, mut y) = (Out::new(&device, ids), Out::new(&device, ids));
-            (self.fill)(at.batch, micro, x.as_mut_slice(), y.as_mut_slice());
+            let filled = (self.fill)(at.batch, micro, x.as_mut_slice(), y.as_mut_slice());
+            filled.inspect_err(|_| self.params.clear_grads())?;
             let pass = Pass { seed: self.seed, step: at.batch, micro: micro as u32, training: true };
             self.tape.begin(&self.params, pass);
             let (x, y) = (self.tape.constant(x.freeze()), self.tape.constant(y.freeze()));
@@ -159,40 +166,49 @@ impl Trainer {
             None => self.optim.step(&mut self.params, at.updates + 1, lr, grad_norm),
             Some(_) => self.params.clear_grads(),
         }
-        Step { loss, lr, grad_norm, bad }
+        Ok(Step { loss, lr, grad_norm, bad })
     }
 
     /// The sum of the negative log-likelihoods of all targets of `data`, in nats, and how many targets these are; at most
     /// `max_batches` batches. `progress(done, total)` counts batches; `None` where it returned false.
+    ///
+    /// # Errors
+    /// A shard has changed since it was opened.
     pub fn evaluate(
         &mut self,
         data: &EvalBatches,
         max_batches: Option<usize>,
         progress: &mut dyn FnMut(usize, usize) -> bool,
-    ) -> Option<(f64, usize)> {
+    ) -> Result<Option<(f64, usize)>> {
         let total = data.len().min(max_batches.unwrap_or(usize::MAX));
         let (mut nats, mut targets, mut whole) = (0.0, 0, true);
         for index in 0..total {
-            nats += self.eval_batch(|x, y, weights| targets += data.fill(index, x, y, weights));
+            nats += self.eval_batch(|x, y, weights| {
+                targets += data.fill(index, x, y, weights)?;
+                Ok(())
+            })?;
             whole = progress(index + 1, total);
             if !whole {
                 break;
             }
         }
         self.tape.reset();
-        whole.then_some((nats, targets))
+        Ok(whole.then_some((nats, targets)))
     }
 
     /// The sum of the negative log-likelihoods of the batch that `fill` puts into inputs, targets and weights, in nats.
-    pub fn eval_batch(&mut self, fill: impl FnOnce(&mut [i32], &mut [i32], &mut [f32])) -> f64 {
+    ///
+    /// # Errors
+    /// Those of `fill`.
+    pub fn eval_batch(&mut self, fill: impl FnOnce(&mut [i32], &mut [i32], &mut [f32]) -> Result<()>) -> Result<f64> {
         let device = self.params.device().clone();
         let new = |dtype| Out::new(&device, Spec { shape: self.shape, dtype });
         let (mut x, mut y, mut weights) = (new(DType::I32), new(DType::I32), new(DType::F32));
-        fill(x.as_mut_slice(), y.as_mut_slice(), weights.f32_mut());
+        fill(x.as_mut_slice(), y.as_mut_slice(), weights.f32_mut())?;
         self.tape.begin(&self.params, Pass { seed: self.seed, ..Pass::default() });
         let tape = &self.tape;
         let [x, y, weights] = [x, y, weights].map(|out| tape.constant(out.freeze()));
-        f64::from(tape.no_grad(|| self.gpt.loss(x, y, Some(weights), Some(1.0))).value().item())
+        Ok(f64::from(tape.no_grad(|| self.gpt.loss(x, y, Some(weights), Some(1.0))).value().item()))
     }
 
     /// Floating-point operations of one step.

@@ -112,7 +112,7 @@ fn wrong_calls_exit_2_and_failures_1_each_with_a_hint() {
         (&["train", "--threads", "0"], 2, "--threads", ""),
         (&["train", "--set", "train.steps"], 2, "no value", "hint: "),
         (&["train", "--data", "x.toml"], 2, "x.toml is a recipe", "hint: put it first"),
-        (&["train", "bad.toml"], 1, "train.stepz: no such key (bad.toml, line 2)", "hint: did you mean train.steps?"),
+        (&["train", "bad.toml"], 2, "train.stepz: no such key (bad.toml, line 2)", "hint: did you mean train.steps?"),
         (&["train", "no.toml"], 1, "no.toml", "hint: "),
         (&["train", "--resume", "nowhere"], 1, "nowhere", "hint: "),
         (&["sample", "nowhere"], 1, "nowhere", "hint: "),
@@ -238,22 +238,22 @@ fn settings_and_data_that_cannot_be_used_are_refused_and_leave_no_run() {
     write("file", b"");
     std::fs::create_dir(dir.path().join("folder")).unwrap();
     let set: [(&str, i32, &str); 17] = [
-        ("train.batch=1000000000", 1, "out of range"),
-        ("train.batch=99999999999999999999", 1, "whole number"),
-        ("model.d=65536 model.layers=1024", 1, "model.d: the model would need"),
-        ("model.d=4096 train.batch=1000000", 1, "train.batch: the activations"),
-        ("train.context=100000", 1, "the training data has"),
-        ("model.d=15", 1, "divided among 2 heads"),
-        ("train.precision=bf16", 1, "not there yet"),
-        ("train.steps=abc", 1, "train.steps: expected a whole number"),
-        ("optim.lr=nan", 1, "optim.lr"),
-        ("data.tokenizer=bpe data.vocab=10", 1, "data.vocab"),
+        ("train.batch=1000000000", 2, "out of range"),
+        ("train.batch=99999999999999999999", 2, "whole number"),
+        ("model.d=65536 model.layers=1024", 2, "model.d: the model would need"),
+        ("model.d=4096 train.batch=1000000", 2, "train.batch: the activations"),
+        ("train.context=100000", 2, "the training data has"),
+        ("model.d=15", 2, "divided among 2 heads"),
+        ("train.precision=bf16", 2, "not there yet"),
+        ("train.steps=abc", 2, "train.steps: expected a whole number"),
+        ("optim.lr=nan", 2, "optim.lr"),
+        ("data.tokenizer=bpe data.vocab=10", 2, "data.vocab"),
         ("data.tokenizer=none.json", 1, "none.json"),
-        ("run.name=../a", 1, "run.name"),
+        ("run.name=../a", 2, "run.name"),
         ("run.dir=file", 1, "run.dir=FOLDER"),
         ("run.dir=/proc/nowhere", 1, "/proc/nowhere"),
-        ("data.tokenizer=char sample.prompt=Q train.sample_every=1 data.path=ok.txt", 1, "sample.prompt"),
-        ("stepz=3", 1, "no such key"),
+        ("data.tokenizer=char sample.prompt=Q train.sample_every=1 data.path=ok.txt", 2, "sample.prompt"),
+        ("stepz=3", 2, "no such key"),
         ("train.steps", 2, "no value"),
     ];
     for (set, exit, message) in set {
@@ -262,9 +262,9 @@ fn settings_and_data_that_cannot_be_used_are_refused_and_leave_no_run() {
     }
     let data = [
         ("missing.txt", 1, "missing.txt"),
-        ("folder", 2, "hold no text"),
-        ("empty.txt", 2, "hold no text"),
-        ("one.txt", 2, "too little text"),
+        ("folder", 1, "hold no text"),
+        ("empty.txt", 1, "hold no text"),
+        ("one.txt", 1, "too little text"),
         ("latin.txt", 1, "latin.txt: byte 3: expected UTF-8 text"),
         ("zipped.gz", 1, "kind of file"),
     ];
@@ -273,7 +273,7 @@ fn settings_and_data_that_cannot_be_used_are_refused_and_leave_no_run() {
     }
     fails(&mut kiln(dir.path(), &["train", "ok.txt"]), 2, "ok.txt is no recipe");
     fails(&mut kiln(dir.path(), &["train", "--threads", "9999"]), 2, "9999");
-    fails(kiln(dir.path(), &["doctor"]).env("KILN_SIMD", "foo"), 1, "KILN_SIMD");
+    fails(kiln(dir.path(), &["doctor"]).env("KILN_SIMD", "foo"), 2, "KILN_SIMD");
     let left = std::fs::read_dir(dir.path().join("runs")).map_or(0, Iterator::count);
     assert_eq!(left, 0, "a run that did not start is there");
 }
@@ -286,9 +286,9 @@ fn damaged_runs_and_checkpoints_are_named_and_never_a_panic() {
     object(&train(dir.path(), &set, &[]).output().unwrap());
     let resume = |set: &str| kiln(dir.path(), &["train", "--resume", "runs/a", "--set", set]);
     for set in ["model.d=32", "model.layers=2", "train.context=32", "data.tokenizer=char", "run.name=b"] {
-        fails(&mut resume(set), 1, "a run that goes on keeps its");
+        fails(&mut resume(set), 2, "a run that goes on keeps its");
     }
-    fails(&mut resume("train.batch=1000000000"), 1, "train.batch");
+    fails(&mut resume("train.batch=1000000000"), 2, "train.batch");
     let sample = |args: &[&str]| kiln(dir.path(), &[&["sample"], args].concat());
     let calls: [(&[&str], &str); 5] = [
         (&["runs/a", "--temperature", "-1"], "--temperature"),

@@ -99,7 +99,7 @@ fn hash(params: &Params) -> String {
 
 /// Trains from `first` to the end.
 fn finish(mut trainer: Trainer, first: u64) -> String {
-    (first..STEPS).for_each(|step| assert_eq!(trainer.step(step).bad, None));
+    (first..STEPS).for_each(|step| assert_eq!(trainer.step(step).expect("a step").bad, None));
     hash(&trainer.params)
 }
 
@@ -127,7 +127,7 @@ fn a_run_taken_up_at_any_step_ends_with_the_same_hash() {
         let device = Device::cpu(2).expect("a CPU");
         let mut whole = case.trainer(dir.path(), &device);
         for step in 1..STEPS {
-            whole.step(step - 1);
+            whole.step(step - 1).expect("a step");
             let config = serde_json::json!({});
             let contents = Contents { params: &whole.params, config: &config, tokenizer: None };
             let path = checkpoint::save(&run, &contents, &state(step)).expect("a checkpoint");

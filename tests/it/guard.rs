@@ -84,11 +84,11 @@ fn a_thousand_faults_leave_the_weights_and_moments_of_a_run_without_those_steps(
                 },
                 _ => {}
             };
-            let done = spoiled.step_with(at, &mut inject);
+            let done = spoiled.step_with(at, &mut inject).expect("a step");
             let want = fault.as_ref().map(|fault| fault.at.map_or(Bad::Loss, |(id, _)| Bad::Grad(id)));
             assert_eq!(done.bad, want, "step {step} with {more:?}");
             if fault.is_none() {
-                assert_eq!(clean.step_with(at, &mut |_, _, _| {}), done, "step {step} with {more:?}");
+                assert_eq!(clean.step_with(at, &mut |_, _, _| {}).expect("a step"), done, "step {step} with {more:?}");
                 updates += 1;
             }
         }
@@ -106,7 +106,7 @@ fn a_poisoned_weight_spoils_the_step_but_not_what_is_learned() {
     let data = source::shards(&recipe, &dir.path().join("data"), &mut |_, _, _| {}).expect("shards");
     let tokens = Arc::new(Dataset::open(&data, Part::Train).expect("a data set"));
     let mut trainer = Trainer::new(&recipe, tokens.vocab_size(), tokens, &device()).expect("a model");
-    (0..3).for_each(|step| assert_eq!(trainer.step(step).bad, None));
+    (0..3).for_each(|step| assert_eq!(trainer.step(step).expect("a step").bad, None));
     let before = bits(&trainer.params);
     let mut rng = Rng::new(3, Purpose::Test, 0, 0);
     for id in trainer.params.ids() {
@@ -114,12 +114,12 @@ fn a_poisoned_weight_spoils_the_step_but_not_what_is_learned() {
         let mut poisoned = good.clone();
         poisoned[rng.below(good.len() as u32) as usize] = f32::NAN;
         trainer.params.set_weight(id, &poisoned);
-        let done = trainer.step(3);
+        let done = trainer.step(3).expect("a step");
         assert!(!done.loss.is_finite() && matches!(done.bad, Some(Bad::Grad(_))), "{done:?}");
         trainer.params.set_weight(id, &good);
     }
     assert!(bits(&trainer.params) == before);
-    assert_eq!(trainer.step(3).bad, None);
+    assert_eq!(trainer.step(3).expect("a step").bad, None);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_gradient_is_bad_from_where_its_squares_do_not_fit_an_f32() {
             assert!(params.edit_grad(table, |grad| (0..many).for_each(|i| grad[i * 2] = 1e19)));
         };
         let at = At { step: 0, batch: 0, updates: 0 };
-        assert_eq!(trainer.step_with(at, &mut spoil).bad, bad.then_some(Bad::Grad(table)), "{many}");
+        assert_eq!(trainer.step_with(at, &mut spoil).expect("a step").bad, bad.then_some(Bad::Grad(table)), "{many}");
         assert!(trainer.params.ids().all(|id| trainer.params.weight(id).f32().iter().all(|w| w.is_finite())));
     }
 }
@@ -149,7 +149,7 @@ fn the_optimizer_counts_updates_and_not_steps() {
     let tokens = Arc::new(Dataset::open(&data, Part::Train).expect("a data set"));
     let mut trainer = Trainer::new(&recipe, tokens.vocab_size(), tokens, &device()).expect("a model");
     let gain = trainer.params.find("ln_f.weight").expect("it is there");
-    let lr = trainer.step_with(At { step: 4, batch: 4, updates: 0 }, &mut |_, _, _| {}).lr as f32;
+    let lr = trainer.step_with(At { step: 4, batch: 4, updates: 0 }, &mut |_, _, _| {}).expect("a step").lr as f32;
     // The first update moves every weight by lr, whatever its gradient; as the fifth it would be half of that.
     let moved = trainer.params.weight(gain).f32().iter().fold(0f32, |most, w| most.max((w - 1.0).abs()));
     assert!((0.98 * lr..1.02 * lr).contains(&moved), "{moved} at a rate of {lr}");

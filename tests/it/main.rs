@@ -2,6 +2,7 @@
 
 mod alloc;
 mod attention;
+mod bad_inputs;
 mod bits;
 mod cli;
 mod contract;
@@ -9,6 +10,7 @@ mod crash;
 mod data;
 mod fixtures;
 mod frozen;
+mod fuzz;
 mod gemm;
 mod gpt;
 mod guard;

@@ -15,6 +15,7 @@
 
 use super::guard::Guard;
 use super::metrics::Record;
+use super::recipe::MAX_STEPS;
 use super::run::RunDir;
 use super::tensors::{self, Entry, Reader};
 use crate::disk::{self, Disk, Open};
@@ -37,6 +38,8 @@ pub const CONFIG: &str = "config.json";
 /// The tokenizer, as Hugging Face writes it.
 pub const TOKENIZER: &str = "tokenizer.json";
 const SUMS: &str = "SHA256SUMS";
+/// The JSON and the checksums of a checkpoint take a few kilobytes.
+const MAX_TEXT: u64 = 1 << 20;
 
 /// Where a run stands, beside weights and moments.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,6 +81,24 @@ impl State {
             guard: Guard::new(),
             kiln: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+
+    /// Reads the text of a `state.json`; `path` names it in messages.
+    ///
+    /// # Errors
+    /// It is damaged, or counts what no run reaches.
+    pub fn from_json(text: &str, path: &Path) -> Result<State> {
+        let state: State = parse_json(text, path)?;
+        let record = state.record.as_ref().map_or(state.step, |record| record.step);
+        let counts = [("step", state.step), ("optimizer_steps", state.optimizer_steps), ("record.step", record)];
+        for (field, count) in counts {
+            if count > MAX_STEPS || (field == "record.step" && count != state.step) {
+                let expected = format!("at most {MAX_STEPS}, and the same in \"step\" and its record");
+                let hint = "the file is damaged: use an older checkpoint, beside it";
+                return Err(Error::format(path, field, expected, count, hint));
+            }
+        }
+        Ok(state)
     }
 }
 
@@ -171,15 +192,13 @@ fn entries(params: &Params, id: ParamId, prefix: &str, tensor: Tensor) -> impl I
 /// Checks every byte of the checkpoint `dir` and gives its state.
 pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<State> {
     let path = dir.join(SUMS);
-    let text = disk::read(disk, &path).map_err(|e| match e {
+    let text = disk::text(disk, &path, MAX_TEXT).map_err(|e| match e {
         Error::Io { path, source, .. } if source.kind() == ErrorKind::NotFound => {
             let hint = "a checkpoint has this file: give one as runs/village/checkpoints/step-000060".into();
             Error::Io { path, source, hint }
         }
         other => other,
     })?;
-    // A byte that is no UTF-8 becomes a character that no line has.
-    let text = String::from_utf8_lossy(&text);
     let damaged = |file: &Path, expected: &str, found: &str| {
         let hint = "the checkpoint is damaged: use an older one, beside it";
         Error::format(file, "checksum", expected, found, hint)
@@ -200,7 +219,8 @@ pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<State> {
     if let Some(missing) = [CONFIG, MODEL, OPTIM, STATE].iter().find(|name| !listed.contains(name)) {
         return Err(damaged(&path, missing, "no line of that name"));
     }
-    read_json(disk, &dir.join(STATE))
+    let path = dir.join(STATE);
+    State::from_json(&disk::text(disk, &path, MAX_TEXT)?, &path)
 }
 
 /// Verifies the checkpoint `dir` and loads its weights and moments into `params`, which must have the same names and
@@ -239,7 +259,12 @@ pub fn load_weights(disk: &dyn Disk, path: &Path, params: &mut Params) -> Result
     for id in params.ids() {
         values.resize(params.weight(id).numel(), 0.0);
         for image in params.images(id) {
-            file.read(&image.name, &image.shape, image.transposed, &mut values[image.range()])?;
+            let values = &mut values[image.range()];
+            file.read(&image.name, &image.shape, image.transposed, values)?;
+            if let Some(bad) = values.iter().find(|x| !x.is_finite()) {
+                let hint = "the model is of no use: take an older checkpoint, or the file from where it was made";
+                return Err(Error::format(path, &image.name, "finite numbers", bad, hint));
+            }
             known.push(image.name.clone());
         }
         params.set_weight(id, &values);
@@ -442,7 +467,11 @@ fn pretty(value: &impl Serialize) -> String {
 
 /// Reads a JSON file into `T`.
 pub fn read_json<T: serde::de::DeserializeOwned>(disk: &dyn Disk, path: &Path) -> Result<T> {
-    serde_json::from_slice(&disk::read(disk, path)?).map_err(|e| {
+    parse_json(&disk::text(disk, path, MAX_TEXT)?, path)
+}
+
+fn parse_json<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
+    serde_json::from_str(text).map_err(|e| {
         let hint = "the file is damaged, or another version of kiln wrote it";
         Error::format(path, format!("line {}", e.line()), "what kiln writes there", &e, hint)
     })
