@@ -43,6 +43,7 @@ impl<'d> RunDir<'d> {
             if let Some(run) = RunDir::lock(disk, &path)?
                 && is_unused(disk, &path)
             {
+                disk::sweep(disk, &path)?;
                 return Ok(run);
             }
         }

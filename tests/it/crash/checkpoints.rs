@@ -172,7 +172,8 @@ fn an_operation_that_fails_is_reported_and_the_old_or_the_new_checkpoint_opens()
                     (Err(e), Fault::Broken | Fault::NoSpace | Fault::Full) => {
                         let (message, name) = (e.to_string(), struck.file_name().unwrap().to_string_lossy());
                         // On a full disk the next one may be the first that needs room.
-                        let exact = fault != Fault::Full && name.contains(".json");
+                        let written = deed.name.contains("save") && !struck.to_string_lossy().contains(".aside/");
+                        let exact = written && fault != Fault::Full && name.contains('.') && !name.starts_with('.');
                         let named = message.contains("/runs/a") && (message.contains(&*name) || !exact);
                         let cause = if fault == Fault::Broken { "os error 5" } else { "no storage space" };
                         assert!(named && message.contains(cause), "{}, {when}: {message}", deed.name);
