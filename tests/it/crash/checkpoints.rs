@@ -120,6 +120,7 @@ fn deeds() -> Vec<Deed> {
     rename("step-000030", ".step-000030.aside");
     let replaced = with(&[10, 20]);
     replaced.damage(&all.join("step-000020/model.safetensors"), |bytes| bytes[100] ^= 1);
+    let renamed = cut_off_before_the_last_sync(&with(&[10, 20]), &all);
     vec![
         Deed { name: "the first save", before: empty(), act: saving(10, 1), old: None, new: of(1) },
         Deed { name: "the next save", before: with(&[10]), act: saving(20, 1), old: of(10), new: of(1) },
@@ -133,7 +134,31 @@ fn deeds() -> Vec<Deed> {
             new: of(40),
         },
         Deed { name: "recovering", before: interrupted, act: Box::new(checkpoint::recover), old: of(30), new: of(30) },
+        Deed {
+            name: "recovering what is not on disk",
+            before: renamed,
+            act: Box::new(checkpoint::recover),
+            old: of(20),
+            new: of(1),
+        },
     ]
+}
+
+/// `disk` after a save over the checkpoint of step 20 by a process that was killed when the new one had just got its
+/// name, which is not on disk.
+fn cut_off_before_the_last_sync(disk: &SimDisk, all: &Path) -> SimDisk {
+    for k in 0.. {
+        let disk = disk.fork();
+        let run = open(&disk);
+        disk.strike(k, Fault::PowerOff);
+        save(&run, 20, &params(1)).expect_err("it is cut off");
+        drop(run);
+        disk.kill();
+        if [".step-000020.aside", "step-000020"].iter().all(|name| disk.exists(&all.join(name)).expect("it answers")) {
+            return disk;
+        }
+    }
+    unreachable!("a save ends")
 }
 
 impl Deed {
@@ -261,7 +286,7 @@ fn without_the_syncs_checkpoints_are_lost() {
 /// Opens the run and recovers, while now and then the power goes again or the process is killed.
 fn recover_at_last(disk: &SimDisk, unsynced: Unsynced, random: &mut Random) {
     for _ in 0..random.below(3) {
-        disk.strike(random.below(20), Fault::PowerOff);
+        disk.strike(random.below(60), Fault::PowerOff);
         if let Ok(run) = RunDir::open(disk, Path::new(RUN)) {
             let _ = checkpoint::recover(&run);
         }
