@@ -6,24 +6,28 @@ use kiln::Result;
 use kiln::data::atomic::write_atomic;
 use kiln::device::Device;
 use kiln::disk::Disk;
-use kiln::params::{Decl, Init, Kind, Params};
+use kiln::params::{Decl, Init, Kind, Params, Stored};
+use kiln::tensor::Shape;
 use kiln::train::checkpoint::{self, Contents, Newest, State};
 use kiln::train::{RunDir, metrics::Record};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 const RUN: &str = "/runs/a";
 
 /// Parameters that differ with `seed`; the largest takes two sectors.
 fn params(seed: u64) -> Params {
-    let decl = |name: &str, shape, kind| Decl { name: name.into(), shape, kind, init: Init::Normal(1.0) };
+    let decl = |name: &str, shape: Shape, kind| Decl {
+        stored: if kind == Kind::Matrix { Stored::Transposed } else { Stored::Whole },
+        ..Decl::new(name, shape, kind, Init::Normal(1.0))
+    };
     let decls = [
         decl("wte.weight", [37, 4].into(), Kind::Embedding),
         decl("h.0.attn.c_attn.weight", [6, 2].into(), Kind::Matrix),
         decl("h.0.attn.c_attn.bias", [6].into(), Kind::Vector),
     ];
-    let mut params = Params::new(&Device::cpu(1).expect("a CPU"), &decls, seed, 2);
+    let mut params = Params::new(&Device::cpu(1).expect("a CPU"), &decls, seed);
+    params.add_moments(|_| &["exp_avg", "exp_avg_sq"]);
     for group in params.groups_mut() {
         for slot in 0..group.ids().len() {
             for k in 0..2 {
@@ -33,10 +37,6 @@ fn params(seed: u64) -> Params {
         }
     }
     params
-}
-
-fn transposed(name: &str) -> bool {
-    name.contains(".c_") && name.ends_with("weight")
 }
 
 /// All weights and moments, as bits.
@@ -53,7 +53,7 @@ fn bits(params: &Params) -> Vec<u32> {
 fn save(run: &RunDir, step: u64, params: &Params) -> Result<PathBuf> {
     let config = serde_json::json!({"model_type": "gpt2"});
     let tokenizer = Some("{\"a\": \"tokenizer\"}");
-    let contents = Contents { params, moments: &MOMENTS, transposed: &transposed, config: &config, tokenizer };
+    let contents = Contents { params, config: &config, tokenizer };
     let line = r#"{"step":1,"loss":2.5,"lr":0.001,"grad_norm":0.5,"tokens_per_s":1000.0}"#;
     let record: Option<Record> = serde_json::from_str(line).expect("a record");
     let (tokens, kiln) = (step * 100, "0.1.0".into());
@@ -79,7 +79,7 @@ fn open(disk: &SimDisk) -> RunDir<'_> {
 
 /// Bits of the checkpoint in the folder `path`, which verifies.
 fn bits_at(disk: &SimDisk, path: &Path, scratch: &mut Params) -> Vec<u32> {
-    checkpoint::load(disk, path, scratch, &MOMENTS, &transposed).expect("a whole checkpoint");
+    checkpoint::load(disk, path, scratch).expect("a whole checkpoint");
     bits(scratch)
 }
 
@@ -89,11 +89,13 @@ fn newest(disk: &SimDisk, scratch: &mut Params) -> Option<Vec<u32>> {
     found.map(|(path, _)| bits_at(disk, &path, scratch))
 }
 
+type Act = Box<dyn Fn(&RunDir) -> Result<()>>;
+
 /// Something that is done to a run, and what it had and has then.
 struct Deed {
     name: &'static str,
     before: SimDisk,
-    act: Box<dyn Fn(&RunDir) -> Result<()>>,
+    act: Act,
     /// The newest checkpoint before and after.
     old: Option<Vec<u32>>,
     new: Option<Vec<u32>>,
