@@ -43,6 +43,7 @@ impl<'d> RunDir<'d> {
             if let Some(run) = RunDir::lock(disk, &path)?
                 && is_unused(disk, &path)
             {
+                disk::sweep(disk, &path)?;
                 return Ok(run);
             }
         }
@@ -65,8 +66,6 @@ impl<'d> RunDir<'d> {
             let hint = "let it finish or stop it (it saves first), then resume; or start a run under another name";
             return Err(Error::Io { path: path.to_owned(), source, hint: hint.into() });
         };
-        // Whoever made it may have been killed before its name was on disk.
-        disk.sync_dir(disk::parent(path)).at(path)?;
         for dir in [path.to_owned(), run.data(), run.samples()] {
             disk::sweep(disk, &dir)?;
         }

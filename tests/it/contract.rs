@@ -4,6 +4,7 @@
 //! The hashes stand here as constants, so that processors which never meet are compared with each other: whoever runs this
 //! on AVX-512, on AVX2 or on NEON compares with the same numbers. They change when the arithmetic of a step changes, and
 //! then for a reason that the commit gives.
+#![allow(clippy::print_stdout)] // tests say what they skip
 
 use kiln::cpu::Simd;
 use kiln::data::Dataset;

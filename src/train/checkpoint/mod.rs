@@ -2,9 +2,9 @@
 //!
 //! `checkpoints/step-000060/` holds `model.safetensors` (weights under their Hugging Face names), `optim.safetensors`
 //! (the optimizer's moments as `exp_avg.NAME` or `momentum_buffer.NAME`), `state.json`, `config.json`, `tokenizer.json` and
-//! `SHA256SUMS` over all of them, which `sha256sum -c` can check. Everything is written and synced under a hidden name beside
-//! it (`.step-000060.tmp`), then renamed: whatever happens, a directory of that name is complete. One that is replaced
-//! steps aside (`.step-000060.aside`) until the new one stands. The invariants:
+//! `SHA256SUMS` over all of them, which `sha256sum -c` can check. Everything is written and synced under a hidden name
+//! beside it (`.step-000060.tmp`), then renamed: whatever happens, a directory of that name is complete. One that is
+//! replaced steps aside (`.step-000060.aside`) until the new one stands. The invariants:
 //!
 //! 1. No checkpoint is removed before a newer one stands and verifies. Those that a run went back behind are set aside
 //!    until then.

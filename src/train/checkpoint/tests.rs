@@ -126,11 +126,11 @@ fn an_interrupted_write_leaves_the_old_one_standing() {
     // Killed before the rename: everything written but nothing named.
     let later = f.save(80, &params(2)).unwrap();
     std::fs::rename(&later, f.run.checkpoints().join(".step-000080.tmp")).unwrap();
-    // Killed while a checkpoint was replaced.
+    // Killed while a checkpoint was replaced: the old one is found where it is.
     let replaced = f.save(70, &params(2)).unwrap();
     std::fs::rename(&replaced, f.run.checkpoints().join(".step-000070.aside")).unwrap();
     let Newest { found, damaged } = newest(&Os, &f.run.checkpoints()).unwrap();
-    assert_eq!((found.unwrap().1, damaged.len()), (state(60), 0));
+    assert_eq!((found.unwrap().1, damaged.len()), (state(70), 0));
 
     recover(&f.run).unwrap();
     assert_eq!(f.steps(), [60, 70]);

@@ -1,8 +1,9 @@
 //! The program itself: killed at any moment, started many times at once, out of room.
 #![cfg(unix)]
+#![allow(clippy::print_stdout)] // tests say what they skip
 
 use super::disk::Random;
-use super::soak;
+use super::{Outcome, soak};
 use kiln::disk::Os;
 use kiln::train::{checkpoint, metrics};
 use std::path::{Path, PathBuf};
@@ -39,7 +40,7 @@ fn succeeds(output: &Output) {
 }
 
 /// Weights, moments and metrics of the run `runs/a` of `steps` steps.
-fn result(dir: &Path, steps: u64) -> (Vec<Vec<u8>>, Vec<(u64, u32, Option<u64>)>) {
+fn result(dir: &Path, steps: u64) -> Outcome {
     let run = dir.join("runs/a");
     let files = [checkpoint::MODEL, checkpoint::OPTIM];
     let last = run.join(format!("checkpoints/step-{steps:06}"));

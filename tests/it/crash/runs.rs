@@ -1,7 +1,7 @@
 //! Whole runs, and their metrics, on a disk under which the power goes.
 
 use super::disk::{Fault, Random, SimDisk, Unsynced};
-use super::soak;
+use super::{Outcome, soak};
 use kiln::Result;
 use kiln::data::atomic::write_atomic;
 use kiln::device::Device;
@@ -125,7 +125,7 @@ impl Tiny {
 }
 
 /// What a finished run leaves: weights, moments, and the lines of its metrics without their times.
-fn result(disk: &SimDisk) -> (Vec<Vec<u8>>, Vec<(u64, u32, Option<u64>)>) {
+fn result(disk: &SimDisk) -> Outcome {
     let run = Path::new("/runs/a");
     let files = [checkpoint::MODEL, checkpoint::OPTIM].map(|file| run.join("checkpoints/step-000012").join(file));
     let bytes = files.iter().map(|file| kiln::disk::read(disk, file).expect("the last checkpoint")).collect();
