@@ -78,7 +78,11 @@ impl Error {
         let hint = match source.kind() {
             Kind::NotFound => "check the path; relative paths start at the current folder",
             Kind::PermissionDenied => "check the permissions of the file and of its folder",
-            Kind::StorageFull => "free some disk space and run the command again; nothing that was saved is lost",
+            Kind::StorageFull | Kind::QuotaExceeded => {
+                "free some disk space; nothing that was saved is lost, and a run goes on with: kiln train --resume RUN"
+            }
+            Kind::FileTooLarge => "raise the limit on the size of files (ulimit -f); nothing that was saved is lost",
+            Kind::ReadOnlyFilesystem => "nothing can be written there: choose another folder",
             Kind::AlreadyExists => "a file of that name is in the way: choose another name",
             Kind::InvalidData => "the file should hold UTF-8 text",
             Kind::IsADirectory => "give a file, not a folder",

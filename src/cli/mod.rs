@@ -9,6 +9,7 @@ mod train;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use kiln::cpu::memory::or_out_of_memory;
 use kiln::device::Device;
 use kiln::error::{Error, Result};
 use serde_json::json;
@@ -103,7 +104,11 @@ pub fn main() -> ExitCode {
         }
     };
     let json = cli.global.json;
-    match run(cli) {
+    let done = or_out_of_memory(|| run(cli)).unwrap_or_else(|out| {
+        let problem = format!("the system has no {} MiB of memory left", (out.asked >> 20).max(1));
+        Err(Error::device(problem, "close other programs, or lower train.batch or train.context"))
+    });
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
             report(&e, json);

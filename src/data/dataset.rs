@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::atomic::write_atomic;
-use super::read;
 use super::shard::{Shard, ShardFormat};
 use super::split::Split;
 use super::tokenizer::{Kind, MAX_VOCAB, Tokenizer};
+use crate::disk::{self, Os};
 use crate::error::{Error, Result};
 
 /// The name of the description in a data set's folder.
@@ -95,7 +95,7 @@ impl DatasetInfo {
     /// Reads `dataset.json` of the folder `dir`.
     pub fn load(dir: impl AsRef<Path>) -> Result<DatasetInfo> {
         let path = dir.as_ref().join(DATASET_FILE);
-        let text = read::text(&path, MAX_FILE).map_err(|e| match e {
+        let text = disk::text(&Os, &path, MAX_FILE).map_err(|e| match e {
             Error::Io { path, source, .. } => {
                 Error::Io { path, source, hint: "give a folder made by: kiln data shard".to_owned() }
             }
@@ -137,7 +137,7 @@ impl DatasetInfo {
     /// Writes `dataset.json` into `dir`.
     pub fn save(&self, dir: &Path) -> Result<()> {
         let json = serde_json::to_string_pretty(self).expect("plain data is printable") + "\n";
-        write_atomic(&dir.join(DATASET_FILE), json.as_bytes())
+        write_atomic(&Os, &dir.join(DATASET_FILE), json.as_bytes())
     }
 
     /// Loads the tokenizer of the data set in `dir` and checks that it is the one that made the shards.

@@ -6,7 +6,6 @@ pub mod dataset;
 pub mod detok;
 pub mod map;
 pub mod prepare;
-pub mod read;
 pub mod shard;
 pub mod source;
 pub mod split;

@@ -10,6 +10,7 @@ use super::shard::{ShardFormat, ShardWriter};
 use super::source::{Document, no_text};
 use super::split::{Rule, Split};
 use super::tokenizer::Tokenizer;
+use crate::disk::{self, Os};
 use crate::error::{AtPath, Error, Result};
 
 /// Text is read, then encoded on all threads, in batches of about this many bytes.
@@ -52,7 +53,7 @@ pub fn prepare(
             "leave the default of 100 million",
         ));
     }
-    std::fs::create_dir_all(out).at(out)?;
+    disk::make_dirs(&Os, out)?;
     let old = DatasetInfo::load(out).ok();
     remove(&out.join(DATASET_FILE))?;
 

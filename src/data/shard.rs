@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::atomic::AtomicFile;
 use super::map::Map;
+use crate::disk::Os;
 use crate::error::{Error, Result};
 
 /// Bytes of llm.c's header.
@@ -42,7 +43,7 @@ fn width(vocab: usize) -> usize {
 
 /// A token file being written. It appears under its name only when finished.
 pub struct ShardWriter {
-    file: AtomicFile,
+    file: AtomicFile<'static>,
     format: ShardFormat,
     width: usize,
     tokens: u64,
@@ -59,7 +60,7 @@ impl ShardWriter {
                 "use --format llmc, or a smaller vocabulary",
             ));
         }
-        let mut file = AtomicFile::create(path)?;
+        let mut file = AtomicFile::create(&Os, path)?;
         if format == ShardFormat::Llmc {
             file.write(&[0; HEADER])?;
         }

@@ -23,7 +23,7 @@ use tokenizers::{ModelWrapper, Tokenizer as Hf};
 
 use super::atomic::write_atomic;
 use super::detok::{TokenBytes, byte_to_char};
-use super::read;
+use crate::disk::{self, Os};
 use crate::error::{Error, Result};
 
 /// The token that ends a document, in a BPE vocabulary trained here.
@@ -136,7 +136,7 @@ impl Tokenizer {
     /// Loads a `tokenizer.json`.
     pub fn load(path: impl AsRef<Path>) -> Result<Tokenizer> {
         let path = path.as_ref();
-        Tokenizer::from_json(read::text(path, MAX_FILE)?, path)
+        Tokenizer::from_json(disk::text(&Os, path, MAX_FILE)?, path)
     }
 
     /// Reads the text of a `tokenizer.json`; `path` is named in errors.
@@ -226,9 +226,14 @@ impl Tokenizer {
         Ok(Tokenizer { json, hf, kind, encode, bytes, vocab, eot, special, cuts_at_space })
     }
 
+    /// The `tokenizer.json`.
+    pub fn json(&self) -> &str {
+        &self.json
+    }
+
     /// Saves the `tokenizer.json`, atomically.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        write_atomic(path.as_ref(), self.json.as_bytes())
+        write_atomic(&Os, path.as_ref(), self.json.as_bytes())
     }
 
     /// What the tokens are.

@@ -134,7 +134,7 @@ fn run(config: GptConfig) {
     static DEVICE: LazyLock<Device> = LazyLock::new(|| Device::cpu(1).expect("a CPU"));
     let vocab = config.vocab;
     let (gpt, decls) = Gpt::new(config);
-    let params = Params::new(&DEVICE, &decls, 1, 0);
+    let params = Params::new(&DEVICE, &decls, 1);
     let mut tape = Tape::new(&DEVICE);
     tape.begin(&params, Pass::default());
     let logits = gpt.next_logits(&tape, Tensor::from_slice(&DEVICE, &[vocab as i32 - 1], [1, 1]));

@@ -113,7 +113,8 @@ fn sealed(damage: Damage) -> Damage {
         let dir = dir.join(CHECKPOINT);
         let names: Vec<String> =
             fs::read_to_string(dir.join("SHA256SUMS")).expect("checksums").lines().map(|l| l[66..].into()).collect();
-        let line = |name: &String| format!("{}  {name}\n", tensors::sha256(&dir.join(name)).expect("a file"));
+        let line =
+            |name: &String| format!("{}  {name}\n", tensors::sha256(&kiln::disk::Os, &dir.join(name)).expect("a file"));
         let sums: String = names.iter().map(line).collect();
         fs::write(dir.join("SHA256SUMS"), sums).expect("written");
     })

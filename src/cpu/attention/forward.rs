@@ -12,7 +12,7 @@ const CHUNK: usize = 24;
 
 pub fn forward(cpu: &Cpu, problem: &Problem, out: &ViewMut, lse: &mut [f32]) {
     let forward = Forward { cpu, problem, out, lse: Tiles::new(lse) };
-    problem.each_head(cpu, |heads| forward.heads(heads));
+    problem.each_head(cpu, forward.size(), CHUNK * KEYS + QUERIES * problem.width, |heads| forward.heads(heads));
 }
 
 struct Forward<'a> {
@@ -23,12 +23,17 @@ struct Forward<'a> {
 }
 
 impl Forward<'_> {
+    /// Floats of one head's panels.
+    fn size(&self) -> usize {
+        self.problem.key_blocks() * KEYS * (self.problem.dim + self.problem.width)
+    }
+
     /// The outputs of all queries on a range of heads of keys, of the B · Hkv there are.
     fn heads(&self, heads: Range<usize>) {
         let p = self.problem;
         let (blocks, group) = (p.key_blocks(), p.group());
         let size = KEYS * (p.dim + p.width);
-        let mut scratch = self.cpu.scratch.take(heads.len() * blocks * size);
+        let mut scratch = self.cpu.scratch.take(heads.len() * self.size());
         let panels = Tiles::new(&mut scratch);
         self.cpu.threads.run(heads.len() * blocks, &|task| {
             let (head, j) = (heads.start + task / blocks, task % blocks * KEYS);

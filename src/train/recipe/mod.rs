@@ -12,8 +12,9 @@ pub use model::{Activation, Model, ModelKind, RopeScaling};
 pub use optim::{Optim, OptimKind};
 
 use super::schedule::Schedule;
-use crate::data::read;
-use crate::error::{AtPath, Error, Result};
+use crate::data::atomic::write_atomic;
+use crate::disk::{self, Disk, Os};
+use crate::error::{Error, Result};
 use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
@@ -56,6 +57,8 @@ pub struct Recipe {
     pub train: Train,
     /// How weights follow gradients.
     pub optim: Optim,
+    /// What is done when steps go wrong.
+    pub guard: Guard,
     /// How it is judged.
     pub eval: Eval,
     /// What it writes on the way.
@@ -179,6 +182,22 @@ pub enum Precision {
     Bf16,
 }
 
+/// `[guard]`: see [`guard`](super::guard), where the words are defined.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guard {
+    /// Bad steps in a row after which the run goes back.
+    pub max_bad_steps: u64,
+    /// Losses that say what is normal.
+    pub spike_window: usize,
+    /// A loss is high that is this many robust deviations above their median.
+    pub spike_deviations: f64,
+    /// High losses in a row after which the run goes back; 0: it never does for that.
+    pub spike_steps: u64,
+    /// How often the run goes back without getting past the step that made it, before it ends.
+    pub max_rewinds: u64,
+}
+
 /// `[eval]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -220,7 +239,7 @@ impl Recipe {
     /// or outside its range.
     pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Recipe> {
         let text = match file {
-            Some(path) => read::text(path, MAX_FILE)?,
+            Some(path) => disk::text(&Os, path, MAX_FILE)?,
             None => String::new(),
         };
         Recipe::from_toml(&text, file.unwrap_or(Path::new("recipe")), overrides)
@@ -233,9 +252,9 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// Writes all keys to `path`; [`load`](Recipe::load) gives the same recipe again.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        std::fs::write(path, self.to_toml()).at(path)
+    /// Writes all keys to `path`, atomically; [`load`](Recipe::load) gives the same recipe again.
+    pub fn save(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
+        write_atomic(disk, path, self.to_toml().as_bytes())
     }
 
     /// All keys, as TOML.
@@ -256,7 +275,7 @@ impl Recipe {
 
     /// Checks every value's range, and the values that must fit one another.
     pub fn validate(&self) -> Result<()> {
-        let Recipe { run, model, data, train, optim, eval, sample } = self;
+        let Recipe { run, model, data, train, optim, guard, eval, sample } = self;
         let name = &run.name;
         require(
             !name.is_empty()
@@ -299,6 +318,11 @@ impl Recipe {
             return Err(Error::config("train.precision", "training in bf16 is not there yet", hint));
         }
         optim.validate()?;
+        range("guard.max_bad_steps", guard.max_bad_steps, 1..=1_000_000)?;
+        range("guard.spike_window", guard.spike_window, 8..=10_000)?;
+        positive("guard.spike_deviations", guard.spike_deviations)?;
+        range("guard.spike_steps", guard.spike_steps, 0..=1_000_000)?;
+        range("guard.max_rewinds", guard.max_rewinds, 0..=1_000_000)?;
         if let Some(batches) = eval.max_batches {
             range("eval.max_batches", batches, 1..=usize::MAX)?;
         }

@@ -71,7 +71,7 @@ fn a_shard_that_changes_under_a_run_ends_it_and_the_repaired_run_goes_on() {
         let text = error.to_string();
         assert!(text.contains(message) && text.contains(shard), "{message}: {text}");
         assert!(error.hint().is_some() && error.exit_code() == 1);
-        let newest = checkpoint::newest(&run.join("checkpoints")).expect("checkpoints");
+        let newest = checkpoint::newest(&kiln::disk::Os, &run.join("checkpoints")).expect("checkpoints");
         let saved = if shard == VAL { 20 } else { 10 };
         assert_eq!(newest.found.map(|(_, state)| state.step), Some(saved), "{message}");
         assert!(newest.damaged.is_empty());
@@ -123,7 +123,10 @@ fn the_program_survives_a_truncated_shard_with_an_error() {
     );
     assert!(error["hint"].is_string() && output.stdout.is_empty());
 
-    let (_, saved) = checkpoint::newest(&run.join("checkpoints")).expect("checkpoints").found.expect("a checkpoint");
+    let (_, saved) = checkpoint::newest(&kiln::disk::Os, &run.join("checkpoints"))
+        .expect("checkpoints")
+        .found
+        .expect("a checkpoint");
     let steps = format!("train.steps={}", saved.step + 5);
     let resume = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
