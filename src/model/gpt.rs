@@ -20,6 +20,7 @@ use crate::params::Decl;
 use crate::rng::Purpose;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
+use arrayvec::ArrayVec;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -123,6 +124,11 @@ pub fn is_transposed_in_files(name: &str) -> bool {
     [".c_attn.weight", ".c_proj.weight", ".c_fc.weight"].iter().any(|end| name.ends_with(end))
 }
 
+/// Drops a share `p` of the channels, in training.
+fn drop(x: Var<'_>, p: f32) -> Var<'_> {
+    if p == 0.0 { x } else { x.dropout(p, x.tape().stream(Purpose::Dropout)) }
+}
+
 /// The layers of the model; the values of its parameters are in a [`Params`](crate::params::Params).
 pub struct Gpt {
     config: GptConfig,
@@ -132,6 +138,7 @@ pub struct Gpt {
     last: Norm,
 }
 
+#[derive(Clone, Copy)]
 struct Block {
     ln_1: Norm,
     qkv: Linear,
@@ -139,6 +146,24 @@ struct Block {
     ln_2: Norm,
     fc: Linear,
     out: Linear,
+}
+
+impl Block {
+    /// The stream `x` with `rest` and the attention's part added, and the MLP's part, which is still to be added.
+    fn apply<'t>(
+        &self,
+        x: Var<'t>,
+        rest: Option<Var<'t>>,
+        activation: Activation,
+        dropout: f32,
+        attend: impl FnOnce(Var<'t>) -> Var<'t>,
+    ) -> [Var<'t>; 2] {
+        let (n, x) = self.ln_1.apply(x, rest);
+        let a = attend(self.qkv.apply(n));
+        let (n, x) = self.ln_2.apply(x, Some(drop(self.proj.apply(a), dropout)));
+        let m = self.fc.apply_with(n, Some(activation));
+        [x, drop(self.out.apply(m), dropout)]
+    }
 }
 
 impl Gpt {
@@ -172,19 +197,13 @@ impl Gpt {
     /// ids (B, T) to the normalised stream (B, T, C) that the head reads.
     fn stream<'t>(&self, ids: Var<'t>) -> Var<'t> {
         let tape = ids.tape();
-        let drop = |x: Var<'t>| match self.config.dropout {
-            0.0 => x,
-            p => x.dropout(p, tape.stream(Purpose::Dropout)),
-        };
-        let mut x = drop(ids.embedding(self.tokens.table(tape), Some(self.positions.table(tape))));
+        let GptConfig { heads, activation, dropout, .. } = self.config;
+        let mut x = drop(ids.embedding(self.tokens.table(tape), Some(self.positions.table(tape))), dropout);
         let mut rest = None;
-        for block in &self.blocks {
-            let [stream, add] = tape.scope(|| {
-                let (n, x) = block.ln_1.apply(x, rest);
-                let a = block.qkv.apply(n).attention(self.config.heads, self.config.heads);
-                let (n, x) = block.ln_2.apply(x, Some(drop(block.proj.apply(a))));
-                let m = block.fc.apply_with(n, Some(self.config.activation));
-                [x, drop(block.out.apply(m))]
+        for &block in &self.blocks {
+            let inputs: ArrayVec<Var, 2> = [x].into_iter().chain(rest).collect();
+            let [stream, add] = tape.checkpoint(&inputs, move |x| {
+                block.apply(x[0], x.get(1).copied(), activation, dropout, |qkv| qkv.attention(heads, heads))
             });
             (x, rest) = (stream, Some(add));
         }

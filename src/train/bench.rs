@@ -50,12 +50,14 @@ pub struct StepBench {
 }
 
 impl StepBench {
-    /// The model of `case` on `device`, with fresh weights.
-    pub fn new(case: StepCase, device: &Device) -> StepBench {
+    /// The model of `case` on `device`, with fresh weights; `recompute` as in [`Tape::recompute`].
+    pub fn new(case: StepCase, recompute: bool, device: &Device) -> StepBench {
         let (gpt, decls) = Gpt::new(case.config.clone());
         let params = Params::new(device, &decls, 1, AdamW::MOMENTS.len());
         let rng = Rng::new(1, Purpose::Test, 0, 0);
-        StepBench { case, gpt, params, tape: Tape::new(device), rng, steps: 0 }
+        let mut tape = Tape::new(device);
+        tape.recompute(recompute);
+        StepBench { case, gpt, params, tape, rng, steps: 0 }
     }
 
     /// One step on a new random batch: its seconds, the making of the batch left out, and its loss.

@@ -63,10 +63,12 @@ impl Trainer {
         let batches = Batches::new(data, train.batch, train.context, train.accumulate, train.seed)?;
         super::fit::check(&config, train.batch, train.context)?;
         let (gpt, decls) = Gpt::new(config);
+        let mut tape = Tape::new(device);
+        tape.recompute(train.recompute);
         Ok(Trainer {
             gpt,
             params: Params::new(device, &decls, train.seed, AdamW::MOMENTS.len()),
-            tape: Tape::new(device),
+            tape,
             batches,
             shape: [train.batch, train.context].into(),
             micros: train.accumulate,

@@ -13,4 +13,5 @@ mod half;
 mod layers;
 mod math;
 mod ops;
+mod recompute;
 mod train;

@@ -164,22 +164,24 @@ fn the_loss_falls_and_the_run_directory_is_complete() {
 
 #[test]
 fn from_the_third_step_on_nothing_is_allocated() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let recipe = recipe(dir.path(), 10, &["train.accumulate=2", "model.dropout=0.1"]);
-    let data = source::shards(&recipe, &dir.path().join("data"), &mut |_, _, _| {}).expect("shards");
-    let tokens = Arc::new(Dataset::open(&data, Part::Train).expect("a data set"));
-    // One thread, so that all the work is counted here.
-    let device = Device::cpu(1).expect("a CPU");
-    let mut trainer = Trainer::new(&recipe, tokens.vocab_size(), tokens, &device).expect("a model");
-    let Device::Cpu(host) = &device;
-    let from_system = || (host.pool.mapped_bytes(), host.pool.misses(), host.cpu.scratch.mapped());
-    for step in 0..2 {
-        trainer.step(step).expect("a step");
+    for recompute in ["train.recompute=false", "train.recompute=true"] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let recipe = recipe(dir.path(), 10, &["train.accumulate=2", "model.dropout=0.1", recompute]);
+        let data = source::shards(&recipe, &dir.path().join("data"), &mut |_, _, _| {}).expect("shards");
+        let tokens = Arc::new(Dataset::open(&data, Part::Train).expect("a data set"));
+        // One thread, so that all the work is counted here.
+        let device = Device::cpu(1).expect("a CPU");
+        let mut trainer = Trainer::new(&recipe, tokens.vocab_size(), tokens, &device).expect("a model");
+        let Device::Cpu(host) = &device;
+        let from_system = || (host.pool.mapped_bytes(), host.pool.misses(), host.cpu.scratch.mapped());
+        for step in 0..2 {
+            trainer.step(step).expect("a step");
+        }
+        let before = from_system();
+        for step in 2..8 {
+            let count = crate::alloc::allocations(|| assert!(trainer.step(step).is_ok()));
+            assert_eq!(count, 0, "step {step} asked the global allocator, {recompute}");
+        }
+        assert_eq!(from_system(), before, "memory was taken from the system, {recompute}");
     }
-    let before = from_system();
-    for step in 2..8 {
-        let count = crate::alloc::allocations(|| assert!(trainer.step(step).is_ok()));
-        assert_eq!(count, 0, "step {step} asked the global allocator");
-    }
-    assert_eq!(from_system(), before, "memory was taken from the system");
 }

@@ -168,6 +168,8 @@ pub struct Train {
     pub context: usize,
     /// Micro-batches in a step.
     pub accumulate: usize,
+    /// Whether blocks keep their inputs only and are run again in the backward pass; see [`Tape`](crate::tape).
+    pub recompute: bool,
     /// Seed of initial weights, batch order and dropout.
     pub seed: u64,
     /// The dtype of activations and weights.
