@@ -92,7 +92,7 @@ fn hash(params: &Params) -> String {
 
 /// Trains from `first` to the end.
 fn finish(mut trainer: Trainer, first: u64) -> String {
-    (first..STEPS).for_each(|step| drop(trainer.step(step).expect("a step")));
+    (first..STEPS).for_each(|step| _ = trainer.step(step).expect("a step"));
     hash(&trainer.params)
 }
 
