@@ -1,6 +1,9 @@
 //! Models: configuration, parameters, loss, generation.
 
+pub mod config;
 pub mod gpt;
+mod hf;
 pub mod sample;
 
-pub use gpt::{Gpt, GptConfig};
+pub use config::{GptConfig, Mlp, Positions, Size};
+pub use gpt::Gpt;
