@@ -12,6 +12,7 @@
 //! Sources: Radford et al. 2019 ("Language models are unsupervised multitask learners"); initialisation as there: normal
 //! with deviation 0.02, and 0.02/√(2·layers) for the two projections into the stream.
 
+use super::Cache;
 use crate::error::{Error, Result};
 use crate::nn::{Builder, Embedding, Linear, Norm};
 use crate::ops::activation::Activation;
@@ -19,7 +20,7 @@ use crate::ops::norm::NormKind;
 use crate::params::Decl;
 use crate::rng::Purpose;
 use crate::tape::{Tape, Var};
-use crate::tensor::Tensor;
+use crate::tensor::{Out, Spec, Tensor};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -169,19 +170,25 @@ impl Gpt {
         &self.config
     }
 
-    /// ids (B, T) to the normalised stream (B, T, C) that the head reads.
-    fn stream<'t>(&self, ids: Var<'t>) -> Var<'t> {
+    /// ids (B, T), the first of them at position `start`, to the normalised stream (B, T, C) that the head reads.
+    /// `attend(i, qkv)` is the attention of block i.
+    fn stream<'t>(&self, ids: Var<'t>, start: usize, mut attend: impl FnMut(usize, Var<'t>) -> Var<'t>) -> Var<'t> {
         let tape = ids.tape();
+        let mut positions = self.positions.table(tape);
+        if start > 0 {
+            let rest = [self.config.context - start, self.config.d];
+            positions = tape.constant(positions.value().view(start * self.config.d, rest));
+        }
         let drop = |x: Var<'t>| match self.config.dropout {
             0.0 => x,
             p => x.dropout(p, tape.stream(Purpose::Dropout)),
         };
-        let mut x = drop(ids.embedding(self.tokens.table(tape), Some(self.positions.table(tape))));
+        let mut x = drop(ids.embedding(self.tokens.table(tape), Some(positions)));
         let mut rest = None;
-        for block in &self.blocks {
+        for (i, block) in self.blocks.iter().enumerate() {
             let [stream, add] = tape.scope(|| {
                 let (n, x) = block.ln_1.apply(x, rest);
-                let a = block.qkv.apply(n).attention(self.config.heads, self.config.heads);
+                let a = attend(i, block.qkv.apply(n));
                 let (n, x) = block.ln_2.apply(x, Some(drop(block.proj.apply(a))));
                 let m = block.fc.apply_with(n, Some(self.config.activation));
                 [x, drop(block.out.apply(m))]
@@ -191,24 +198,51 @@ impl Gpt {
         self.last.apply(x, rest).0
     }
 
+    /// [`stream`](Gpt::stream) of whole sequences, recorded.
+    fn whole<'t>(&self, ids: Var<'t>) -> Var<'t> {
+        self.stream(ids, 0, |_, qkv| qkv.attention(self.config.heads, self.config.heads))
+    }
+
+    /// [`stream`](Gpt::stream) of ids (B, T) that go on from what `cache` holds, and are added to it.
+    fn continued<'t>(&self, tape: &'t Tape, ids: Tensor, cache: &mut Cache) -> Var<'t> {
+        let (start, t) = (cache.len(), ids.shape()[1]);
+        assert!(start + t <= cache.room(), "{t} tokens more than {start}, with room for {}", cache.room());
+        let stream = self.stream(tape.constant(ids), start, |layer, qkv| cache.attend(layer, qkv));
+        cache.advance(t);
+        stream
+    }
+
     /// The mean negative log-likelihood of `targets` (B, T) after `ids` (B, T); `weights` and `norm` as in
     /// [`LinearXent`](crate::ops::linear_xent::LinearXent).
     pub fn loss<'t>(&self, ids: Var<'t>, targets: Var<'t>, weights: Option<Var<'t>>, norm: Option<f32>) -> Var<'t> {
-        self.stream(ids).linear_xent(self.tokens.table(ids.tape()), targets, weights, norm)
+        self.whole(ids).linear_xent(self.tokens.table(ids.tape()), targets, weights, norm)
     }
 
     /// The logits (B, T, V) of the token after each position.
     pub fn logits<'t>(&self, ids: Var<'t>) -> Var<'t> {
-        self.stream(ids).linear(self.tokens.table(ids.tape()), None)
+        self.whole(ids).linear(self.tokens.table(ids.tape()), None)
     }
 
-    /// The logits (1, V) of the token that follows a single sequence `ids` (1, T), without gradients.
-    pub fn next_logits(&self, tape: &Tape, ids: Tensor) -> Tensor {
-        let t = ids.shape()[1];
-        let c = self.config.d;
+    /// [`logits`](Gpt::logits) of ids (B, T) that go on from what `cache` holds, and are added to it; without gradients.
+    /// The same bits as those of all tokens at once.
+    ///
+    /// # Panics
+    /// The cache is for another shape or number of sequences, or has no room for T more tokens.
+    pub fn logits_cached(&self, tape: &Tape, ids: Tensor, cache: &mut Cache) -> Tensor {
+        tape.no_grad(|| self.continued(tape, ids, cache).linear(self.tokens.table(tape), None).value())
+    }
+
+    /// The last row of [`logits_cached`](Gpt::logits_cached) for each sequence, (B, V): what the token after `ids` is chosen
+    /// from.
+    pub fn next_logits(&self, tape: &Tape, ids: Tensor, cache: &mut Cache) -> Tensor {
+        let (b, t, c) = (ids.shape()[0], ids.shape()[1], self.config.d);
         tape.no_grad(|| {
-            let stream = self.stream(tape.constant(ids)).value();
-            tape.constant(stream.view((t - 1) * c, [1, c])).linear(self.tokens.table(tape), None).value()
+            let stream = self.continued(tape, ids, cache).value();
+            let mut last = Out::new(tape.device(), Spec::f32([b, c]));
+            for (last, rows) in last.f32_mut().chunks_exact_mut(c).zip(stream.f32().chunks_exact(t * c)) {
+                last.copy_from_slice(&rows[(t - 1) * c..]);
+            }
+            tape.constant(last.freeze()).linear(self.tokens.table(tape), None).value()
         })
     }
 }

@@ -4,6 +4,7 @@ mod alloc;
 mod attention;
 mod cli;
 mod data;
+mod decode;
 mod fixtures;
 mod gemm;
 mod gpt;
