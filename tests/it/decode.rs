@@ -8,7 +8,7 @@ use kiln::model::sample::{Chooser, SampleOptions, generate};
 use kiln::model::{Cache, Gpt, GptConfig};
 use kiln::ops::activation::Activation;
 use kiln::params::Params;
-use kiln::rng::{Purpose, Rng};
+use kiln::rng::{Purpose, Rng, Stream};
 use kiln::tape::{Pass, Tape};
 use kiln::tensor::Tensor;
 
@@ -79,45 +79,44 @@ fn cached_logits_are_those_of_the_whole_sequence_bit_for_bit() {
     }
 }
 
-/// Inside the context all tokens count; beyond it those from the place on that the documentation of `generate` names.
+/// Inside the context all tokens count; beyond it those from the place on that the documentation of `generate` names, which
+/// does not depend on where the prompt ended.
 #[test]
 fn generated_tokens_are_those_of_the_model_on_the_window() {
     let device = Device::cpu_with(Simd::detect().expect("a level"), 2);
-    let (context, prompt, tokens) = (12, 5, 40);
+    let (context, v) = (12, 61);
     let (gpt, params) = model(&device, config(context));
     let mut tape = Tape::new(&device);
-    let options = SampleOptions { tokens, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 1 };
-    let ids: Vec<u32> = random_ids(prompt).iter().map(|&id| id as u32).collect();
-    let mut got = Vec::new();
-    let pace = generate(&gpt, &params, &mut tape, ids.clone(), None, &options, &mut |id| {
-        got.push(id);
-        true
-    });
-    assert_eq!((pace.prompt, pace.more), (prompt, tokens - 1));
-    let mut all = ids;
-    let (mut start, mut moves) = (0, 0);
-    for (i, &id) in got.iter().enumerate() {
-        // A full window moves: its last half is read anew.
-        if all.len() - start > context {
-            (start, moves) = (all.len() - context / 2, moves + 1);
-        }
-        let window: Vec<i32> = all[start..].iter().map(|&id| id as i32).collect();
-        tape.begin(&params, Pass::default());
-        let logits = gpt.logits(tape.constant(Tensor::from_slice(&device, &window, [1, window.len()]))).value();
-        let last = Tensor::from_slice(&device, &logits.f32()[(window.len() - 1) * 61..], [1, 61]);
-        assert_eq!(id, Chooser::default().choose(&last, &options, 0.0), "token {i}, after {} of them", all.len());
-        all.push(id);
-    }
-    assert!(moves > 3 && got.iter().any(|id| id != &got[0]));
-    // A longer prompt is cut at the same place, wherever it ends.
-    for given in [13, 20, 33] {
-        let mut again = Vec::new();
-        let options = SampleOptions { tokens: all.len() - given, ..options };
-        generate(&gpt, &params, &mut tape, all[..given].to_vec(), None, &options, &mut |id| {
-            again.push(id);
+    let options = SampleOptions { tokens: 30, temperature: 1.0, top_k: 0, top_p: 0.95, seed: 1 };
+    let stream = Stream::new(options.seed, Purpose::Sample, 0, 0);
+    for prompt in [1, 5, 12, 13, 20, 33] {
+        let mut all: Vec<u32> = random_ids(prompt).iter().map(|&id| id as u32).collect();
+        let mut got = Vec::new();
+        let pace = generate(&gpt, &params, &mut tape, all.clone(), None, &options, &mut |id| {
+            got.push(id);
             true
         });
-        assert_eq!(again, all[given..], "after {given}");
+        let mut start = 0;
+        for n in 1..prompt + options.tokens {
+            // A full window moves: its last half is read anew.
+            if n - start > context {
+                start = n - context / 2;
+            }
+            if n < prompt {
+                continue;
+            }
+            let window: Vec<i32> = all[start..].iter().map(|&id| id as i32).collect();
+            tape.begin(&params, Pass::default());
+            let logits = gpt.logits(tape.constant(Tensor::from_slice(&device, &window, [1, window.len()]))).value();
+            let last = Tensor::from_slice(&device, &logits.f32()[(window.len() - 1) * v..], [1, v]);
+            let id = Chooser::default().choose(&last, &options, stream.uniform((n - prompt) as u64));
+            assert_eq!(got[n - prompt], id, "after {n} tokens, {prompt} of them given");
+            if n == prompt {
+                assert_eq!((pace.prompt, pace.more), (window.len(), options.tokens - 1));
+            }
+            all.push(id);
+        }
+        assert!(start > prompt.saturating_sub(context) && got.iter().any(|id| id != &got[0]));
     }
 }
 
