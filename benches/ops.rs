@@ -35,7 +35,7 @@ fn time(group: &mut BenchmarkGroup<WallTime>, device: &Device, case: &Case, op: 
         check::upstream(tape.apply_dyn(op(), &check::leaves(&tape, &case.inputs, &values)))
     });
     let mut tape = Tape::new(device);
-    let mut params = Params::new(device, &[], 0, 0);
+    let mut params = Params::new(device, &[], 0);
     // One pass: how long it took forward, and backward if that is asked for.
     let mut pass = |dy: Option<&[Tensor]>| {
         tape.reset();

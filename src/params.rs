@@ -6,13 +6,14 @@
 use crate::device::Device;
 use crate::rng::{Purpose, Stream};
 use crate::tensor::{Arena, DType, Out, Shape, Tensor};
+use std::ops::Range;
 
 /// What a parameter is, as far as optimizers care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A matrix of a linear layer.
     Matrix,
-    /// A table of embeddings, or a head tied to it.
+    /// A table of embeddings, or a head.
     Embedding,
     /// A gain or a bias.
     Vector,
@@ -32,7 +33,7 @@ pub enum Init {
 /// A parameter before it exists: what a model asks for.
 #[derive(Clone, Debug)]
 pub struct Decl {
-    /// The name in checkpoints, as Hugging Face writes it.
+    /// The name in messages, and in checkpoints where it is stored whole.
     pub name: String,
     /// The lengths of the axes; linear weights are (out, in).
     pub shape: Shape,
@@ -40,6 +41,90 @@ pub struct Decl {
     pub kind: Kind,
     /// The values it starts with.
     pub init: Init,
+    /// The rows of the matrices that lie in it, one below the other, as packed queries, keys and values do.
+    pub parts: Vec<usize>,
+    /// How files hold it.
+    pub stored: Stored,
+}
+
+/// How files hold a parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// As it lies in memory.
+    Whole,
+    /// A matrix (r, c) as (c, r).
+    Transposed,
+    /// Each part as a tensor of its own, under these names.
+    Parts(Vec<String>),
+}
+
+/// A tensor of a file: a parameter, or a part of it, which is a range of its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The name in the file, as Hugging Face writes it.
+    pub name: String,
+    /// The first element within the parameter.
+    pub start: usize,
+    /// The lengths of the axes in memory.
+    pub shape: Shape,
+    /// Whether the file holds a matrix (r, c) as (c, r).
+    pub transposed: bool,
+}
+
+/// A matrix in a group's arena, for updates that treat it as one; a vector is a single row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    /// Its first element in the arena.
+    pub start: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Columns; rows lie without gaps.
+    pub cols: usize,
+}
+
+impl Decl {
+    /// A parameter of one part, stored as it is.
+    pub fn new(name: impl Into<String>, shape: impl Into<Shape>, kind: Kind, init: Init) -> Decl {
+        let shape = shape.into();
+        let parts = vec![shape.first().copied().unwrap_or(1)];
+        Decl { name: name.into(), shape, kind, init, parts, stored: Stored::Whole }
+    }
+
+    /// The first element and the shape of each part.
+    fn slices(&self) -> impl Iterator<Item = (usize, Shape)> {
+        let row = self.shape.numel() / self.shape.first().copied().unwrap_or(1).max(1);
+        let mut end = 0;
+        self.parts.iter().map(move |&rows| {
+            let start = end;
+            end += rows * row;
+            (start, self.shape.with_first(rows))
+        })
+    }
+
+    /// The tensors of files that hold it.
+    fn images(&self) -> Vec<Image> {
+        let whole = |transposed| vec![Image { name: self.name.clone(), start: 0, shape: self.shape, transposed }];
+        match &self.stored {
+            Stored::Whole => whole(false),
+            Stored::Transposed => whole(true),
+            Stored::Parts(names) => {
+                let image = |(name, (start, shape)): (&String, _)| Image {
+                    name: name.clone(),
+                    start,
+                    shape,
+                    transposed: false,
+                };
+                names.iter().zip(self.slices()).map(image).collect()
+            }
+        }
+    }
+}
+
+impl Image {
+    /// Its elements within the parameter.
+    pub fn range(&self) -> Range<usize> {
+        self.start..self.start + self.shape.numel()
+    }
 }
 
 /// A parameter's number: its place in the model's declarations.
@@ -61,19 +146,33 @@ pub struct Group {
     /// The parameters in the order of their slots.
     ids: Vec<ParamId>,
     names: Vec<String>,
+    /// By slot.
+    images: Vec<Vec<Image>>,
+    /// Of all slots, in order.
+    matrices: Vec<Matrix>,
     weights: Arena,
     train: Option<Trainable>,
 }
 
 /// Weights, gradients and moments of a group, each one flat slice.
-pub type Update<'a, const N: usize> = (&'a mut [f32], &'a [f32], [&'a mut [f32]; N]);
+pub struct Slices<'a, const N: usize> {
+    /// The weights.
+    pub weights: &'a mut [f32],
+    /// The gradients.
+    pub grads: &'a [f32],
+    /// The moments.
+    pub moments: [&'a mut [f32]; N],
+    /// Where matrices lie in these slices.
+    pub matrices: &'a [Matrix],
+}
 
 /// What a trainable group owns beside its weights.
 pub struct Trainable {
     /// Gradients, in the weights' layout.
     pub grads: Arena,
-    /// The optimizer's moments, in the weights' layout; how many and what they mean is the optimizer's affair.
-    pub moments: Vec<Arena>,
+    /// The optimizer's moments, in the weights' layout, under their names in checkpoints; what they mean is the
+    /// optimizer's affair.
+    pub moments: Vec<(&'static str, Arena)>,
     /// By slot: whether the gradient was written since the last update.
     written: Vec<bool>,
     /// By slot: the sum of the squares of the finished gradient.
@@ -81,8 +180,8 @@ pub struct Trainable {
 }
 
 impl Params {
-    /// Parameters for `decls` on `device`, initialised from `seed`, all of them trainable with `moments` moments.
-    pub fn new(device: &Device, decls: &[Decl], seed: u64, moments: usize) -> Params {
+    /// Parameters for `decls` on `device`, initialised from `seed`, all of them trainable, without moments.
+    pub fn new(device: &Device, decls: &[Decl], seed: u64) -> Params {
         let mut places = vec![(0, 0); decls.len()];
         let mut groups = Vec::new();
         for kind in [Kind::Matrix, Kind::Embedding, Kind::Vector] {
@@ -103,22 +202,41 @@ impl Params {
                     Init::Normal(std) => Stream::new(seed, Purpose::Init, i as u32, 0).normals(std, values),
                 }
             }
-            let arena = || Arena::new(device, DType::F32, &shapes);
+            let matrices = |(slot, &i): (usize, &usize)| {
+                let first = weights.range(slot).start;
+                let matrix = move |(start, shape): (usize, Shape)| {
+                    let (rows, cols) = shape.as_matrix();
+                    Matrix { start: first + start, rows, cols }
+                };
+                decls[i].slices().map(matrix).collect::<Vec<_>>()
+            };
             let train = Trainable {
-                grads: arena(),
-                moments: (0..moments).map(|_| arena()).collect(),
+                grads: Arena::new(device, DType::F32, &shapes),
+                moments: Vec::new(),
                 written: vec![false; ids.len()],
                 squares: vec![0.0; ids.len()],
             };
             groups.push(Group {
                 kind,
                 names: ids.iter().map(|&i| decls[i].name.clone()).collect(),
+                images: ids.iter().map(|&i| decls[i].images()).collect(),
+                matrices: ids.iter().enumerate().flat_map(matrices).collect(),
                 ids: ids.into_iter().map(|i| ParamId(i as u32)).collect(),
                 weights,
                 train: Some(train),
             });
         }
         Params { device: device.clone(), groups, places }
+    }
+
+    /// Gives each trainable group the moments, all zero, that `names` says for its kind.
+    pub fn add_moments(&mut self, names: impl Fn(Kind) -> &'static [&'static str]) {
+        for group in &mut self.groups {
+            let Some(train) = &mut group.train else { continue };
+            let shapes: Vec<Shape> = (0..group.ids.len()).map(|slot| *group.weights.view(slot).shape()).collect();
+            let moment = |&name| (name, Arena::new(&self.device, DType::F32, &shapes));
+            train.moments = names(group.kind).iter().map(moment).collect();
+        }
     }
 
     /// The device that holds them.
@@ -160,6 +278,12 @@ impl Params {
     pub fn name(&self, id: ParamId) -> &str {
         let (group, slot) = self.place(id);
         &group.names[slot]
+    }
+
+    /// The tensors of files that hold a parameter.
+    pub fn images(&self, id: ParamId) -> &[Image] {
+        let (group, slot) = self.place(id);
+        &group.images[slot]
     }
 
     /// The number of the parameter called `name`.
@@ -276,25 +400,36 @@ impl Group {
 
     /// The flat slices of an update: weights, gradients and `N` moments. Gradients that nothing wrote are zeroed first.
     /// `None` where the group is frozen.
-    pub fn for_update<const N: usize>(&mut self) -> Option<Update<'_, N>> {
+    pub fn for_update<const N: usize>(&mut self) -> Option<Slices<'_, N>> {
         let train = self.train.as_mut()?;
         for slot in (0..train.written.len()).filter(|&slot| !train.written[slot]) {
             let range = train.grads.range(slot);
             train.grads.whole_mut::<f32>()[range].fill(0.0);
         }
         let mut moments = train.moments.iter_mut();
-        let moments = std::array::from_fn(|_| moments.next().expect("as many moments as were asked for").whole_mut());
-        Some((self.weights.whole_mut(), train.grads.whole_mut(), moments))
+        let moments = std::array::from_fn(|_| moments.next().expect("the moments of this optimizer").1.whole_mut());
+        let (weights, grads, matrices) = (self.weights.whole_mut(), train.grads.whole_mut(), &self.matrices[..]);
+        Some(Slices { weights, grads, moments, matrices })
+    }
+
+    /// The tensors of files that hold slot `slot`.
+    pub fn images(&self, slot: usize) -> &[Image] {
+        &self.images[slot]
+    }
+
+    /// The names of the moments; none where the group is frozen.
+    pub fn moments(&self) -> impl Iterator<Item = &'static str> {
+        self.train.iter().flat_map(|train| &train.moments).map(|(name, _)| *name)
     }
 
     /// Moment `k` of slot `slot`, for reading.
     pub fn moment(&self, k: usize, slot: usize) -> Option<Tensor> {
-        Some(self.train.as_ref()?.moments.get(k)?.view(slot))
+        Some(self.train.as_ref()?.moments.get(k)?.1.view(slot))
     }
 
     /// Moment `k` of slot `slot`, for writing.
     pub fn moment_mut(&mut self, k: usize, slot: usize) -> Option<&mut [f32]> {
-        let moment = self.train.as_mut()?.moments.get_mut(k)?;
+        let (_, moment) = self.train.as_mut()?.moments.get_mut(k)?;
         let range = moment.range(slot);
         Some(&mut moment.whole_mut::<f32>()[range])
     }

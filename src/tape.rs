@@ -2,6 +2,14 @@
 //!
 //! A [`Tape`] keeps its nodes from step to step: a step that repeats the last one's operations allocates nothing. A
 //! [`Var`] is a number with the tape's address, so that models read like their formulas.
+//!
+//! # Less memory for more time
+//!
+//! With [`Tape::recompute`] on, a block that a model calls through [`Tape::checkpoint`] leaves one node, which holds the
+//! block's inputs, its results and its code. The backward walk runs the code again where it meets the node, after the end
+//! of the record, walks what this recorded, and forgets it: of all blocks one at a time is whole. Gradients are the same
+//! bits: dropout draws from the same streams, and every gradient is added to in the same order. Source: Chen et al. 2016,
+//! "Training deep nets with sublinear memory cost" (arXiv 1604.06174), with one block as the segment.
 
 use crate::device::Device;
 use crate::params::{ParamId, Params};
@@ -10,6 +18,7 @@ use crate::tensor::{Out, Shape, Spec, Tensor, Tensors};
 use arrayvec::ArrayVec;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 
 /// The most inputs of an operation.
 pub const MAX_INPUTS: usize = 8;
@@ -77,21 +86,37 @@ struct Ref {
     out: u8,
 }
 
-/// What a node without an operation is.
+/// What a node is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Leaf {
-    /// The result of an operation.
-    No,
+enum What {
+    /// The results of an operation.
+    Op,
     /// A tensor from outside.
     Input,
     /// A parameter.
     Param(ParamId),
+    /// The results of a block that is to be run again, with the number of its first stream of random numbers.
+    Block { streams: u32 },
 }
 
-/// One recorded operation, or a leaf. Nodes are reused with all they own.
+/// The code of a block, kept to be run again.
+trait Replay: Any {
+    fn run<'t>(&self, x: &[Var<'t>]) -> ArrayVec<Var<'t>, MAX_OUTPUTS>;
+}
+
+struct Code<F, const N: usize>(F);
+
+impl<const N: usize, F: for<'t> Fn(&[Var<'t>]) -> [Var<'t>; N] + 'static> Replay for Code<F, N> {
+    fn run<'t>(&self, x: &[Var<'t>]) -> ArrayVec<Var<'t>, MAX_OUTPUTS> {
+        self.0(x).into_iter().collect()
+    }
+}
+
+/// One recorded operation, a leaf or a block. Nodes are reused with all they own.
 struct Node {
     op: Option<Box<dyn Op>>,
-    leaf: Leaf,
+    block: Option<Box<dyn Replay>>,
+    what: What,
     x: ArrayVec<Ref, MAX_INPUTS>,
     y: ArrayVec<Tensor, MAX_OUTPUTS>,
     dy: ArrayVec<Option<Tensor>, MAX_OUTPUTS>,
@@ -105,12 +130,12 @@ struct Node {
 impl Node {
     fn empty() -> Node {
         let (x, y, dy) = (ArrayVec::new(), ArrayVec::new(), ArrayVec::new());
-        Node { op: None, leaf: Leaf::No, x, y, dy, saved: Tensors::new(), need: false, uses: 0 }
+        Node { op: None, block: None, what: What::Op, x, y, dy, saved: Tensors::new(), need: false, uses: 0 }
     }
 
-    /// Lets go of all tensors, and keeps the operation's box for the next step.
+    /// Lets go of all tensors, and keeps the boxes for the next step.
     fn clear(&mut self) {
-        self.leaf = Leaf::No;
+        self.what = What::Op;
         self.x.clear();
         self.y.clear();
         self.dy.clear();
@@ -133,6 +158,11 @@ pub struct Tape {
     nodes: RefCell<Vec<Node>>,
     used: Cell<usize>,
     recording: Cell<bool>,
+    recompute: bool,
+    /// Whether this is the first run of a block: its nodes are forgotten at its end, so operations need not save anything.
+    first: Cell<bool>,
+    /// Whether this is the second run of a block: the uses of parameters are counted already.
+    again: Cell<bool>,
     pass: Cell<Pass>,
     streams: Cell<u32>,
 }
@@ -165,6 +195,9 @@ impl Tape {
             nodes: RefCell::default(),
             used: Cell::new(0),
             recording: Cell::new(true),
+            recompute: false,
+            first: Cell::new(false),
+            again: Cell::new(false),
             pass: Cell::default(),
             streams: Cell::new(0),
         }
@@ -175,12 +208,18 @@ impl Tape {
         &self.device
     }
 
+    /// Whether blocks are run again in the backward pass, so that their activations need not be kept; off at first. Costs
+    /// the time of a forward pass through the blocks.
+    pub fn recompute(&mut self, on: bool) {
+        self.recompute = on;
+    }
+
     /// Forgets the last pass and starts one over `params`, whose values become the first nodes.
     pub fn begin(&mut self, params: &Params, pass: Pass) {
         self.reset();
         self.pass.set(pass);
         for id in params.ids() {
-            let var = self.leaf(params.weight(id), params.is_trainable(id), Leaf::Param(id));
+            let var = self.leaf(params.weight(id), params.is_trainable(id), What::Param(id));
             debug_assert_eq!(var.at.node, id.0);
         }
     }
@@ -191,27 +230,29 @@ impl Tape {
         self.nodes.get_mut()[..used].iter_mut().for_each(Node::clear);
         self.streams.set(0);
         self.recording.set(true);
+        self.first.set(false);
+        self.again.set(false);
     }
 
     /// A parameter of this pass.
     pub fn param(&self, id: ParamId) -> Var<'_> {
-        debug_assert!(self.nodes.borrow()[id.0 as usize].leaf == Leaf::Param(id));
+        debug_assert!(self.nodes.borrow()[id.0 as usize].what == What::Param(id));
         Var { tape: self, at: Ref { node: id.0, out: 0 } }
     }
 
     /// A tensor from outside, without a gradient.
     pub fn constant(&self, y: Tensor) -> Var<'_> {
-        self.leaf(y, false, Leaf::Input)
+        self.leaf(y, false, What::Input)
     }
 
     /// A tensor from outside whose gradient can be asked for after the backward pass ([`Var::grad`]).
     pub fn variable(&self, y: Tensor) -> Var<'_> {
-        self.leaf(y, true, Leaf::Input)
+        self.leaf(y, true, What::Input)
     }
 
-    fn leaf(&self, y: Tensor, need: bool, leaf: Leaf) -> Var<'_> {
+    fn leaf(&self, y: Tensor, need: bool, what: What) -> Var<'_> {
         self.push(|node| {
-            node.leaf = leaf;
+            node.what = what;
             node.y.push(y);
             node.dy.push(None);
             node.need = need;
@@ -245,9 +286,9 @@ impl Tape {
     /// Runs `op` on `x` and records it. [`Var::output`] reaches the second and third result.
     pub fn apply<'t, O: Op>(&'t self, op: O, x: &[Var<'t>]) -> Var<'t> {
         let ran = self.run(&op, x);
+        // The same operation as in the last step finds its box here.
         self.record(ran, x, |slot| {
-            // The same operation as in the last step finds its box here.
-            match slot.as_mut().and_then(|old| (old.as_mut() as &mut dyn Any).downcast_mut::<O>()) {
+            match slot.as_mut().and_then(|old| (&mut **old as &mut dyn Any).downcast_mut::<O>()) {
                 Some(old) => *old = op,
                 None => *slot = Some(Box::new(op)),
             }
@@ -275,13 +316,17 @@ impl Tape {
         let specs: ArrayVec<Spec, MAX_INPUTS> = tensors.iter().map(Tensor::spec).collect();
         let mut y: ArrayVec<Out, MAX_OUTPUTS> =
             op.outputs(&specs).into_iter().map(|spec| Out::new(&self.device, spec)).collect();
+        let any = need.contains(&true);
+        if self.first.get() {
+            need.fill(false);
+        }
         let saved = op.forward(&tensors, &mut y, &need);
-        Ran { y: y.into_iter().map(Out::freeze).collect(), saved, need: need.iter().any(|&n| n) }
+        Ran { y: y.into_iter().map(Out::freeze).collect(), saved, need: any }
     }
 
     /// Makes the node of an operation that ran.
     fn record<'t>(&'t self, ran: Ran, x: &[Var<'t>], keep: impl FnOnce(&mut Option<Box<dyn Op>>)) -> Var<'t> {
-        if ran.need {
+        if ran.need && !self.again.get() {
             let mut nodes = self.nodes.borrow_mut();
             x.iter().for_each(|var| nodes[var.at.node as usize].uses += 1);
         }
@@ -289,7 +334,7 @@ impl Tape {
             node.dy.extend(ran.y.iter().map(|_| None));
             node.y = ran.y;
             node.need = ran.need;
-            if ran.need {
+            if ran.need && !self.first.get() {
                 node.x.extend(x.iter().map(|var| var.at));
                 node.saved = ran.saved;
                 keep(&mut node.op);
@@ -316,9 +361,113 @@ impl Tape {
             return vars;
         }
         let values = vars.map(Var::value);
+        self.forget(start);
+        values.map(|value| self.constant(value))
+    }
+
+    /// Runs `f`, a block of a model, on `x`. What it records is its own affair where nothing is recomputed; else one node
+    /// remains, see the [module](self). Where nothing is being recorded this is a [`scope`](Tape::scope).
+    ///
+    /// Vars made inside must not be used afterwards, except for the results, each of which must be made inside.
+    pub fn checkpoint<'t, const N: usize, F>(&'t self, x: &[Var<'t>], f: F) -> [Var<'t>; N]
+    where
+        F: for<'a> Fn(&[Var<'a>]) -> [Var<'a>; N] + 'static,
+    {
+        if !(self.recording.get() && self.recompute) {
+            return self.scope(|| f(x));
+        }
+        let (start, streams, outer) = (self.used.get(), self.streams.get(), self.first.replace(true));
+        let vars = f(x);
+        self.first.set(outer);
+        let values = vars.map(Var::value);
+        let need = {
+            let nodes = self.nodes.borrow();
+            assert!(vars.iter().all(|var| var.at.node as usize >= start), "a result of a block is made inside of it");
+            vars.iter().any(|var| nodes[var.at.node as usize].need)
+        };
+        self.forget(start);
+        let first = self.push(|node| {
+            node.dy.extend(values.iter().map(|_| None));
+            node.y.extend(values);
+            node.need = need;
+            if need && !outer {
+                node.what = What::Block { streams };
+                node.x.extend(x.iter().map(|var| var.at));
+                let slot = &mut node.block;
+                match slot.as_mut().and_then(|old| (&mut **old as &mut dyn Any).downcast_mut::<Code<F, N>>()) {
+                    Some(old) => *old = Code(f),
+                    None => *slot = Some(Box::new(Code(f))),
+                }
+            }
+        });
+        std::array::from_fn(|i| first.output(i))
+    }
+
+    /// Forgets the nodes from `start` on.
+    fn forget(&self, start: usize) {
         self.nodes.borrow_mut()[start..self.used.get()].iter_mut().for_each(Node::clear);
         self.used.set(start);
-        values.map(|value| self.constant(value))
+    }
+
+    /// Walks back over the nodes `ids`.
+    fn walk(&self, ids: Range<usize>, params: &mut Params, last: bool) {
+        for id in ids.rev() {
+            let what = self.nodes.borrow()[id].what;
+            match what {
+                What::Op => self.step_back(id, params, last),
+                What::Block { streams } => self.replay(id, streams, params, last),
+                What::Input | What::Param(_) => {}
+            }
+        }
+    }
+
+    /// Hands out the gradients of the inputs of an operation, and lets go of the node.
+    fn step_back(&self, id: usize, params: &mut Params, last: bool) {
+        let mut nodes = self.nodes.borrow_mut();
+        let (below, rest) = nodes.split_at_mut(id);
+        let node = &mut rest[0];
+        if node.need && node.dy.iter().any(Option::is_some) {
+            let op = node.op.as_ref().expect("a recorded node has an operation");
+            let x: Tensors = node.x.iter().map(|r| below[r.node as usize].y[r.out as usize].clone()).collect();
+            let state = RefCell::new(DxState { nodes: below, params });
+            op.backward(&x, &node.y, &node.saved, &node.dy, &mut Dx { state: &state, inputs: &node.x });
+        }
+        if node.need {
+            for r in &node.x {
+                let input = &mut below[r.node as usize];
+                let What::Param(id) = input.what else { continue };
+                input.uses -= 1;
+                if last && input.uses == 0 {
+                    params.finish_grad(id);
+                }
+            }
+        }
+        node.clear();
+    }
+
+    /// Runs a block again at the end of the record, walks back over it, and lets go of all of it.
+    fn replay(&self, id: usize, streams: u32, params: &mut Params, last: bool) {
+        let (block, x, dy) = {
+            let node = &mut self.nodes.borrow_mut()[id];
+            let x: ArrayVec<Var, MAX_INPUTS> = node.x.iter().map(|&at| Var { tape: self, at }).collect();
+            let dy = std::mem::take(&mut node.dy);
+            // The results are about to be computed again.
+            node.clear();
+            (node.block.take().expect("a block has its code"), x, dy)
+        };
+        let start = self.used.get();
+        let (streams, outer) = (self.streams.replace(streams), self.again.replace(true));
+        let y = block.run(&x);
+        self.streams.set(streams);
+        self.again.set(outer);
+        for (y, dy) in y.iter().zip(dy) {
+            let slot = &mut self.nodes.borrow_mut()[y.at.node as usize].dy[y.at.out as usize];
+            assert!(slot.is_none(), "a block has no result twice");
+            *slot = dy;
+        }
+        self.walk(start..self.used.get(), params, last);
+        self.forget(start);
+        self.nodes.borrow_mut()[id].block = Some(block);
     }
 }
 
@@ -366,36 +515,15 @@ impl<'t> Var<'t> {
 
     /// [`backward`](Var::backward) from any operation, given the gradients `dy` of the loss with respect to its results.
     pub fn backward_from(self, dy: &[Tensor], params: &mut Params, last: bool) {
-        let mut nodes = self.tape.nodes.borrow_mut();
-        let top = &mut nodes[self.at.node as usize];
-        assert_eq!(dy.len(), top.y.len(), "backward_from: one gradient a result");
-        for (slot, (dy, y)) in top.dy.iter_mut().zip(dy.iter().zip(&top.y)) {
-            assert_eq!(dy.shape(), y.shape(), "the gradient of a value has its shape");
-            *slot = Some(dy.clone());
+        {
+            let top = &mut self.tape.nodes.borrow_mut()[self.at.node as usize];
+            assert_eq!(dy.len(), top.y.len(), "backward_from: one gradient a result");
+            for (slot, (dy, y)) in top.dy.iter_mut().zip(dy.iter().zip(&top.y)) {
+                assert_eq!(dy.shape(), y.shape(), "the gradient of a value has its shape");
+                *slot = Some(dy.clone());
+            }
         }
-        for id in (0..self.tape.used.get()).rev() {
-            let (below, rest) = nodes.split_at_mut(id);
-            let node = &mut rest[0];
-            if node.leaf != Leaf::No {
-                continue;
-            }
-            if node.need && node.dy.iter().any(Option::is_some) {
-                let op = node.op.as_ref().expect("a recorded node has an operation");
-                let x: Tensors = node.x.iter().map(|r| below[r.node as usize].y[r.out as usize].clone()).collect();
-                let state = RefCell::new(DxState { nodes: below, params });
-                op.backward(&x, &node.y, &node.saved, &node.dy, &mut Dx { state: &state, inputs: &node.x });
-            }
-            if node.need {
-                for r in &node.x {
-                    let input = &mut below[r.node as usize];
-                    input.uses -= 1;
-                    if let (Leaf::Param(id), 0, true) = (input.leaf, input.uses, last) {
-                        params.finish_grad(id);
-                    }
-                }
-            }
-            node.clear();
-        }
+        self.tape.walk(0..self.tape.used.get(), params, last);
     }
 }
 
@@ -430,8 +558,8 @@ impl<'a> Dx<'a> {
         let at = self.inputs[i];
         let state = &mut *self.state.borrow_mut();
         let node = &mut state.nodes[at.node as usize];
-        let (out, beta) = match (node.leaf, node.dy[at.out as usize].take()) {
-            (Leaf::Param(id), _) => state.params.lend_grad(id),
+        let (out, beta) = match (node.what, node.dy[at.out as usize].take()) {
+            (What::Param(id), _) => state.params.lend_grad(id),
             (_, None) => {
                 let y = &node.y[at.out as usize];
                 (Out::new(y.device(), y.spec()), 0.0)
@@ -456,7 +584,7 @@ impl<'a> Dx<'a> {
         {
             let state = &mut *self.state.borrow_mut();
             let node = &mut state.nodes[at.node as usize];
-            if !matches!(node.leaf, Leaf::Param(_)) && node.dy[at.out as usize].is_none() {
+            if !matches!(node.what, What::Param(_)) && node.dy[at.out as usize].is_none() {
                 let shape = *node.y[at.out as usize].shape();
                 node.dy[at.out as usize] = Some(grad.reshape(shape));
                 return;
@@ -486,8 +614,8 @@ impl Drop for Grad<'_> {
         let Some(out) = self.out.take() else { return };
         let state = &mut *self.state.borrow_mut();
         let node = &mut state.nodes[self.at.node as usize];
-        match node.leaf {
-            Leaf::Param(id) => state.params.return_grad(id, out),
+        match node.what {
+            What::Param(id) => state.params.return_grad(id, out),
             _ => {
                 let slot = &mut node.dy[self.at.out as usize];
                 *slot = Some(match slot.take() {

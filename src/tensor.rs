@@ -45,6 +45,13 @@ impl Shape {
         (self.iter().rev().skip(1).product(), columns)
     }
 
+    /// The same axes but for the first, which has length `n`.
+    pub fn with_first(mut self, n: usize) -> Shape {
+        assert!(self.rank > 0, "a scalar has no first axis");
+        self.dims[0] = n;
+        self
+    }
+
     /// The same axes but for the last, which has length `n`.
     pub fn with_last(mut self, n: usize) -> Shape {
         assert!(self.rank > 0, "a scalar has no last axis");

@@ -19,6 +19,9 @@ pub enum Simd {
     /// AVX-512 F, BW, DQ and VL: 16 lanes.
     #[cfg(target_arch = "x86_64")]
     Avx512(Proof),
+    /// NEON, in every AArch64: 8 lanes in two registers.
+    #[cfg(target_arch = "aarch64")]
+    Neon(Proof),
 }
 
 /// Whether the scalar level may use the hardware's fused multiply-add (else it is computed in software, to the same bits).
@@ -54,7 +57,11 @@ impl Simd {
             }
             levels
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        {
+            vec![Simd::Scalar(Fma(true)), Simd::Neon(Proof(()))]
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         vec![Simd::Scalar(Fma(false))]
     }
 
@@ -69,7 +76,7 @@ impl Simd {
         }
     }
 
-    /// The level called `scalar`, `avx2` or `avx512`.
+    /// The level called `scalar`, `avx2`, `avx512` or `neon`.
     ///
     /// # Errors
     /// There is no such level, or this processor lacks it.
@@ -85,7 +92,7 @@ impl Simd {
         })
     }
 
-    /// `scalar`, `avx2` or `avx512`.
+    /// `scalar`, `avx2`, `avx512` or `neon`.
     pub fn name(self) -> &'static str {
         match self {
             Simd::Scalar(_) => "scalar",
@@ -93,6 +100,8 @@ impl Simd {
             Simd::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Simd::Avx512(_) => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Simd::Neon(_) => "neon",
         }
     }
 }
@@ -106,7 +115,7 @@ macro_rules! simd_fn {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
         $(#[$meta])*
         $vis fn $name(simd: $crate::cpu::Simd, $($arg: $ty),*) $(-> $ret)? {
-            use $crate::cpu::{Simd, simd};
+            use $crate::cpu::simd;
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2")]
@@ -125,13 +134,26 @@ macro_rules! simd_fn {
                 #[allow(unsafe_code)]
                 unsafe {
                     match simd {
-                        Simd::Avx512(_) => return avx512($($arg),*),
-                        Simd::Avx2(_) => return avx2($($arg),*),
-                        Simd::Scalar(fma) if fma.present() => return scalar_fma($($arg),*),
-                        Simd::Scalar(_) => {}
+                        simd::Simd::Avx512(_) => return avx512($($arg),*),
+                        simd::Simd::Avx2(_) => return avx2($($arg),*),
+                        simd::Simd::Scalar(fma) if fma.present() => return scalar_fma($($arg),*),
+                        simd::Simd::Scalar(_) => {}
                     }
                 }
             }
+            #[cfg(target_arch = "aarch64")]
+            {
+                #[target_feature(enable = "neon")]
+                fn neon($($arg: $ty),*) $(-> $ret)? {
+                    $body::<simd::F32x8>($($arg),*)
+                }
+                if let simd::Simd::Neon(_) = simd {
+                    // SAFETY: a `Simd` level exists only where its instructions do.
+                    #[allow(unsafe_code)]
+                    return unsafe { neon($($arg),*) };
+                }
+            }
+            // Where the baseline has fused multiply-add, as on AArch64, so has this.
             let _ = simd;
             $body::<simd::Portable>($($arg),*)
         }
@@ -567,3 +589,7 @@ impl Bits for PortableBits {
 mod x86;
 #[cfg(target_arch = "x86_64")]
 pub use x86::{F32x8, F32x16};
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+pub use neon::F32x8;

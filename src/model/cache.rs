@@ -25,10 +25,11 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache for `batch` sequences in lockstep, with room for the whole context of a model of this shape: 8 bytes a
-    /// channel, block and token (D rounded up to 16 for the values, the context to 64), taken once.
+    /// An empty cache for `batch` sequences in lockstep, with room for the whole context of a model of this shape, taken
+    /// once: 8 bytes for each channel of the keys of a block and each token (D rounded up to 16 for the values, the context
+    /// to 64).
     pub fn new(device: &Device, config: &GptConfig, batch: usize) -> Cache {
-        let (heads, dim, room) = ([config.heads; 2], config.d / config.heads, config.context);
+        let (heads, dim, room) = ([config.heads, config.kv_heads], config.head_dim(), config.context);
         let spec = Spec::f32([attention::Cache::len([batch, heads[1], dim], room)]);
         let layers = (0..config.layers).map(|_| Out::new(device, spec)).collect();
         Cache { layers, batch, heads, dim, room, len: 0 }
@@ -54,8 +55,8 @@ impl Cache {
         self.len = len.min(self.len);
     }
 
-    /// Causal self-attention of block `layer`: packed queries, keys and values (B, T, (H + 2·Hkv)·D) of new tokens, over all
-    /// tokens read and these, to (B, T, H·D). Keys and values are kept; [`advance`](Cache::advance) counts them.
+    /// Causal self-attention of block `layer`: packed queries, keys and values (B, T, (H + 2·Hkv)·D) of new tokens, turned by
+    /// their positions where the model has it so, over all tokens read and these, to (B, T, H·D). Keys and values are kept; [`advance`](Cache::advance) counts them.
     ///
     /// # Panics
     /// The shape does not fit, or the room does not suffice.

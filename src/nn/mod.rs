@@ -19,7 +19,14 @@ impl Builder {
     /// Declares a parameter.
     pub fn param(&mut self, name: String, shape: impl Into<Shape>, kind: Kind, init: Init) -> ParamId {
         let id = ParamId(self.decls.len() as u32);
-        self.decls.push(Decl { name, shape: shape.into(), kind, init });
+        self.decls.push(Decl::new(name, shape, kind, init));
+        id
+    }
+
+    /// Declares a parameter that is several matrices (or vectors), one below the other, of so many rows each.
+    fn packed(&mut self, name: String, shape: impl Into<Shape>, parts: &[usize], kind: Kind, init: Init) -> ParamId {
+        let id = self.param(name, shape, kind, init);
+        self.decls[id.0 as usize].parts = parts.to_vec();
         id
     }
 
@@ -39,8 +46,14 @@ pub struct Linear {
 impl Linear {
     /// A layer from `inner` to `out` channels whose weights start normal with deviation `std`, its bias at 0.
     pub fn new(p: &mut Builder, name: &str, [inner, out]: [usize; 2], bias: bool, std: f32) -> Linear {
-        let weight = p.param(format!("{name}.weight"), [out, inner], Kind::Matrix, Init::Normal(std));
-        let bias = bias.then(|| p.param(format!("{name}.bias"), [out], Kind::Vector, Init::Zeros));
+        Linear::packed(p, name, inner, &[out], bias, std)
+    }
+
+    /// Several layers on the same input in one: their `parts` (channels each) lie side by side in the result.
+    pub fn packed(p: &mut Builder, name: &str, inner: usize, parts: &[usize], bias: bool, std: f32) -> Linear {
+        let out: usize = parts.iter().sum();
+        let weight = p.packed(format!("{name}.weight"), [out, inner], parts, Kind::Matrix, Init::Normal(std));
+        let bias = bias.then(|| p.packed(format!("{name}.bias"), [out], parts, Kind::Vector, Init::Zeros));
         Linear { weight, bias }
     }
 

@@ -106,7 +106,7 @@ mod tests {
     fn gradients_are_cast_back_and_added() {
         let device = Device::cpu(1).expect("a CPU");
         let tape = Tape::new(&device);
-        let mut params = Params::new(&device, &[], 0, 0);
+        let mut params = Params::new(&device, &[], 0);
         let x = tape.variable(Tensor::from_slice(&device, &[1.0f32, 1.001], [2]));
         let half = x.cast(DType::Bf16);
         assert_eq!(half.value().as_slice::<bf16>(), [bf16::ONE, bf16::ONE]);

@@ -15,7 +15,7 @@ use half::{bf16, f16};
 /// The results and gradients of a case on a device, as f32: results first, then the gradients of the inputs that have one.
 pub fn run(case: Case, device: &Device) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
     let tape = Tape::new(device);
-    let mut params = Params::new(device, &[], 0, 0);
+    let mut params = Params::new(device, &[], 0);
     let x = leaves(&tape, &case.inputs, &values(&case.inputs, device));
     let y0 = tape.apply_dyn(case.op, &x);
     let results = (0..y0.outputs()).map(|i| to_f32(&y0.output(i).value())).collect();

@@ -109,7 +109,7 @@ mod tests {
         let device = Device::cpu(2).expect("a CPU");
         let mut tape = Tape::new(&device);
         let x = Tensor::from_slice(&device, &vec![1.0f32; 100_000], [100_000]);
-        let params = Params::new(&device, &[], 0, 0);
+        let params = Params::new(&device, &[], 0);
         let mut run = |step: u64, training: bool| {
             tape.begin(&params, Pass { seed: 1, step, micro: 0, training });
             tape.constant(x.clone()).dropout(0.2, tape.stream(Purpose::Dropout)).value().f32().to_vec()

@@ -185,7 +185,7 @@ mod tests {
     fn gradients_of_a_value_used_often_add_up() {
         let device = Device::cpu(1).expect("a CPU");
         let tape = Tape::new(&device);
-        let mut params = Params::new(&device, &[], 0, 0);
+        let mut params = Params::new(&device, &[], 0);
         let x = tape.variable(Tensor::from_slice(&device, &[3.0f32, -2.0], [2]));
         let y = x * x - x.scale(5.0) + (x - x * x * x); // x² − 5x + x − x³
         y.backward_from(&[Tensor::from_slice(&device, &[1.0f32, 10.0], [2])], &mut params, true);

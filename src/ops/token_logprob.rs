@@ -191,7 +191,7 @@ mod tests {
     fn a_masked_token_has_no_gradient_and_breaks_none() {
         let device = Device::cpu(1).expect("a CPU");
         let tape = Tape::new(&device);
-        let mut params = Params::new(&device, &[], 0, 0);
+        let mut params = Params::new(&device, &[], 0);
         let logits = tape.variable(Tensor::from_slice(&device, &[0.5f32, f32::NEG_INFINITY, 0.5], [1, 3]));
         let (logp, entropy) = logits.token_logprob(tape.constant(Tensor::from_slice(&device, &[2i32], [1])));
         let half = std::f32::consts::LN_2;

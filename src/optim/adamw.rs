@@ -1,21 +1,20 @@
 //! AdamW: Adam with decoupled weight decay.
 //!
 //! ```text
-//! g = clip · dL/dw                       clip = min(1, max_norm / (‖all gradients‖ + 1e-6))
+//! g = clip · dL/dw
 //! m = β₁ m + (1 − β₁) g,   v = β₂ v + (1 − β₂) g²
 //! w = w − lr (m/(1 − β₁ᵗ) / (√(v/(1 − β₂ᵗ)) + ε) + wd · w)
 //! ```
-//! Clipping, decay and update are one pass over the arenas; the gradients' norm was summed while they were written.
+//! Clipping, decay and update are one pass over the arena.
 //!
-//! Source: Loshchilov, Hutter 2017 (arXiv 1711.05101); the clipping constant is PyTorch's `clip_grad_norm_`'s.
+//! Source: Loshchilov, Hutter 2017 (arXiv 1711.05101).
 
 use crate::cpu::simd::each;
 use crate::cpu::{Cpu, Vector, chunks};
-use crate::device::Device;
-use crate::params::{Kind, Params};
+use crate::params::{Group, Kind, Slices};
 use crate::simd_fn;
 
-/// The settings of the optimizer; its moments are in the [`Params`], its step count is the caller's.
+/// The settings of AdamW; its moments are in the [`Group`], its step count is the caller's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
     /// β₁.
@@ -28,14 +27,12 @@ pub struct AdamW {
     pub weight_decay: f64,
     /// Whether embeddings decay too; norms and biases never do.
     pub decay_embeddings: bool,
-    /// The largest norm of all gradients together; `None`: no clipping.
-    pub clip: Option<f64>,
 }
 
 impl Default for AdamW {
     fn default() -> AdamW {
         let (beta1, beta2, eps, weight_decay) = (0.9, 0.95, 1e-8, 0.1);
-        AdamW { beta1, beta2, eps, weight_decay, decay_embeddings: false, clip: Some(1.0) }
+        AdamW { beta1, beta2, eps, weight_decay, decay_embeddings: false }
     }
 }
 
@@ -84,39 +81,28 @@ fn update_body<V: Vector>(u: Update, w: &mut [f32], g: &[f32], m: &mut [f32], v:
 const CHUNK: usize = 32_768;
 
 impl AdamW {
-    /// The moments that [`Params`] must hold, by the names they have in checkpoints.
+    /// The moments that a group must hold, by the names they have in checkpoints.
     pub const MOMENTS: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
 
-    /// Applies the gradients of all trainable groups, as step `t` (from 1), and forgets them. `norm` is
-    /// [`Params::grad_norm`].
-    pub fn step(&self, params: &mut Params, t: u64, lr: f64, norm: f64) {
-        let device = params.device().clone();
-        let Device::Cpu(host) = &device;
-        let clip = self.clip.map_or(1.0, |max| (max / (norm + 1e-6)).min(1.0));
-        for group in params.groups_mut() {
-            let decays = match group.kind {
-                Kind::Matrix => true,
-                Kind::Embedding => self.decay_embeddings,
-                Kind::Vector => false,
-            };
-            let u = Update {
-                clip: clip as f32,
-                beta1: [self.beta1, 1.0 - self.beta1].map(|x| x as f32),
-                beta2: [self.beta2, 1.0 - self.beta2].map(|x| x as f32),
-                step: (lr / (1.0 - libm::pow(self.beta1, t as f64))) as f32,
-                rms: (1.0 / (1.0 - libm::pow(self.beta2, t as f64)).sqrt()) as f32,
-                eps: self.eps as f32,
-                keep: (1.0 - if decays { lr * self.weight_decay } else { 0.0 }) as f32,
-            };
-            let Some((w, g, [m, v])) = group.for_update() else { continue };
-            apply(&host.cpu, u, w, g, m, v);
-        }
-        params.clear_grads();
+    /// Applies the gradients of a group, times `clip`, as step `t` (from 1); a frozen group stays as it is.
+    pub fn update(&self, cpu: &Cpu, group: &mut Group, t: u64, lr: f64, clip: f64) {
+        let decays = match group.kind {
+            Kind::Matrix => true,
+            Kind::Embedding => self.decay_embeddings,
+            Kind::Vector => false,
+        };
+        let u = Update {
+            clip: clip as f32,
+            beta1: [self.beta1, 1.0 - self.beta1].map(|x| x as f32),
+            beta2: [self.beta2, 1.0 - self.beta2].map(|x| x as f32),
+            step: (lr / (1.0 - libm::pow(self.beta1, t as f64))) as f32,
+            rms: (1.0 / (1.0 - libm::pow(self.beta2, t as f64)).sqrt()) as f32,
+            eps: self.eps as f32,
+            keep: (1.0 - if decays { lr * self.weight_decay } else { 0.0 }) as f32,
+        };
+        let Some(Slices { weights, grads, moments: [m, v], .. }) = group.for_update() else { return };
+        cpu.threads.each((chunks(weights, CHUNK), chunks(m, CHUNK), chunks(v, CHUNK)), |i, (w, m, v)| {
+            update(cpu.simd, u, w, &grads[i * CHUNK..][..w.len()], m, v);
+        });
     }
-}
-
-fn apply(cpu: &Cpu, u: Update, w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
-    cpu.threads.each((chunks(w, CHUNK), chunks(m, CHUNK), chunks(v, CHUNK)), |i, (w, m, v)| {
-        update(cpu.simd, u, w, &g[i * CHUNK..][..w.len()], m, v);
-    });
 }

@@ -4,9 +4,8 @@
 pub mod decode;
 
 use crate::device::Device;
-use crate::model::{Gpt, GptConfig};
-use crate::ops::activation::Activation;
-use crate::optim::AdamW;
+use crate::model::{Gpt, GptConfig, Size};
+use crate::optim::Optimizer;
 use crate::params::Params;
 use crate::rng::{Purpose, Rng};
 use crate::tape::{Pass, Tape};
@@ -30,9 +29,8 @@ impl StepCase {
     /// `nano`, `tiny` and `gpt2` (124M parameters).
     pub fn all() -> [StepCase; 3] {
         let case = |name, [vocab, layers, heads, d]: [usize; 4], [batch, context, positions]: [usize; 3], bias| {
-            let activation = Activation::GeluTanh;
-            let config = GptConfig { vocab, context: positions, layers, heads, d, bias, activation, dropout: 0.0 };
-            StepCase { name, config, batch, context }
+            let size = Size { vocab, context: positions, layers, heads, d };
+            StepCase { name, config: GptConfig { bias, ..GptConfig::gpt2(size) }, batch, context }
         };
         [
             case("nano", [8192, 4, 4, 256], [16, 256, 256], true),
@@ -53,12 +51,15 @@ pub struct StepBench {
 }
 
 impl StepBench {
-    /// The model of `case` on `device`, with fresh weights.
-    pub fn new(case: StepCase, device: &Device) -> StepBench {
+    /// The model of `case` on `device`, with fresh weights; `recompute` as in [`Tape::recompute`].
+    pub fn new(case: StepCase, recompute: bool, device: &Device) -> StepBench {
         let (gpt, decls) = Gpt::new(case.config.clone());
-        let params = Params::new(device, &decls, 1, AdamW::MOMENTS.len());
+        let mut params = Params::new(device, &decls, 1);
+        Optimizer::default().prepare(&mut params);
         let rng = Rng::new(1, Purpose::Test, 0, 0);
-        StepBench { case, gpt, params, tape: Tape::new(device), rng, steps: 0 }
+        let mut tape = Tape::new(device);
+        tape.recompute(recompute);
+        StepBench { case, gpt, params, tape, rng, steps: 0 }
     }
 
     /// One step on a new random batch: its seconds, the making of the batch left out, and its loss.
@@ -78,7 +79,7 @@ impl StepBench {
         self.tape.reset();
         self.steps += 1;
         let norm = self.params.grad_norm();
-        AdamW::default().step(&mut self.params, self.steps, 3e-4, norm);
+        Optimizer::default().step(&mut self.params, self.steps, 3e-4, norm);
         (start.elapsed().as_secs_f64(), value)
     }
 

@@ -2,12 +2,19 @@
 
 use crate::device::probe;
 use crate::error::{Error, Result};
-use crate::model::GptConfig;
+use crate::model::{GptConfig, Mlp, Positions};
 
-/// Floats that a block keeps for its backward pass, for each token and channel: inputs and outputs of its norms, queries,
-/// keys and values, the attention's output, and the MLP's four-fold width twice.
-const FLOATS_PER_BLOCK: f64 = 20.0;
-/// The same outside of blocks, with the gradients that are passed from block to block.
+/// Floats that a block keeps for its backward pass, for each token: inputs and outputs of its norms and projections,
+/// queries, keys and values (once more where they are turned), the attention's output, and what is inside the MLP.
+fn floats_per_block(config: &GptConfig) -> f64 {
+    let [d, hidden] = [config.d, config.hidden].map(|n| n as f64);
+    let qkv: f64 = config.qkv_parts().iter().map(|&n| n as f64).sum();
+    let turned = if config.positions == Positions::Learned { 1.0 } else { 2.0 };
+    // Value and slope; gate, up and their product.
+    let inside = if config.mlp == Mlp::SwiGlu { 3.0 } else { 2.0 };
+    9.0 * d + turned * qkv + inside * hidden
+}
+/// The same outside of blocks for each channel, with the gradients that are passed from block to block.
 const FLOATS_OUTSIDE: f64 = 12.0;
 
 /// Refuses a run that needs more memory than this process can have.
@@ -23,17 +30,18 @@ pub fn check(config: &GptConfig, batch: usize, context: usize) -> Result<()> {
 }
 
 fn check_against(config: &GptConfig, batch: usize, context: usize, limit: u64) -> Result<()> {
-    // Weights, gradients and two moments.
-    let state = 4.0 * 4.0 * parameters(config);
-    let floats = FLOATS_PER_BLOCK * config.layers as f64 + FLOATS_OUTSIDE;
-    let activations = 4.0 * floats * config.d as f64 * batch as f64 * context as f64;
+    // Weights, gradients and two moments, of which Muon spares one.
+    let state = 4.0 * 4.0 * config.parameters();
+    let floats = floats_per_block(config) * config.layers as f64 + FLOATS_OUTSIDE * config.d as f64;
+    let activations = 4.0 * floats * batch as f64 * context as f64;
     if state + activations <= limit as f64 {
         return Ok(());
     }
     let gib = |bytes: f64| format!("{:.1} GiB", bytes / f64::from(1 << 30));
     let (key, what, hint) = if state > activations {
         // The larger of the embedding and the blocks.
-        match config.vocab as f64 > 12.0 * config.d as f64 * config.layers as f64 {
+        let tables = config.vocab as f64 * config.d as f64 * if config.tied { 1.0 } else { 2.0 };
+        match 2.0 * tables > config.parameters() {
             true => ("data.vocab", "the model", "lower data.vocab or model.d"),
             false => ("model.d", "the model", "lower model.d or model.layers"),
         }
@@ -52,44 +60,28 @@ fn check_against(config: &GptConfig, batch: usize, context: usize, limit: u64) -
     Err(Error::config(key, problem, hint))
 }
 
-/// The number of parameters, as a float because the settings may be absurd.
-pub fn parameters(config: &GptConfig) -> f64 {
-    let [v, t, l, c] = [config.vocab, config.context, config.layers, config.d].map(|n| n as f64);
-    let block = if config.bias { 12.0 * c * c + 13.0 * c } else { 12.0 * c * c + 2.0 * c };
-    v * c + t * c + l * block + if config.bias { 2.0 * c } else { c }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Gpt;
-    use crate::ops::activation::Activation;
+    use crate::model::Size;
 
-    fn config(bias: bool) -> GptConfig {
-        let activation = Activation::GeluTanh;
-        GptConfig { vocab: 8192, context: 256, layers: 4, heads: 4, d: 256, bias, activation, dropout: 0.0 }
-    }
-
-    #[test]
-    fn parameters_are_counted_as_the_model_declares_them() {
-        for bias in [false, true] {
-            let (_, decls) = Gpt::new(config(bias));
-            let numel: usize = decls.iter().map(|decl| decl.shape.numel()).sum();
-            assert_eq!(parameters(&config(bias)), numel as f64);
-        }
-    }
+    const SIZE: Size = Size { vocab: 8192, context: 256, layers: 4, heads: 4, d: 256 };
 
     #[test]
     fn what_does_not_fit_is_refused_with_the_key_to_lower() {
         const GIB: u64 = 1 << 30;
-        check_against(&config(true), 16, 256, 2 * GIB).unwrap();
+        let small = GptConfig::gpt2(SIZE);
+        check_against(&small, 16, 256, 2 * GIB).unwrap();
         let key = |config: &GptConfig, batch, context| match check_against(config, batch, context, 2 * GIB) {
             Err(Error::Config { key, .. }) => key,
             other => panic!("{other:?}"),
         };
-        assert_eq!(key(&config(true), 1 << 20, 256), "train.batch");
-        assert_eq!(key(&config(true), 1, 1 << 20), "train.context");
-        assert_eq!(key(&GptConfig { d: 65_536, layers: 1024, ..config(true) }, 1, 1), "model.d");
-        assert_eq!(key(&GptConfig { vocab: 1 << 24, ..config(true) }, 1, 1), "data.vocab");
+        for small in [small, GptConfig::llama(SIZE)] {
+            assert_eq!(key(&small, 1 << 20, 256), "train.batch");
+            assert_eq!(key(&small, 1, 1 << 20), "train.context");
+            let hidden = small.hidden * 256;
+            assert_eq!(key(&GptConfig { d: 65_536, hidden, layers: 1024, ..small.clone() }, 1, 1), "model.d");
+            assert_eq!(key(&GptConfig { vocab: 1 << 24, ..small }, 1, 1), "data.vocab");
+        }
     }
 }

@@ -12,9 +12,8 @@ use crate::data::detok::Decoder;
 use crate::data::{Dataset, DatasetInfo, EvalBatches, Part, Tokenizer};
 use crate::device::Device;
 use crate::error::{AtPath, Error, Result};
-use crate::model::gpt::is_transposed_in_files;
+use crate::model::Positions;
 use crate::model::sample::{SampleOptions, generate};
-use crate::optim::AdamW;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -120,8 +119,7 @@ impl<'a> Work<'a> {
         let checkpoint::Newest { found, mut damaged } = checkpoint::newest(&self.run.checkpoints())?;
         match found {
             Some((path, _)) => {
-                let params = &mut self.trainer.params;
-                self.state = checkpoint::load(&path, params, &AdamW::MOMENTS, &is_transposed_in_files)?;
+                self.state = checkpoint::load(&path, &mut self.trainer.params)?;
                 for damage in damaged {
                     watch.event(&Event::Warning { text: &format!("{damage}; taking {} instead", path.display()) });
                 }
@@ -243,8 +241,6 @@ impl<'a> Work<'a> {
         let tokenizer = self.data.join(crate::data::dataset::TOKENIZER_FILE);
         let contents = Contents {
             params: &self.trainer.params,
-            moments: &AdamW::MOMENTS,
-            transposed: &is_transposed_in_files,
             config: &self.trainer.gpt.config().to_json(),
             tokenizer: Some(&tokenizer),
         };
@@ -335,15 +331,26 @@ pub fn recipe_of(run: &Path, overrides: &[String]) -> Result<Recipe> {
 fn unchanged(was: &Recipe, is: &Recipe) -> Result<()> {
     let fixed = |r: &Recipe| {
         let Recipe { run, model, data, train, .. } = r;
+        let config = model.config(data.vocab, train.context);
+        let (theta, scaling) = match config.positions {
+            Positions::Rope { theta, scaling } => (theta.to_string(), format!("{scaling:?}")),
+            Positions::Learned => Default::default(),
+        };
         [
             ("run.name", run.name.clone()),
             ("run.dir", run.dir.display().to_string()),
             ("model.kind", format!("{:?}", model.kind)),
-            ("model.layers", model.layers.to_string()),
-            ("model.heads", model.heads.to_string()),
-            ("model.d", model.d.to_string()),
-            ("model.bias", model.bias.to_string()),
-            ("model.activation", format!("{:?}", model.activation)),
+            ("model.layers", config.layers.to_string()),
+            ("model.heads", config.heads.to_string()),
+            ("model.kv_heads", config.kv_heads.to_string()),
+            ("model.d", config.d.to_string()),
+            ("model.hidden", config.hidden.to_string()),
+            ("model.bias", config.bias.to_string()),
+            ("model.tied", config.tied.to_string()),
+            ("model.activation", format!("{:?}", config.mlp)),
+            ("model.rope_theta", theta),
+            ("model.rope_scaling", scaling),
+            ("optim.kind", format!("{:?}", r.optim.kind)),
             ("data.tokenizer", data.tokenizer.clone().into()),
             ("data.vocab", data.vocab.to_string()),
             ("data.bytes", data.bytes.to_string()),
@@ -355,7 +362,7 @@ fn unchanged(was: &Recipe, is: &Recipe) -> Result<()> {
     };
     for ((key, was), (_, is)) in fixed(was).into_iter().zip(fixed(is)) {
         if was != is {
-            let problem = format!("a run that goes on keeps its {was}; {is} is another model or other data");
+            let problem = format!("a run that goes on keeps its {was}; {is} is another model, optimizer or data");
             return Err(Error::config(key, problem, "leave it out, or start a new run without --resume"));
         }
     }

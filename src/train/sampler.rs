@@ -1,13 +1,11 @@
 //! A trained model, ready to write.
 
 use super::checkpoint;
-use super::fit;
 use super::pretrain::start;
 use crate::data::Tokenizer;
 use crate::data::detok::Decoder;
 use crate::device::Device;
 use crate::error::{AtPath, Error, Result};
-use crate::model::gpt::is_transposed_in_files;
 use crate::model::sample::{Pace, SampleOptions, generate};
 use crate::model::{Gpt, GptConfig};
 use crate::params::Params;
@@ -34,7 +32,7 @@ impl Sampler {
         let config = GptConfig::from_json(&checkpoint::read_json(&file)?, &file)?;
         let hint = "the files of a checkpoint belong together: copy all of them";
         // Before memory is mapped for a model that the file does not hold.
-        let (needed, there) = (4.0 * fit::parameters(&config), weights.metadata().at(&weights)?.len());
+        let (needed, there) = (4.0 * config.parameters(), weights.metadata().at(&weights)?.len());
         if needed > there as f64 {
             let expected = format!("at least {needed:.0} bytes for the model that config.json describes");
             return Err(Error::format(weights, "size", expected, format!("{there} bytes"), hint));
@@ -46,8 +44,8 @@ impl Sampler {
             return Err(Error::format(file, "vocabulary", expected, tokenizer.vocab_size(), hint));
         }
         let (gpt, decls) = Gpt::new(config);
-        let mut params = Params::new(device, &decls, 0, 0);
-        checkpoint::load_weights(&weights, &mut params, &is_transposed_in_files)?;
+        let mut params = Params::new(device, &decls, 0);
+        checkpoint::load_weights(&weights, &mut params)?;
         Ok(Sampler { gpt, params, tape: Tape::new(device), tokenizer, damaged })
     }
 

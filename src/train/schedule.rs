@@ -56,7 +56,7 @@ impl Schedule {
         }
         let done = (step - first) as f64 / (last - first) as f64;
         let left = match self.shape {
-            Shape::Cosine => 0.5 * (1.0 + (PI * done).cos()),
+            Shape::Cosine => 0.5 * (1.0 + libm::cos(PI * done)),
             _ => 1.0 - done,
         };
         self.min_lr + (self.lr - self.min_lr) * left

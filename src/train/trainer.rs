@@ -1,13 +1,12 @@
 //! One optimizer step, and the loss over the validation part: what a run repeats.
 
-use super::recipe::{Activation, Recipe};
+use super::recipe::Recipe;
 use super::schedule::Schedule;
 use crate::data::{Batches, Dataset, EvalBatches};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::model::{Gpt, GptConfig};
-use crate::ops;
-use crate::optim::AdamW;
+use crate::model::Gpt;
+use crate::optim::Optimizer;
 use crate::params::Params;
 use crate::tape::{Pass, Tape};
 use crate::tensor::{DType, Out, Shape, Spec};
@@ -26,7 +25,7 @@ pub struct Trainer {
     micros: usize,
     seed: u64,
     schedule: Schedule,
-    optim: AdamW,
+    optim: Optimizer,
 }
 
 /// What one step did.
@@ -47,39 +46,25 @@ impl Trainer {
     /// The data is shorter than a window; model and batch do not fit in memory.
     pub fn new(recipe: &Recipe, vocab: usize, data: Arc<Dataset>, device: &Device) -> Result<Trainer> {
         let Recipe { model, train, optim, .. } = recipe;
-        let config = GptConfig {
-            vocab,
-            context: train.context,
-            layers: model.layers,
-            heads: model.heads,
-            d: model.d,
-            bias: model.bias,
-            activation: match model.activation {
-                Activation::Gelu => ops::activation::Activation::GeluErf,
-                Activation::GeluTanh => ops::activation::Activation::GeluTanh,
-            },
-            dropout: model.dropout,
-        };
+        let config = model.config(vocab, train.context);
         let batches = Batches::new(data, train.batch, train.context, train.accumulate, train.seed)?;
         super::fit::check(&config, train.batch, train.context)?;
         let (gpt, decls) = Gpt::new(config);
+        let mut params = Params::new(device, &decls, train.seed);
+        let optim = optim.optimizer();
+        optim.prepare(&mut params);
+        let mut tape = Tape::new(device);
+        tape.recompute(train.recompute);
         Ok(Trainer {
             gpt,
-            params: Params::new(device, &decls, train.seed, AdamW::MOMENTS.len()),
-            tape: Tape::new(device),
+            params,
+            tape,
             batches,
             shape: [train.batch, train.context].into(),
             micros: train.accumulate,
             seed: train.seed,
             schedule: recipe.schedule(),
-            optim: AdamW {
-                beta1: optim.beta1,
-                beta2: optim.beta2,
-                eps: optim.eps,
-                weight_decay: optim.weight_decay,
-                decay_embeddings: optim.decay_embeddings,
-                clip: (optim.clip > 0.0).then_some(optim.clip),
-            },
+            optim,
         })
     }
 

@@ -5,21 +5,24 @@ use crate::alloc::allocations;
 use kiln::cpu::Simd;
 use kiln::device::Device;
 use kiln::model::sample::{Chooser, SampleOptions, generate};
-use kiln::model::{Cache, Gpt, GptConfig};
-use kiln::ops::activation::Activation;
+use kiln::model::{Cache, Gpt, GptConfig, Size};
 use kiln::params::Params;
 use kiln::rng::{Purpose, Rng, Stream};
 use kiln::tape::{Pass, Tape};
 use kiln::tensor::Tensor;
 
 fn config(context: usize) -> GptConfig {
-    let activation = Activation::GeluTanh;
-    GptConfig { vocab: 61, context, layers: 2, heads: 4, d: 48, bias: true, activation, dropout: 0.0 }
+    GptConfig::gpt2(Size { vocab: 61, context, layers: 2, heads: 4, d: 48 })
+}
+
+/// Rotary positions, and two query heads for each head of keys.
+fn llama(context: usize) -> GptConfig {
+    GptConfig { kv_heads: 2, ..GptConfig::llama(Size { vocab: 61, context, layers: 2, heads: 4, d: 48 }) }
 }
 
 fn model(device: &Device, config: GptConfig) -> (Gpt, Params) {
     let (gpt, decls) = Gpt::new(config);
-    (gpt, Params::new(device, &decls, 7, 0))
+    (gpt, Params::new(device, &decls, 7))
 }
 
 fn random_ids(n: usize) -> Vec<i32> {
@@ -41,13 +44,13 @@ fn bits(x: &[f32]) -> Vec<u32> {
 fn cached_logits_are_those_of_the_whole_sequence_bit_for_bit() {
     let best = Simd::detect().expect("a level");
     let (len, v) = (140, 61);
-    for batch in [1, 3] {
+    for (batch, config) in [(1, config(150)), (3, config(150)), (1, llama(150)), (2, llama(150))] {
         let ids = random_ids(batch * len);
         let mut want = Vec::new();
         let runs = Simd::available().into_iter().map(|level| (level, 2)).chain([(best, 1), (best, 3)]);
         for (level, threads) in runs {
             let device = Device::cpu_with(level, threads);
-            let (gpt, params) = model(&device, config(150));
+            let (gpt, params) = model(&device, config.clone());
             let mut tape = Tape::new(&device);
             if want.is_empty() {
                 tape.begin(&params, Pass::default());
@@ -85,14 +88,14 @@ fn cached_logits_are_those_of_the_whole_sequence_bit_for_bit() {
 fn generated_tokens_are_those_of_the_model_on_the_window() {
     let device = Device::cpu_with(Simd::detect().expect("a level"), 2);
     let (context, v) = (12, 61);
-    let (gpt, params) = model(&device, config(context));
     let mut tape = Tape::new(&device);
     let options = SampleOptions { tokens: 30, temperature: 1.0, top_k: 0, top_p: 0.95, seed: 1 };
     let stream = Stream::new(options.seed, Purpose::Sample, 0, 0);
-    for prompt in [1, 5, 12, 13, 20, 33] {
+    let models = [model(&device, config(context)), model(&device, llama(context))];
+    for (prompt, (gpt, params)) in [1, 5, 12, 13, 20, 33].into_iter().flat_map(|n| models.iter().map(move |m| (n, m))) {
         let mut all: Vec<u32> = random_ids(prompt).iter().map(|&id| id as u32).collect();
         let mut got = Vec::new();
-        let pace = generate(&gpt, &params, &mut tape, all.clone(), None, &options, &mut |id| {
+        let pace = generate(gpt, params, &mut tape, all.clone(), None, &options, &mut |id| {
             got.push(id);
             true
         });
@@ -106,7 +109,7 @@ fn generated_tokens_are_those_of_the_model_on_the_window() {
                 continue;
             }
             let window: Vec<i32> = all[start..].iter().map(|&id| id as i32).collect();
-            tape.begin(&params, Pass::default());
+            tape.begin(params, Pass::default());
             let logits = gpt.logits(tape.constant(Tensor::from_slice(&device, &window, [1, window.len()]))).value();
             let last = Tensor::from_slice(&device, &logits.f32()[(window.len() - 1) * v..], [1, v]);
             let id = Chooser::default().choose(&last, &options, stream.uniform((n - prompt) as u64));

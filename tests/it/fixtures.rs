@@ -12,7 +12,7 @@ use kiln::ops::norm::{Norm, NormKind};
 use kiln::ops::rope::{Rope, RopeScaling, RopeTable};
 use kiln::ops::swiglu::Swiglu;
 use kiln::ops::token_logprob::TokenLogprob;
-use kiln::optim::AdamW;
+use kiln::optim::{AdamW, Optimizer};
 use kiln::params::{Decl, Init, Kind, ParamId, Params};
 use kiln::tape::{Array64, Op, Tape, Var};
 use kiln::tensor::{Shape, Tensor};
@@ -114,7 +114,7 @@ fn run(op: impl Op, inputs: &[Given], results: &[Expected]) -> (Vec<Vec<f64>>, V
     let f32s = |x: &Array64| x.data.iter().map(|&x| x as f32).collect::<Vec<_>>();
     let f64s = |x: Tensor| x.f32().iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
     let tape = Tape::new(&device);
-    let mut params = Params::new(&device, &[], 0, 0);
+    let mut params = Params::new(&device, &[], 0);
     let leaf = |input: &Given| {
         let (data, shape) = (f32s(&input.value), input.value.shape);
         if input.ids {
@@ -292,11 +292,12 @@ fn adamw() {
     let (w0, grads, w) = (fixture.array("w0"), fixture.array("grads"), fixture.array("w"));
     let device = Device::cpu(2).expect("a CPU");
     // A matrix by its kind, so that it decays.
-    let decl = Decl { name: "w".into(), shape: w0.shape, kind: Kind::Matrix, init: Init::Zeros };
-    let mut params = Params::new(&device, &[decl], 0, AdamW::MOMENTS.len());
+    let decl = Decl::new("w", w0.shape, Kind::Matrix, Init::Zeros);
+    let optimizer = Optimizer { adamw: AdamW { beta2: 0.99, ..AdamW::default() }, muon: None, clip: None };
+    let mut params = Params::new(&device, &[decl], 0);
+    optimizer.prepare(&mut params);
     let id = ParamId(0);
     params.set_weight(id, &f32s(&w0.data));
-    let optimizer = AdamW { beta2: 0.99, clip: None, ..AdamW::default() };
     let mut tape = Tape::new(&device);
     for ((t, g), want) in (1..).zip(grads.rows()).zip(w.rows()) {
         tape.begin(&params, Default::default());

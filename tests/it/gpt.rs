@@ -1,11 +1,11 @@
-//! The whole model against PyTorch in float64: logits, every gradient, ten optimizer steps. The numbers were made by
-//! `tests/reference/gpt2.py`; see its README for the keys.
+//! Whole models against PyTorch in float64: logits, every gradient, ten optimizer steps. The numbers were made by
+//! `gpt2.py` and `llama.py` in `tests/reference`; see its README for the keys.
 
 use kiln::device::Device;
-use kiln::model::gpt::is_transposed_in_files;
-use kiln::model::{Gpt, GptConfig};
+use kiln::model::{Gpt, GptConfig, Mlp, Positions, Size};
 use kiln::ops::activation::Activation;
-use kiln::optim::AdamW;
+use kiln::ops::rope::RopeScaling;
+use kiln::optim::{Muon, MuonScale, Optimizer};
 use kiln::params::{ParamId, Params};
 use kiln::tape::{Pass, Tape};
 use kiln::tensor::{Shape, Tensor};
@@ -28,13 +28,16 @@ fn read(file: &SafeTensors, key: &str) -> (Shape, Vec<f64>) {
 }
 
 /// A parameter as the fixture has it, in kiln's layout.
-fn read_param(file: &SafeTensors, prefix: &str, name: &str) -> Vec<f64> {
-    let (shape, data) = read(file, &format!("{prefix}.{name}"));
-    if !is_transposed_in_files(name) {
-        return data;
-    }
-    let (rows, columns) = (shape[0], shape[1]);
-    (0..rows * columns).map(|i| data[i % rows * columns + i / rows]).collect()
+fn read_param(file: &SafeTensors, prefix: &str, params: &Params, id: ParamId) -> Vec<f64> {
+    let image = |image: &kiln::params::Image| {
+        let (shape, data) = read(file, &format!("{prefix}.{}", image.name));
+        if !image.transposed {
+            return data;
+        }
+        let (rows, columns) = (shape[0], shape[1]);
+        (0..rows * columns).map(|i| data[i % rows * columns + i / rows]).collect()
+    };
+    params.images(id).iter().flat_map(image).collect()
 }
 
 fn ids(device: &Device, (shape, data): (Shape, Vec<f64>)) -> Tensor {
@@ -50,12 +53,27 @@ fn close(what: &str, got: &[f32], want: &[f64], relative: f64, absolute: f64) {
     assert!(error <= relative * max + absolute, "{what}: off by {error:e}, the largest value is {max:e}");
 }
 
-fn model(device: &Device, file: &SafeTensors, bias: bool, activation: Activation) -> (Gpt, Params) {
-    let config = GptConfig { vocab: 37, context: 16, layers: 2, heads: 3, d: 24, bias, activation, dropout: 0.0 };
+/// The shape of the GPT-2 of the fixtures.
+fn gpt2() -> GptConfig {
+    GptConfig::gpt2(Size { vocab: 37, context: 16, layers: 2, heads: 3, d: 24 })
+}
+
+/// And that of the Llama.
+fn llama() -> GptConfig {
+    let size = Size { vocab: 37, context: 64, layers: 2, heads: 4, d: 24 };
+    GptConfig { kv_heads: 2, hidden: 40, ..GptConfig::llama(size) }
+}
+
+fn llama_tied_and_scaled() -> GptConfig {
+    let scaling = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 40.0 };
+    GptConfig { tied: true, positions: Positions::Rope { theta: 100.0, scaling }, ..llama() }
+}
+
+fn model(device: &Device, file: &SafeTensors, config: GptConfig) -> (Gpt, Params) {
     let (gpt, decls) = Gpt::new(config);
-    let mut params = Params::new(device, &decls, 1, AdamW::MOMENTS.len());
+    let mut params = Params::new(device, &decls, 1);
     for id in params.ids() {
-        let values: Vec<f32> = read_param(file, "init", params.name(id)).iter().map(|&x| x as f32).collect();
+        let values: Vec<f32> = read_param(file, "init", &params, id).iter().map(|&x| x as f32).collect();
         params.set_weight(id, &values);
     }
     (gpt, params)
@@ -65,10 +83,11 @@ fn names(params: &Params) -> Vec<(ParamId, String)> {
     params.ids().map(|id| (id, params.name(id).to_owned())).collect()
 }
 
-fn matches_pytorch(bytes: &[u8], bias: bool, activation: Activation) {
+/// Logits, loss and gradients at the initial weights.
+fn matches_pytorch(bytes: &[u8], config: GptConfig) {
     let file = SafeTensors::deserialize(bytes).expect("a safetensors file");
     let device = Device::cpu(2).expect("a CPU");
-    let (gpt, mut params) = model(&device, &file, bias, activation);
+    let (gpt, mut params) = model(&device, &file, config.clone());
     let mut tape = Tape::new(&device);
     tape.begin(&params, Pass::default());
     let logits = gpt.logits(tape.constant(ids(&device, read(&file, "x")))).value();
@@ -81,12 +100,21 @@ fn matches_pytorch(bytes: &[u8], bias: bool, activation: Activation) {
     loss.backward(&mut params, true);
     for (id, name) in names(&params) {
         let grad = params.grad(id).unwrap_or_else(|| panic!("{name} has no gradient"));
-        close(&name, grad.f32(), &read_param(&file, "grad", &name), 1e-4, 1e-6);
+        close(&name, grad.f32(), &read_param(&file, "grad", &params, id), 1e-4, 1e-6);
     }
     close("grad_norm", &[params.grad_norm() as f32], &read(&file, "grad_norm").1, 1e-5, 0.0);
-    params.clear_grads();
+    trains_as_pytorch(bytes, config, &Optimizer::default(), ["train", "final"]);
+}
 
-    let (xs, ys, losses) = (read(&file, "train.x"), read(&file, "train.y"), read(&file, "train.losses").1);
+/// Ten steps: their losses, stored under `keys[0]`, and the weights after them, under `keys[1]`.
+fn trains_as_pytorch(bytes: &[u8], config: GptConfig, optimizer: &Optimizer, keys: [&str; 2]) {
+    let file = SafeTensors::deserialize(bytes).expect("a safetensors file");
+    let device = Device::cpu(2).expect("a CPU");
+    let (gpt, mut params) = model(&device, &file, config);
+    optimizer.prepare(&mut params);
+    let mut tape = Tape::new(&device);
+    let losses = read(&file, &format!("{}.losses", keys[0])).1;
+    let (xs, ys) = (read(&file, "train.x"), read(&file, "train.y"));
     for (step, want) in losses.iter().enumerate() {
         let batch = |(shape, data): &(Shape, Vec<f64>)| {
             let n = shape[1] * shape[2];
@@ -98,10 +126,10 @@ fn matches_pytorch(bytes: &[u8], bias: bool, activation: Activation) {
         loss.backward(&mut params, true);
         tape.reset();
         let norm = params.grad_norm();
-        AdamW::default().step(&mut params, step as u64 + 1, 1e-2, norm);
+        optimizer.step(&mut params, step as u64 + 1, 1e-2, norm);
     }
     for (id, name) in names(&params) {
-        let (mut got, mut want) = (params.weight(id).f32().to_vec(), read_param(&file, "final", &name));
+        let (mut got, mut want) = (params.weight(id).f32().to_vec(), read_param(&file, keys[1], &params, id));
         if name.ends_with("c_attn.bias") {
             // The keys' bias has no gradient but rounding noise, which Adam turns into steps (see the README).
             got.drain(24..48);
@@ -113,12 +141,35 @@ fn matches_pytorch(bytes: &[u8], bias: bool, activation: Activation) {
 
 #[test]
 fn gpt2_matches_pytorch_in_float64() {
-    matches_pytorch(include_bytes!("../fixtures/gpt2.safetensors"), true, Activation::GeluTanh);
+    matches_pytorch(include_bytes!("../fixtures/gpt2.safetensors"), gpt2());
 }
 
 #[test]
 fn gpt2_without_biases_and_with_the_exact_gelu_matches_pytorch_in_float64() {
-    matches_pytorch(include_bytes!("../fixtures/gpt2-erf-nobias.safetensors"), false, Activation::GeluErf);
+    let config = GptConfig { bias: false, mlp: Mlp::Plain(Activation::GeluErf), ..gpt2() };
+    matches_pytorch(include_bytes!("../fixtures/gpt2-erf-nobias.safetensors"), config);
+}
+
+const LLAMA: &[u8] = include_bytes!("../fixtures/llama.safetensors");
+const LLAMA_TIED_AND_SCALED: &[u8] = include_bytes!("../fixtures/llama-tied-scaled.safetensors");
+
+#[test]
+fn llama_matches_pytorch_in_float64() {
+    matches_pytorch(LLAMA, llama());
+}
+
+#[test]
+fn llama_with_a_tied_head_and_scaled_rope_matches_pytorch_in_float64() {
+    matches_pytorch(LLAMA_TIED_AND_SCALED, llama_tied_and_scaled());
+}
+
+/// Both scales; the learning rate of the other parameters is 1e-2.
+#[test]
+fn muon_trains_as_in_float64() {
+    let with = |muon| Optimizer { muon: Some(muon), ..Optimizer::default() };
+    trains_as_pytorch(LLAMA, llama(), &with(Muon::default()), ["muon", "muon_final"]);
+    let jordans = Muon { lr_ratio: 2.0, scale: MuonScale::Original, ..Muon::default() };
+    trains_as_pytorch(LLAMA_TIED_AND_SCALED, llama_tied_and_scaled(), &with(jordans), ["muon", "muon_final"]);
 }
 
 #[test]
@@ -126,7 +177,7 @@ fn two_micro_batches_give_the_gradients_of_one_batch() {
     let file = SafeTensors::deserialize(include_bytes!("../fixtures/gpt2.safetensors")).expect("a safetensors file");
     let batch = SafeTensors::deserialize(include_bytes!("../fixtures/gpt2-accumulate.safetensors")).expect("the same");
     let device = Device::cpu(2).expect("a CPU");
-    let (gpt, mut params) = model(&device, &file, true, Activation::GeluTanh);
+    let (gpt, mut params) = model(&device, &file, gpt2());
     let mut tape = Tape::new(&device);
     let ((shape, x), (_, y)) = (read(&batch, "x"), read(&batch, "y"));
     let n = 3 * shape[1];
@@ -138,23 +189,46 @@ fn two_micro_batches_give_the_gradients_of_one_batch() {
     }
     for (id, name) in names(&params) {
         let grad = params.grad(id).unwrap_or_else(|| panic!("{name} has no gradient"));
-        close(&name, grad.f32(), &read_param(&batch, "grad", &name), 1e-4, 1e-6);
+        close(&name, grad.f32(), &read_param(&batch, "grad", &params, id), 1e-4, 1e-6);
     }
     close("grad_norm", &[params.grad_norm() as f32], &read(&batch, "grad_norm").1, 1e-5, 0.0);
 }
 
 #[test]
 fn inference_by_scopes_gives_the_bits_of_the_recorded_pass_and_needs_less_memory() {
-    let file = SafeTensors::deserialize(include_bytes!("../fixtures/gpt2.safetensors")).expect("a safetensors file");
-    let peak = |recorded: bool| {
-        let device = Device::cpu(1).expect("a CPU");
-        let (gpt, params) = model(&device, &file, true, Activation::GeluTanh);
-        let mut tape = Tape::new(&device);
-        tape.begin(&params, Pass::default());
-        let x = tape.constant(ids(&device, read(&file, "x")));
-        let logits = if recorded { gpt.logits(x).value() } else { tape.no_grad(|| gpt.logits(x).value()) };
-        (logits.f32().to_vec(), device.pool().peak_bytes())
-    };
-    let ((a, full), (b, scoped)) = (peak(true), peak(false));
-    assert!(a == b && scoped < full, "{scoped} bytes, {full} recorded");
+    let gpt2_file = include_bytes!("../fixtures/gpt2.safetensors").as_slice();
+    for (bytes, config) in [(gpt2_file, gpt2()), (LLAMA, llama())] {
+        let file = SafeTensors::deserialize(bytes).expect("a safetensors file");
+        let peak = |recorded: bool| {
+            let device = Device::cpu(1).expect("a CPU");
+            let (gpt, params) = model(&device, &file, config.clone());
+            let mut tape = Tape::new(&device);
+            tape.begin(&params, Pass::default());
+            let x = tape.constant(ids(&device, read(&file, "x")));
+            let logits = if recorded { gpt.logits(x).value() } else { tape.no_grad(|| gpt.logits(x).value()) };
+            (logits.f32().to_vec(), device.pool().peak_bytes())
+        };
+        let ((a, full), (b, scoped)) = (peak(true), peak(false));
+        assert!(a == b && scoped < full, "{scoped} bytes, {full} recorded");
+    }
+}
+
+#[test]
+#[ignore]
+fn dump_logits() {
+    use kiln::train::checkpoint;
+    let run = std::path::PathBuf::from(std::env::var("RUN").unwrap());
+    let (dir, _) = checkpoint::find(&run).unwrap();
+    let file = dir.join("config.json");
+    let config = GptConfig::from_json(&checkpoint::read_json(&file).unwrap(), &file).unwrap();
+    let device = Device::cpu(2).unwrap();
+    let (gpt, decls) = Gpt::new(config);
+    let mut params = Params::new(&device, &decls, 0);
+    checkpoint::load_weights(&dir.join("model.safetensors"), &mut params).unwrap();
+    let mut tape = Tape::new(&device);
+    tape.begin(&params, Pass::default());
+    let x: Vec<i32> = (0..256).map(|i| (i * 37 + i * i) % 1000).collect();
+    let x = tape.constant(Tensor::from_slice(&device, &x, [2, 128]));
+    let logits = tape.no_grad(|| gpt.logits(x).value());
+    std::fs::write(run.join("logits.f32"), bytemuck::cast_slice::<f32, u8>(logits.f32())).unwrap();
 }

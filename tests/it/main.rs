@@ -2,7 +2,9 @@
 
 mod alloc;
 mod attention;
+mod bits;
 mod cli;
+mod contract;
 mod data;
 mod decode;
 mod fixtures;
@@ -12,4 +14,5 @@ mod half;
 mod layers;
 mod math;
 mod ops;
+mod recompute;
 mod train;

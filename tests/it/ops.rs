@@ -60,7 +60,7 @@ fn gradients_are_added_to_those_that_are_there() {
     let device = Device::cpu(2).expect("a CPU");
     let gradients = |name: &str, i: usize, times: usize| -> Vec<Vec<f32>> {
         let tape = Tape::new(&device);
-        let mut params = Params::new(&device, &[], 0, 0);
+        let mut params = Params::new(&device, &[], 0);
         let inputs = case(name, i).inputs;
         let x = check::leaves(&tape, &inputs, &check::values(&inputs, &device));
         let y = (1..times).fold(tape.apply_dyn(case(name, i).op, &x), |y, _| y + tape.apply_dyn(case(name, i).op, &x));

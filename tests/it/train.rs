@@ -50,7 +50,8 @@ fn resume(run: &Path) -> Summary {
 
 #[test]
 fn a_run_that_stops_and_resumes_has_the_bytes_of_one_that_does_not() {
-    for more in [&["model.dropout=0.1"][..], &["train.accumulate=2"]] {
+    let llama = ["model.kind=llama", "model.kv_heads=1", "optim.kind=muon"];
+    for more in [&["model.dropout=0.1"][..], &["train.accumulate=2"], &llama] {
         let dir = tempfile::tempdir().expect("a folder");
         let whole = train(&recipe(dir.path(), 40, more), None, &device(), &mut ()).expect("a run");
         let want = bytes(&whole.run, 40);
@@ -164,22 +165,78 @@ fn the_loss_falls_and_the_run_directory_is_complete() {
 
 #[test]
 fn from_the_third_step_on_nothing_is_allocated() {
+    for more in [
+        &["train.accumulate=2", "model.dropout=0.1"][..],
+        &["train.accumulate=2", "model.dropout=0.1", "train.recompute=true"],
+        &["model.kind=llama", "optim.kind=muon"],
+        &["model.kind=llama", "train.recompute=true"],
+    ] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let recipe = recipe(dir.path(), 10, more);
+        let data = source::shards(&recipe, &dir.path().join("data"), &mut |_, _, _| {}).expect("shards");
+        let tokens = Arc::new(Dataset::open(&data, Part::Train).expect("a data set"));
+        // One thread, so that all the work is counted here.
+        let device = Device::cpu(1).expect("a CPU");
+        let mut trainer = Trainer::new(&recipe, tokens.vocab_size(), tokens, &device).expect("a model");
+        let Device::Cpu(host) = &device;
+        let from_system = || (host.pool.mapped_bytes(), host.pool.misses(), host.cpu.scratch.mapped());
+        for step in 0..2 {
+            trainer.step(step).expect("a step");
+        }
+        let before = from_system();
+        for step in 2..8 {
+            let count = crate::alloc::allocations(|| assert!(trainer.step(step).is_ok()));
+            assert_eq!(count, 0, "step {step} asked the global allocator, {more:?}");
+        }
+        assert_eq!(from_system(), before, "memory was taken from the system, {more:?}");
+    }
+}
+
+/// A stored Llama has the tensors that Hugging Face's has, and moments under their optimizer's names; a run that goes on
+/// keeps both model and optimizer.
+#[test]
+fn a_llama_is_stored_under_the_names_of_hugging_face() {
     let dir = tempfile::tempdir().expect("a folder");
-    let recipe = recipe(dir.path(), 10, &["train.accumulate=2", "model.dropout=0.1"]);
-    let data = source::shards(&recipe, &dir.path().join("data"), &mut |_, _, _| {}).expect("shards");
-    let tokens = Arc::new(Dataset::open(&data, Part::Train).expect("a data set"));
-    // One thread, so that all the work is counted here.
-    let device = Device::cpu(1).expect("a CPU");
-    let mut trainer = Trainer::new(&recipe, tokens.vocab_size(), tokens, &device).expect("a model");
-    let Device::Cpu(host) = &device;
-    let from_system = || (host.pool.mapped_bytes(), host.pool.misses(), host.cpu.scratch.mapped());
-    for step in 0..2 {
-        trainer.step(step).expect("a step");
+    let more = ["model.kind=llama", "model.kv_heads=1", "model.hidden=40", "optim.kind=muon", "model.layers=1"];
+    let run = train(&recipe(dir.path(), 2, &more), None, &device(), &mut ()).expect("a run").run;
+    let [model, optim] = bytes(&run, 2);
+    let shapes = |file: &[u8]| -> Vec<(String, Vec<usize>)> {
+        let file = safetensors::SafeTensors::deserialize(file).expect("a safetensors file");
+        let mut all: Vec<_> = file.tensors().into_iter().map(|(name, view)| (name, view.shape().to_vec())).collect();
+        all.sort();
+        all
+    };
+    let block = |name: &str| format!("model.layers.0.{name}.weight");
+    let matrices = [
+        (block("mlp.down_proj"), vec![32, 40]),
+        (block("mlp.gate_proj"), vec![40, 32]),
+        (block("mlp.up_proj"), vec![40, 32]),
+        (block("self_attn.k_proj"), vec![16, 32]),
+        (block("self_attn.o_proj"), vec![32, 32]),
+        (block("self_attn.q_proj"), vec![32, 32]),
+        (block("self_attn.v_proj"), vec![16, 32]),
+    ];
+    let rest = [
+        ("lm_head.weight".into(), vec![300, 32]),
+        ("model.embed_tokens.weight".into(), vec![300, 32]),
+        (block("input_layernorm"), vec![32]),
+        (block("post_attention_layernorm"), vec![32]),
+        ("model.norm.weight".into(), vec![32]),
+    ];
+    let mut want = [&matrices[..], &rest].concat();
+    want.sort();
+    assert_eq!(shapes(&model), want);
+    let under = |moment: &str, (name, shape): &(String, Vec<usize>)| (format!("{moment}.{name}"), shape.clone());
+    let mut want: Vec<_> = matrices.iter().map(|t| under("momentum_buffer", t)).collect();
+    want.extend(rest.iter().flat_map(|t| [under("exp_avg", t), under("exp_avg_sq", t)]));
+    want.sort();
+    assert_eq!(shapes(&optim), want);
+
+    for set in ["model.kv_heads=2", "model.hidden=64", "model.tied=true", "model.rope_theta=100", "optim.kind=adamw"] {
+        let e = pretrain::recipe_of(&run, &[set.into()]).expect_err(set).to_string();
+        assert!(e.starts_with(&format!("{}: a run that goes on keeps its ", set.split('=').next().unwrap())), "{e}");
     }
-    let before = from_system();
-    for step in 2..8 {
-        let count = crate::alloc::allocations(|| assert!(trainer.step(step).is_ok()));
-        assert_eq!(count, 0, "step {step} asked the global allocator");
-    }
-    assert_eq!(from_system(), before, "memory was taken from the system");
+    // What says the same as before is no change.
+    pretrain::recipe_of(&run, &["model.rope_theta=10000".into(), "optim.muon_lr=0.001".into()])
+        .expect("no other model");
 }

@@ -73,6 +73,8 @@ pub fn run(args: DecodeArgs, global: &Global) -> Result<()> {
     }
     let mut bench = DecodeBench::new(case.config, &device);
     bench.run(prompt, tokens);
+    // Before the ceiling is measured, which takes a buffer.
+    let memory = peak_rss_mb();
     let mut peers: Vec<_> = args.peer.iter().map(|command| Peer::start(command)).collect::<Result<_>>()?;
     // The ceiling is measured before and after: on a shared machine it moves.
     let bandwidth = || limits::read_bandwidth(&host.cpu, 256 << 20, 0.3);
@@ -91,7 +93,6 @@ pub fn run(args: DecodeArgs, global: &Global) -> Result<()> {
     let read = rate.median * bench.bytes() as f64 / 1e9;
     let threads = host.cpu.threads.count();
     let name = format!("{} f32, prompt {prompt}", args.case);
-    let memory = peak_rss_mb();
     if global.json {
         let row = |peer: &Value, times: &Times| {
             let first = Spread::of(times.first.clone());

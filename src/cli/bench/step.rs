@@ -25,6 +25,9 @@ pub struct StepArgs {
     /// Steps to time, after two to warm up
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     reps: u16,
+    /// Run blocks again in the backward pass instead of keeping their activations
+    #[arg(long)]
+    recompute: bool,
     /// A program that does the same step, to alternate with; see benches/peers/README.md
     #[arg(long, value_name = "COMMAND")]
     peer: Option<String>,
@@ -36,7 +39,7 @@ pub fn run(args: StepArgs, global: &Global) -> Result<()> {
     let Device::Cpu(host) = &device;
     let case = StepCase::all().into_iter().find(|case| case.name == args.case).expect("the parser knows the cases");
     let peak = || limits::fma_peak(&host.cpu, 0.1);
-    let mut bench = StepBench::new(case, &device);
+    let mut bench = StepBench::new(case, args.recompute, &device);
     for _ in 0..2 {
         bench.step();
     }

@@ -4,6 +4,7 @@
 //! memory. A tile is 1 or 2 registers of columns of B, which are rows of the weights: 4 elements of each are read and
 //! transposed in registers. The sums are the same chains as those of the tiles in `tile.rs`.
 
+use super::tile::part;
 use super::{Finish, Mat, MatMut, SMALL};
 use crate::cpu::{Cpu, Tiles, Vector};
 use crate::simd_fn;
@@ -29,19 +30,6 @@ struct Thin<'a> {
     add: bool,
 }
 
-impl Thin<'_> {
-    /// Register `g` of row `m` of C from column `j` on, of which `left` columns are left.
-    ///
-    /// # Safety
-    /// There is such a row, nobody else uses these elements, and this is the only slice of them.
-    #[inline(always)]
-    unsafe fn part<V: Vector>(&self, m: usize, j: usize, g: usize, left: usize) -> &mut [f32] {
-        let start = self.c.ptr(m * self.c_row + j + g * V::W);
-        // SAFETY: as the caller promises.
-        unsafe { std::slice::from_raw_parts_mut(start, V::W.min(left - g * V::W)) }
-    }
-}
-
 /// Whether [`product`] can compute A·B.
 pub(super) fn fits(a: &Mat<'_>, b: &Mat<'_>) -> bool {
     a.rows <= ROWS && a.col_stride == 1 && b.row_stride == 1
@@ -59,10 +47,11 @@ pub(super) fn product(cpu: &Cpu, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, add: boo
     cpu.threads.run(columns.div_ceil(step), &|task| {
         let range = task * step..columns.min((task + 1) * step);
         multiply(cpu.simd, &thin, range.clone());
-        for row in finish.map_or(0..0, |_| 0..rows) {
+        let Some(finish) = finish else { return };
+        for row in 0..rows {
             // SAFETY: this task alone uses these elements of C, and the kernel is done with them.
             let piece = unsafe { std::slice::from_raw_parts_mut(thin.c.ptr(row * c_row + range.start), range.len()) };
-            finish.expect("there are rows to finish")(row, range.start, piece);
+            finish(row, range.start, piece);
         }
     });
 }
@@ -106,14 +95,14 @@ fn multiply_body<V: Vector>(p: &Thin<'_>, columns: Range<usize>) {
 /// The operands must hold these rows and columns, and nobody else use these elements of C.
 #[inline(always)]
 unsafe fn tile<V: Vector, const M: usize, const G: usize>(p: &Thin<'_>, j: usize, left: usize) {
-    let (a, b) = (p.a.as_ptr(), p.b.as_ptr().wrapping_add(j * p.b_row));
+    let (a, b, c) = (p.a.as_ptr(), p.b.as_ptr().wrapping_add(j * p.b_row), p.c.ptr(j));
     let mut sum = [[V::splat(0.0); M]; G];
     // SAFETY: as the caller promises; `left` is at least `(G - 1) · W + 1`.
     unsafe {
         if p.add {
             for (g, sum) in sum.iter_mut().enumerate() {
                 for (m, sum) in sum.iter_mut().enumerate() {
-                    *sum = V::at(p.part::<V>(m, j, g, left), V::W.min(left - g * V::W));
+                    *sum = V::at(part::<V>(c.add(m * p.c_row), g, left), V::W.min(left - g * V::W));
                 }
             }
         }
@@ -143,7 +132,7 @@ unsafe fn tile<V: Vector, const M: usize, const G: usize>(p: &Thin<'_>, j: usize
         }
         for (g, sum) in sum.iter().enumerate() {
             for (m, sum) in sum.iter().enumerate() {
-                sum.put(p.part::<V>(m, j, g, left), V::W.min(left - g * V::W));
+                sum.put(part::<V>(c.add(m * p.c_row), g, left), V::W.min(left - g * V::W));
             }
         }
     }

@@ -27,7 +27,7 @@ impl DecodeBench {
     pub fn new(config: GptConfig, device: &Device) -> DecodeBench {
         let cache = Cache::new(device, &config, 1);
         let (gpt, decls) = Gpt::new(config);
-        let params = Params::new(device, &decls, 1, 0);
+        let params = Params::new(device, &decls, 1);
         let rng = Rng::new(1, Purpose::Test, 0, 0);
         DecodeBench { gpt, params, tape: Tape::new(device), cache, chooser: Chooser::default(), rng }
     }

@@ -1,7 +1,7 @@
 //! Checkpoints: directories that are whole or absent.
 //!
 //! `checkpoints/step-000060/` holds `model.safetensors` (weights under their Hugging Face names), `optim.safetensors`
-//! (the optimizer's moments as `exp_avg.NAME`), `state.json`, `config.json`, `tokenizer.json` and `SHA256SUMS` over all
+//! (the optimizer's moments as `exp_avg.NAME` or `momentum_buffer.NAME`), `state.json`, `config.json`, `tokenizer.json` and `SHA256SUMS` over all
 //! of them, which `sha256sum -c` can check. Everything is written and synced under a hidden name beside it, then
 //! renamed: whatever happens, a directory of that name is complete. The invariants:
 //!
@@ -12,7 +12,8 @@ use super::metrics::Record;
 use super::run::RunDir;
 use super::tensors::{self, Entry, Reader};
 use crate::error::{AtPath, Error, Result};
-use crate::params::Params;
+use crate::params::{ParamId, Params};
+use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -58,10 +59,6 @@ pub struct State {
 pub struct Contents<'a> {
     /// Weights and moments.
     pub params: &'a Params,
-    /// The name of each moment, as `exp_avg`.
-    pub moments: &'a [&'a str],
-    /// Whether the parameter of this name, (out, in) in memory, is stored as (in, out).
-    pub transposed: &'a dyn Fn(&str) -> bool,
     /// The content of `config.json`.
     pub config: &'a serde_json::Value,
     /// A `tokenizer.json` to copy.
@@ -105,33 +102,37 @@ fn write(dir: &Path, contents: &Contents, state: &State) -> Result<()> {
         list(TOKENIZER, write_file(&dir.join(TOKENIZER), &bytes)?);
     }
     list(CONFIG, write_file(&dir.join(CONFIG), pretty(contents.config).as_bytes())?);
-    list(MODEL, tensors::write(&dir.join(MODEL), &weights(contents))?);
-    list(OPTIM, tensors::write(&dir.join(OPTIM), &moments(contents))?);
+    list(MODEL, tensors::write(&dir.join(MODEL), &weights(contents.params))?);
+    list(OPTIM, tensors::write(&dir.join(OPTIM), &moments(contents.params))?);
     list(STATE, write_file(&dir.join(STATE), pretty(state).as_bytes())?);
     write_file(&dir.join(SUMS), sums.as_bytes())?;
     sync_dir(dir)
 }
 
-fn weights(c: &Contents) -> Vec<Entry> {
-    let entry = |id| {
-        let name = c.params.name(id).to_owned();
-        Entry { transposed: (c.transposed)(&name), tensor: c.params.weight(id), name }
-    };
-    c.params.ids().map(entry).collect()
+fn weights(params: &Params) -> Vec<Entry> {
+    params.ids().flat_map(|id| entries(params, id, "", params.weight(id))).collect()
 }
 
-fn moments(c: &Contents) -> Vec<Entry> {
-    let mut entries = Vec::new();
-    for group in c.params.groups() {
+fn moments(params: &Params) -> Vec<Entry> {
+    let mut all = Vec::new();
+    for group in params.groups() {
         for (slot, &id) in group.ids().iter().enumerate() {
-            for (k, moment) in c.moments.iter().enumerate() {
-                let Some(tensor) = group.moment(k, slot) else { continue };
-                let name = c.params.name(id);
-                entries.push(Entry { transposed: (c.transposed)(name), tensor, name: format!("{moment}.{name}") });
+            for (k, moment) in group.moments().enumerate() {
+                let tensor = group.moment(k, slot).expect("a moment that has a name");
+                all.extend(entries(params, id, &format!("{moment}."), tensor));
             }
         }
     }
-    entries
+    all
+}
+
+/// How a file holds `tensor`, which is laid out as parameter `id`.
+fn entries(params: &Params, id: ParamId, prefix: &str, tensor: Tensor) -> impl Iterator<Item = Entry> {
+    params.images(id).iter().map(move |image| Entry {
+        name: format!("{prefix}{}", image.name),
+        tensor: tensor.view(image.start, image.shape),
+        transposed: image.transposed,
+    })
 }
 
 /// Checks every byte of the checkpoint `dir` and gives its state.
@@ -168,27 +169,27 @@ pub fn verify(dir: &Path) -> Result<State> {
     read_json(&dir.join(STATE))
 }
 
-/// Verifies the checkpoint `dir` and loads its weights and those `moments` into `params`, which must have the same
-/// names and shapes. With no moments, only weights are read.
-pub fn load(dir: &Path, params: &mut Params, moments: &[&str], transposed: &dyn Fn(&str) -> bool) -> Result<State> {
+/// Verifies the checkpoint `dir` and loads its weights and moments into `params`, which must have the same names and
+/// shapes. Where `params` has no moments, only weights are read.
+pub fn load(dir: &Path, params: &mut Params) -> Result<State> {
     let state = verify(dir)?;
-    load_weights(&dir.join(MODEL), params, transposed)?;
-    if moments.is_empty() {
+    load_weights(&dir.join(MODEL), params)?;
+    if params.groups().iter().all(|group| group.moments().count() == 0) {
         return Ok(state);
     }
     let path = dir.join(OPTIM);
     let mut file = Reader::open(&path)?;
     let mut known = Vec::new();
-    // By number, since a group is borrowed while its moments are written.
-    let shape_of: Vec<_> = params.ids().map(|id| (params.name(id).to_owned(), *params.weight(id).shape())).collect();
     for group in params.groups_mut() {
-        for (slot, id) in group.ids().to_vec().into_iter().enumerate() {
-            let (name, shape) = &shape_of[id.0 as usize];
-            for (k, moment) in moments.iter().enumerate() {
-                let Some(to) = group.moment_mut(k, slot) else { continue };
-                let full = format!("{moment}.{name}");
-                file.read(&full, shape, transposed(name), to)?;
-                known.push(full);
+        let moments: Vec<_> = group.moments().enumerate().collect();
+        for slot in 0..group.ids().len() {
+            for &(k, moment) in &moments {
+                for image in group.images(slot).to_vec() {
+                    let name = format!("{moment}.{}", image.name);
+                    let to = group.moment_mut(k, slot).expect("a moment that has a name");
+                    file.read(&name, &image.shape, image.transposed, &mut to[image.range()])?;
+                    known.push(name);
+                }
             }
         }
     }
@@ -197,16 +198,17 @@ pub fn load(dir: &Path, params: &mut Params, moments: &[&str], transposed: &dyn 
 }
 
 /// Loads the weights in the safetensors file `path`, whatever made it.
-pub fn load_weights(path: &Path, params: &mut Params, transposed: &dyn Fn(&str) -> bool) -> Result<()> {
+pub fn load_weights(path: &Path, params: &mut Params) -> Result<()> {
     let mut file = Reader::open(path)?;
     let mut values = Vec::new();
     let mut known = Vec::new();
     for id in params.ids() {
-        let (name, shape) = (params.name(id).to_owned(), *params.weight(id).shape());
-        values.resize(shape.numel(), 0.0);
-        file.read(&name, &shape, transposed(&name), &mut values)?;
+        values.resize(params.weight(id).numel(), 0.0);
+        for image in params.images(id) {
+            file.read(&image.name, &image.shape, image.transposed, &mut values[image.range()])?;
+            known.push(image.name.clone());
+        }
         params.set_weight(id, &values);
-        known.push(name);
     }
     no_others(path, &file, &known)
 }

@@ -1,18 +1,23 @@
 use super::*;
 use crate::device::Device;
-use crate::params::{Decl, Init, Kind};
+use crate::params::{Decl, Init, Kind, Stored};
+use crate::tensor::Shape;
 
 const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 
 fn params(seed: u64) -> Params {
-    let decl = |name: &str, shape, kind| Decl { name: name.into(), shape, kind, init: Init::Normal(1.0) };
+    let decl = |name: &str, shape: Shape, kind| Decl {
+        stored: if name.contains(".c_") && kind == Kind::Matrix { Stored::Transposed } else { Stored::Whole },
+        ..Decl::new(name, shape, kind, Init::Normal(1.0))
+    };
     let decls = [
         decl("wte.weight", [11, 4].into(), Kind::Embedding),
         decl("h.0.attn.c_attn.weight", [12, 4].into(), Kind::Matrix),
         decl("h.0.attn.c_attn.bias", [12].into(), Kind::Vector),
         decl("h.0.mlp.c_fc.weight", [16, 4].into(), Kind::Matrix),
     ];
-    let mut params = Params::new(&Device::cpu(1).unwrap(), &decls, seed, 2);
+    let mut params = Params::new(&Device::cpu(1).unwrap(), &decls, seed);
+    params.add_moments(|_| &MOMENTS);
     for group in params.groups_mut() {
         for slot in 0..group.ids().len() {
             for k in 0..2 {
@@ -22,10 +27,6 @@ fn params(seed: u64) -> Params {
         }
     }
     params
-}
-
-fn transposed(name: &str) -> bool {
-    name.contains(".c_") && name.ends_with("weight")
 }
 
 /// All weights and moments, as bits.
@@ -61,13 +62,7 @@ impl Fixture {
     fn save(&self, step: u64, params: &Params) -> Result<PathBuf> {
         let tokenizer = self.dir.path().join("t.json");
         let config = serde_json::json!({"model_type": "gpt2"});
-        let contents = Contents {
-            params,
-            moments: &MOMENTS,
-            transposed: &transposed,
-            config: &config,
-            tokenizer: Some(&tokenizer),
-        };
+        let contents = Contents { params, config: &config, tokenizer: Some(&tokenizer) };
         save(&self.run, &contents, &state(step))
     }
 
@@ -84,7 +79,7 @@ fn weights_and_moments_come_back_bit_for_bit() {
     assert!(path.ends_with("a/checkpoints/step-000060"));
     let mut loaded = params(2);
     assert_ne!(bits(&loaded), bits(&saved));
-    assert_eq!(load(&path, &mut loaded, &MOMENTS, &transposed).unwrap(), state(60));
+    assert_eq!(load(&path, &mut loaded).unwrap(), state(60));
     assert_eq!(bits(&loaded), bits(&saved));
     assert_eq!(std::fs::read_to_string(path.join(TOKENIZER)).unwrap(), "{\"a tokenizer\": true}");
     assert_eq!(std::fs::read_dir(f.run.checkpoints()).unwrap().count(), 1, "no temporary folder is left");
@@ -137,10 +132,10 @@ fn a_list_cut_at_any_line_is_found() {
 fn another_model_is_refused_and_the_tensor_named() {
     let f = fixture();
     let path = f.save(60, &params(1)).unwrap();
-    let decl = |name: &str, shape| Decl { name: name.into(), shape, kind: Kind::Matrix, init: Init::Zeros };
+    let decl = |name: &str, shape: Shape| Decl::new(name, shape, Kind::Matrix, Init::Zeros);
     let load = |decls: &[Decl]| {
-        let mut params = Params::new(&Device::cpu(1).unwrap(), decls, 1, 2);
-        load(&path, &mut params, &MOMENTS, &transposed).unwrap_err().to_string()
+        let mut params = Params::new(&Device::cpu(1).unwrap(), decls, 1);
+        load(&path, &mut params).unwrap_err().to_string()
     };
     let message = load(&[decl("wte.weight", [12, 4].into())]);
     assert!(message.contains("wte.weight: expected a tensor of shape [12, 4] in F32, found shape [11, 4]"));
@@ -166,7 +161,7 @@ fn an_interrupted_write_leaves_the_old_one_standing() {
     assert_eq!(f.steps(), [60, 70]);
     assert_eq!(std::fs::read_dir(f.run.checkpoints()).unwrap().count(), 2);
     let mut loaded = params(9);
-    load(&f.run.checkpoints().join("step-000060"), &mut loaded, &MOMENTS, &transposed).unwrap();
+    load(&f.run.checkpoints().join("step-000060"), &mut loaded).unwrap();
     assert_eq!(bits(&loaded), bits(&old));
 }
 
@@ -192,7 +187,7 @@ fn a_damaged_newest_one_is_passed_over_and_replaced() {
     assert!(find(f.run.path()).unwrap().0.ends_with("step-000060"));
     f.save(80, &params(3)).unwrap();
     let mut loaded = params(9);
-    load(&path, &mut loaded, &MOMENTS, &transposed).unwrap();
+    load(&path, &mut loaded).unwrap();
     assert_eq!(bits(&loaded), bits(&params(3)));
     assert_eq!(find(&path).unwrap().0, path);
     assert!(find(f.dir.path()).unwrap_err().to_string().contains("no checkpoint here"));

@@ -4,9 +4,14 @@
 //! then each `--set key=value`; what results is checked as a whole and written to the run directory. `parse.rs` reads;
 //! what a recipe may say is here.
 
+mod model;
+mod optim;
 mod parse;
 
-use super::schedule::{Schedule, Shape};
+pub use model::{Activation, Model, ModelKind, RopeScaling};
+pub use optim::{Optim, OptimKind};
+
+use super::schedule::Schedule;
 use crate::error::{AtPath, Error, Result};
 use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -17,7 +22,18 @@ use std::path::{Path, PathBuf};
 pub const VILLAGE: &str = include_str!("../../../data/recipes/village.toml");
 
 /// The keys that the default recipe leaves out, because they have no default.
-const OPTIONAL: [&str; 2] = ["data.path", "eval.max_batches"];
+const OPTIONAL: [&str; 10] = [
+    "model.hidden",
+    "model.bias",
+    "model.tied",
+    "model.activation",
+    "model.kv_heads",
+    "model.rope_theta",
+    "model.rope_scaling",
+    "data.path",
+    "optim.muon_lr",
+    "eval.max_batches",
+];
 
 /// All settings of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,44 +63,6 @@ pub struct Run {
     pub name: String,
     /// The folder of runs.
     pub dir: PathBuf,
-}
-
-/// `[model]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Model {
-    /// The architecture.
-    pub kind: ModelKind,
-    /// Number of blocks.
-    pub layers: usize,
-    /// Attention heads in a block; divides `d`.
-    pub heads: usize,
-    /// Width of the residual stream.
-    pub d: usize,
-    /// Whether linear layers and norms have biases.
-    pub bias: bool,
-    /// The nonlinearity of the MLP.
-    pub activation: Activation,
-    /// Probability with which an activation is dropped in training.
-    pub dropout: f32,
-}
-
-/// `model.kind`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ModelKind {
-    /// LayerNorm before each part, learned positions, GELU, head tied to the token embedding.
-    Gpt2,
-}
-
-/// `model.activation`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// GELU by its tanh approximation.
-    GeluTanh,
-    /// GELU by erf.
-    Gelu,
 }
 
 /// `[data]`.
@@ -168,6 +146,8 @@ pub struct Train {
     pub context: usize,
     /// Micro-batches in a step.
     pub accumulate: usize,
+    /// Whether blocks keep their inputs only and are run again in the backward pass; see [`Tape`](crate::tape).
+    pub recompute: bool,
     /// Seed of initial weights, batch order and dropout.
     pub seed: u64,
     /// The dtype of activations and weights.
@@ -190,34 +170,6 @@ pub enum Precision {
     F32,
     /// bfloat16.
     Bf16,
-}
-
-/// `[optim]`: AdamW and its schedule.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Optim {
-    /// The highest learning rate.
-    pub lr: f64,
-    /// The learning rate of the last step.
-    pub min_lr: f64,
-    /// The form of the decay.
-    pub schedule: Shape,
-    /// Steps of linear warm-up.
-    pub warmup: u64,
-    /// Last steps, in which [`Shape::Wsd`] decays.
-    pub decay_steps: u64,
-    /// Decay of the gradient's running mean.
-    pub beta1: f64,
-    /// Decay of the gradient's running mean square.
-    pub beta2: f64,
-    /// Added to the root of the mean square.
-    pub eps: f64,
-    /// Decoupled weight decay of matrices.
-    pub weight_decay: f64,
-    /// Whether embeddings decay too.
-    pub decay_embeddings: bool,
-    /// The gradient's norm is scaled down to this; 0: not at all.
-    pub clip: f64,
 }
 
 /// `[eval]`.
@@ -303,15 +255,7 @@ impl Recipe {
             name,
             "one part of a path, not starting with a dot; the folder above it is run.dir",
         )?;
-        range("model.layers", model.layers, 1..=1024)?;
-        range("model.heads", model.heads, 1..=1024)?;
-        range("model.d", model.d, 1..=65_536)?;
-        if !model.d.is_multiple_of(model.heads) {
-            let down = (model.d / model.heads).max(1) * model.heads;
-            let problem = format!("a width of {} cannot be divided among {} heads", model.d, model.heads);
-            return Err(Error::config("model.d", problem, format!("try model.d = {down} or {}", down + model.heads)));
-        }
-        require((0.0..1.0).contains(&model.dropout), "model.dropout", model.dropout, "a number from 0 to below 1")?;
+        model.validate()?;
         if data.tokenizer == TokenizerChoice::Bpe {
             range("data.vocab", data.vocab, 257..=1_000_000)?;
         }
@@ -336,24 +280,13 @@ impl Recipe {
             let hint = "set train.precision = \"f32\"";
             return Err(Error::config("train.precision", "training in bf16 is not there yet", hint));
         }
-        positive("optim.lr", optim.lr)?;
-        require(
-            optim.min_lr >= 0.0 && optim.min_lr <= optim.lr,
-            "optim.min_lr",
-            optim.min_lr,
-            format!("from 0 to optim.lr, which is {}", optim.lr),
-        )?;
-        require((0.0..1.0).contains(&optim.beta1), "optim.beta1", optim.beta1, "a number from 0 to below 1")?;
-        require((0.0..1.0).contains(&optim.beta2), "optim.beta2", optim.beta2, "a number from 0 to below 1")?;
-        positive("optim.eps", optim.eps)?;
-        let at_least_0 = "a finite number, 0 or more";
-        let fine = |x: f64| x.is_finite() && x >= 0.0;
-        require(fine(optim.weight_decay), "optim.weight_decay", optim.weight_decay, at_least_0)?;
-        require(fine(optim.clip), "optim.clip", optim.clip, at_least_0)?;
+        optim.validate()?;
         if let Some(batches) = eval.max_batches {
             range("eval.max_batches", batches, 1..=usize::MAX)?;
         }
-        require(fine(sample.temperature.into()), "sample.temperature", sample.temperature, at_least_0)?;
+        let temperature = sample.temperature;
+        let fine = temperature.is_finite() && temperature >= 0.0;
+        require(fine, "sample.temperature", temperature, "a finite number, 0 or more")?;
         require(sample.top_p > 0.0 && sample.top_p <= 1.0, "sample.top_p", sample.top_p, "above 0, at most 1")
     }
 }

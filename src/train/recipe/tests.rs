@@ -1,5 +1,6 @@
 use super::parse::{keys, parse};
 use super::*;
+use crate::train::schedule::Shape;
 use toml::Table;
 
 fn load(text: &str, overrides: &[&str]) -> Result<Recipe> {
@@ -18,7 +19,18 @@ fn error(text: &str, overrides: &[&str]) -> (String, String) {
 
 fn full() -> Recipe {
     let mut recipe = Recipe::default();
+    recipe.model = Model {
+        hidden: Some(320),
+        bias: Some(true),
+        tied: Some(true),
+        activation: Some(Activation::Gelu),
+        kv_heads: Some(2),
+        rope_theta: Some(5e5),
+        rope_scaling: Some(RopeScaling::Linear { factor: 2.5 }),
+        ..recipe.model
+    };
     recipe.data.path = Some(vec!["a.txt".into(), "b".into()]);
+    recipe.optim.muon_lr = Some(0.02);
     recipe.eval.max_batches = Some(7);
     recipe
 }
@@ -50,7 +62,7 @@ fn a_saved_recipe_reads_back_the_same() {
 fn the_shakespeare_recipe_reads() {
     let text = include_str!("../../../data/recipes/shakespeare-char-cpu.toml");
     let recipe = load(text, &[]).unwrap();
-    assert_eq!((recipe.train.steps, recipe.optim.beta2, recipe.model.bias), (2000, 0.99, false));
+    assert_eq!((recipe.train.steps, recipe.optim.beta2, recipe.model.bias), (2000, 0.99, Some(false)));
     assert_eq!((recipe.data.tokenizer, recipe.data.split), (TokenizerChoice::Char, SplitRule::Tail));
 }
 
@@ -128,6 +140,7 @@ fn values_out_of_range_are_refused() {
         "model.d=0",
         "model.dropout=1.0",
         "model.dropout=nan",
+        "model.hidden=0",
         "data.vocab=256",
         "data.bytes=1",
         "data.val_fraction=0.0",
@@ -149,6 +162,8 @@ fn values_out_of_range_are_refused() {
         "optim.eps=0.0",
         "optim.weight_decay=-1.0",
         "optim.clip=nan",
+        "optim.muon_lr=0.0",
+        "optim.muon_momentum=1.0",
         "eval.max_batches=0",
         "sample.temperature=-1.0",
         "sample.top_p=0.0",
@@ -160,4 +175,39 @@ fn values_out_of_range_are_refused() {
         assert!(e.hint().is_some(), "{set}: {e}");
     }
     assert_eq!(error("", &["model.heads=3"]).1, "try model.d = 126 or 129");
+    assert_eq!(error("", &["model.kind=llama", "model.d=36", "model.heads=4"]).1, "try model.d = 32 or 40");
+    for set in [
+        "model.activation=gelu",
+        "model.kv_heads=0",
+        "model.kv_heads=3",
+        "model.rope_theta=1.0",
+        "model.rope_scaling.factor={rope_type=\"linear\", factor=0.5}",
+        "model.rope_scaling.high_freq_factor={rope_type=\"llama3\", factor=8, low_freq_factor=4, high_freq_factor=4, \
+         original_max_position_embeddings=64}",
+    ] {
+        let (key, value) = set.split_once('=').unwrap();
+        let set = format!("{}={value}", key.split('.').take(2).collect::<Vec<_>>().join("."));
+        let e = load("", &["model.kind=llama", &set]).expect_err(&set);
+        assert!(e.to_string().starts_with(&format!("{key}: ")), "{set}: {e}");
+    }
+}
+
+#[test]
+fn each_kind_has_its_own_defaults_and_refuses_the_keys_of_the_other() {
+    let config = |set: &[&str]| load("", set).unwrap().model.config(1024, 128);
+    let (gpt2, llama) = (config(&[]), config(&["model.kind=llama"]));
+    assert_eq!((gpt2.hidden, gpt2.bias, gpt2.tied, gpt2.kv_heads), (512, true, true, 4));
+    assert_eq!((llama.hidden, llama.bias, llama.tied, llama.kv_heads), (352, false, false, 4));
+    let scaling = "model.rope_scaling={rope_type=\"linear\", factor=2}";
+    let llama = config(&["model.kind=llama", "model.tied=true", "model.rope_theta=500000", scaling]);
+    let scaling = crate::ops::rope::RopeScaling::Linear(2.0);
+    assert_eq!(llama.positions, crate::model::Positions::Rope { theta: 5e5, scaling });
+    assert!(llama.tied);
+    for set in ["model.kv_heads=2", "model.rope_theta=1e4", "model.rope_scaling={rope_type=\"linear\", factor=2}"] {
+        let (message, hint) = error("", &[set]);
+        assert!(message.contains(": gpt2 "), "{message}");
+        assert_eq!(hint, "leave it out, or choose another model.kind");
+    }
+    let (message, _) = error("", &["model.kind=llama", "model.rope_scaling={rope_type=\"yarn\", factor=2}"]);
+    assert_eq!(message, "model.rope_scaling.rope_type: expected \"linear\" or \"llama3\", found \"yarn\" (--set)");
 }
