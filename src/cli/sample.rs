@@ -85,8 +85,8 @@ pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
     if global.json {
         let seconds = start.elapsed().as_secs_f64();
         let speed = json!({"prompt_tokens": pace.prompt, "prompt_tokens_per_s": reading, "new_tokens_per_s": writing});
-        let all =
-            json!({"run": args.run, "prompt": args.prompt, "samples": samples, "seconds": seconds, "speed": speed});
+        let all = json!({"run": args.run.to_string_lossy(), "prompt": args.prompt, "samples": samples,
+            "seconds": seconds, "speed": speed});
         return print(&all.to_string());
     }
     if pace.more > 0 {

@@ -25,7 +25,7 @@ use crate::nn::{Builder, Embedding, Linear, Norm};
 use crate::ops::activation::Activation;
 use crate::ops::norm::NormKind;
 use crate::ops::rope::RopeTable;
-use crate::params::Decl;
+use crate::params::{Decl, Params};
 use crate::rng::Purpose;
 use crate::tape::{Tape, Var};
 use crate::tensor::{Out, Spec, Tensor};
@@ -141,6 +141,11 @@ impl Gpt {
     /// The shape of the model.
     pub fn config(&self) -> &GptConfig {
         &self.config
+    }
+
+    /// The matrix (V, C) of the head.
+    pub fn head(&self, params: &Params) -> Tensor {
+        params.weight(self.head.id())
     }
 
     /// ids (B, T), the first of them at position `start`, to the normalised stream (B, T, C) that the head reads.

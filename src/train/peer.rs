@@ -60,7 +60,7 @@ impl Peer {
     }
 
     fn failed(&self, what: String) -> Error {
-        Error::usage(format!("the peer {what}: {}", self.command), "run it by hand; see benches/peers/README.md")
+        Error::failed(format!("the peer {what}: {}", self.command), "run it by hand; see benches/peers/README.md")
     }
 }
 

@@ -5,10 +5,11 @@ use super::pretrain::start;
 use crate::data::Tokenizer;
 use crate::data::detok::Decoder;
 use crate::device::Device;
+use crate::disk::Os;
 use crate::error::{AtPath, Error, Result};
 use crate::model::sample::{Pace, SampleOptions, generate};
 use crate::model::{Gpt, GptConfig};
-use crate::params::Params;
+use crate::params::{Hold, Params};
 use crate::tape::Tape;
 use std::path::Path;
 
@@ -27,9 +28,9 @@ impl Sampler {
     /// # Errors
     /// There is no checkpoint, it is damaged, or its files do not belong together.
     pub fn open(path: &Path, device: &Device) -> Result<Sampler> {
-        let (dir, damaged) = checkpoint::find(path)?;
+        let (dir, damaged) = checkpoint::find(&Os, path)?;
         let (file, weights) = (dir.join(checkpoint::CONFIG), dir.join(checkpoint::MODEL));
-        let config = GptConfig::from_json(&checkpoint::read_json(&file)?, &file)?;
+        let config = GptConfig::from_json(&checkpoint::read_json(&Os, &file)?, &file)?;
         let hint = "the files of a checkpoint belong together: copy all of them";
         // Before memory is mapped for a model that the file does not hold.
         let (needed, there) = (4.0 * config.parameters(), weights.metadata().at(&weights)?.len());
@@ -44,8 +45,8 @@ impl Sampler {
             return Err(Error::format(file, "vocabulary", expected, tokenizer.vocab_size(), hint));
         }
         let (gpt, decls) = Gpt::new(config);
-        let mut params = Params::new(device, &decls, 0);
-        checkpoint::load_weights(&weights, &mut params)?;
+        let mut params = Params::frozen(device, &decls, Hold::Frozen);
+        checkpoint::load_weights(&Os, &weights, &mut params)?;
         Ok(Sampler { gpt, params, tape: Tape::new(device), tokenizer, damaged })
     }
 

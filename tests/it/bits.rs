@@ -5,7 +5,6 @@ use kiln::cpu::convert::ConvertTo;
 use kiln::cpu::gemm::{Mat, MatMut, gemm};
 use kiln::cpu::{Cpu, Simd, math};
 use kiln::rng::{Purpose, Rng};
-use rand::Rng as _;
 
 /// FNV-1a of bit patterns.
 fn fnv(bits: impl IntoIterator<Item = u32>) -> u64 {

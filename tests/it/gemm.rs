@@ -182,6 +182,15 @@ fn thin_products_are_one_chain_per_element() {
                     }
                 }
             }
+            // Weights in bf16 are the numbers that they widen to.
+            let narrow: Vec<bf16> = b[..n * k].iter().map(|&x| bf16::from_f32(x)).collect();
+            let want = naive(m, n, k, |i, p| a[i * k + p], |p, j| narrow[j * k + p].to_f32(), &vec![0.0; m * n]);
+            for cpu in &cpus {
+                let mut out = vec![f32::NAN; m * n];
+                let (a, b) = (Mat::new(&a[..m * k], m, k), Mat::bf16(&narrow, n, k).t());
+                gemm(cpu, a, b, MatMut::new(&mut out, m, n), false, None);
+                same_bits(&out, &want, &format!("{m}x{n}x{k} bf16 {} {}", cpu.simd.name(), cpu.threads.count()));
+            }
         }
     }
 }
@@ -220,4 +229,34 @@ fn repeated_products_take_no_new_memory() {
     let mapped = cpu.scratch.mapped();
     run();
     assert_eq!(cpu.scratch.mapped(), mapped);
+}
+
+#[test]
+fn operands_in_bf16_give_the_bits_of_their_values_in_f32() {
+    use half::bf16;
+    for (m, n, k) in SHAPES {
+        let narrow = |salt, len| -> Vec<bf16> { numbers(salt, len).into_iter().map(bf16::from_f32).collect() };
+        let (a, b) = (narrow(1, m * k), narrow(2, k * n));
+        let wide = |x: &[bf16]| -> Vec<f32> { x.iter().map(|x| x.to_f32()).collect() };
+        let (a32, b32) = (wide(&a), wide(&b));
+        for cpu in &cpus() {
+            // As they lie, and as transposes of what lies there: every way to pack.
+            for transposed in [false, true] {
+                let [a, a32] = match transposed {
+                    false => [Mat::bf16(&a, m, k), Mat::new(&a32, m, k)],
+                    true => [Mat::bf16(&a, k, m).t(), Mat::new(&a32, k, m).t()],
+                };
+                let [b, b32] = match transposed {
+                    false => [Mat::bf16(&b, k, n), Mat::new(&b32, k, n)],
+                    true => [Mat::bf16(&b, n, k).t(), Mat::new(&b32, n, k).t()],
+                };
+                let run = |a: Mat, b: Mat| {
+                    let mut c = vec![f32::NAN; m * n];
+                    gemm(cpu, a, b, MatMut::new(&mut c, m, n), false, None);
+                    c
+                };
+                same_bits(&run(a, b), &run(a32, b32), &format!("{m}x{n}x{k} {transposed} {}", cpu.simd.name()));
+            }
+        }
+    }
 }

@@ -7,12 +7,13 @@ use clap::Args;
 use kiln::cpu::limits;
 use kiln::device::Device;
 use kiln::error::{Error, Result};
+use kiln::params::Hold;
 use kiln::train::bench::StepCase;
 use kiln::train::bench::decode::DecodeBench;
 use kiln::train::peer::Peer;
 use serde_json::{Value, json};
 
-/// Writing token by token with cached keys and values, in f32
+/// Writing token by token with cached keys and values
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   kiln bench decode gpt2
@@ -29,6 +30,9 @@ pub struct DecodeArgs {
     /// Tokens to write after the first one
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     tokens: u32,
+    /// Keep the weights in bf16: half the bytes, f32 arithmetic
+    #[arg(long)]
+    bf16: bool,
     /// How often, after once to warm up
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     reps: u16,
@@ -71,7 +75,8 @@ pub fn run(args: DecodeArgs, global: &Global) -> Result<()> {
         let problem = format!("--prompt {prompt} and --tokens {tokens} exceed the context of {}, {context}", case.name);
         return Err(Error::usage(problem, "lower one of them"));
     }
-    let mut bench = DecodeBench::new(case.config, &device);
+    let (hold, dtype) = if args.bf16 { (Hold::FrozenBf16, "bf16") } else { (Hold::Frozen, "f32") };
+    let mut bench = DecodeBench::new(case.config, hold, &device);
     bench.run(prompt, tokens);
     // Before the ceiling is measured, which takes a buffer.
     let memory = peak_rss_mb();
@@ -92,7 +97,7 @@ pub fn run(args: DecodeArgs, global: &Global) -> Result<()> {
     let rate = ours.rate(n);
     let read = rate.median * bench.bytes() as f64 / 1e9;
     let threads = host.cpu.threads.count();
-    let name = format!("{} f32, prompt {prompt}", args.case);
+    let name = format!("{} {dtype}, prompt {prompt}", args.case);
     if global.json {
         let row = |peer: &Value, times: &Times| {
             let first = Spread::of(times.first.clone());

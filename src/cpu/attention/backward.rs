@@ -23,7 +23,7 @@ pub fn backward(
     accumulate: bool,
 ) {
     let backward = Backward { cpu, problem, out, dout, lse, grads, accumulate };
-    problem.each_head(cpu, |heads| backward.heads(heads));
+    problem.each_head(cpu, backward.size(), 2 * QUERIES * KEYS, |heads| backward.heads(heads));
 }
 
 struct Backward<'a> {

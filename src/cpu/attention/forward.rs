@@ -15,7 +15,8 @@ pub fn forward(cpu: &Cpu, problem: &Problem, cache: Option<Cache>, out: &ViewMut
     let past = cache.as_ref().map_or(0, |cache| cache.past);
     let cache = cache.map(|cache| (Tiles::new(cache.data), cache.room.div_ceil(KEYS)));
     let forward = Forward { cpu, problem, past, cache, out, lse: Tiles::new(lse) };
-    problem.each_head(cpu, |heads| forward.heads(heads));
+    let panels = if forward.cache.is_some() { 0 } else { problem.key_blocks() * problem.block_len() };
+    problem.each_head(cpu, panels, CHUNK * KEYS + QUERIES * problem.width, |heads| forward.heads(heads));
 }
 
 struct Forward<'a> {

@@ -203,9 +203,16 @@ impl<'a> Problem<'a> {
     }
 
     /// Calls `task` with ranges of the B · Hkv heads of keys: one at a time in parallel where they are many, else all at once.
-    fn each_head(&self, cpu: &Cpu, task: impl Fn(std::ops::Range<usize>) + Sync) {
-        let heads = self.batch * self.kv_heads;
-        if self.is_wide(cpu) { cpu.threads.run(heads, &|head| task(head..head + 1)) } else { task(0..heads) }
+    /// `task` takes scratch for `panels` floats a head, and in its iterations for `inner` floats.
+    fn each_head(&self, cpu: &Cpu, panels: usize, inner: usize, task: impl Fn(std::ops::Range<usize>) + Sync) {
+        let (heads, threads) = (self.batch * self.kv_heads, cpu.threads.count());
+        if self.is_wide(cpu) {
+            cpu.scratch.reserve([(threads.min(heads), panels), (threads.min(heads), inner)]);
+            cpu.threads.run(heads, &|head| task(head..head + 1));
+        } else {
+            cpu.scratch.reserve([(1, heads * panels), (threads, inner)]);
+            task(0..heads);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::device::Device;
 use crate::model::sample::{Chooser, SampleOptions};
 use crate::model::{Cache, Gpt, GptConfig};
-use crate::params::{Kind, Params};
+use crate::params::{Hold, Kind, Params};
 use crate::rng::{Purpose, Rng};
 use crate::tape::{Pass, Tape};
 use crate::tensor::Tensor;
@@ -23,11 +23,11 @@ pub struct DecodeBench {
 }
 
 impl DecodeBench {
-    /// The model of `config` on `device`, with fresh weights.
-    pub fn new(config: GptConfig, device: &Device) -> DecodeBench {
+    /// The model of `config` on `device`, with fresh weights, in f32 or bf16.
+    pub fn new(config: GptConfig, hold: Hold, device: &Device) -> DecodeBench {
         let cache = Cache::new(device, &config, 1);
         let (gpt, decls) = Gpt::new(config);
-        let params = Params::new(device, &decls, 1);
+        let params = Params::with(device, &decls, 1, |_| hold);
         let rng = Rng::new(1, Purpose::Test, 0, 0);
         DecodeBench { gpt, params, tape: Tape::new(device), cache, chooser: Chooser::default(), rng }
     }
@@ -58,11 +58,9 @@ impl DecodeBench {
         self.chooser.choose(&logits, &GREEDY, 0.0) as i32
     }
 
-    /// Bytes of weights that each token needs whole: those of all matrices, the head included.
+    /// Bytes of weights that each token needs whole: those of all matrices, and of the head.
     pub fn bytes(&self) -> usize {
-        let config = self.gpt.config();
         let matrices = self.params.groups().iter().filter(|group| group.kind == Kind::Matrix);
-        let numel: usize = matrices.map(|group| group.weights().numel()).sum();
-        4 * (numel + config.vocab * config.d)
+        matrices.map(|group| group.weights().bytes()).sum::<usize>() + self.gpt.head(&self.params).spec().bytes()
     }
 }

@@ -53,7 +53,7 @@ fn a_saved_recipe_reads_back_the_same() {
     let path = dir.path().join("recipe.toml");
     let awkward = load("", &["optim.lr=0.1", "optim.eps=1e-30", "model.dropout=0.1", "data.tokenizer=t.json"]);
     for recipe in [Recipe::default(), full(), awkward.unwrap()] {
-        recipe.save(&path).unwrap();
+        recipe.save(&crate::disk::Os, &path).unwrap();
         assert_eq!(Recipe::load(Some(&path), &[]).unwrap(), recipe);
     }
 }
@@ -160,10 +160,15 @@ fn values_out_of_range_are_refused() {
         "optim.beta1=1.0",
         "optim.beta2=-0.1",
         "optim.eps=0.0",
+        "optim.eps=1e-60",
+        "optim.eps=inf",
         "optim.weight_decay=-1.0",
         "optim.clip=nan",
         "optim.muon_lr=0.0",
         "optim.muon_momentum=1.0",
+        "guard.max_bad_steps=0",
+        "guard.spike_window=1",
+        "guard.spike_deviations=0.0",
         "eval.max_batches=0",
         "sample.temperature=-1.0",
         "sample.top_p=0.0",
