@@ -233,11 +233,15 @@ mod tests {
             let weight = |id: u32| f64::from((key(id) - 5.0) / options.temperature).exp();
             let all = &sorted[..if options.top_k > 0 { options.top_k } else { 1000 }];
             let sum: f64 = all.iter().map(|&id| weight(id)).sum();
+            // The token that crosses the line is in.
             let mut kept = 0.0;
-            let n = all
-                .iter()
-                .take_while(|&&id| std::mem::replace(&mut kept, kept + weight(id)) < f64::from(options.top_p) * sum);
-            let nucleus = &all[..n.count()];
+            let inside = |&&id: &&u32| {
+                let before = kept;
+                kept += weight(id);
+                before < f64::from(options.top_p) * sum
+            };
+            let n = all.iter().take_while(inside).count();
+            let nucleus = &all[..n];
             let kept: f64 = nucleus.iter().map(|&id| weight(id)).sum();
             let mut below = 0.0;
             for &id in nucleus {
