@@ -1,5 +1,6 @@
 //! Matrix products and sums against naive twins: the same bits as one sequential chain per element.
 
+use half::bf16;
 use kiln::cpu::gemm::{Mat, MatMut, PackedB, Rhs, gemm};
 use kiln::cpu::{Cpu, Simd};
 use kiln::rng::{Purpose, Rng};
