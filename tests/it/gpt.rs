@@ -227,8 +227,8 @@ fn dump_logits() {
     checkpoint::load_weights(&dir.join("model.safetensors"), &mut params).unwrap();
     let mut tape = Tape::new(&device);
     tape.begin(&params, Pass::default());
-    let x: Vec<i32> = (0..256).map(|i| (i * 37 + i * i) % 1000).collect();
-    let x = tape.constant(Tensor::from_slice(&device, &x, [2, 128]));
+    let x: Vec<i32> = (0..256).map(|i| (i * 37 + i * i) % 300).collect();
+    let x = tape.constant(Tensor::from_slice(&device, &x, [8, 32]));
     let logits = tape.no_grad(|| gpt.logits(x).value());
     std::fs::write(run.join("logits.f32"), bytemuck::cast_slice::<f32, u8>(logits.f32())).unwrap();
 }
