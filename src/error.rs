@@ -35,6 +35,14 @@ pub enum Error {
         /// What to do next.
         hint: String,
     },
+    /// The work could not be done, for a reason that lies in no single file or key.
+    #[error("{problem}")]
+    Failed {
+        /// What is wrong.
+        problem: String,
+        /// What to do next.
+        hint: String,
+    },
     /// A recipe key, or `--set`, has a value that cannot be used.
     #[error("{key}: {problem}")]
     Config {
@@ -70,12 +78,16 @@ impl Error {
         let hint = match source.kind() {
             Kind::NotFound => "check the path; relative paths start at the current folder",
             Kind::PermissionDenied => "check the permissions of the file and of its folder",
-            Kind::StorageFull => "free some disk space and run the command again; nothing that was saved is lost",
+            Kind::StorageFull | Kind::QuotaExceeded => {
+                "free some disk space; nothing that was saved is lost, and a run goes on with: kiln train --resume RUN"
+            }
+            Kind::FileTooLarge => "raise the limit on the size of files (ulimit -f); nothing that was saved is lost",
+            Kind::ReadOnlyFilesystem => "nothing can be written there: choose another folder",
             Kind::AlreadyExists => "a file of that name is in the way: choose another name",
             Kind::InvalidData => "the file should hold UTF-8 text",
             Kind::IsADirectory => "give a file, not a folder",
             Kind::NotADirectory => "a part of the path is a file, not a folder",
-            _ => "",
+            _ => "the system refused this: check the path, and the disk that it is on",
         };
         Error::Io { path: path.as_ref().to_owned(), source, hint: hint.to_owned() }
     }
@@ -95,6 +107,11 @@ impl Error {
             found: found.to_string(),
             hint: hint.to_string(),
         }
+    }
+
+    /// Work that could not be done.
+    pub fn failed(problem: impl ToString, hint: impl ToString) -> Error {
+        Error::Failed { problem: problem.to_string(), hint: hint.to_string() }
     }
 
     /// A setting that cannot be used.
@@ -117,6 +134,7 @@ impl Error {
         let hint = match self {
             Error::Io { hint, .. }
             | Error::Format { hint, .. }
+            | Error::Failed { hint, .. }
             | Error::Config { hint, .. }
             | Error::Usage { hint, .. }
             | Error::Device { hint, .. } => hint,
@@ -124,11 +142,12 @@ impl Error {
         (!hint.is_empty()).then_some(hint)
     }
 
-    /// The process exit code for this error: 2 for a wrong call, 1 otherwise.
+    /// The process exit code for this error: 2 where what was asked for cannot be done, by the words of the call or of a
+    /// recipe (flags, keys, values); 1 where doing it failed (files, data, devices, the system).
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Usage { .. } => 2,
-            _ => 1,
+            Error::Usage { .. } | Error::Config { .. } => 2,
+            Error::Io { .. } | Error::Format { .. } | Error::Failed { .. } | Error::Device { .. } => 1,
         }
     }
 }

@@ -23,6 +23,7 @@ pub mod device;
 
 pub mod cpu;
 
+pub mod disk;
 pub mod error;
 pub mod rng;
 

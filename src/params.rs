@@ -1,11 +1,14 @@
 //! Parameters: named slices of a few flat arenas, with their gradients and the optimizer's moments beside them.
 //!
-//! A [`Group`] holds the parameters of one [`Kind`]; only trainable groups own gradients and moments. Slices lie in the
-//! order in which a backward pass finishes their gradients, the last layer first.
+//! A [`Group`] holds the parameters of one [`Kind`] that are held in one way ([`Hold`]): trained, or frozen in f32 or in
+//! bf16. Only trained groups own gradients and moments. Slices lie in the order in which a backward pass finishes their
+//! gradients, the last layer first.
 
-use crate::device::Device;
+use crate::cpu::chunks;
+use crate::cpu::convert::ConvertTo;
+use crate::device::{Device, Host};
 use crate::rng::{Purpose, Stream};
-use crate::tensor::{Arena, DType, Out, Shape, Tensor};
+use crate::tensor::{Arena, DType, Element, Out, Shape, Spec, Tensor};
 use std::ops::Range;
 
 /// What a parameter is, as far as optimizers care.
@@ -17,6 +20,17 @@ pub enum Kind {
     Embedding,
     /// A gain or a bias.
     Vector,
+}
+
+/// How a parameter is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// In f32, with a gradient and moments.
+    Train,
+    /// In f32, its values only.
+    Frozen,
+    /// In bf16, its values only: each is the nearest to the one that is set.
+    FrozenBf16,
 }
 
 /// The initial values of a parameter.
@@ -182,24 +196,57 @@ pub struct Trainable {
 impl Params {
     /// Parameters for `decls` on `device`, initialised from `seed`, all of them trainable, without moments.
     pub fn new(device: &Device, decls: &[Decl], seed: u64) -> Params {
+        Params::with(device, decls, seed, |_| Hold::Train)
+    }
+
+    /// Frozen parameters, all 0, whose values are to be [set](Params::set_weight): for a trained model that is used.
+    pub fn frozen(device: &Device, decls: &[Decl], hold: Hold) -> Params {
+        assert!(hold != Hold::Train);
+        let zero = |decl: &Decl| Decl { init: Init::Zeros, ..decl.clone() };
+        Params::with(device, &decls.iter().map(zero).collect::<Vec<_>>(), 0, |_| hold)
+    }
+
+    /// [`new`](Params::new), with each parameter held as `hold` says.
+    pub fn with(device: &Device, decls: &[Decl], seed: u64, hold: impl Fn(&Decl) -> Hold) -> Params {
+        let Device::Cpu(host) = device;
         let mut places = vec![(0, 0); decls.len()];
         let mut groups = Vec::new();
-        for kind in [Kind::Matrix, Kind::Embedding, Kind::Vector] {
+        let holds: Vec<Hold> = decls.iter().map(hold).collect();
+        let kinds = [Kind::Matrix, Kind::Embedding, Kind::Vector];
+        let all =
+            kinds.into_iter().flat_map(|kind| [Hold::Train, Hold::Frozen, Hold::FrozenBf16].map(|hold| (kind, hold)));
+        for (kind, hold) in all {
             // Last declared, first finished.
-            let ids: Vec<usize> = (0..decls.len()).rev().filter(|&i| decls[i].kind == kind).collect();
+            let ids: Vec<usize> =
+                (0..decls.len()).rev().filter(|&i| (decls[i].kind, holds[i]) == (kind, hold)).collect();
             if ids.is_empty() {
                 continue;
             }
             let shapes: Vec<Shape> = ids.iter().map(|&i| decls[i].shape).collect();
-            let mut weights = Arena::new(device, DType::F32, &shapes);
+            let dtype = if hold == Hold::FrozenBf16 { DType::Bf16 } else { DType::F32 };
+            let mut weights = Arena::new(device, dtype, &shapes);
             for (slot, &i) in ids.iter().enumerate() {
                 places[i] = (groups.len(), slot);
-                let range = weights.range(slot);
-                let values = &mut weights.whole_mut::<f32>()[range];
-                match decls[i].init {
+                let init = |values: &mut [f32]| match decls[i].init {
                     Init::Zeros => {}
                     Init::Ones => values.fill(1.0),
                     Init::Normal(std) => Stream::new(seed, Purpose::Init, i as u32, 0).normals(std, values),
+                };
+                // A loop of one iteration, so that a dry device does not run it.
+                let whole = decls[i].shape.numel().max(1);
+                match hold {
+                    Hold::FrozenBf16 => {
+                        let mut values = Out::new(device, Spec::f32(decls[i].shape));
+                        host.cpu.threads.each(chunks(values.f32_mut(), whole), |_, values| {
+                            values.fill(0.0);
+                            init(values);
+                        });
+                        set(&mut weights, slot, values.freeze().f32(), host);
+                    }
+                    _ => {
+                        let values = &mut weights.slot_mut::<f32>(slot)[..];
+                        host.cpu.threads.each(chunks(values, whole), |_, values| init(values));
+                    }
                 }
             }
             let matrices = |(slot, &i): (usize, &usize)| {
@@ -210,12 +257,12 @@ impl Params {
                 };
                 decls[i].slices().map(matrix).collect::<Vec<_>>()
             };
-            let train = Trainable {
+            let train = (hold == Hold::Train).then(|| Trainable {
                 grads: Arena::new(device, DType::F32, &shapes),
                 moments: Vec::new(),
                 written: vec![false; ids.len()],
                 squares: vec![0.0; ids.len()],
-            };
+            });
             groups.push(Group {
                 kind,
                 names: ids.iter().map(|&i| decls[i].name.clone()).collect(),
@@ -223,7 +270,7 @@ impl Params {
                 matrices: ids.iter().enumerate().flat_map(matrices).collect(),
                 ids: ids.into_iter().map(|i| ParamId(i as u32)).collect(),
                 weights,
-                train: Some(train),
+                train,
             });
         }
         Params { device: device.clone(), groups, places }
@@ -297,14 +344,15 @@ impl Params {
         group.weights.view(slot)
     }
 
-    /// Sets the values of a parameter.
+    /// Sets the values of a parameter; where it is held in bf16, to the nearest ones.
     ///
     /// # Panics
     /// The length differs, or tensors of the group are in use.
     pub fn set_weight(&mut self, id: ParamId, values: &[f32]) {
+        let device = self.device.clone();
+        let Device::Cpu(host) = &device;
         let (group, slot) = self.place_mut(id);
-        let range = group.weights.range(slot);
-        group.weights.whole_mut::<f32>()[range].copy_from_slice(values);
+        set(&mut group.weights, slot, values, host);
     }
 
     /// The gradient of a parameter; `None` where it is frozen or nothing was written since the last update.
@@ -365,13 +413,27 @@ impl Params {
         squares.sum::<f64>().sqrt()
     }
 
-    /// The first parameter, in the order of declaration, whose gradient is not finite.
-    pub fn first_bad_grad(&self) -> Option<&str> {
+    /// The first parameter whose gradient is bad: the sum of its squares, as an f32, is not finite. So it is where an
+    /// element is NaN or infinite, and where one is above about 1.8e19, too large for a second moment. First means the
+    /// order in which a backward pass finishes gradients, the last declared first: what is bad makes all below it bad.
+    pub fn first_bad_grad(&self) -> Option<ParamId> {
         let bad = |&id: &ParamId| {
             let (group, slot) = self.place(id);
-            group.train.as_ref().is_some_and(|train| train.written[slot] && !train.squares[slot].is_finite())
+            group.train.as_ref().is_some_and(|train| train.written[slot] && !(train.squares[slot] as f32).is_finite())
         };
-        self.ids().find(bad).map(|id| self.name(id))
+        (0..self.places.len() as u32).rev().map(ParamId).find(bad)
+    }
+
+    /// Lets `edit` change a gradient that was written, and sums its squares anew. False where there is none.
+    pub fn edit_grad(&mut self, id: ParamId, edit: impl FnOnce(&mut [f32])) -> bool {
+        if self.grad(id).is_none() {
+            return false;
+        }
+        let (mut out, _) = self.lend_grad(id);
+        edit(out.f32_mut());
+        self.return_grad(id, out);
+        self.finish_grad(id);
+        true
     }
 
     /// Forgets all gradients: the next backward pass overwrites them.
@@ -379,6 +441,24 @@ impl Params {
         for train in self.groups.iter_mut().filter_map(|group| group.train.as_mut()) {
             train.written.fill(false);
         }
+    }
+}
+
+/// Writes `values` to a slot of an arena of f32 or bf16.
+fn set(arena: &mut Arena, slot: usize, values: &[f32], host: &Host) {
+    fn write<T: Element>(arena: &mut Arena, slot: usize, values: &[f32], host: &Host)
+    where
+        f32: ConvertTo<T>,
+    {
+        let to = arena.slot_mut::<T>(slot);
+        assert_eq!(to.len(), values.len(), "as many values as elements");
+        host.cpu.threads.each(chunks(to, 1 << 15), |i, to| {
+            f32::convert(host.cpu.simd, 0.0, &values[i << 15..][..to.len()], to);
+        });
+    }
+    match arena.whole().dtype() {
+        DType::Bf16 => write::<half::bf16>(arena, slot, values, host),
+        _ => write::<f32>(arena, slot, values, host),
     }
 }
 

@@ -4,9 +4,12 @@
 //! written is an [`Out`], which owns its range alone and freezes into a tensor. There are no strides: a transpose is an
 //! argument of the product that wants it.
 
-use crate::cpu::Cpu;
+use crate::cpu::convert::ConvertTo;
+use crate::cpu::gemm::Mat;
+use crate::cpu::{Cpu, chunks};
 use crate::device::{Device, Handle};
 use arrayvec::ArrayVec;
+use half::bf16;
 use std::fmt;
 use std::ops::{Deref, Range};
 
@@ -234,6 +237,27 @@ impl Tensor {
         self.as_slice()
     }
 
+    /// The elements as a row-major matrix, f32 or bf16, for a product.
+    pub fn mat(&self, rows: usize, cols: usize) -> Mat<'_> {
+        match self.spec.dtype {
+            DType::Bf16 => Mat::bf16(self.as_slice(), rows, cols),
+            _ => Mat::new(self.f32(), rows, cols),
+        }
+    }
+
+    /// A bf16 tensor's values in f32; an f32 tensor as it is. For small ones: a vector of gains, a bias.
+    pub fn widened(&self) -> Tensor {
+        if self.spec.dtype != DType::Bf16 {
+            return self.clone();
+        }
+        let mut out = Out::new(self.device(), Spec::f32(self.spec.shape));
+        let (cpu, x) = (self.cpu(), self.as_slice::<bf16>());
+        cpu.threads.each(chunks(out.f32_mut(), 1 << 15), |i, y| {
+            bf16::convert(cpu.simd, 0.0, &x[i << 15..][..y.len()], y);
+        });
+        out.freeze()
+    }
+
     /// The one element of an f32 tensor.
     pub fn item(&self) -> f32 {
         assert_eq!(self.numel(), 1, "item: the shape is {:?}", self.spec.shape);
@@ -284,7 +308,8 @@ impl Out {
     /// A buffer of zeros.
     pub fn zeros(device: &Device, spec: Spec) -> Out {
         let mut out = Out::new(device, spec);
-        out.bytes_mut().fill(0);
+        let Device::Cpu(host) = device;
+        host.cpu.threads.each(chunks(out.bytes_mut(), 1 << 20), |_, bytes| bytes.fill(0));
         out
     }
 
@@ -354,6 +379,11 @@ impl Arena {
         Arena { whole, slots, lent: vec![false; shapes.len()] }
     }
 
+    /// The bytes of its buffer.
+    pub fn bytes(&self) -> usize {
+        self.whole.block.bytes()
+    }
+
     /// Elements in all, gaps included.
     pub fn numel(&self) -> usize {
         self.whole.numel()
@@ -391,6 +421,15 @@ impl Arena {
     /// All elements, gaps included, for reading.
     pub fn whole(&self) -> &Tensor {
         &self.whole
+    }
+
+    /// The elements of slot `i`, for writing.
+    ///
+    /// # Panics
+    /// A tensor of a slot is still in use.
+    pub fn slot_mut<T: Element>(&mut self, i: usize) -> &mut [T] {
+        let range = self.range(i);
+        &mut self.whole_mut()[range]
     }
 
     /// All elements, gaps included, for writing.

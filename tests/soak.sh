@@ -1,6 +1,11 @@
 #!/bin/sh
-# Long checks that the ordinary tests sample: exp, log, tanh and erf over all 2^32 inputs, at every level of this processor
-# (about ten minutes on two cores). Prints the largest error of each.
+# Long checks that the ordinary tests sample. exp, log, tanh and erf over all 2^32 inputs, at every level of this processor
+# (about ten minutes on two cores), with the largest error of each; the numeric contract at the size of a real model;
+# checkpoints and runs whose disk fails, that lose power and that are killed, with thirty times as many seeds and ten times
+# as many kills.
 set -eu
 cd "$(dirname "$0")/.."
-KILN_SOAK=1 cargo test --release --test it math:: -- --nocapture --test-threads 1
+export KILN_SOAK=1
+cargo test --release --test it math:: -- --nocapture --test-threads 1
+cargo test --release --test it contract:: -- --nocapture
+cargo test --release --test it crash:: -- --nocapture

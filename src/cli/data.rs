@@ -146,7 +146,7 @@ fn tokenizer(args: &TokenizerArgs, json: bool) -> Result<()> {
     let seconds = start.elapsed().as_secs_f64();
     if json {
         let mut object = describe(&tokenizer);
-        object["file"] = json!(args.out);
+        object["file"] = json!(args.out.to_string_lossy());
         object["bytes_per_token"] = json!(bytes_per_token);
         object["seconds"] = json!(seconds);
         return print(&object.to_string());
@@ -198,7 +198,7 @@ fn shard(args: &ShardArgs, json: bool) -> Result<()> {
     let seconds = start.elapsed().as_secs_f64();
     if json {
         let mut object = json!(info);
-        object["path"] = json!(args.out);
+        object["path"] = json!(args.out.to_string_lossy());
         object["seconds"] = json!(seconds);
         return print(&object.to_string());
     }
@@ -258,7 +258,7 @@ fn inspect(args: &InspectArgs, json: bool) -> Result<()> {
         ShardFormat::Nanogpt => "no header, so read as nanoGPT's u16",
     };
     let title = format!("{} · {} tokens, {how}\n", path.display(), thousands(data.len() as u64));
-    let object = json!({"path": path, "format": format, "tokens": data.len()});
+    let object = json!({"path": path.to_string_lossy(), "format": format, "tokens": data.len()});
     let next = match &tokenizer {
         Some(_) => format!("kiln data inspect {}", quote(path.parent().unwrap_or(Path::new(".")))),
         None => format!("kiln data inspect {} --tokenizer tokenizer.json", quote(path)),
@@ -277,12 +277,12 @@ fn tokens(
     next: &str,
 ) -> Result<()> {
     let name = |id: u32| tokenizer.map_or_else(|| id.to_string(), |t| format!("{:?}", t.decode(&[id])));
-    let counts = data.histogram();
+    let counts = data.histogram()?;
     let common = commonest(&counts, 10);
     let used = counts.iter().filter(|&&n| n > 0).count();
     // About a paragraph.
     let length = if tokenizer.is_some_and(|t| matches!(t.kind(), Kind::Byte | Kind::Char)) { 400 } else { 100 };
-    let samples = data.samples(args.samples.into(), length);
+    let samples = data.samples(args.samples.into(), length)?;
     let decode = |ids: &[u32]| tokenizer.map_or_else(|| format!("{ids:?}"), |t| t.decode(ids));
     if json {
         object["ids_used"] = json!(used);

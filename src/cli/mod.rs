@@ -7,7 +7,9 @@ mod sample;
 mod term;
 mod train;
 
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use kiln::cpu::memory::or_out_of_memory;
 use kiln::device::Device;
 use kiln::error::{Error, Result};
 use serde_json::json;
@@ -84,17 +86,16 @@ impl Global {
     }
 }
 
-/// Runs the program; the exit code is 0 for success, 1 for a failure, 2 for a wrong call, and 130 or 143 where a signal
-/// stopped it after saving.
+/// Runs the program; the exit code is 0 for success, 1 for a failure, 2 for a wrong call ([`Error::exit_code`]), and 130
+/// or 143 where a signal stopped it after saving.
 pub fn main() -> ExitCode {
     let parsed = command().try_get_matches().and_then(|m| Cli::from_arg_matches(&m));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(e) if e.use_stderr() && std::env::args().any(|arg| arg == "--json") => {
-            let text = e.to_string();
-            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            report(&Error::usage(first, "kiln --help names commands and options"), true);
-            return ExitCode::from(2);
+        Err(e) if e.use_stderr() && e.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let error = wrong_call(&e);
+            report(&error, std::env::args_os().any(|arg| arg == "--json"));
+            return ExitCode::from(error.exit_code());
         }
         Err(e) => {
             // Help that nobody reads to its end is no failure.
@@ -103,13 +104,41 @@ pub fn main() -> ExitCode {
         }
     };
     let json = cli.global.json;
-    match run(cli) {
+    let done = or_out_of_memory(|| run(cli)).unwrap_or_else(|out| {
+        let problem = format!("the system has no {} MiB of memory left", (out.asked >> 20).max(1));
+        Err(Error::device(problem, "close other programs, or lower train.batch or train.context"))
+    });
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
             report(&e, json);
             ExitCode::from(e.exit_code())
         }
     }
+}
+
+/// What the parser says, as an error of ours: its first paragraph, and its tip or the way to the command's help. Empty
+/// lines part its paragraphs.
+fn wrong_call(error: &clap::Error) -> Error {
+    let text = error.to_string();
+    let mut paragraphs = text.trim_start_matches("error: ").split("\n\n");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let problem = words(paragraphs.next().unwrap_or_default());
+    let rest: Vec<&str> = paragraphs.collect();
+    let after = |start: &str| rest.iter().find_map(|paragraph| paragraph.trim_start().strip_prefix(start));
+    let hint = after("tip: ").map_or_else(|| format!("{} --help names what it takes", called()), words);
+    Error::usage(problem, hint)
+}
+
+/// The command that was called, as `kiln data shard`.
+fn called() -> String {
+    let (mut parser, mut name) = (command(), "kiln".to_owned());
+    for word in std::env::args_os().skip(1) {
+        let Some(sub) = word.to_str().and_then(|word| parser.find_subcommand(word)).cloned() else { break };
+        name = format!("{name} {}", sub.get_name());
+        parser = sub;
+    }
+    name
 }
 
 fn run(cli: Cli) -> Result<u8> {
@@ -142,7 +171,9 @@ fn command() -> clap::Command {
     text += &format!("\n{header}Options:{header:#}\n{{options}}{{after-help}}");
     let example = "kiln train            trains a small model on stories that kiln makes up, in two minutes\n  \
                    kiln COMMAND --help   shows a command's options and an example";
-    command = command.help_template(text).after_help(format!("{header}Start here:{header:#}\n  {example}"));
+    let codes = "0 done; 1 failed; 2 wrong flag, key or value; 130, 143 stopped by a signal, saved";
+    let after = format!("{header}Start here:{header:#}\n  {example}\n\n{header}Exit codes:{header:#} {codes}");
+    command = command.help_template(text).after_help(after);
     command.disable_help_subcommand(true)
 }
 

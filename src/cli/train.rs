@@ -5,6 +5,7 @@ use super::term::{print, quote, safe, thousands, warn};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kiln::error::{Error, Result};
+use kiln::train::guard::LOSS;
 use kiln::train::pretrain::recipe_of;
 use kiln::train::{Event, Recipe, Summary, Watch, signal};
 use serde_json::json;
@@ -32,12 +33,20 @@ pub struct TrainArgs {
     /// Go on with the run in this directory, from its last checkpoint
     #[arg(long, value_name = "RUN", conflicts_with_all = ["recipe", "data"])]
     resume: Option<PathBuf>,
+    /// Say what memory the run would take, and do no more
+    #[arg(long)]
+    plan: bool,
 }
 
 /// Runs `kiln train` and gives the exit code.
 pub fn run(args: TrainArgs, global: &Global) -> Result<u8> {
     let recipe = recipe(&args)?;
     let device = global.device()?;
+    if args.plan {
+        let plan = kiln::train::plan(&recipe, args.resume.as_deref(), &device)?;
+        let text = if global.json { json!({ "memory": plan }).to_string() } else { format!("memory  {plan}") };
+        return print(&text).map(|()| 0);
+    }
     signal::install()?;
     let mut screen = Screen::new(global.json);
     let summary = kiln::train::train(&recipe, args.resume.as_deref(), &device, &mut screen)?;
@@ -78,13 +87,16 @@ fn recipe(args: &TrainArgs) -> Result<Recipe> {
 
 fn to_json(s: &Summary) -> serde_json::Value {
     json!({
-        "run": s.run,
+        "run": s.run.to_string_lossy(),
         "steps": s.steps,
         "loss": s.loss,
         "val_loss": s.val_loss,
         "bits_per_byte": s.bits_per_byte,
         "seconds": s.seconds,
+        "skipped_steps": s.skipped,
+        "rewinds": s.rewinds,
         "stopped": s.stopped,
+        "memory": s.memory,
     })
 }
 
@@ -104,11 +116,27 @@ fn conclusion(s: &Summary) -> String {
     };
     let time = duration(Duration::from_secs_f64(s.seconds.max(0.0)));
     let mut text = format!("\n{how}: {} steps, {time}, {losses}\n", thousands(s.steps));
+    if s.skipped > 0 || s.rewinds > 0 {
+        let skipped = count(s.skipped, "step was skipped", "steps were skipped");
+        let back =
+            count(s.rewinds, "time the run went back to a checkpoint", "times the run went back to a checkpoint");
+        text += &format!("{skipped} (\"skipped\" in metrics.jsonl), {back}");
+        text += "; a lower optim.lr or a longer optim.warmup helps\n";
+    }
     text += &format!("run    {}\n", s.run.display());
     for picture in ["loss.svg", "loss.png"].map(|name| s.run.join(name)).iter().filter(|p| p.is_file()) {
         text += &format!("curve  {}\n", picture.display());
     }
     text + &format!("\nnext: {next}")
+}
+
+/// `no step was skipped`, `1 step was skipped`, `2 steps were skipped`.
+fn count(n: u64, one: &str, many: &str) -> String {
+    match n {
+        0 => format!("no {one}"),
+        1 => format!("1 {one}"),
+        n => format!("{} {many}", thousands(n)),
+    }
 }
 
 /// What a run shows: on a terminal a bar below the lines, else lines alone, with `--json` a bar or nothing.
@@ -123,6 +151,8 @@ struct Screen {
     started: bool,
     /// The work that was announced last.
     preparing: String,
+    /// How many times steps were skipped; those in a row are one time.
+    skips: u64,
 }
 
 impl Screen {
@@ -133,7 +163,7 @@ impl Screen {
             bar
         });
         let start = Instant::now();
-        Screen { bar, json, start, first_step: 0, thirtieths: 0, started: false, preparing: String::new() }
+        Screen { bar, json, start, first_step: 0, thirtieths: 0, started: false, preparing: String::new(), skips: 0 }
     }
 
     /// Prints lines above the bar.
@@ -143,6 +173,15 @@ impl Screen {
         }
         // Where nobody reads, a run goes on.
         let write = || drop(print(text));
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// Warns above the bar.
+    fn warn(&self, text: &str) {
+        let write = || warn(text);
         match &self.bar {
             Some(bar) => bar.suspend(write),
             None => write(),
@@ -181,6 +220,7 @@ impl Watch for Screen {
                 }
                 what.clone_into(&mut self.preparing);
             }
+            Event::Memory { plan } => self.say(&format!("memory  {plan}")),
             Event::Start { run, parameters, steps, first_step, train_tokens, val_tokens, vocab } => {
                 signal::save_first();
                 (self.start, self.first_step, self.started) = (Instant::now(), first_step, true);
@@ -227,12 +267,29 @@ impl Watch for Screen {
                 self.say(&format!("── written after step {} ──\n{}\n──", thousands(step), safe(text.trim())));
             }
             Event::Checkpoint { .. } => {}
-            Event::Warning { text } => {
-                let write = || warn(text);
-                match &self.bar {
-                    Some(bar) => bar.suspend(write),
-                    None => write(),
+            Event::Warning { text } => self.warn(text),
+            Event::Skipped { step, loss, first, in_a_row } => {
+                // Those in a row are told of once, and of many only the first few and every tenth power.
+                self.skips += u64::from(in_a_row == 1);
+                let shown = self.skips <= 3 || self.skips == 10u64.pow(self.skips.ilog10());
+                if in_a_row == 1 && shown {
+                    let what = match first {
+                        LOSS => format!("its loss is {loss}"),
+                        name => format!("loss {loss}, and the gradient of {name} is not finite or too large"),
+                    };
+                    self.warn(&format!("step {} is skipped, the weights stay as they were: {what}", thousands(step)));
+                    if self.skips == 3 {
+                        self.warn("from now on not each of such steps is told of; metrics.jsonl has all of them");
+                    }
                 }
+            }
+            Event::Rewind { from, to, why, tries, max_tries } => {
+                let back = if to == 0 { "the initial weights".to_owned() } else { format!("step {}", thousands(to)) };
+                self.warn(&format!(
+                    "step {}: {why}; going back to {back}, and on with later data (time {tries} of {max_tries})",
+                    thousands(from)
+                ));
+                (self.start, self.first_step, self.thirtieths) = (Instant::now(), to, 0);
             }
             Event::Stopped { signal, step } => {
                 self.say(&format!("signal {signal}: saved after step {}", thousands(step)));
@@ -283,13 +340,23 @@ mod tests {
             val_loss: Some(1.75),
             bits_per_byte: None,
             seconds: 2.5,
+            skipped: 0,
+            rewinds: 0,
             stopped: None,
+            memory: Default::default(),
         };
         let object = to_json(&summary);
         assert_eq!(object["run"], "runs/a");
         assert_eq!((object["steps"].as_u64(), object["loss"].as_f64()), (Some(60), Some(1.5)));
         assert_eq!((object["val_loss"].as_f64(), object["seconds"].as_f64()), (Some(1.75), Some(2.5)));
-        assert!(conclusion(&summary).ends_with("next: kiln sample runs/a"));
+        assert!(conclusion(&summary).ends_with("next: kiln sample runs/a") && !conclusion(&summary).contains("skip"));
+        (summary.skipped, summary.rewinds) = (1200, 1);
+        assert_eq!(
+            (to_json(&summary)["skipped_steps"].as_u64(), to_json(&summary)["rewinds"].as_u64()),
+            (Some(1200), Some(1))
+        );
+        let text = conclusion(&summary);
+        assert!(text.contains("\n1,200 steps were skipped") && text.contains(", 1 time the run went back"), "{text}");
         summary.stopped = Some(2);
         assert!(conclusion(&summary).ends_with("next: kiln train --resume runs/a"));
     }
@@ -301,6 +368,7 @@ mod tests {
             data: vec!["my/book.txt".into()],
             set: set.iter().map(|s| s.to_string()).collect(),
             resume: None,
+            plan: false,
         };
         let made = recipe(&args(&[])).unwrap();
         assert_eq!((made.run.name.as_str(), made.data.path), ("book", Some(vec!["my/book.txt".into()])));

@@ -45,6 +45,17 @@ impl Cpu {
         Cpu { simd, threads: Threads::new(threads), scratch: Scratch::default(), flops: AtomicU64::new(0) }
     }
 
+    /// A CPU like `other` that computes nothing: kernels return at once, and scratch memory, up to `limit` bytes, is only
+    /// counted.
+    pub fn dry(other: &Cpu, limit: usize) -> Cpu {
+        Cpu {
+            simd: other.simd,
+            threads: Threads::idle(other.threads.count()),
+            scratch: Scratch::new(memory::Memory::dry(limit)),
+            flops: AtomicU64::new(0),
+        }
+    }
+
     /// Counts floating-point operations of matrix products; see [`flops`](Cpu::flops).
     pub fn count_flops(&self, flops: u64) {
         self.flops.fetch_add(flops, Ordering::Relaxed);

@@ -21,6 +21,7 @@ thread_local! {
 /// A pool of `n` threads, the calling one included.
 pub struct Threads {
     n: usize,
+    idle: bool,
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     /// One loop at a time; also keeps the `Thread` handles with which workers are woken.
@@ -136,7 +137,14 @@ impl Threads {
             })
             .collect();
         let handles = workers.iter().map(|w| w.thread().clone()).collect();
-        Threads { n, shared, workers, running: Mutex::new(handles) }
+        Threads { n, idle: false, shared, workers, running: Mutex::new(handles) }
+    }
+
+    /// A pool that counts as `n` threads and runs nothing: for a computation on memory that is not to be touched.
+    pub fn idle(n: usize) -> Threads {
+        let mut threads = Threads::new(1);
+        (threads.n, threads.idle) = (n.max(1), true);
+        threads
     }
 
     /// The number of threads.
@@ -149,6 +157,9 @@ impl Threads {
     /// # Panics
     /// Where an iteration panics, the rest may be skipped and the panic goes on here.
     pub fn run(&self, count: usize, task: &Task<'_>) {
+        if self.idle {
+            return;
+        }
         if self.n == 1 || count <= 1 || INSIDE.get() {
             (0..count).for_each(task);
             return;

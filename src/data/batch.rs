@@ -129,15 +129,19 @@ impl Batches {
     }
 
     /// Fills inputs `x` and targets `y`, both (B, T), with micro-batch number `micro` of step `step`, both from 0.
-    /// `y[b][t]` is the token after `x[b][t]`. Allocates nothing.
-    pub fn fill(&self, step: u64, micro: usize, x: &mut [i32], y: &mut [i32]) {
+    /// `y[b][t]` is the token after `x[b][t]`, and every id is below the vocabulary's size. Allocates nothing.
+    ///
+    /// # Errors
+    /// A shard has changed since it was opened.
+    pub fn fill(&self, step: u64, micro: usize, x: &mut [i32], y: &mut [i32]) -> Result<()> {
         assert!(micro < self.micro, "micro-batch {micro} of {}", self.micro);
         assert_eq!((x.len(), y.len()), (self.batch * self.context, self.batch * self.context), "x and y are (B, T)");
         let first = (step * self.micro as u64 + micro as u64) * self.batch as u64;
         let rows = x.chunks_exact_mut(self.context).zip(y.chunks_exact_mut(self.context));
         for (index, (x, y)) in (first..).zip(rows) {
-            read_window(&self.data, self.order.start(index), x, y);
+            copy_window(&self.data, self.order.start(index), x, y);
         }
+        self.data.check([x, y])
     }
 
     /// Tokens consumed by one step.
@@ -184,28 +188,32 @@ impl EvalBatches {
     /// Fills inputs `x`, targets `y` and `weights`, each (B, T), with batch number `index` and returns how many targets
     /// are in it. Behind the end of the data tokens and weights are 0; elsewhere weights are 1. The loss over the whole
     /// data is the sum of weighted losses over all batches divided by [`EvalBatches::targets`].
-    pub fn fill(&self, index: usize, x: &mut [i32], y: &mut [i32], weights: &mut [f32]) -> usize {
+    ///
+    /// # Errors
+    /// A shard has changed since it was opened.
+    pub fn fill(&self, index: usize, x: &mut [i32], y: &mut [i32], weights: &mut [f32]) -> Result<usize> {
         let size = self.batch * self.context;
         assert_eq!((x.len(), y.len(), weights.len()), (size, size, size), "x, y and weights are (B, T)");
         let start = index * size;
         assert!(start < self.targets(), "batch {index} of {}", self.len());
         // Windows lie end to end, so a batch is one run of tokens.
         let valid = size.min(self.targets() - start);
-        read_window(&self.data, start, &mut x[..valid], &mut y[..valid]);
+        copy_window(&self.data, start, &mut x[..valid], &mut y[..valid]);
+        self.data.check([&x[..valid], &y[..valid]])?;
         x[valid..].fill(0);
         y[valid..].fill(0);
         weights[..valid].fill(1.0);
         weights[valid..].fill(0.0);
-        valid
+        Ok(valid)
     }
 }
 
-/// Reads `x` from `start` on and `y` one token later; both of the same length, at least 1.
-fn read_window(data: &Dataset, start: usize, x: &mut [i32], y: &mut [i32]) {
-    data.read(start, x);
+/// Copies `x` from `start` on and `y` one token later; both of the same length, at least 1. To be followed by a check.
+fn copy_window(data: &Dataset, start: usize, x: &mut [i32], y: &mut [i32]) {
+    data.copy(start, x);
     let n = y.len();
     y[..n - 1].copy_from_slice(&x[1..]);
-    data.read(start + n, &mut y[n - 1..]);
+    data.copy(start + n, &mut y[n - 1..]);
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! A folder of shards: `dataset.json`, `tokenizer.json`, `train_000.bin`…, `val_000.bin`….
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -8,13 +9,16 @@ use serde::{Deserialize, Serialize};
 use super::atomic::write_atomic;
 use super::shard::{Shard, ShardFormat};
 use super::split::Split;
-use super::tokenizer::{Kind, Tokenizer};
+use super::tokenizer::{Kind, MAX_VOCAB, Tokenizer};
+use crate::disk::{self, Os};
 use crate::error::{Error, Result};
 
 /// The name of the description in a data set's folder.
 pub const DATASET_FILE: &str = "dataset.json";
 /// The name of the tokenizer beside it.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// Bytes of the longest `dataset.json` that is read: about a million shards.
+const MAX_FILE: u64 = 64 << 20;
 
 /// Which side of the split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,24 +95,41 @@ impl DatasetInfo {
     /// Reads `dataset.json` of the folder `dir`.
     pub fn load(dir: impl AsRef<Path>) -> Result<DatasetInfo> {
         let path = dir.as_ref().join(DATASET_FILE);
-        let text = std::fs::read_to_string(&path).map_err(|source| Error::Io {
-            path: path.clone(),
-            source,
-            hint: "give a folder made by: kiln data shard".to_owned(),
+        let text = disk::text(&Os, &path, MAX_FILE).map_err(|e| match e {
+            Error::Io { path, source, .. } => {
+                Error::Io { path, source, hint: "give a folder made by: kiln data shard".to_owned() }
+            }
+            e => e,
         })?;
+        DatasetInfo::from_json(&text, &path)
+    }
+
+    /// Reads the text of a `dataset.json`; `path` names it in messages.
+    pub fn from_json(text: &str, path: &Path) -> Result<DatasetInfo> {
         let bad = |expected: &str, found: String| {
-            Error::format(&path, "content", expected, found, "make the data set again with: kiln data shard")
+            Error::format(path, "content", expected, found, "make the data set again with: kiln data shard")
         };
         let info: DatasetInfo =
-            serde_json::from_str(&text).map_err(|e| bad("the description of a data set", e.to_string()))?;
+            serde_json::from_str(text).map_err(|e| bad("the description of a data set", e.to_string()))?;
         if info.version != 1 {
             return Err(bad("version 1", format!("version {}", info.version)));
         }
+        let mut names = HashSet::new();
         let shards = info.train.shards.iter().chain(&info.val.shards);
         for ShardInfo { file, .. } in shards {
             if Path::new(file).file_name() != Some(file.as_ref()) {
                 return Err(bad("names of files in the same folder", format!("{file:?}")));
             }
+            if !names.insert(file) {
+                return Err(bad("every shard once", format!("{file:?} twice")));
+            }
+        }
+        let TokenizerInfo { vocab, eot, .. } = info.tokenizer;
+        if !(1..=MAX_VOCAB as usize).contains(&vocab) {
+            return Err(bad(&format!("a vocabulary of 1 to {MAX_VOCAB} ids"), format!("{vocab}")));
+        }
+        if let Some(eot) = eot.filter(|&id| id as usize >= vocab) {
+            return Err(bad(&format!("an end of documents below {vocab}"), format!("{eot}")));
         }
         Ok(info)
     }
@@ -116,7 +137,7 @@ impl DatasetInfo {
     /// Writes `dataset.json` into `dir`.
     pub fn save(&self, dir: &Path) -> Result<()> {
         let json = serde_json::to_string_pretty(self).expect("plain data is printable") + "\n";
-        write_atomic(&dir.join(DATASET_FILE), json.as_bytes())
+        write_atomic(&Os, &dir.join(DATASET_FILE), json.as_bytes())
     }
 
     /// Loads the tokenizer of the data set in `dir` and checks that it is the one that made the shards.
@@ -130,6 +151,15 @@ impl DatasetInfo {
                 format!("the tokenizer that made the shards (SHA-256 {})", self.tokenizer.sha256),
                 format!("another one ({})", tokenizer.hash()),
                 "put the old tokenizer.json back, or make the data set again with: kiln data shard",
+            ));
+        }
+        if (tokenizer.vocab_size(), tokenizer.eot()) != (self.tokenizer.vocab, self.tokenizer.eot) {
+            return Err(Error::format(
+                dir.as_ref().join(DATASET_FILE),
+                "tokenizer",
+                format!("{} ids, as tokenizer.json has", tokenizer.vocab_size()),
+                format!("{}, or another end of documents", self.tokenizer.vocab),
+                "make the data set again with: kiln data shard",
             ));
         }
         Ok(tokenizer)
@@ -186,7 +216,7 @@ impl Dataset {
     /// `eot` is the one that separates documents.
     pub fn from_files<P: AsRef<Path>>(files: &[P], vocab: usize, eot: Option<u32>) -> Result<Dataset> {
         if files.is_empty() {
-            return Err(Error::usage("the data set has no shard", "give at least one .bin file"));
+            return Err(Error::failed("the data set has no shard", "give at least one .bin file"));
         }
         let shards = files.iter().map(|file| Shard::open(file, vocab)).collect::<Result<Vec<_>>>()?;
         let mut starts = vec![0];
@@ -215,9 +245,18 @@ impl Dataset {
 
     /// Copies the tokens from position `start` on into `out`. Allocates nothing.
     ///
+    /// # Errors
+    /// A shard has changed since it was opened; what is in `out` is then of no use.
+    ///
     /// # Panics
     /// If they reach past the end.
-    pub fn read(&self, start: usize, out: &mut [i32]) {
+    pub fn read(&self, start: usize, out: &mut [i32]) -> Result<()> {
+        self.copy(start, out);
+        self.check([out, &[]])
+    }
+
+    /// [`Dataset::read`] without the check, which is to follow.
+    pub(super) fn copy(&self, start: usize, out: &mut [i32]) {
         assert!(start + out.len() <= self.len(), "reading past the end of the data");
         let (mut at, mut out) = (start, out);
         // The last shard that starts at or before `at`.
@@ -231,31 +270,53 @@ impl Dataset {
         }
     }
 
+    /// Fails where a shard has changed since it was opened, so that `copied` tokens may be wrong.
+    pub(super) fn check(&self, copied: [&[i32]; 2]) -> Result<()> {
+        self.shards.iter().try_for_each(Shard::check)?;
+        let limit = self.vocab.min(1 << 31);
+        let largest = copied.map(|ids| ids.iter().fold(0, |max, &id| max.max(id as u32)) as usize);
+        if largest.iter().all(|&id| id < limit) {
+            return Ok(());
+        }
+        // A file was written anew and given back its time. Which one, and where?
+        self.shards.iter().try_for_each(Shard::check_tokens)?;
+        let hint = "leave the data alone while it is used";
+        Err(Error::format(self.shards[0].path(), "content", format!("ids below {limit}"), "others for a while", hint))
+    }
+
     /// Where the document that contains or follows position `from` starts: after the first end-of-document token at or
     /// after it, or at 0 for 0. `None` without such a token, or past the last document.
-    pub fn next_document(&self, from: usize) -> Option<usize> {
-        let eot = self.eot?;
+    ///
+    /// # Errors
+    /// As [`Dataset::read`].
+    pub fn next_document(&self, from: usize) -> Result<Option<usize>> {
+        let Some(eot) = self.eot else { return Ok(None) };
         if from == 0 {
-            return Some(0);
+            return Ok(Some(0));
         }
-        let index = self.starts.partition_point(|&s| s <= from).checked_sub(1)?;
+        let Some(index) = self.starts.partition_point(|&s| s <= from).checked_sub(1) else { return Ok(None) };
         let mut local = from - self.starts[index];
         for (shard, &start) in self.shards.iter().zip(&self.starts).skip(index) {
-            if let Some(end) = (local..shard.len()).find(|&i| shard.token(i) == eot) {
-                return Some(start + end + 1).filter(|&next| next < self.len());
+            let end = (local..shard.len()).find(|&i| shard.token(i) == eot);
+            shard.check()?;
+            if let Some(end) = end {
+                return Ok(Some(start + end + 1).filter(|&next| next < self.len()));
             }
             local = 0;
         }
-        None
+        Ok(None)
     }
 
     /// How often each id occurs, up to the largest that does.
-    pub fn histogram(&self) -> Vec<u64> {
+    ///
+    /// # Errors
+    /// As [`Dataset::read`].
+    pub fn histogram(&self) -> Result<Vec<u64>> {
         let mut counts = Vec::new();
         let mut buffer = vec![0; 1 << 16];
         for start in (0..self.len()).step_by(buffer.len()) {
             let n = buffer.len().min(self.len() - start);
-            self.read(start, &mut buffer[..n]);
+            self.read(start, &mut buffer[..n])?;
             for id in buffer[..n].iter().map(|&id| id as usize) {
                 if id >= counts.len() {
                     counts.resize(id + 1, 0);
@@ -263,7 +324,7 @@ impl Dataset {
                 counts[id] += 1;
             }
         }
-        counts
+        Ok(counts)
     }
 
     /// The layout of the shards (of the first, should they differ).
@@ -273,17 +334,20 @@ impl Dataset {
 
     /// Up to `n` documents spread over the data, each as its position and its first tokens (at most `tokens`); pieces
     /// of the data where nothing marks documents.
-    pub fn samples(&self, n: usize, tokens: usize) -> Vec<(usize, Vec<u32>)> {
-        let mut starts: Vec<_> = (0..n)
-            .map(|i| i * (self.len() / n.max(1)))
-            .filter_map(|at| if self.eot.is_some() { self.next_document(at) } else { Some(at) })
-            .collect();
+    ///
+    /// # Errors
+    /// As [`Dataset::read`].
+    pub fn samples(&self, n: usize, tokens: usize) -> Result<Vec<(usize, Vec<u32>)>> {
+        let mut starts = Vec::new();
+        for at in (0..n).map(|i| i * (self.len() / n)) {
+            starts.extend(if self.eot.is_some() { self.next_document(at)? } else { Some(at) });
+        }
         starts.dedup();
         let sample = |start: usize| {
             let mut ids = vec![0; tokens.min(self.len() - start)];
-            self.read(start, &mut ids);
+            self.read(start, &mut ids)?;
             let ids = ids.iter().map(|&id| id as u32);
-            (start, ids.take_while(|&id| Some(id) != self.eot).collect())
+            Ok((start, ids.take_while(|&id| Some(id) != self.eot).collect()))
         };
         starts.into_iter().map(sample).collect()
     }

@@ -10,6 +10,7 @@ use super::shard::{ShardFormat, ShardWriter};
 use super::source::{Document, no_text};
 use super::split::{Rule, Split};
 use super::tokenizer::Tokenizer;
+use crate::disk::{self, Os};
 use crate::error::{AtPath, Error, Result};
 
 /// Text is read, then encoded on all threads, in batches of about this many bytes.
@@ -47,9 +48,12 @@ pub fn prepare(
 ) -> Result<DatasetInfo> {
     options.split.check()?;
     if !(1..=i32::MAX as usize).contains(&options.max_tokens) {
-        return Err(Error::usage("a shard holds 1 to 2147483647 tokens", "leave the default of 100 million"));
+        return Err(Error::usage(
+            "--shard-tokens: a shard holds 1 to 2147483647 tokens",
+            "leave the default of 100 million",
+        ));
     }
-    std::fs::create_dir_all(out).at(out)?;
+    disk::make_dirs(&Os, out)?;
     let old = DatasetInfo::load(out).ok();
     remove(&out.join(DATASET_FILE))?;
 
@@ -144,7 +148,7 @@ fn tail(documents: Vec<Document>, split: &Split) -> Result<Vec<Item>> {
     let count = |document: &Document| document.text.chars().count();
     let total: usize = documents.iter().map(count).sum();
     if total < 2 {
-        return Err(Error::usage("one character is too little text to hold some of it out", "give more text"));
+        return Err(Error::failed("one character is too little text to hold some of it out", "give more text"));
     }
     let mut head = split.head(total);
     let mut items = Vec::with_capacity(documents.len() + 1);

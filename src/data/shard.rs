@@ -3,16 +3,16 @@
 //! llm.c's format is a header of 256 little-endian i32 (magic, version, number of tokens, zeros) and then the tokens:
 //! magic 20240520, version 1: u16; magic 20240801, version 7: u32. nanoGPT's is u16 tokens and nothing else.
 
-use std::fs::File;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use memmap2::Mmap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::atomic::AtomicFile;
-use crate::error::{AtPath, Error, Result};
+use super::map::Map;
+use crate::disk::Os;
+use crate::error::{Error, Result};
 
 /// Bytes of llm.c's header.
 pub const HEADER: usize = 1024;
@@ -43,7 +43,7 @@ fn width(vocab: usize) -> usize {
 
 /// A token file being written. It appears under its name only when finished.
 pub struct ShardWriter {
-    file: AtomicFile,
+    file: AtomicFile<'static>,
     format: ShardFormat,
     width: usize,
     tokens: u64,
@@ -60,7 +60,7 @@ impl ShardWriter {
                 "use --format llmc, or a smaller vocabulary",
             ));
         }
-        let mut file = AtomicFile::create(path)?;
+        let mut file = AtomicFile::create(&Os, path)?;
         if format == ShardFormat::Llmc {
             file.write(&[0; HEADER])?;
         }
@@ -99,14 +99,15 @@ impl ShardWriter {
 
 /// A token file in memory, its header and every token checked.
 pub struct Shard {
-    map: Mmap,
-    path: PathBuf,
+    map: Map,
     format: ShardFormat,
     /// Where tokens start, in bytes.
     start: usize,
     /// Bytes of a token: 2 or 4.
     width: usize,
     len: usize,
+    /// Every id is below this.
+    vocab: usize,
 }
 
 impl Shard {
@@ -114,20 +115,14 @@ impl Shard {
     /// without llm.c's magic number is taken for nanoGPT's.
     pub fn open(path: impl AsRef<Path>, vocab: usize) -> Result<Shard> {
         let path = path.as_ref();
-        let file = File::open(path).at(path)?;
-        let meta = file.metadata().at(path)?;
+        let map = Map::open(path)?;
         let bad =
             |at: &str, expected: String, found: String, hint: &str| Error::format(path, at, expected, found, hint);
-        let remake = "the file is damaged or incomplete: make it again with: kiln data shard";
-        if !meta.is_file() || meta.len() < 2 {
-            let found = if meta.is_file() { format!("{} bytes", meta.len()) } else { "no regular file".to_owned() };
-            return Err(bad("size", "a file of tokens".to_owned(), found, remake));
+        let remake = "the file is damaged or incomplete: make the data set again with kiln data shard (a run's own: \
+                      remove its folder data, then resume)";
+        if map.len() < 2 {
+            return Err(bad("size", "a file of tokens".to_owned(), format!("{} bytes", map.len()), remake));
         }
-        // SAFETY: a mapped file that another process shortens while it is read raises SIGBUS, which no check here can
-        // prevent; kiln itself never changes a shard in place, only replaces it by rename, which leaves this map whole.
-        // Bytes that change are still valid `u8`, and every use of a token re-derives it from them.
-        let map = unsafe { Mmap::map(&file) }.at(path)?;
-
         let field = |i: usize| map.get(4 * i..4 * i + 4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         let known = [(MAGIC_U16, 2), (MAGIC_U32, 4)].into_iter().find(|&((magic, _), _)| field(0) == Some(magic));
         let (format, start, width, len) = match known {
@@ -170,14 +165,14 @@ impl Shard {
                 (ShardFormat::Llmc, HEADER, width, len as usize)
             }
         };
-        let shard = Shard { map, path: path.to_owned(), format, start, width, len };
-        shard.check_tokens(vocab)?;
-        Ok(shard)
+        let shard = Shard { map, format, start, width, len, vocab: vocab.min(1 << 31) };
+        let checked = shard.check_tokens();
+        shard.map.check().and(checked).map(|()| shard)
     }
 
-    fn check_tokens(&self, vocab: usize) -> Result<()> {
-        let limit = vocab.min(1 << 31);
-        if self.width == 2 && limit > usize::from(u16::MAX) {
+    /// Fails at the first token that is not below the vocabulary's size.
+    pub(super) fn check_tokens(&self) -> Result<()> {
+        if self.width == 2 && self.vocab > usize::from(u16::MAX) {
             return Ok(());
         }
         const BLOCK: usize = 1 << 20;
@@ -186,14 +181,14 @@ impl Shard {
             let range = block * BLOCK..((block + 1) * BLOCK).min(self.len);
             let mut largest = 0;
             self.each(range, |token| largest = largest.max(token));
-            largest as usize >= limit
+            largest as usize >= self.vocab
         });
-        let Some(block) = bad_block else { return Ok(()) };
-        let at = (block * BLOCK..self.len).find(|&i| self.token(i) as usize >= limit).unwrap_or(0);
+        let first_bad = |block| (block * BLOCK..self.len).find(|&i| self.token(i) as usize >= self.vocab);
+        let Some(at) = bad_block.and_then(first_bad) else { return Ok(()) };
         Err(Error::format(
-            &self.path,
+            self.path(),
             format!("byte {} (token {at})", self.start + at * self.width),
-            format!("an id below {limit}"),
+            format!("an id below {}", self.vocab),
             self.token(at),
             "the file was made with another tokenizer, or is no file of tokens: name the tokenizer that made it",
         ))
@@ -214,14 +209,15 @@ impl Shard {
         self.len
     }
 
-    /// The token at `index`, below [`Shard::len`].
+    /// The token at `index`, below [`Shard::len`]; arbitrary where [`Shard::check`] fails afterwards.
     pub fn token(&self, index: usize) -> u32 {
         let mut token = 0;
         self.each(index..index + 1, |t| token = t);
         token
     }
 
-    /// Copies the tokens of `range` into `out`, of the same length.
+    /// Copies the tokens of `range` into `out`, of the same length; they are arbitrary where [`Shard::check`] fails
+    /// afterwards.
     pub fn get(&self, range: Range<usize>, out: &mut [i32]) {
         assert_eq!(range.len(), out.len(), "the buffer must be as long as the range");
         let mut out = out.iter_mut();
@@ -232,6 +228,11 @@ impl Shard {
         });
     }
 
+    /// Fails where the file has changed since it was opened. Allocates nothing unless it fails.
+    pub fn check(&self) -> Result<()> {
+        self.map.check()
+    }
+
     /// The layout.
     pub fn format(&self) -> ShardFormat {
         self.format
@@ -239,6 +240,6 @@ impl Shard {
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.map.path()
     }
 }

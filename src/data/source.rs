@@ -26,7 +26,7 @@ pub struct Document {
 
 /// The error for sources without a single document.
 pub(crate) fn no_text() -> Error {
-    Error::usage("the sources hold no text", "give .txt, .md or .jsonl files, or a folder that contains some")
+    Error::failed("the sources hold no text", "give .txt, .md or .jsonl files, or a folder that contains some")
 }
 
 /// Files of text, ready to be read as often as needed.

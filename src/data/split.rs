@@ -44,7 +44,7 @@ impl Split {
             return Ok(());
         }
         Err(Error::usage(
-            format!("the share held out for validation is {}: not between 0 and 1", self.fraction),
+            format!("--val-fraction: the share held out for validation is {}: not between 0 and 1", self.fraction),
             "hold out 0.05 for 5 % (--val-fraction, or data.val_fraction in a recipe)",
         ))
     }

@@ -23,7 +23,8 @@ use tokenizers::{ModelWrapper, Tokenizer as Hf};
 
 use super::atomic::write_atomic;
 use super::detok::{TokenBytes, byte_to_char};
-use crate::error::{AtPath, Error, Result};
+use crate::disk::{self, Os};
+use crate::error::{Error, Result};
 
 /// The token that ends a document, in a BPE vocabulary trained here.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -36,6 +37,9 @@ pub(super) const PIECE: usize = 1 << 16;
 
 /// No vocabulary has more ids than this; a file that claims more is damaged.
 pub const MAX_VOCAB: u32 = 1 << 24;
+
+/// Bytes of the longest `tokenizer.json` that is read; the largest in use have 40 MB.
+const MAX_FILE: u64 = 1 << 28;
 
 /// In a table of ids: no token.
 const NONE: u32 = u32::MAX;
@@ -132,12 +136,7 @@ impl Tokenizer {
     /// Loads a `tokenizer.json`.
     pub fn load(path: impl AsRef<Path>) -> Result<Tokenizer> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).at(path)?;
-        let text = String::from_utf8(bytes).map_err(|e| {
-            let at = format!("byte {}", e.utf8_error().valid_up_to());
-            Error::format(path, at, "UTF-8 text", "an invalid byte", "give a Hugging Face tokenizer.json")
-        })?;
-        Tokenizer::from_json(text, path)
+        Tokenizer::from_json(disk::text(&Os, path, MAX_FILE)?, path)
     }
 
     /// Reads the text of a `tokenizer.json`; `path` is named in errors.
@@ -163,6 +162,11 @@ impl Tokenizer {
         let vocab = tokens.values().max().map_or(0, |&id| id.saturating_add(1));
         if vocab == 0 || vocab > MAX_VOCAB {
             return Err(bad(format!("a vocabulary of {vocab} ids")));
+        }
+        let mut ids: Vec<u32> = tokens.values().copied().collect();
+        ids.sort_unstable();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(bad(format!("two tokens with the id {}", pair[0])));
         }
         let added = hf.get_added_tokens_decoder();
         let mut special: Vec<_> =
@@ -222,9 +226,14 @@ impl Tokenizer {
         Ok(Tokenizer { json, hf, kind, encode, bytes, vocab, eot, special, cuts_at_space })
     }
 
+    /// The `tokenizer.json`.
+    pub fn json(&self) -> &str {
+        &self.json
+    }
+
     /// Saves the `tokenizer.json`, atomically.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        write_atomic(path.as_ref(), self.json.as_bytes())
+        write_atomic(&Os, path.as_ref(), self.json.as_bytes())
     }
 
     /// What the tokens are.

@@ -68,7 +68,7 @@ impl Tokenizer {
     ) -> Result<Tokenizer> {
         if vocab < 257 || vocab > MAX_VOCAB as usize {
             return Err(Error::usage(
-                format!("a byte-level BPE vocabulary of {vocab} ids is not possible"),
+                format!("--vocab: a byte-level BPE vocabulary of {vocab} ids is not possible"),
                 format!("choose from 257 (256 bytes and {END_OF_TEXT}) to {MAX_VOCAB}; 8192 suits small models"),
             ));
         }
@@ -98,7 +98,12 @@ impl Tokenizer {
                 0..=PIECE => vec![document.text],
                 _ => Pieces { rest: &document.text, at_space: true }.map(str::to_owned).collect(),
             });
-        let failure = |e| Error::usage(format!("training the tokenizer: {e}"), "");
+        let failure = |e| {
+            Error::failed(
+                format!("training the tokenizer: {e}"),
+                "use other text, or --kind byte, which learns nothing",
+            )
+        };
         trainer.feed(pieces, words).map_err(failure)?;
         if let Some(error) = failed {
             return Err(error);

@@ -43,6 +43,24 @@ impl Device {
         Device::Cpu(Arc::new(Host { cpu, pool: Pool::default() }))
     }
 
+    /// A device like this one that computes nothing and whose memory, `limit` bytes for tensors and as many for scratch, is
+    /// counted and not used: whatever runs on it tells, in a moment, the bytes that it will need on this one. Values read
+    /// from it are arbitrary. More than `limit` unwinds with [`OutOfMemory`](crate::cpu::memory::OutOfMemory).
+    pub fn dry(&self, limit: usize) -> Device {
+        match self {
+            Device::Cpu(host) => {
+                Device::Cpu(Arc::new(Host { cpu: Cpu::dry(&host.cpu, limit), pool: Pool::dry(limit) }))
+            }
+        }
+    }
+
+    /// Bytes taken from the system so far: for tensors, and for scratch.
+    pub fn mapped_bytes(&self) -> [usize; 2] {
+        match self {
+            Device::Cpu(host) => [host.pool.mapped_bytes(), host.cpu.scratch.mapped()],
+        }
+    }
+
     /// The pool of this device's buffers.
     pub fn pool(&self) -> &Pool {
         match self {

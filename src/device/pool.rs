@@ -29,6 +29,11 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// A pool whose buffers are counted and must not be used, `limit` bytes of them.
+    pub fn dry(limit: usize) -> Pool {
+        Pool { memory: Memory::dry(limit), ..Pool::default() }
+    }
+
     pub(super) fn take(&self, bytes: usize, home: &Device) -> Handle {
         let bytes = bytes.max(1).next_multiple_of(crate::cpu::memory::ALIGN);
         self.peak.fetch_max(self.live.fetch_add(bytes, Relaxed) + bytes, Relaxed);
@@ -41,9 +46,9 @@ impl Pool {
         inner.home = Some(home.clone());
         // In debug builds a kernel that reads what it never wrote gets NaN.
         #[cfg(debug_assertions)]
-        // SAFETY: the region is mapped and owned by this block alone.
-        unsafe {
-            inner.region.ptr.as_ptr().write_bytes(0xff, inner.region.bytes);
+        if !self.memory.is_dry() {
+            // SAFETY: the region is mapped and owned by this block alone.
+            unsafe { inner.region.ptr.as_ptr().write_bytes(0xff, inner.region.bytes) };
         }
         Handle(ManuallyDrop::new(block))
     }

@@ -108,6 +108,13 @@ pub fn memory() -> HostMemory {
     }
 }
 
+/// Bytes of memory that this process holds; `None` where the system does not say.
+pub fn resident() -> Option<u64> {
+    let status = read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}
+
 /// `max 100000` or `150000 100000`: time in a period.
 fn quota(text: &str) -> Option<f64> {
     let (quota, period) = text.trim().split_once(' ')?;

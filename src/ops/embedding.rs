@@ -1,16 +1,17 @@
 //! Token embeddings, with learned positions added where there are any: `y[b, t] = E[ids[b, t]] + P[t]`.
 //!
-//! ids: (B, T) i32; E: (V, C); P: (at least T, C); y: (B, T, C).
+//! ids: (B, T) i32; E: (V, C); P: (at least T, C); y: (B, T, C). E and P may be bf16, without gradients then.
 //!
 //! Backward: each row of dy is added to the row of dE that its id names, and to the row of dP of its position. A column of
 //! dE belongs to one task, which takes the tokens in order, so that the sum does not depend on the threads.
 
 use super::{Case, Input};
-use crate::cpu::elementwise::{add_chunk, map2_into};
-use crate::cpu::{Vector, chunks};
-use crate::simd_fn;
+use crate::cpu::convert::ConvertTo;
+use crate::cpu::elementwise::add_chunk;
+use crate::cpu::{Simd, chunks};
 use crate::tape::{Array64, Dx, Op, Specs, Var};
-use crate::tensor::{Out, Spec, Tensor, Tensors};
+use crate::tensor::{DType, Out, Spec, Tensor, Tensors};
+use half::bf16;
 
 /// Inputs: ids, E, then P if `positions`. Result: y.
 #[derive(Clone, Copy, Debug)]
@@ -22,12 +23,13 @@ pub struct Embedding {
 /// Rows a task in the forward pass.
 const ROWS: usize = 64;
 
-simd_fn! {
-    fn add_rows(y: &mut [f32], a: &[f32], b: &[f32]) = add_rows_body
-}
-#[inline(always)]
-fn add_rows_body<V: Vector>(y: &mut [f32], a: &[f32], b: &[f32]) {
-    map2_into::<V>(y, a, b, #[inline(always)] |a, b| a + b);
+/// `y = beta y + row i of table`, with `beta` 0 or 1.
+fn add_row(simd: Simd, beta: f32, table: &Tensor, i: usize, y: &mut [f32]) {
+    let row = i * y.len()..(i + 1) * y.len();
+    match table.dtype() {
+        DType::Bf16 => bf16::convert(simd, beta, &table.as_slice()[row], y),
+        _ => add_chunk(simd, beta, y, &table.f32()[row]),
+    }
 }
 
 impl Op for Embedding {
@@ -43,14 +45,12 @@ impl Op for Embedding {
 
     fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &[bool]) -> Tensors {
         let (cpu, ids, t, c) = (x[0].cpu(), x[0].i32(), x[0].shape()[1], x[1].shape()[1]);
-        let (table, positions) = (x[1].f32(), if self.positions { x[2].f32() } else { &[] });
         cpu.threads.each(chunks(y[0].f32_mut(), ROWS * c), |i, y| {
             for (row, y) in y.chunks_exact_mut(c).enumerate() {
                 let row = i * ROWS + row;
-                let embedding = &table[ids[row] as usize * c..][..c];
-                match self.positions {
-                    true => add_rows(cpu.simd, y, embedding, &positions[row % t * c..][..c]),
-                    false => y.copy_from_slice(embedding),
+                add_row(cpu.simd, 0.0, &x[1], ids[row] as usize, y);
+                if self.positions {
+                    add_row(cpu.simd, 1.0, &x[2], row % t, y);
                 }
             }
         });

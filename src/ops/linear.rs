@@ -1,6 +1,6 @@
 //! A linear layer with its bias and activation: `y = f(x·Wᵀ + b)`.
 //!
-//! x: (…, K); W: (N, K), as PyTorch keeps it; b: (N); y: (…, N). Bias and activation are applied to each piece of the
+//! x: (…, K); W: (N, K), as PyTorch keeps it; b: (N); y: (…, N). W and b may be bf16, without gradients then. Bias and activation are applied to each piece of the
 //! product while it is in cache. The forward pass keeps the slope f′(z) and not z, since both come from one evaluation of
 //! the transcendental; so the backward pass has none.
 //!
@@ -102,11 +102,12 @@ impl Op for Linear {
 
     fn forward(&self, x: &[Tensor], y: &mut [Out], need: &[bool]) -> Tensors {
         let (cpu, (m, k), n) = (x[0].cpu(), x[0].shape().as_matrix(), x[1].shape()[0]);
-        let bias = if self.bias { x[2].f32() } else { &[] };
+        let bias = self.bias.then(|| x[2].widened());
+        let bias = bias.as_ref().map_or(&[][..], Tensor::f32);
         let mut saved = Tensors::new();
         let mut slope = (self.activation.is_some() && need.contains(&true)).then(|| Out::new(x[0].device(), y[0].spec()));
         let side = slope.as_mut().map_or(&mut [][..], |slope| slope.f32_mut());
-        let (a, b) = (Mat::new(x[0].f32(), m, k), Mat::new(x[1].f32(), n, k).t());
+        let (a, b) = (Mat::new(x[0].f32(), m, k), x[1].mat(n, k).t());
         let last = finisher(self.activation);
         let apply = |first: usize, y: &mut [f32], slope: &mut [f32]| {
             let bias = if bias.is_empty() { bias } else { &bias[first..][..y.len()] };
@@ -134,7 +135,7 @@ impl Op for Linear {
         if dx.wants(0) {
             let mut out = dx.out(0);
             let add = out.beta != 0.0;
-            gemm(cpu, dz_, Mat::new(x[1].f32(), n, k), MatMut::new(out.f32_mut(), m, k), add, None);
+            gemm(cpu, dz_, x[1].mat(n, k), MatMut::new(out.f32_mut(), m, k), add, None);
         }
         if dx.wants(1) {
             let mut out = dx.out(1);

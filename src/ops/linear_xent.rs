@@ -107,7 +107,7 @@ impl Op for LinearXent {
 
     fn forward(&self, x: &[Tensor], y: &mut [Out], need: &[bool]) -> Tensors {
         let (cpu, (rows, c), vocab) = (x[0].cpu(), x[0].shape().as_matrix(), x[1].shape()[0]);
-        let (x_, w, targets) = (x[0].f32(), Mat::new(x[1].f32(), vocab, c), x[2].i32());
+        let (x_, w, targets) = (x[0].f32(), x[1].mat(vocab, c), x[2].i32());
         let (weight, norm) = self.weighing(x);
         let mut dx = need[0].then(|| Out::new(x[0].device(), x[0].spec()));
         let mut dw = need[1].then(|| Out::new(x[1].device(), x[1].spec()));

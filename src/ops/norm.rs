@@ -196,9 +196,11 @@ impl Op for Norm {
         let (r, g, b) = self.places();
         let (cpu, (rows, channels)) = (x[0].cpu(), x[0].shape().as_matrix());
         let mut stats = Out::new(x[0].device(), Spec::f32([rows, 2]));
-        let (x_, g_) = (x[0].f32(), x[g].f32());
+        let gain = x[g].widened();
+        let bias = self.bias.then(|| x[b].widened());
+        let (x_, g_) = (x[0].f32(), gain.f32());
         let r_ = if self.residual { x[r].f32() } else { &[] };
-        let b_ = if self.bias { x[b].f32() } else { &[] };
+        let b_ = bias.as_ref().map_or(&[][..], Tensor::f32);
         let size = ROWS * channels;
         let block = |i: usize, n: usize| Rows {
             norm: *self,
@@ -236,7 +238,8 @@ impl Op for Norm {
             return;
         };
         let (cpu, (rows, channels)) = (s.cpu(), s.shape().as_matrix());
-        let (s_, stats, dy_, g_) = (s.f32(), saved[0].f32(), dy.f32(), x[g].f32());
+        let gain = x[g].widened();
+        let (s_, stats, dy_, g_) = (s.f32(), saved[0].f32(), dy.f32(), gain.f32());
         let ds_in = ds_in.map_or(&[][..], |ds| ds.f32());
         let blocks = rows.div_ceil(ROWS);
         let (mut dg, mut db) = (cpu.scratch.take(blocks * channels), cpu.scratch.take(blocks * channels));

@@ -1,11 +1,18 @@
 //! What a training run tells whoever watches it: a command line, a test, later a page.
 
+use super::fit::Plan;
+use super::trainer::At;
+use crate::params::Params;
 use std::path::{Path, PathBuf};
 
 /// Someone who watches a run.
 pub trait Watch {
     /// Called by the training loop, between steps; what it does delays the run.
     fn event(&mut self, event: &Event);
+
+    /// Called after the backward pass of each micro-batch with the gradients so far and its share of the step's loss: for
+    /// those who look into a step, and for tests that spoil one.
+    fn backward(&mut self, _at: At, _micro: usize, _params: &mut Params, _loss: &mut f32) {}
 
     /// Asked after each step: the number of a signal that asks the run to save and stop.
     fn stop(&self) -> Option<i32> {
@@ -29,6 +36,11 @@ pub enum Event<'a> {
         done: u64,
         /// How much there is; 0 where nobody knows.
         total: u64,
+    },
+    /// What memory the run will take; it is about to be taken.
+    Memory {
+        /// The bytes, by what they are for.
+        plan: &'a Plan,
     },
     /// The model and the data stand; the first step comes next.
     Start {
@@ -63,6 +75,30 @@ pub enum Event<'a> {
         tokens_per_s: f64,
         /// Floating-point operations a second over this machine's measured peak; `None` where that is not known.
         share_of_peak: Option<f64>,
+    },
+    /// The step that was told of last was skipped: weights and moments are as before it.
+    Skipped {
+        /// Steps done so far, this one included.
+        step: u64,
+        /// Its loss.
+        loss: f32,
+        /// The first parameter whose gradient was not finite, or `loss` where none was.
+        first: &'a str,
+        /// Skipped steps in a row.
+        in_a_row: u64,
+    },
+    /// The run goes back to an earlier step, and passes over the data that it used since.
+    Rewind {
+        /// Steps done so far.
+        from: u64,
+        /// Steps done at the checkpoint that it goes on from; 0: the initial weights.
+        to: u64,
+        /// Why.
+        why: &'a str,
+        /// How often it went back without getting past the step that made it, this time included.
+        tries: u64,
+        /// How often it may.
+        max_tries: u64,
     },
     /// The validation part was evaluated.
     Eval {
@@ -110,7 +146,7 @@ pub struct Summary {
     pub run: PathBuf,
     /// Steps done, those of earlier processes included.
     pub steps: u64,
-    /// The loss of the last step.
+    /// The loss of the last step that was not skipped.
     pub loss: f32,
     /// The last validation loss.
     pub val_loss: Option<f64>,
@@ -118,6 +154,12 @@ pub struct Summary {
     pub bits_per_byte: Option<f64>,
     /// Seconds that this process took, from reading data to the last file.
     pub seconds: f64,
+    /// Steps that were skipped, in all.
+    pub skipped: u64,
+    /// How often the run went back to a checkpoint.
+    pub rewinds: u64,
     /// The signal that ended the run early.
     pub stopped: Option<i32>,
+    /// What memory it took.
+    pub memory: Plan,
 }

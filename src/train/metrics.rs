@@ -1,13 +1,12 @@
 //! `metrics.jsonl`: one JSON object a step, appended as the run goes.
 
+use crate::disk::{self, Disk, File, Open};
 use crate::error::{AtPath, Error, Result};
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// What is known of a step. Losses are in nats a token.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Steps done, this one included.
     pub step: u64,
@@ -27,6 +26,9 @@ pub struct Record {
     /// The same in bits a byte of text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bits_per_byte: Option<f64>,
+    /// Where the step was skipped: the first parameter whose gradient was not finite, or `loss` where none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
 }
 
 /// JSON has no NaN: it is written as `null`.
@@ -36,22 +38,25 @@ fn number_or_nan<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + From<f3
 
 /// An open `metrics.jsonl`.
 pub struct Metrics {
-    file: File,
+    file: Box<dyn File>,
     path: PathBuf,
 }
 
 impl Metrics {
     /// Opens `path` to append what follows `step`: later records are cut off, as is a last line that was torn by a crash.
-    pub fn open(path: &Path, step: u64) -> Result<Metrics> {
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).at(path)?;
-        let text = std::fs::read_to_string(path).at(path)?;
+    pub fn open(disk: &dyn Disk, path: &Path, step: u64) -> Result<Metrics> {
+        let mut file = disk.open(path, Open::Append).at(path)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).at(path)?;
         let lines = complete_lines(&text);
         let keep = lines.take_while(|(_, line)| record(line).is_ok_and(|r| r.step <= step)).last();
         let len = keep.map_or(0, |(start, line)| start + line.len() + 1);
         if len < text.len() {
             file.set_len(len as u64).at(path)?;
+            // Else what is appended could come to stand among remains of what was cut off.
+            file.sync().at(path)?;
         }
-        file.flush().at(path)?;
+        disk.sync_dir(disk::parent(path)).at(path)?;
         Ok(Metrics { file, path: path.to_owned() })
     }
 
@@ -63,7 +68,7 @@ impl Metrics {
 
     /// Puts what was appended on disk.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().at(&self.path)
+        self.file.sync().at(&self.path)
     }
 }
 
@@ -71,9 +76,9 @@ impl Metrics {
 ///
 /// # Errors
 /// The file cannot be read; a whole line is not a record.
-pub fn read(path: &Path) -> Result<Vec<Record>> {
-    let text = std::fs::read_to_string(path).at(path)?;
-    let parse = |(n, (_, line)): (usize, (usize, &str))| {
+pub fn read(disk: &dyn Disk, path: &Path) -> Result<Vec<Record>> {
+    let text = disk::read(disk, path)?;
+    let parse = |(n, (_, line)): (usize, (usize, &[u8]))| {
         record(line).map_err(|e| {
             let hint = "remove the line; the run itself does not need it";
             Error::format(path, format!("line {}", n + 1), "a JSON object with step and loss", e, hint)
@@ -82,51 +87,53 @@ pub fn read(path: &Path) -> Result<Vec<Record>> {
     complete_lines(&text).enumerate().map(parse).collect()
 }
 
-fn record(line: &str) -> serde_json::Result<Record> {
-    serde_json::from_str(line)
+fn record(line: &[u8]) -> serde_json::Result<Record> {
+    serde_json::from_slice(line)
 }
 
 /// Every line that ends in a line feed, without it, with its offset.
-fn complete_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.split_inclusive('\n').scan(0, |at, line| {
+fn complete_lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    text.split_inclusive(|&byte| byte == b'\n').scan(0, |at, line| {
         let start = *at;
         *at += line.len();
-        Some((start, line.strip_suffix('\n')?))
+        Some((start, line.strip_suffix(b"\n")?))
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Os;
 
     fn record(step: u64) -> Record {
         let val_loss = step.is_multiple_of(2).then_some(1.5);
-        Record { step, loss: 2.25, lr: 1e-3, grad_norm: 0.5, tokens_per_s: 1e4, val_loss, bits_per_byte: None }
+        let (bits_per_byte, skipped) = (None, None);
+        Record { step, loss: 2.25, lr: 1e-3, grad_norm: 0.5, tokens_per_s: 1e4, val_loss, bits_per_byte, skipped }
     }
 
     fn steps(path: &Path) -> Vec<u64> {
-        read(path).unwrap().iter().map(|r| r.step).collect()
+        read(&Os, path).unwrap().iter().map(|r| r.step).collect()
     }
 
     #[test]
     fn a_resumed_run_has_no_step_twice_and_no_torn_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        let mut metrics = Metrics::open(&path, 0).unwrap();
+        let mut metrics = Metrics::open(&Os, &path, 0).unwrap();
         (1..=5).for_each(|step| metrics.append(&record(step)).unwrap());
-        assert_eq!(read(&path).unwrap()[3], record(4));
+        assert_eq!(read(&Os, &path).unwrap()[3], record(4));
         metrics.file.write_all(b"{\"step\":6,\"lo").unwrap();
         assert_eq!(steps(&path), [1, 2, 3, 4, 5]);
 
-        let mut metrics = Metrics::open(&path, 5).unwrap();
+        let mut metrics = Metrics::open(&Os, &path, 5).unwrap();
         metrics.append(&record(6)).unwrap();
         assert_eq!(steps(&path), [1, 2, 3, 4, 5, 6]);
 
-        let mut metrics = Metrics::open(&path, 3).unwrap();
+        let mut metrics = Metrics::open(&Os, &path, 3).unwrap();
         metrics.append(&record(4)).unwrap();
         assert_eq!(steps(&path), [1, 2, 3, 4]);
 
-        Metrics::open(&path, 0).unwrap();
+        Metrics::open(&Os, &path, 0).unwrap();
         assert!(steps(&path).is_empty());
     }
 
@@ -134,9 +141,9 @@ mod tests {
     fn numbers_that_are_not_finite_survive_as_nan() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        let mut metrics = Metrics::open(&path, 0).unwrap();
+        let mut metrics = Metrics::open(&Os, &path, 0).unwrap();
         metrics.append(&Record { loss: f32::INFINITY, grad_norm: f64::NAN, ..record(1) }).unwrap();
-        let read = read(&path).unwrap();
+        let read = read(&Os, &path).unwrap();
         assert!(read[0].loss.is_nan() && read[0].grad_norm.is_nan());
     }
 
@@ -146,7 +153,7 @@ mod tests {
         let path = dir.path().join("metrics.jsonl");
         std::fs::write(&path, "{\"step\":1,\"loss\":1,\"lr\":1,\"grad_norm\":1,\"tokens_per_s\":1}\nnonsense\n")
             .unwrap();
-        let message = read(&path).unwrap_err().to_string();
+        let message = read(&Os, &path).unwrap_err().to_string();
         assert!(message.contains("metrics.jsonl: line 2: expected a JSON object"), "{message}");
     }
 }

@@ -4,6 +4,8 @@ pub mod bench;
 pub mod checkpoint;
 pub mod event;
 pub mod fit;
+pub mod guard;
+pub mod header;
 pub mod metrics;
 pub mod peer;
 pub mod plot;
@@ -18,7 +20,8 @@ pub mod tensors;
 pub mod trainer;
 
 pub use event::{Event, Summary, Watch};
-pub use pretrain::train;
+pub use fit::Plan;
+pub use pretrain::{plan, train};
 pub use recipe::Recipe;
 pub use run::RunDir;
 pub use sampler::Sampler;

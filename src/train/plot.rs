@@ -1,6 +1,8 @@
 //! The loss curve as a picture, SVG and PNG from the same drawing.
 
 use super::metrics::Record;
+use crate::data::atomic::write_atomic;
+use crate::disk::Disk;
 use crate::error::{AtPath, Result};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -29,16 +31,25 @@ pub struct LossCurve<'a> {
 
 impl LossCurve<'_> {
     /// Writes the curve as a vector picture.
-    pub fn save_svg(&self, path: &Path) -> Result<()> {
+    pub fn save_svg(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
         let mut svg = String::new();
         self.draw(&SVGBackend::with_string(&mut svg, SIZE).into_drawing_area(), 1).map_err(failed).at(path)?;
-        std::fs::write(path, svg).at(path)
+        write_atomic(disk, path, svg.as_bytes())
     }
 
     /// Writes the curve as pixels.
-    pub fn save_png(&self, path: &Path) -> Result<()> {
-        let area = BitMapBackend::new(path, (2 * SIZE.0, 2 * SIZE.1)).into_drawing_area();
-        self.draw(&area, 2).and_then(|()| area.present()).map_err(failed).at(path)
+    pub fn save_png(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
+        let (width, height) = (2 * SIZE.0, 2 * SIZE.1);
+        let mut rgb = vec![0; 3 * (width * height) as usize];
+        self.draw(&BitMapBackend::with_buffer(&mut rgb, (width, height)).into_drawing_area(), 2)
+            .map_err(failed)
+            .at(path)?;
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, width, height);
+        encoder.set_color(png::ColorType::Rgb);
+        let written = encoder.write_header().and_then(|mut png| png.write_image_data(&rgb));
+        written.map_err(std::io::Error::from).at(path)?;
+        write_atomic(disk, path, &bytes)
     }
 
     /// Draws on `area`, with text and lines `scale` times their size.
@@ -178,6 +189,7 @@ fn short(x: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Os;
 
     fn records(n: u64) -> Vec<Record> {
         let record = |step: u64| {
@@ -191,6 +203,7 @@ mod tests {
                 tokens_per_s: 1e4,
                 val_loss: step.is_multiple_of((n / 6).max(1)).then_some(loss + 0.04),
                 bits_per_byte: None,
+                skipped: None,
             }
         };
         (1..=n).map(record).collect()
@@ -204,8 +217,8 @@ mod tests {
         let records = records(600);
         let curve = LossCurve { title: "village", records: &records, floor: Some(1.42) };
         let (svg, png) = (dir.join("loss.svg"), dir.join("loss.png"));
-        curve.save_svg(&svg).unwrap();
-        curve.save_png(&png).unwrap();
+        curve.save_svg(&Os, &svg).unwrap();
+        curve.save_png(&Os, &png).unwrap();
         let text = std::fs::read_to_string(svg).unwrap();
         for words in ["village", "loss (nats per token)", "step", "training 1.", "validation 1.", "source 1.420"] {
             assert!(text.contains(words), "{words}");
@@ -224,11 +237,11 @@ mod tests {
         broken[2].val_loss = Some(f64::INFINITY);
         for records in [records(0), records(1), broken] {
             let curve = LossCurve { title: "", records: &records, floor: None };
-            curve.save_svg(&dir.path().join("a.svg")).unwrap();
-            curve.save_png(&dir.path().join("a.png")).unwrap();
+            curve.save_svg(&Os, &dir.path().join("a.svg")).unwrap();
+            curve.save_png(&Os, &dir.path().join("a.png")).unwrap();
         }
         let curve = LossCurve { title: "", records: &[], floor: None };
-        assert!(curve.save_png(&dir.path().join("no/folder.png")).unwrap_err().to_string().contains("folder.png"));
+        assert!(curve.save_png(&Os, &dir.path().join("no/folder.png")).unwrap_err().to_string().contains("folder.png"));
     }
 
     #[test]

@@ -2,19 +2,23 @@
 
 use super::checkpoint::{self, Contents, State};
 use super::event::{Event, Summary, Watch};
+use super::fit::{self, Plan};
+use super::guard::{LOSS, Verdict};
 use super::metrics::{self, Metrics, Record};
 use super::plot::LossCurve;
-use super::recipe::Recipe;
+use super::recipe::{Recipe, Train};
 use super::run::RunDir;
 use super::source;
-use super::trainer::Trainer;
+use super::trainer::{At, Bad, Step, Trainer};
+use crate::data::atomic::write_atomic;
 use crate::data::detok::Decoder;
 use crate::data::{Dataset, DatasetInfo, EvalBatches, Part, Tokenizer};
 use crate::device::Device;
-use crate::error::{AtPath, Error, Result};
+use crate::disk::{self, Disk, Os};
+use crate::error::{Error, Result};
 use crate::model::Positions;
 use crate::model::sample::{SampleOptions, generate};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,22 +26,34 @@ use std::time::Instant;
 /// recipe then is `recipe`). A resumed run computes the same bits as one that was never interrupted.
 ///
 /// # Errors
-/// The data, the run directory or a checkpoint cannot be used; a step is not finite.
+/// The data, the run directory or a checkpoint cannot be used; the run does not fit in memory; it went back as often as it
+/// may.
 pub fn train(recipe: &Recipe, resume: Option<&Path>, device: &Device, watch: &mut dyn Watch) -> Result<Summary> {
+    train_on(&Os, recipe, resume, device, watch)
+}
+
+/// [`train`], in a run directory on `disk`; data is read, and made where the recipe names none, on the system's.
+pub fn train_on(
+    disk: &dyn Disk,
+    recipe: &Recipe,
+    resume: Option<&Path>,
+    device: &Device,
+    watch: &mut dyn Watch,
+) -> Result<Summary> {
     let began = Instant::now();
     let mut work = match resume {
         Some(path) => {
-            let mut work = Work::open(recipe, RunDir::open(path)?, device, watch)?;
+            let mut work = Work::open(recipe, RunDir::open(disk, path)?, device, watch)?;
             work.resume(watch)?;
             work
         }
         None => {
-            let run = RunDir::create(&recipe.run.dir, &recipe.run.name)?;
+            let run = RunDir::create(disk, &recipe.run.dir, &recipe.run.name)?;
             let path = run.path().to_owned();
-            let opened = recipe.save(&run.recipe()).and_then(|()| Work::open(recipe, run, device, watch));
+            let opened = recipe.save(disk, &run.recipe()).and_then(|()| Work::open(recipe, run, device, watch));
             opened.inspect_err(|_| {
                 // A run that could not start would only take the name from the next one.
-                let _ = std::fs::remove_dir_all(&path);
+                let _ = disk.remove_all(&path);
             })?
         }
     };
@@ -47,8 +63,7 @@ pub fn train(recipe: &Recipe, resume: Option<&Path>, device: &Device, watch: &mu
 /// A run under way.
 struct Work<'a> {
     recipe: &'a Recipe,
-    run: RunDir,
-    data: PathBuf,
+    run: RunDir<'a>,
     tokenizer: Tokenizer,
     trainer: Trainer,
     eval: EvalBatches,
@@ -65,19 +80,38 @@ struct Work<'a> {
     unfinished: Option<Record>,
     /// Floating-point operations a second that this machine reaches.
     peak: Option<f64>,
+    memory: Plan,
+}
+
+/// What memory a run of `recipe` takes, before it starts; where it has data already, `resume` is its directory. A
+/// vocabulary that is still to be learnt counts with `data.vocab`, and a prompt with a token for each byte.
+///
+/// # Errors
+/// It does not fit; the tokenizer or the data cannot be read.
+pub fn plan(recipe: &Recipe, resume: Option<&Path>, device: &Device) -> Result<Plan> {
+    let vocab = source::vocab(recipe, resume.map(|run| run.join("data")).as_deref())?;
+    fit::check(recipe, vocab, 1 + recipe.sample.prompt.len(), device)
 }
 
 impl<'a> Work<'a> {
-    fn open(recipe: &'a Recipe, run: RunDir, device: &Device, watch: &mut dyn Watch) -> Result<Work<'a>> {
+    fn open(recipe: &'a Recipe, run: RunDir<'a>, device: &Device, watch: &mut dyn Watch) -> Result<Work<'a>> {
+        // Before time goes into data for a run that can have no memory, whatever the vocabulary turns out to be.
+        let quiet = Recipe { train: Train { sample_every: 0, ..recipe.train.clone() }, ..recipe.clone() };
+        if fit::check(&quiet, 1, 1, device).is_err() {
+            fit::check(&quiet, recipe.data.vocab, 1, device)?;
+        }
         let data = source::shards(recipe, &run.data(), &mut |what, done, total| {
             watch.event(&Event::Prepare { what, done, total });
         })?;
         let info = DatasetInfo::load(&data)?;
         let tokenizer = info.load_tokenizer(&data)?;
+        let mut prompt = 1;
         if recipe.train.sample_every > 0 {
-            start(&tokenizer, &recipe.sample.prompt)
-                .map_err(|e| Error::config("sample.prompt", e, "give a prompt in the characters of the data"))?;
+            let hint = "give a prompt in the characters of the data";
+            let ids = start(&tokenizer, &recipe.sample.prompt).map_err(|e| Error::config("sample.prompt", e, hint))?;
+            prompt = ids.len();
         }
+        let memory = fit::check(recipe, info.tokenizer.vocab, prompt, device)?;
         let train = Arc::new(Dataset::open(&data, Part::Train)?);
         let val = Arc::new(Dataset::open(&data, Part::Val)?);
         let (train_tokens, val_tokens) = (train.len() as u64, val.len() as u64);
@@ -87,8 +121,7 @@ impl<'a> Work<'a> {
         let Device::Cpu(host) = device;
         Ok(Work {
             recipe,
-            metrics: Metrics::open(&run.metrics(), u64::MAX)?,
-            data,
+            metrics: Metrics::open(run.disk(), &run.metrics(), u64::MAX)?,
             tokenizer,
             trainer,
             eval,
@@ -97,18 +130,10 @@ impl<'a> Work<'a> {
             train_tokens,
             val_tokens,
             run,
-            state: State {
-                step: 0,
-                tokens: 0,
-                seed: recipe.train.seed,
-                optimizer_steps: 0,
-                loss: None,
-                val_loss: None,
-                record: None,
-                kiln: env!("CARGO_PKG_VERSION").to_owned(),
-            },
+            state: State::new(recipe.train.seed),
             best: None,
             unfinished: None,
+            memory,
             peak: Some(1e9 * crate::cpu::limits::fma_peak(&host.cpu, 0.1)),
         })
     }
@@ -116,10 +141,14 @@ impl<'a> Work<'a> {
     /// Takes up the newest checkpoint that verifies, and cuts the metrics back to it. Without one, starts anew.
     fn resume(&mut self, watch: &mut dyn Watch) -> Result<()> {
         checkpoint::recover(&self.run)?;
-        let checkpoint::Newest { found, mut damaged } = checkpoint::newest(&self.run.checkpoints())?;
+        let checkpoint::Newest { found, mut damaged } = checkpoint::newest(self.run.disk(), &self.run.checkpoints())?;
         match found {
             Some((path, _)) => {
-                self.state = checkpoint::load(&path, &mut self.trainer.params)?;
+                self.state = checkpoint::load(self.run.disk(), &path, &mut self.trainer.params)?;
+                if self.state.guard.anchor().is_none() {
+                    // Written before there was a guard: it is to be gone back to like any other.
+                    self.state.guard.mark(self.state.step);
+                }
                 for damage in damaged {
                     watch.event(&Event::Warning { text: &format!("{damage}; taking {} instead", path.display()) });
                 }
@@ -127,19 +156,25 @@ impl<'a> Work<'a> {
             None if !damaged.is_empty() => return Err(damaged.swap_remove(0)),
             None => {}
         }
+        self.take_up()
+    }
+
+    /// Cuts the metrics back to the step of the state, and finds out what is left to do for it.
+    fn take_up(&mut self) -> Result<()> {
         let step = self.state.step;
-        self.metrics = Metrics::open(&self.run.metrics(), step)?;
-        let mut records = metrics::read(&self.run.metrics())?;
+        self.metrics = Metrics::open(self.run.disk(), &self.run.metrics(), step)?;
+        let mut records = metrics::read(self.run.disk(), &self.run.metrics())?;
         // Saving comes before evaluating, and a step's line after it: a process that was stopped in between leaves the
         // step to be concluded here.
         let concluded =
             |r: &Record| r.step == step && (r.val_loss.is_some() || !self.is_due(self.recipe.train.eval_every, step));
         if self.state.record.is_some() && !records.last().is_some_and(concluded) {
-            self.unfinished = self.state.record;
-            self.metrics = Metrics::open(&self.run.metrics(), step - 1)?;
+            self.unfinished = self.state.record.clone();
+            self.metrics = Metrics::open(self.run.disk(), &self.run.metrics(), step - 1)?;
             records.retain(|r| r.step < step);
         }
-        let stands: Vec<u64> = checkpoint::list(&self.run.checkpoints())?.into_iter().map(|(step, _)| step).collect();
+        let stands: Vec<u64> =
+            checkpoint::list(self.run.disk(), &self.run.checkpoints())?.into_iter().map(|(step, _)| step).collect();
         let evaluated = records.iter().filter(|r| stands.contains(&r.step)).filter_map(|r| Some((r.val_loss?, r.step)));
         self.best = evaluated.min_by(|a, b| a.0.total_cmp(&b.0));
         Ok(())
@@ -147,6 +182,7 @@ impl<'a> Work<'a> {
 
     fn run(&mut self, watch: &mut dyn Watch, began: Instant) -> Result<Summary> {
         let (steps, first) = (self.recipe.train.steps, self.state.step);
+        watch.event(&Event::Memory { plan: &self.memory });
         watch.event(&Event::Start {
             run: self.run.path(),
             parameters: self.trainer.params.numel(),
@@ -157,27 +193,50 @@ impl<'a> Work<'a> {
             vocab: self.tokenizer.vocab_size(),
         });
         let mut stopped = None;
-        if let Some(record) = self.unfinished.take() {
-            stopped = self.conclude(record, true, watch)?;
-        }
-        while self.state.step < steps && stopped.is_none() {
+        while stopped.is_none() && (self.state.step < steps || self.unfinished.is_some()) {
+            if let Some(record) = self.unfinished.take() {
+                stopped = self.conclude(record, true, watch)?;
+                continue;
+            }
             let started = Instant::now();
-            let done = self.trainer.step(self.state.step)?;
+            let State { step, optimizer_steps: updates, .. } = self.state;
+            let at = At { step, batch: step + self.state.guard.offset, updates };
+            let done = self.trainer.step_with(at, &mut |micro, params, loss| watch.backward(at, micro, params, loss));
             let seconds = started.elapsed().as_secs_f64();
             let tokens = self.recipe.tokens_per_step();
             let step = self.state.step + 1;
             let tokens_per_s = tokens as f64 / seconds;
             let share_of_peak = self.peak.map(|peak| self.trainer.flops_per_step() / seconds / peak);
-            let super::trainer::Step { loss, lr, grad_norm } = done;
-            let record = Record { step, loss, lr, grad_norm, tokens_per_s, val_loss: None, bits_per_byte: None };
-            self.state.step = step;
-            self.state.optimizer_steps += 1;
-            self.state.tokens += tokens;
-            self.state.loss = Some(loss);
-            self.state.record = Some(record);
+            let Step { loss, lr, grad_norm, bad } = done?;
+            let skipped = bad.map(|bad| match bad {
+                Bad::Loss => LOSS.to_owned(),
+                Bad::Grad(id) => self.trainer.params.name(id).to_owned(),
+            });
+            if skipped.is_none() {
+                self.state.optimizer_steps += 1;
+                self.state.tokens += tokens;
+                self.state.loss = Some(loss);
+            }
+            let verdict = self.state.guard.observe(&self.recipe.guard, loss, skipped.as_deref());
             watch.event(&Event::Step { step, steps, loss, lr, grad_norm, tokens_per_s, share_of_peak });
+            if let Some(first) = &skipped {
+                watch.event(&Event::Skipped { step, loss, first, in_a_row: self.state.guard.bad_in_a_row() });
+            }
+            let record =
+                Record { step, loss, lr, grad_norm, tokens_per_s, val_loss: None, bits_per_byte: None, skipped };
+            self.state.step = step;
+            self.state.record = Some(record.clone());
+            if let Verdict::Rewind(why) = verdict {
+                self.rewind(why, &record, watch)?;
+                stopped = watch.stop();
+                continue;
+            }
+            let every = self.recipe.train.checkpoint_every;
+            if self.is_due(every, step) {
+                self.state.guard.mark(step);
+            }
             stopped = watch.stop();
-            let saved = stopped.is_some() || self.is_due(self.recipe.train.checkpoint_every, step);
+            let saved = stopped.is_some() || self.is_due(every, step);
             if saved {
                 self.save(watch)?;
             }
@@ -201,8 +260,60 @@ impl<'a> Work<'a> {
             val_loss: self.state.val_loss,
             bits_per_byte: self.state.val_loss.map(|loss| loss * self.bits_per_byte),
             seconds: began.elapsed().as_secs_f64(),
+            skipped: self.state.guard.skipped,
+            rewinds: self.state.guard.rewinds.len() as u64,
             stopped,
+            memory: self.memory,
         })
+    }
+
+    /// Goes back to the last good checkpoint, for the reason `why`, which `record` of the last step shows: what was done
+    /// since is given up, and its data passed over.
+    ///
+    /// # Errors
+    /// The run went back as often as it may.
+    fn rewind(&mut self, why: String, record: &Record, watch: &mut dyn Watch) -> Result<()> {
+        let (all, from) = (self.run.checkpoints(), self.state.step);
+        let guard = &self.state.guard;
+        let (target, tries, max_tries) =
+            (guard.anchor().unwrap_or(0), guard.tries() + 1, self.recipe.guard.max_rewinds);
+        if tries > max_tries {
+            self.metrics.append(record)?;
+            self.metrics.sync()?;
+            self.draw()?;
+            let newest = checkpoint::newest(self.run.disk(), &all)?.found.map(|(_, state)| state.step);
+            return Err(self.state.guard.give_up(from, &why, &self.recipe.optim, self.run.path(), newest));
+        }
+        let (mut then, mut damaged) = (None, Vec::new());
+        for (_, path) in checkpoint::list(self.run.disk(), &all)?.into_iter().rev().filter(|&(step, _)| step <= target)
+        {
+            match checkpoint::load(self.run.disk(), &path, &mut self.trainer.params) {
+                Ok(state) => {
+                    then = Some(state);
+                    break;
+                }
+                Err(e) => damaged.push(e),
+            }
+        }
+        for damage in &damaged {
+            watch.event(&Event::Warning { text: &format!("{damage}; going back further") });
+        }
+        let mut then = match then {
+            Some(state) => state,
+            None if !damaged.is_empty() => return Err(damaged.swap_remove(0)),
+            None => {
+                self.trainer.restart();
+                State::new(self.recipe.train.seed)
+            }
+        };
+        watch.event(&Event::Rewind { from, to: then.step, why: &why, tries, max_tries });
+        let mut guard = std::mem::take(&mut self.state.guard);
+        guard.rewind(from, then.step, std::mem::take(&mut then.guard), why);
+        self.state = State { guard, ..then };
+        // On disk before what comes later goes: a process that dies on the way leaves either course of the run whole.
+        self.write(watch)?;
+        checkpoint::give_up_after(&self.run, self.state.step)?;
+        self.take_up()
     }
 
     /// Whether what is done every `every` steps, and after the last one, is done after `step`.
@@ -215,7 +326,7 @@ impl<'a> Work<'a> {
     fn conclude(&mut self, mut record: Record, saved: bool, watch: &mut dyn Watch) -> Result<Option<i32>> {
         let step = record.step;
         if self.is_due(self.recipe.train.eval_every, step) {
-            record.val_loss = self.evaluate(watch, saved);
+            record.val_loss = self.evaluate(watch, saved)?;
             record.bits_per_byte = record.val_loss.map(|loss| loss * self.bits_per_byte);
         }
         self.metrics.append(&record)?;
@@ -230,41 +341,53 @@ impl<'a> Work<'a> {
 
     /// Draws the loss curve into the run directory.
     fn draw(&self) -> Result<()> {
-        let records = metrics::read(&self.run.metrics())?;
+        let records = metrics::read(self.run.disk(), &self.run.metrics())?;
         let floor = self.floor.map(|bits| bits / self.bits_per_byte);
         let curve = LossCurve { title: &self.recipe.run.name, records: &records, floor };
-        curve.save_svg(&self.run.loss_svg())?;
-        curve.save_png(&self.run.loss_png())
+        curve.save_svg(self.run.disk(), &self.run.loss_svg())?;
+        curve.save_png(self.run.disk(), &self.run.loss_png())
     }
 
+    /// Writes a checkpoint, and removes old ones.
     fn save(&mut self, watch: &mut dyn Watch) -> Result<()> {
-        let tokenizer = self.data.join(crate::data::dataset::TOKENIZER_FILE);
+        self.write(watch)?;
+        let spare: Vec<u64> = self.best.map(|(_, step)| step).into_iter().chain(self.state.guard.anchor()).collect();
+        checkpoint::prune(&self.run, self.state.step, self.recipe.train.keep, &spare)?;
+        if self.state.guard.tries() == 0 {
+            checkpoint::forget_given_up(&self.run)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, watch: &mut dyn Watch) -> Result<()> {
+        // A run that goes on from here has the lines of all steps before.
+        self.metrics.sync()?;
         let contents = Contents {
             params: &self.trainer.params,
             config: &self.trainer.gpt.config().to_json(),
-            tokenizer: Some(&tokenizer),
+            tokenizer: Some(self.tokenizer.json()),
         };
         let path = checkpoint::save(&self.run, &contents, &self.state)?;
         watch.event(&Event::Checkpoint { step: self.state.step, path: &path });
-        checkpoint::prune(&self.run, self.recipe.train.keep, self.best.map(|(_, step)| step))?;
         Ok(())
     }
 
     /// The validation loss in nats a token, `None` if a signal came; `saved` says that a checkpoint of this step stands.
-    fn evaluate(&mut self, watch: &mut dyn Watch, saved: bool) -> Option<f64> {
+    fn evaluate(&mut self, watch: &mut dyn Watch, saved: bool) -> Result<Option<f64>> {
         let mut progress = |done, total| {
             watch.event(&Event::Prepare { what: "evaluating", done: done as u64, total: total as u64 });
             watch.stop().is_none()
         };
-        let (nats, targets) = self.trainer.evaluate(&self.eval, self.recipe.eval.max_batches, &mut progress)?;
+        let evaluated = self.trainer.evaluate(&self.eval, self.recipe.eval.max_batches, &mut progress)?;
+        let Some((nats, targets)) = evaluated else { return Ok(None) };
         let val_loss = nats / targets as f64;
         self.state.val_loss = Some(val_loss);
-        if saved && self.best.is_none_or(|(best, _)| val_loss < best) {
+        if saved && val_loss.is_finite() && self.best.is_none_or(|(best, _)| val_loss < best) {
             self.best = Some((val_loss, self.state.step));
         }
         let bits_per_byte = val_loss * self.bits_per_byte;
         watch.event(&Event::Eval { step: self.state.step, val_loss, bits_per_byte, floor: self.floor });
-        Some(val_loss)
+        Ok(Some(val_loss))
     }
 
     /// Lets the model write, into `samples/`.
@@ -287,9 +410,8 @@ impl<'a> Work<'a> {
         });
         text.push_str(&decoder.finish());
         let path = self.run.sample(self.state.step);
-        let folder = path.parent().expect("a sample lies in a folder");
-        std::fs::create_dir_all(folder).at(folder)?;
-        std::fs::write(&path, text.as_bytes()).at(&path)?;
+        disk::make_dirs(self.run.disk(), &self.run.samples())?;
+        write_atomic(self.run.disk(), &path, text.as_bytes())?;
         watch.event(&Event::Sample { step: self.state.step, text: &text });
         Ok(())
     }

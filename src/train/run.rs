@@ -1,81 +1,94 @@
 //! The run directory: one run's files, and the lock that keeps it to one process.
 
+use crate::disk::{self, Disk, File, Open};
 use crate::error::{AtPath, Error, Result};
-use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 const LOCK: &str = "lock";
 
 /// A run directory that this process holds; dropping it lets others have it.
 #[derive(Debug)]
-pub struct RunDir {
+pub struct RunDir<'d> {
+    disk: &'d dyn Disk,
     path: PathBuf,
-    _lock: File,
+    lock: Box<dyn File>,
 }
 
-impl RunDir {
+impl<'d> RunDir<'d> {
     /// Makes `dir/name` for a new run, or `dir/name-2`, `dir/name-3`, … where a run is there already.
-    pub fn create(dir: &Path, name: &str) -> Result<RunDir> {
-        let unusable = |path: &Path, source| Error::Io {
-            path: path.to_owned(),
-            source,
-            hint: "runs need a folder that can be written to: choose one with --set run.dir=FOLDER".into(),
+    pub fn create(disk: &'d dyn Disk, dir: &Path, name: &str) -> Result<RunDir<'d>> {
+        let unusable = |e| match e {
+            Error::Io { path, source, .. } => {
+                let hint = "runs need a folder that can be written to: choose one with --set run.dir=FOLDER".into();
+                Error::Io { path, source, hint }
+            }
+            other => other,
         };
-        std::fs::create_dir_all(dir).map_err(|e| unusable(dir, e))?;
+        disk::make_dirs(disk, dir).map_err(unusable)?;
         for n in 1u64.. {
             let path = if n == 1 { dir.join(name) } else { dir.join(format!("{name}-{n}")) };
-            match std::fs::create_dir(&path) {
-                Ok(()) => {}
-                // An empty folder that somebody made for the run is used.
-                Err(e) if e.kind() == ErrorKind::AlreadyExists && is_empty(&path) => {}
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => continue,
-                Err(e) => return Err(unusable(&path, e)),
+            match disk.create_dir(&path) {
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                    if !is_unused(disk, &path) {
+                        continue;
+                    }
+                }
+                made => made.at(&path).map_err(unusable)?,
             }
-            // Two processes may have found it empty: the file can be made once.
-            match OpenOptions::new().write(true).create_new(true).open(path.join(LOCK)) {
-                Ok(file) => return RunDir::hold(path, file),
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => continue,
-                Err(e) => return Err(e).at(path.join(LOCK)),
+            disk.sync_dir(dir).at(&path)?;
+            // Two processes may have found it unused; the one that got the lock looks again, for the other one may have
+            // been there and left.
+            if let Some(run) = RunDir::lock(disk, &path)?
+                && is_unused(disk, &path)
+            {
+                disk::sweep(disk, &path)?;
+                return Ok(run);
             }
         }
         unreachable!("some number is free")
     }
 
-    /// Takes the existing run at `path`.
+    /// Takes the existing run at `path`, and clears away files that a process left which was killed while it wrote them.
     ///
     /// # Errors
     /// There is no run; another process holds it (the error says which).
-    pub fn open(path: &Path) -> Result<RunDir> {
-        if !path.join("recipe.toml").is_file() {
+    pub fn open(disk: &'d dyn Disk, path: &Path) -> Result<RunDir<'d>> {
+        let recipe = path.join("recipe.toml");
+        if !disk.exists(&recipe).at(&recipe)? {
             let source = io::Error::new(ErrorKind::NotFound, "no run is here (it would have a recipe.toml)");
             let hint = "give the directory that an earlier run printed, as runs/village".into();
             return Err(Error::Io { path: path.to_owned(), source, hint });
         }
-        let lock = path.join(LOCK);
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&lock).at(&lock)?;
-        RunDir::hold(path.to_owned(), file)
+        let Some(run) = RunDir::lock(disk, path)? else {
+            let source = io::Error::new(ErrorKind::WouldBlock, format!("in use by {}", holder(disk, &path.join(LOCK))));
+            let hint = "let it finish or stop it (it saves first), then resume; or start a run under another name";
+            return Err(Error::Io { path: path.to_owned(), source, hint: hint.into() });
+        };
+        for dir in [path.to_owned(), run.data(), run.samples()] {
+            disk::sweep(disk, &dir)?;
+        }
+        Ok(run)
     }
 
-    fn hold(path: PathBuf, mut lock: File) -> Result<RunDir> {
+    /// The run at `path` with its lock, or nothing where another process has that.
+    fn lock(disk: &'d dyn Disk, path: &Path) -> Result<Option<RunDir<'d>>> {
         let file = path.join(LOCK);
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::Error(e)) => return Err(e).at(file),
-            Err(TryLockError::WouldBlock) => {
-                let holder = std::fs::read_to_string(&file).unwrap_or_default();
-                let holder = if holder.is_empty() { "another process" } else { holder.trim_end() };
-                let source = io::Error::new(ErrorKind::WouldBlock, format!("in use by {holder}"));
-                let hint = "let it finish or stop it (it saves first), then resume; or start a run under another name";
-                return Err(Error::Io { path, source, hint: hint.into() });
-            }
+        let mut lock = disk.open(&file, Open::Append).at(&file)?;
+        if !lock.try_lock().at(&file)? {
+            return Ok(None);
         }
         let now = humantime::format_rfc3339_seconds(SystemTime::now());
         let content = format!("process {} on {} since {now}\n", std::process::id(), host());
         lock.set_len(0).at(&file)?;
         lock.write_all(content.as_bytes()).at(&file)?;
-        Ok(RunDir { path, _lock: lock })
+        Ok(Some(RunDir { disk, path: path.to_owned(), lock }))
+    }
+
+    /// Where it is.
+    pub fn disk(&self) -> &'d dyn Disk {
+        self.disk
     }
 
     /// The directory itself.
@@ -103,9 +116,14 @@ impl RunDir {
         self.path.join("checkpoints")
     }
 
+    /// The folder of what the model wrote.
+    pub fn samples(&self) -> PathBuf {
+        self.path.join("samples")
+    }
+
     /// What the model wrote after `step` steps.
     pub fn sample(&self, step: u64) -> PathBuf {
-        self.path.join("samples").join(format!("step-{step:06}.txt"))
+        self.samples().join(format!("step-{step:06}.txt"))
     }
 
     /// The loss curve as a vector picture.
@@ -119,8 +137,37 @@ impl RunDir {
     }
 }
 
-fn is_empty(path: &Path) -> bool {
-    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+impl Drop for RunDir<'_> {
+    fn drop(&mut self) {
+        // The name must not be taken for that of the next holder. That it stays is no harm: see `holder`.
+        let _ = self.lock.set_len(0);
+    }
+}
+
+/// Whether a run may begin in `path`: it holds nothing, or what a process left that was killed before it wrote a recipe.
+fn is_unused(disk: &dyn Disk, path: &Path) -> bool {
+    disk.list(path).is_ok_and(|names| names.iter().all(|name| name == LOCK || disk::is_temporary(name)))
+}
+
+/// Who holds the lock `file`, as that process wrote into it. For a moment after it took the lock the file is empty, or
+/// names the one before, which was killed: then this waits.
+fn holder(disk: &dyn Disk, file: &Path) -> String {
+    let mut holder = String::new();
+    for _ in 0..100 {
+        holder = disk::read(disk, file).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
+        if holder.ends_with('\n') && !is_gone(&holder) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    if holder.is_empty() { "another process".to_owned() } else { holder.trim_end().to_owned() }
+}
+
+/// Whether the process that a lock names certainly runs no more, as far as this machine tells.
+fn is_gone(holder: &str) -> bool {
+    let mut words = holder.split(' ');
+    let (Some("process"), Some(id), Some("on")) = (words.next(), words.next(), words.next()) else { return false };
+    words.next() == Some(&host()) && Path::new("/proc/self").exists() && !Path::new("/proc").join(id).exists()
 }
 
 fn host() -> String {
@@ -132,6 +179,7 @@ fn host() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Os;
 
     fn name(run: &RunDir) -> String {
         run.path().file_name().unwrap().to_string_lossy().into_owned()
@@ -142,7 +190,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let runs = dir.path().join("deep/runs");
         std::fs::create_dir_all(runs.join("a-3")).unwrap();
-        let runs: Vec<RunDir> = (0..4).map(|_| RunDir::create(&runs, "a").unwrap()).collect();
+        let runs: Vec<RunDir> = (0..4).map(|_| RunDir::create(&Os, &runs, "a").unwrap()).collect();
         assert_eq!(runs.iter().map(name).collect::<Vec<_>>(), ["a", "a-2", "a-3", "a-4"]);
     }
 
@@ -150,7 +198,7 @@ mod tests {
     fn simultaneous_starts_get_different_directories() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("a")).unwrap();
-        let start = || RunDir::create(dir.path(), "a").unwrap();
+        let start = || RunDir::create(&Os, dir.path(), "a").unwrap();
         let mut names: Vec<String> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
             let runs: Vec<RunDir> = threads.into_iter().map(|t| t.join().unwrap()).collect();
@@ -163,13 +211,13 @@ mod tests {
     #[test]
     fn a_run_is_held_by_one_and_the_error_says_by_whom() {
         let dir = tempfile::tempdir().unwrap();
-        let run = RunDir::create(dir.path(), "a").unwrap();
+        let run = RunDir::create(&Os, dir.path(), "a").unwrap();
         std::fs::write(run.recipe(), "").unwrap();
         let path = run.path().to_owned();
-        let message = RunDir::open(&path).unwrap_err().to_string();
+        let message = RunDir::open(&Os, &path).unwrap_err().to_string();
         assert!(message.contains(&format!("in use by process {} on ", std::process::id())), "{message}");
         drop(run);
-        RunDir::open(&path).unwrap();
-        assert!(RunDir::open(dir.path()).unwrap_err().to_string().contains("no run is here"));
+        RunDir::open(&Os, &path).unwrap();
+        assert!(RunDir::open(&Os, dir.path()).unwrap_err().to_string().contains("no run is here"));
     }
 }

@@ -5,10 +5,11 @@ use super::pretrain::start;
 use crate::data::Tokenizer;
 use crate::data::detok::Decoder;
 use crate::device::Device;
+use crate::disk::Os;
 use crate::error::{AtPath, Error, Result};
-use crate::model::sample::{SampleOptions, generate};
+use crate::model::sample::{Pace, SampleOptions, generate};
 use crate::model::{Gpt, GptConfig};
-use crate::params::Params;
+use crate::params::{Hold, Params};
 use crate::tape::Tape;
 use std::path::Path;
 
@@ -27,9 +28,9 @@ impl Sampler {
     /// # Errors
     /// There is no checkpoint, it is damaged, or its files do not belong together.
     pub fn open(path: &Path, device: &Device) -> Result<Sampler> {
-        let (dir, damaged) = checkpoint::find(path)?;
+        let (dir, damaged) = checkpoint::find(&Os, path)?;
         let (file, weights) = (dir.join(checkpoint::CONFIG), dir.join(checkpoint::MODEL));
-        let config = GptConfig::from_json(&checkpoint::read_json(&file)?, &file)?;
+        let config = GptConfig::from_json(&checkpoint::read_json(&Os, &file)?, &file)?;
         let hint = "the files of a checkpoint belong together: copy all of them";
         // Before memory is mapped for a model that the file does not hold.
         let (needed, there) = (4.0 * config.parameters(), weights.metadata().at(&weights)?.len());
@@ -44,8 +45,8 @@ impl Sampler {
             return Err(Error::format(file, "vocabulary", expected, tokenizer.vocab_size(), hint));
         }
         let (gpt, decls) = Gpt::new(config);
-        let mut params = Params::new(device, &decls, 0);
-        checkpoint::load_weights(&weights, &mut params)?;
+        let mut params = Params::frozen(device, &decls, Hold::Frozen);
+        checkpoint::load_weights(&Os, &weights, &mut params)?;
         Ok(Sampler { gpt, params, tape: Tape::new(device), tokenizer, damaged })
     }
 
@@ -68,11 +69,11 @@ impl Sampler {
         prompt: &str,
         options: &SampleOptions,
         piece: &mut dyn FnMut(&str) -> bool,
-    ) -> Result<()> {
+    ) -> Result<Pace> {
         let ids = start(&self.tokenizer, prompt)?;
         let mut decoder = Decoder::new(&self.tokenizer);
         let mut more = true;
-        generate(&self.gpt, &self.params, &mut self.tape, ids, self.tokenizer.eot(), options, &mut |id| {
+        let pace = generate(&self.gpt, &self.params, &mut self.tape, ids, self.tokenizer.eot(), options, &mut |id| {
             let text = decoder.push(id);
             more = text.is_empty() || piece(&text);
             more
@@ -81,6 +82,6 @@ impl Sampler {
         if more && !rest.is_empty() {
             piece(&rest);
         }
-        Ok(())
+        Ok(pace)
     }
 }

@@ -38,6 +38,28 @@ pub fn shards(recipe: &Recipe, own: &Path, progress: &mut dyn FnMut(&str, u64, u
     Ok(own.to_owned())
 }
 
+/// The number of token ids of a run before its tokens exist: of its data set where there is one, in its folder `own` or
+/// where the recipe says; else of its tokenizer, which for one that is to be learnt is `data.vocab`.
+pub fn vocab(recipe: &Recipe, own: Option<&Path>) -> Result<usize> {
+    let data = &recipe.data;
+    let paths = data.path.iter().flatten().map(PathBuf::as_path);
+    if let Some(made) = own.into_iter().chain(paths).find(|path| path.join(DATASET_FILE).is_file()) {
+        return Ok(DatasetInfo::load(made)?.tokenizer.vocab);
+    }
+    Ok(match &data.tokenizer {
+        TokenizerChoice::Bpe => data.vocab,
+        TokenizerChoice::Byte => Tokenizer::bytes().vocab_size(),
+        TokenizerChoice::File(path) => Tokenizer::load(path)?.vocab_size(),
+        TokenizerChoice::Char => match &data.path {
+            Some(paths) => {
+                let sources = Sources::open(paths, &data.text_field)?;
+                Tokenizer::chars_of(sources.documents(), &mut |_| {})?.vocab_size()
+            }
+            None => Tokenizer::chars_of(village(recipe).map(|(document, _)| Ok(document)), &mut |_| {})?.vocab_size(),
+        },
+    })
+}
+
 /// Makes (or loads) the tokenizer, then the shards.
 fn write<D: Iterator<Item = Result<Document>> + Send>(
     recipe: &Recipe,

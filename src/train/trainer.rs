@@ -4,13 +4,16 @@ use super::recipe::Recipe;
 use super::schedule::Schedule;
 use crate::data::{Batches, Dataset, EvalBatches};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::Gpt;
 use crate::optim::Optimizer;
-use crate::params::Params;
+use crate::params::{Decl, ParamId, Params};
 use crate::tape::{Pass, Tape};
 use crate::tensor::{DType, Out, Shape, Spec};
 use std::sync::Arc;
+
+/// Fills inputs and targets of a micro-batch: `(step, micro-batch, inputs, targets)`.
+type Fill = Box<dyn Fn(u64, usize, &mut [i32], &mut [i32]) -> Result<()>>;
 
 /// A model in training: weights, gradients, moments, and the data.
 pub struct Trainer {
@@ -20,13 +23,43 @@ pub struct Trainer {
     pub params: Params,
     /// The record of the current pass; its nodes are reused.
     pub tape: Tape,
-    batches: Batches,
+    decls: Vec<Decl>,
+    fill: Fill,
     shape: Shape,
     micros: usize,
     seed: u64,
     schedule: Schedule,
     optim: Optimizer,
 }
+
+/// Which step it is, from 0. The three are equal until a step is skipped or a run goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// Its number: gives the learning rate.
+    pub step: u64,
+    /// The number of its batch: gives the data and the dropout masks.
+    pub batch: u64,
+    /// Updates done before: gives the optimizer's bias correction.
+    pub updates: u64,
+}
+
+impl From<u64> for At {
+    fn from(step: u64) -> At {
+        At { step, batch: step, updates: step }
+    }
+}
+
+/// What was not finite in a step; see [`guard`](super::guard).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bad {
+    /// The loss, and no gradient.
+    Loss,
+    /// Gradients, this one first.
+    Grad(ParamId),
+}
+
+/// Called after the backward pass of each micro-batch, with its number, the gradients so far and its share of the loss.
+pub type Probe<'a> = dyn FnMut(usize, &mut Params, &mut f32) + 'a;
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,102 +70,145 @@ pub struct Step {
     pub lr: f64,
     /// The norm of the gradient before clipping.
     pub grad_norm: f64,
+    /// Why the step was skipped, where it was.
+    pub bad: Option<Bad>,
+}
+
+/// Parameters with their first values, and the moments that the optimizer needs.
+fn fresh(device: &Device, decls: &[Decl], seed: u64, optim: &Optimizer) -> Params {
+    let mut params = Params::new(device, decls, seed);
+    optim.prepare(&mut params);
+    params
 }
 
 impl Trainer {
     /// A model with fresh weights for `recipe` over a vocabulary of `vocab` ids, to be trained on `data`.
     ///
     /// # Errors
-    /// The data is shorter than a window; model and batch do not fit in memory.
+    /// The data is shorter than a window.
     pub fn new(recipe: &Recipe, vocab: usize, data: Arc<Dataset>, device: &Device) -> Result<Trainer> {
+        let train = &recipe.train;
+        let batches = Batches::new(data, train.batch, train.context, train.accumulate, train.seed)?;
+        let fill = move |step, micro, x: &mut [i32], y: &mut [i32]| batches.fill(step, micro, x, y);
+        Ok(Trainer::with(recipe, vocab, Box::new(fill), device))
+    }
+
+    /// A trainer without data, for a [dry](Device::dry) device.
+    pub fn dry(recipe: &Recipe, vocab: usize, device: &Device) -> Trainer {
+        Trainer::with(recipe, vocab, Box::new(|_, _, _, _| Ok(())), device)
+    }
+
+    fn with(recipe: &Recipe, vocab: usize, fill: Fill, device: &Device) -> Trainer {
         let Recipe { model, train, optim, .. } = recipe;
         let config = model.config(vocab, train.context);
-        let batches = Batches::new(data, train.batch, train.context, train.accumulate, train.seed)?;
-        super::fit::check(&config, train.batch, train.context)?;
         let (gpt, decls) = Gpt::new(config);
-        let mut params = Params::new(device, &decls, train.seed);
         let optim = optim.optimizer();
-        optim.prepare(&mut params);
         let mut tape = Tape::new(device);
         tape.recompute(train.recompute);
-        Ok(Trainer {
+        Trainer {
             gpt,
-            params,
+            params: fresh(device, &decls, train.seed, &optim),
+            decls,
             tape,
-            batches,
+            fill,
             shape: [train.batch, train.context].into(),
             micros: train.accumulate,
             seed: train.seed,
             schedule: recipe.schedule(),
             optim,
-        })
+        }
     }
 
-    /// Does step `step` (from 0): forward and backward over its micro-batches, then one update. From the third step on it
-    /// allocates nothing.
+    /// Gives the weights the values that they had at the start, and the moments 0.
+    pub fn restart(&mut self) {
+        let device = self.params.device().clone();
+        // The old ones go first: there may be no memory for two.
+        self.tape.reset();
+        self.params = Params::new(&device, &[], 0);
+        self.params = fresh(&device, &self.decls, self.seed, &self.optim);
+    }
+
+    /// Does a step of a run in which none was skipped.
     ///
     /// # Errors
-    /// The loss or a gradient is not finite; the weights are as before the step.
+    /// As of [`step_with`](Trainer::step_with).
     pub fn step(&mut self, step: u64) -> Result<Step> {
+        self.step_with(step.into(), &mut |_, _, _| {})
+    }
+
+    /// Does a step: forward and backward over its micro-batches, then one update. From the third step on it allocates
+    /// nothing. Where the loss or a gradient is bad, weights and moments stay as they were, bit for bit.
+    ///
+    /// # Errors
+    /// A shard has changed since it was opened; weights and moments are as before.
+    pub fn step_with(&mut self, at: At, probe: &mut Probe) -> Result<Step> {
         let device = self.params.device().clone();
         let ids = Spec { shape: self.shape, dtype: DType::I32 };
         let norm = (self.micros * self.shape.numel()) as f32;
         let mut loss = 0.0f64;
         for micro in 0..self.micros {
             let (mut x, mut y) = (Out::new(&device, ids), Out::new(&device, ids));
-            self.batches.fill(step, micro, x.as_mut_slice(), y.as_mut_slice());
-            let pass = Pass { seed: self.seed, step, micro: micro as u32, training: true };
+            let filled = (self.fill)(at.batch, micro, x.as_mut_slice(), y.as_mut_slice());
+            filled.inspect_err(|_| self.params.clear_grads())?;
+            let pass = Pass { seed: self.seed, step: at.batch, micro: micro as u32, training: true };
             self.tape.begin(&self.params, pass);
             let (x, y) = (self.tape.constant(x.freeze()), self.tape.constant(y.freeze()));
             let mean = self.gpt.loss(x, y, None, Some(norm));
-            loss += f64::from(mean.value().item());
+            let mut value = mean.value().item();
             mean.backward(&mut self.params, micro + 1 == self.micros);
+            probe(micro, &mut self.params, &mut value);
+            loss += f64::from(value);
         }
         self.tape.reset();
-        let grad_norm = self.params.grad_norm();
-        if !(loss.is_finite() && grad_norm.is_finite()) {
-            let first = self.params.first_bad_grad().unwrap_or("none; the loss itself is not finite");
-            return Err(Error::config(
-                "optim.lr",
-                format!("step {} is not finite: loss {loss}, first bad gradient: {first}", step + 1),
-                "lower the learning rate or lengthen optim.warmup, and resume from the last checkpoint with kiln train \
-                 --resume RUN",
-            ));
+        let (loss, lr, grad_norm) = (loss as f32, self.schedule.lr(at.step), self.params.grad_norm());
+        let bad = self.params.first_bad_grad().map(Bad::Grad).or((!loss.is_finite()).then_some(Bad::Loss));
+        match bad {
+            None => self.optim.step(&mut self.params, at.updates + 1, lr, grad_norm),
+            Some(_) => self.params.clear_grads(),
         }
-        let lr = self.schedule.lr(step);
-        self.optim.step(&mut self.params, step + 1, lr, grad_norm);
-        Ok(Step { loss: loss as f32, lr, grad_norm })
+        Ok(Step { loss, lr, grad_norm, bad })
     }
 
     /// The sum of the negative log-likelihoods of all targets of `data`, in nats, and how many targets these are; at most
     /// `max_batches` batches. `progress(done, total)` counts batches; `None` where it returned false.
+    ///
+    /// # Errors
+    /// A shard has changed since it was opened.
     pub fn evaluate(
         &mut self,
         data: &EvalBatches,
         max_batches: Option<usize>,
         progress: &mut dyn FnMut(usize, usize) -> bool,
-    ) -> Option<(f64, usize)> {
-        let device = self.params.device().clone();
-        let spec = |dtype| Spec { shape: self.shape, dtype };
+    ) -> Result<Option<(f64, usize)>> {
         let total = data.len().min(max_batches.unwrap_or(usize::MAX));
         let (mut nats, mut targets, mut whole) = (0.0, 0, true);
         for index in 0..total {
-            let mut x = Out::new(&device, spec(DType::I32));
-            let mut y = Out::new(&device, spec(DType::I32));
-            let mut weights = Out::new(&device, spec(DType::F32));
-            targets += data.fill(index, x.as_mut_slice(), y.as_mut_slice(), weights.f32_mut());
-            self.tape.begin(&self.params, Pass { seed: self.seed, ..Pass::default() });
-            let tape = &self.tape;
-            let [x, y, weights] = [x, y, weights].map(|out| tape.constant(out.freeze()));
-            let sum = tape.no_grad(|| self.gpt.loss(x, y, Some(weights), Some(1.0)));
-            nats += f64::from(sum.value().item());
+            nats += self.eval_batch(|x, y, weights| {
+                targets += data.fill(index, x, y, weights)?;
+                Ok(())
+            })?;
             whole = progress(index + 1, total);
             if !whole {
                 break;
             }
         }
         self.tape.reset();
-        whole.then_some((nats, targets))
+        Ok(whole.then_some((nats, targets)))
+    }
+
+    /// The sum of the negative log-likelihoods of the batch that `fill` puts into inputs, targets and weights, in nats.
+    ///
+    /// # Errors
+    /// Those of `fill`.
+    pub fn eval_batch(&mut self, fill: impl FnOnce(&mut [i32], &mut [i32], &mut [f32]) -> Result<()>) -> Result<f64> {
+        let device = self.params.device().clone();
+        let new = |dtype| Out::new(&device, Spec { shape: self.shape, dtype });
+        let (mut x, mut y, mut weights) = (new(DType::I32), new(DType::I32), new(DType::F32));
+        fill(x.as_mut_slice(), y.as_mut_slice(), weights.f32_mut())?;
+        self.tape.begin(&self.params, Pass { seed: self.seed, ..Pass::default() });
+        let tape = &self.tape;
+        let [x, y, weights] = [x, y, weights].map(|out| tape.constant(out.freeze()));
+        Ok(f64::from(tape.no_grad(|| self.gpt.loss(x, y, Some(weights), Some(1.0))).value().item()))
     }
 
     /// Floating-point operations of one step.

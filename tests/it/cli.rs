@@ -1,5 +1,6 @@
 //! The program as people and scripts meet it: exit codes, JSON, signals, resume.
 
+use kiln::disk::Os;
 use kiln::train::{checkpoint, metrics};
 use serde_json::Value;
 use std::path::Path;
@@ -61,13 +62,13 @@ fn a_run_ends_with_one_object_and_leaves_what_it_promises() {
     for file in ["recipe.toml", "loss.svg", "loss.png", "checkpoints/step-000006/model.safetensors"] {
         assert!(run.join(file).is_file(), "{file}");
     }
-    let records = metrics::read(&run.join("metrics.jsonl")).unwrap();
+    let records = metrics::read(&Os, &run.join("metrics.jsonl")).unwrap();
     assert_eq!(records.iter().map(|r| r.step).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
     let evaluated: Vec<u64> = records.iter().filter(|r| r.val_loss.is_some()).map(|r| r.step).collect();
     assert_eq!(evaluated, [3, 6]);
     assert_eq!(end["val_loss"].as_f64(), records[5].val_loss);
     assert_eq!(end["loss"].as_f64().unwrap() as f32, records[5].loss);
-    let steps: Vec<u64> = checkpoint::list(&run.join("checkpoints")).unwrap().into_iter().map(|c| c.0).collect();
+    let steps: Vec<u64> = checkpoint::list(&Os, &run.join("checkpoints")).unwrap().into_iter().map(|c| c.0).collect();
     assert_eq!(steps, [2, 4, 6]);
 
     let sample = ["sample", "runs/a", "--prompt", "The ", "--tokens", "20", "--num", "2", "--json"];
@@ -111,7 +112,7 @@ fn wrong_calls_exit_2_and_failures_1_each_with_a_hint() {
         (&["train", "--threads", "0"], 2, "--threads", ""),
         (&["train", "--set", "train.steps"], 2, "no value", "hint: "),
         (&["train", "--data", "x.toml"], 2, "x.toml is a recipe", "hint: put it first"),
-        (&["train", "bad.toml"], 1, "train.stepz: no such key (bad.toml, line 2)", "hint: did you mean train.steps?"),
+        (&["train", "bad.toml"], 2, "train.stepz: no such key (bad.toml, line 2)", "hint: did you mean train.steps?"),
         (&["train", "no.toml"], 1, "no.toml", "hint: "),
         (&["train", "--resume", "nowhere"], 1, "nowhere", "hint: "),
         (&["sample", "nowhere"], 1, "nowhere", "hint: "),
@@ -161,14 +162,14 @@ fn a_signal_saves_and_stops_the_lock_holds_and_the_run_can_be_resumed() {
         let output = child.wait_with_output().unwrap();
         assert_eq!(code(&output), exit, "{}", text(&output.stderr));
         let end: Value = serde_json::from_str(&text(&output.stdout)).unwrap();
-        let newest = checkpoint::newest(&run.join("checkpoints")).unwrap();
+        let newest = checkpoint::newest(&Os, &run.join("checkpoints")).unwrap();
         let (_, state) = newest.found.expect("it saved");
         assert_eq!(Some(state.step), end["steps"].as_u64());
 
         let steps = format!("train.steps={}", state.step + 3);
         let resumed = kiln(dir.path(), &["train", "--json", "--resume", &path, "--set", &steps]).output().unwrap();
         assert_eq!(object(&resumed)["steps"].as_u64(), Some(state.step + 3));
-        let records = metrics::read(&run.join("metrics.jsonl")).unwrap();
+        let records = metrics::read(&Os, &run.join("metrics.jsonl")).unwrap();
         assert!(records.iter().map(|r| r.step).eq(1..=state.step + 3), "every step once");
     }
 }
@@ -237,22 +238,22 @@ fn settings_and_data_that_cannot_be_used_are_refused_and_leave_no_run() {
     write("file", b"");
     std::fs::create_dir(dir.path().join("folder")).unwrap();
     let set: [(&str, i32, &str); 17] = [
-        ("train.batch=1000000000", 1, "out of range"),
-        ("train.batch=99999999999999999999", 1, "whole number"),
-        ("model.d=65536 model.layers=1024", 1, "model.d: the model would need"),
-        ("model.d=4096 train.batch=1000000", 1, "train.batch: the activations"),
-        ("train.context=100000", 1, "the training data has"),
-        ("model.d=15", 1, "divided among 2 heads"),
-        ("train.precision=bf16", 1, "not there yet"),
-        ("train.steps=abc", 1, "train.steps: expected a whole number"),
-        ("optim.lr=nan", 1, "optim.lr"),
-        ("data.tokenizer=bpe data.vocab=10", 1, "data.vocab"),
+        ("train.batch=1000000000", 2, "out of range"),
+        ("train.batch=99999999999999999999", 2, "whole number"),
+        ("model.d=65536 model.layers=1024", 2, "model.d: the run needs more than"),
+        ("model.d=4096 train.batch=1000000", 2, "train.batch: the activations"),
+        ("train.context=100000", 2, "the training data has"),
+        ("model.d=15", 2, "divided among 2 heads"),
+        ("train.precision=bf16", 2, "not there yet"),
+        ("train.steps=abc", 2, "train.steps: expected a whole number"),
+        ("optim.lr=nan", 2, "optim.lr"),
+        ("data.tokenizer=bpe data.vocab=10", 2, "data.vocab"),
         ("data.tokenizer=none.json", 1, "none.json"),
-        ("run.name=../a", 1, "run.name"),
+        ("run.name=../a", 2, "run.name"),
         ("run.dir=file", 1, "run.dir=FOLDER"),
         ("run.dir=/proc/nowhere", 1, "/proc/nowhere"),
-        ("data.tokenizer=char sample.prompt=Q train.sample_every=1 data.path=ok.txt", 1, "sample.prompt"),
-        ("stepz=3", 1, "no such key"),
+        ("data.tokenizer=char sample.prompt=Q train.sample_every=1 data.path=ok.txt", 2, "sample.prompt"),
+        ("stepz=3", 2, "no such key"),
         ("train.steps", 2, "no value"),
     ];
     for (set, exit, message) in set {
@@ -261,9 +262,9 @@ fn settings_and_data_that_cannot_be_used_are_refused_and_leave_no_run() {
     }
     let data = [
         ("missing.txt", 1, "missing.txt"),
-        ("folder", 2, "hold no text"),
-        ("empty.txt", 2, "hold no text"),
-        ("one.txt", 2, "too little text"),
+        ("folder", 1, "hold no text"),
+        ("empty.txt", 1, "hold no text"),
+        ("one.txt", 1, "too little text"),
         ("latin.txt", 1, "latin.txt: byte 3: expected UTF-8 text"),
         ("zipped.gz", 1, "kind of file"),
     ];
@@ -272,7 +273,7 @@ fn settings_and_data_that_cannot_be_used_are_refused_and_leave_no_run() {
     }
     fails(&mut kiln(dir.path(), &["train", "ok.txt"]), 2, "ok.txt is no recipe");
     fails(&mut kiln(dir.path(), &["train", "--threads", "9999"]), 2, "9999");
-    fails(kiln(dir.path(), &["doctor"]).env("KILN_SIMD", "foo"), 1, "KILN_SIMD");
+    fails(kiln(dir.path(), &["doctor"]).env("KILN_SIMD", "foo"), 2, "KILN_SIMD");
     let left = std::fs::read_dir(dir.path().join("runs")).map_or(0, Iterator::count);
     assert_eq!(left, 0, "a run that did not start is there");
 }
@@ -285,9 +286,9 @@ fn damaged_runs_and_checkpoints_are_named_and_never_a_panic() {
     object(&train(dir.path(), &set, &[]).output().unwrap());
     let resume = |set: &str| kiln(dir.path(), &["train", "--resume", "runs/a", "--set", set]);
     for set in ["model.d=32", "model.layers=2", "train.context=32", "data.tokenizer=char", "run.name=b"] {
-        fails(&mut resume(set), 1, "a run that goes on keeps its");
+        fails(&mut resume(set), 2, "a run that goes on keeps its");
     }
-    fails(&mut resume("train.batch=1000000000"), 1, "train.batch");
+    fails(&mut resume("train.batch=1000000000"), 2, "train.batch");
     let sample = |args: &[&str]| kiln(dir.path(), &[&["sample"], args].concat());
     let calls: [(&[&str], &str); 5] = [
         (&["runs/a", "--temperature", "-1"], "--temperature"),
@@ -314,7 +315,7 @@ fn damaged_runs_and_checkpoints_are_named_and_never_a_panic() {
             }
             std::fs::write(at(name).join(&name_of), bytes).unwrap();
             if name_of != "SHA256SUMS" {
-                let sum = kiln::train::tensors::sha256(&at(name).join(&name_of)).unwrap();
+                let sum = kiln::train::tensors::sha256(&Os, &at(name).join(&name_of)).unwrap();
                 sums += &format!("{sum}  {name_of}\n");
             }
         }
@@ -331,7 +332,7 @@ fn damaged_runs_and_checkpoints_are_named_and_never_a_panic() {
     let wrong = [
         ("cut", "5000 bytes"),
         ("wide", "size"),
-        ("deep", "size"),
+        ("deep", "n_layer"),
         ("other", "model_type"),
         ("untold", "tokenizer.json"),
         ("small", "at most the model's 200 ids"),
@@ -358,4 +359,101 @@ fn damaged_runs_and_checkpoints_are_named_and_never_a_panic() {
     flip(4);
     fails(&mut sample(&["runs/a"]), 1, "checksum");
     fails(&mut resume("train.steps=9"), 1, "checksum");
+}
+
+#[test]
+#[cfg(unix)]
+fn decoding_is_timed_in_turns_with_its_peers() {
+    let dir = tempfile::tempdir().unwrap();
+    let peer = "echo '{\"peer\": \"mock\"}'; while read go; do echo '{\"seconds\": 100, \"first_seconds\": 50}'; done";
+    std::fs::write(dir.path().join("peer.sh"), peer).unwrap();
+    let args = ["bench", "decode", "tiny", "--prompt", "3", "--tokens", "4", "--reps", "2", "--threads", "1"];
+    let with = |more: &[&str]| kiln(dir.path(), &[&args[..], more].concat());
+    let out = object(&with(&["--json", "--peer", "sh peer.sh"]).output().unwrap());
+    assert_eq!((out["n"].as_u64(), out["tokens"].as_u64()), (Some(2), Some(4)));
+    let [rate, read] = ["median", "gb_per_s"].map(|key| out[key].as_f64().unwrap());
+    // The matrices of `tiny` have 10,641,792 elements, its head included.
+    assert!((read / rate / (4.0 * 10_641_792.0 / 1e9) - 1.0).abs() < 1e-9, "{out}");
+    let against = &out["against"][0];
+    assert_eq!((against["peer"].as_str(), against["median"].as_f64()), (Some("mock"), Some(0.04)));
+    assert!((against["ratio"].as_f64().unwrap() / (rate / 0.04) - 1.0).abs() < 0.5, "{out}");
+    fails(&mut kiln(dir.path(), &["bench", "decode", "nano", "--prompt", "200", "--tokens", "57"]), 2, "256");
+    fails(&mut with(&["--peer", "sh absent.sh"]), 1, "absent.sh");
+}
+
+#[test]
+fn a_rate_that_cannot_work_ends_in_one_error_and_the_checkpoint_before_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = ["train.steps=20", "train.checkpoint_every=10", "run.name=a"];
+    object(&train(dir.path(), &set, &[]).output().unwrap());
+    let weights = || std::fs::read(dir.path().join("runs/a/checkpoints/step-000020/model.safetensors")).unwrap();
+    let before = weights();
+    let resume = ["train", "--resume", "runs/a", "--set", "train.steps=90", "--set", "optim.lr=1e6"];
+    let output = kiln(dir.path(), &resume).output().unwrap();
+    let err = text(&output.stderr);
+    assert!(code(&output) == 1 && !err.contains("panicked"), "{err}");
+    assert_eq!(err.matches("error: optim.lr: the run is unstable at step 2").count(), 1, "{err}");
+    assert!(err.contains("the first bad gradient that of ln_f.bias") && err.contains("back to step 20"), "{err}");
+    assert!(
+        err.contains("hint: lower optim.lr (it is 1e6)") && err.contains("the checkpoint of step 20 stands"),
+        "{err}"
+    );
+    // One warning for each stretch of skipped steps, and one for each time that the run went back.
+    assert!((4..=9).contains(&err.lines().count()), "{err}");
+    assert!(weights() == before);
+    let resume = ["train", "--resume", "runs/a", "--json", "--set", "train.steps=30"];
+    let end = object(&kiln(dir.path(), &resume).output().unwrap());
+    assert_eq!((end["steps"].as_u64(), end["rewinds"].as_u64()), (Some(30), Some(3)));
+}
+
+/// The most memory that a running process has held, in bytes.
+#[cfg(target_os = "linux")]
+fn peak_rss(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_process_takes_the_memory_of_the_plan_and_a_little_for_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = ["model.layers=4", "model.d=128", "train.batch=16", "train.context=256", "train.steps=3", "run.name=a"];
+    let plan = object(&train(dir.path(), &set, &["--plan"]).output().unwrap());
+    assert!(!dir.path().join("runs").exists(), "a plan is no run");
+    let mut child = train(dir.path(), &set, &[]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        peak = peak_rss(child.id()).unwrap_or(0).max(peak);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let end = object(&child.wait_with_output().unwrap());
+    assert_eq!(plan["memory"]["total"], end["memory"]["total"]);
+    let total = end["memory"]["total"].as_u64().unwrap();
+    // Beside the tensors: the program, the tokenizer, the data while it is made, a transposed matrix.
+    assert!(total > 100 << 20 && (total..total + (48 << 20)).contains(&peak), "{peak} bytes, planned {total}");
+}
+
+#[test]
+fn a_run_that_does_not_fit_is_refused_with_what_to_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let huge = ["model.d=65536", "model.heads=1024", "model.layers=1024", "train.batch=1000000"];
+    fails(&mut train(dir.path(), &huge, &[]), 2, "model.d: the run needs more than");
+    fails(&mut train(dir.path(), &huge, &["--plan"]), 2, "model.d: the run needs more than");
+    fails(&mut train(dir.path(), &["train.batch=1000000"], &[]), 2, "train.batch: the run needs");
+    assert_eq!(std::fs::read_dir(dir.path().join("runs")).map_or(0, Iterator::count), 0, "no run is left");
+}
+
+#[cfg(unix)]
+#[test]
+fn memory_that_the_system_refuses_is_an_error_and_no_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let limited = |command: &str| {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -v 900000 && exec '{}' {command}", env!("CARGO_BIN_EXE_kiln"));
+        shell.current_dir(dir.path()).args(["-c", &script]).stdin(Stdio::null());
+        shell
+    };
+    fails(&mut limited("bench step gpt2 --threads 1"), 1, "memory left");
+    fails(&mut limited("train --threads 1 --set model.d=1024"), 2, "of memory");
 }

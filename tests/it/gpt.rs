@@ -212,23 +212,3 @@ fn inference_by_scopes_gives_the_bits_of_the_recorded_pass_and_needs_less_memory
         assert!(a == b && scoped < full, "{scoped} bytes, {full} recorded");
     }
 }
-
-#[test]
-#[ignore]
-fn dump_logits() {
-    use kiln::train::checkpoint;
-    let run = std::path::PathBuf::from(std::env::var("RUN").unwrap());
-    let (dir, _) = checkpoint::find(&run).unwrap();
-    let file = dir.join("config.json");
-    let config = GptConfig::from_json(&checkpoint::read_json(&file).unwrap(), &file).unwrap();
-    let device = Device::cpu(2).unwrap();
-    let (gpt, decls) = Gpt::new(config);
-    let mut params = Params::new(&device, &decls, 0);
-    checkpoint::load_weights(&dir.join("model.safetensors"), &mut params).unwrap();
-    let mut tape = Tape::new(&device);
-    tape.begin(&params, Pass::default());
-    let x: Vec<i32> = (0..256).map(|i| (i * 37 + i * i) % 300).collect();
-    let x = tape.constant(Tensor::from_slice(&device, &x, [8, 32]));
-    let logits = tape.no_grad(|| gpt.logits(x).value());
-    std::fs::write(run.join("logits.f32"), bytemuck::cast_slice::<f32, u8>(logits.f32())).unwrap();
-}

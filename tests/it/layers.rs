@@ -7,10 +7,10 @@ use std::path::Path;
 const REEXPORTS: [(&str, &str); 3] = [("Error", "error"), ("Result", "error"), ("simd_fn", "cpu")];
 
 /// Modules that import less than what stands below them.
-const NARROW: [(&str, &[&str]); 1] = [("data", &["error", "rng"])];
+const NARROW: [(&str, &[&str]); 1] = [("data", &["disk", "error", "rng"])];
 
-/// Where `unsafe` may stand: kernels, devices, the memory of tensors and the memory map of shards.
-const UNSAFE: [&str; 4] = ["cpu/", "device/", "tensor.rs", "data/shard.rs"];
+/// Where `unsafe` may stand: kernels, devices, the memory of tensors and maps of files.
+const UNSAFE: [&str; 4] = ["cpu/", "device/", "tensor.rs", "data/map.rs"];
 
 /// The program; the rest is the library.
 const PROGRAM: [&str; 2] = ["main.rs", "cli/"];

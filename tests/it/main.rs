@@ -2,16 +2,23 @@
 
 mod alloc;
 mod attention;
+mod bad_inputs;
 mod bits;
 mod cli;
 mod contract;
+mod crash;
 mod data;
+mod decode;
 mod fixtures;
+mod frozen;
+mod fuzz;
 mod gemm;
 mod gpt;
+mod guard;
 mod half;
 mod layers;
 mod math;
+mod memory;
 mod ops;
 mod recompute;
 mod train;

@@ -23,7 +23,7 @@ pub fn backward(
     accumulate: bool,
 ) {
     let backward = Backward { cpu, problem, out, dout, lse, grads, accumulate };
-    problem.each_head(cpu, |heads| backward.heads(heads));
+    problem.each_head(cpu, backward.size(), 2 * QUERIES * KEYS, |heads| backward.heads(heads));
 }
 
 struct Backward<'a> {
@@ -118,8 +118,8 @@ impl Backward<'_> {
         let (b, h, n) = (head / p.kv_heads, head % p.kv_heads, KEYS.min(p.keys - j));
         // SAFETY: block j of these panels is this task's alone now.
         unsafe {
-            pack::transpose(simd, p.k.rows(b, j, h, n), panels.keys_t.add(j * p.dim));
-            pack::transpose(simd, p.v.rows(b, j, h, n), panels.values_t.add(j * p.dim));
+            pack::transpose(simd, p.k.rows(b, j, h, n), panels.keys_t.add(j * p.dim), KEYS);
+            pack::transpose(simd, p.v.rows(b, j, h, n), panels.values_t.add(j * p.dim), KEYS);
             pack::copy(simd, p.k.rows(b, j, h, n), panels.keys.add(j * p.width), p.width);
         }
     }

@@ -1,23 +1,27 @@
-//! The matrix product C = A·B, or C += A·B, in f32.
+//! The matrix product C = A·B, or C += A·B, in f32; A and B may be stored in bf16, whose values are exact in f32 and are
+//! widened while they are packed.
 //!
 //! Each element of C is one sequential chain of fused multiply-adds over k, from 0 or from its old value. Tile sizes,
 //! blocks, threads and instruction sets change who computes an element and when, never the chain: results are the same
 //! bits for all of them, and a row's bits do not depend on the other rows.
 //!
 //! Both operands are packed into panels (`pack.rs`) so that the inner kernel (`tile.rs`) reads them in order: A into
-//! panels of up to MR rows, B into panels of NR columns, each k-major. Transposes are strides, resolved while packing.
+//! panels of up to MR rows, B into panels of NR columns, each k-major. Transposes are strides, resolved while packing. Where
+//! A has few rows, B is read as it lies instead (`thin.rs`).
 
 mod pack;
+mod thin;
 mod tile;
 
 use super::{Cpu, Simd, Tiles, chunks};
-use pack::{Panels, Source};
+use half::bf16;
+use pack::{Data, Panels, Source};
 use tile::{Block, Local, Shared};
 
 /// A matrix that is read: element (i, j) is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Mat<'a> {
-    data: &'a [f32],
+    data: Data<'a>,
     rows: usize,
     cols: usize,
     row_stride: usize,
@@ -30,11 +34,20 @@ impl<'a> Mat<'a> {
         Mat::strided(data, rows, cols, cols, 1)
     }
 
+    /// A row-major matrix in bf16 without gaps.
+    pub fn bf16(data: &'a [bf16], rows: usize, cols: usize) -> Self {
+        Mat::of(Data::Bf16(data), rows, cols, cols, 1)
+    }
+
     /// A matrix with any strides.
     ///
     /// # Panics
     /// An element would lie beyond `data`.
     pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Self {
+        Mat::of(Data::F32(data), rows, cols, row_stride, col_stride)
+    }
+
+    fn of(data: Data<'a>, rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Self {
         let end = if rows * cols == 0 { 0 } else { (rows - 1) * row_stride + (cols - 1) * col_stride + 1 };
         assert!(end <= data.len(), "a {rows} x {cols} matrix needs {end} elements, not {}", data.len());
         Mat { data, rows, cols, row_stride, col_stride }
@@ -191,6 +204,11 @@ fn product(cpu: &Cpu, a: Mat<'_>, b: Rhs<'_>, c: MatMut<'_>, accumulate: bool, f
         return;
     }
     cpu.count_flops(2 * (m * n * k) as u64);
+    if let Rhs::Mat(b) = b
+        && thin::fits(&a, &b)
+    {
+        return thin::product(cpu, a, b, c, accumulate, finish);
+    }
     let (mr, nr) = tile::size(cpu.simd);
     let (a_panels, b_panels) = (Panels::up_to(m, mr), Panels::of_width(n, nr));
     let threads = if m * n * k < SMALL { 1 } else { cpu.threads.count() };
@@ -231,7 +249,7 @@ fn product(cpu: &Cpu, a: Mat<'_>, b: Rhs<'_>, c: MatMut<'_>, accumulate: bool, f
             finish: finish.filter(|_| end == k),
         };
         let cut = block.cut(threads);
-        cpu.scratch.reserve(threads.min(cut.0 * cut.1), block.local_len(cut));
+        cpu.scratch.reserve([(threads.min(cut.0 * cut.1), block.local_len(cut))]);
         cpu.threads.run(cut.0 * cut.1, &|i| block.piece(cpu, cut, i));
     }
 }

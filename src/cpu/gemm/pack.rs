@@ -4,8 +4,10 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::Mat;
-use crate::cpu::Vector;
+use crate::cpu::{Bits, Vector};
 use crate::simd_fn;
+use half::bf16;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// How lanes (rows of A, columns of B) are divided into panels. A panel of depth k is `k × width` floats, k-major.
@@ -47,18 +49,35 @@ impl Panels {
     }
 }
 
+/// The elements of an operand.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Data<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+}
+
+impl Data<'_> {
+    pub fn len(&self) -> usize {
+        match self {
+            Data::F32(data) => data.len(),
+            Data::Bf16(data) => data.len(),
+        }
+    }
+}
+
 /// An operand as the packer sees it: element k of lane i is `data[i * lane + k * step]`.
 #[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
-    data: &'a [f32],
+pub(super) struct Source<'a, D = Data<'a>> {
+    data: D,
     lane: usize,
     step: usize,
+    owner: PhantomData<&'a ()>,
 }
 
 impl<'a> Source<'a> {
     /// A's rows as lanes.
     pub fn rows(a: Mat<'a>) -> Self {
-        Source { data: a.data, lane: a.row_stride, step: a.col_stride }
+        Source { data: a.data, lane: a.row_stride, step: a.col_stride, owner: PhantomData }
     }
 
     /// B's columns as lanes.
@@ -68,8 +87,91 @@ impl<'a> Source<'a> {
 
     /// From lane `lane` and element `k` on.
     pub fn at(self, lane: usize, k: usize) -> Self {
+        let data = match self.data {
+            Data::F32(data) => Data::F32(self.with(data).at(lane, k).data),
+            Data::Bf16(data) => Data::Bf16(self.with(data).at(lane, k).data),
+        };
+        Source { data, ..self }
+    }
+
+    /// The same lanes over elements of a known type.
+    #[inline(always)]
+    fn with<T>(&self, data: &'a [T]) -> Source<'a, &'a [T]> {
+        Source { data, lane: self.lane, step: self.step, owner: PhantomData }
+    }
+}
+
+impl<'a, T> Source<'a, &'a [T]> {
+    #[inline(always)]
+    fn at(self, lane: usize, k: usize) -> Self {
         let start = lane * self.lane + k * self.step;
         Source { data: &self.data[start.min(self.data.len())..], ..self }
+    }
+}
+
+/// A type that elements are stored in, as f32.
+pub(super) trait Stored: Copy {
+    fn widen(self) -> f32;
+    /// The first `V::W` elements of `x`.
+    fn load<V: Vector>(x: &[Self]) -> V;
+    /// All elements of `x`, fewer than `V::W`; the rest 0.
+    fn load_partial<V: Vector>(x: &[Self]) -> V;
+    /// The first 8 elements of each of `V::W` lanes that start `lane` elements apart from `x` on: register k holds element k.
+    ///
+    /// # Safety
+    /// There are these elements; `lane` is even where they have 16 bits.
+    unsafe fn columns<V: Vector>(x: *const Self, lane: usize) -> [V; 8];
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn load<V: Vector>(x: &[f32]) -> V {
+        V::load(x)
+    }
+    #[inline(always)]
+    fn load_partial<V: Vector>(x: &[f32]) -> V {
+        V::load_partial(x)
+    }
+    #[inline(always)]
+    unsafe fn columns<V: Vector>(x: *const f32, lane: usize) -> [V; 8] {
+        // SAFETY: as the caller promises.
+        let ([a, b, c, d], [e, f, g, h]) = unsafe { (V::columns(x, lane), V::columns(x.add(4), lane)) };
+        [a, b, c, d, e, f, g, h]
+    }
+}
+
+impl Stored for bf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    #[inline(always)]
+    fn load<V: Vector>(x: &[bf16]) -> V {
+        let mut wide = [0.0; 16];
+        wide[..V::W].iter_mut().zip(&x[..V::W]).for_each(|(wide, x)| *wide = x.widen());
+        V::load(&wide)
+    }
+    #[inline(always)]
+    fn load_partial<V: Vector>(x: &[bf16]) -> V {
+        let mut wide = [0.0; 16];
+        wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.widen());
+        V::load(&wide)
+    }
+    #[inline(always)]
+    unsafe fn columns<V: Vector>(x: *const bf16, lane: usize) -> [V; 8] {
+        // Two neighbours move together as one number of 32 bits: the first is its lower half.
+        // SAFETY: as the caller promises; registers are loaded at any alignment.
+        let pairs = unsafe { V::columns(x.cast(), lane / 2) };
+        let mut columns = [V::splat(0.0); 8];
+        for i in 0..4 {
+            columns[2 * i] = V::from_bits(pairs[i].bits().shl::<16>());
+            columns[2 * i + 1] = V::from_bits(pairs[i].bits().and(V::Bits::splat(!0xffff)));
+        }
+        columns
     }
 }
 
@@ -78,6 +180,24 @@ const DEPTH: usize = 64;
 
 #[inline(always)]
 fn pack_body<V: Vector>(source: &Source<'_>, panels: &Panels, depth: usize, first: usize, out: &mut [f32]) {
+    match source.data {
+        Data::F32(data) => pack_stored::<V, f32>(source.with(data), panels, depth, first, out),
+        Data::Bf16(data) => pack_stored::<V, bf16>(source.with(data), panels, depth, first, out),
+    }
+}
+simd_fn! {
+    /// Packs the panels from `first` on, as many as `out` holds, `depth` deep.
+    pub(super) fn pack(source: &Source<'_>, panels: &Panels, depth: usize, first: usize, out: &mut [f32]) = pack_body
+}
+
+#[inline(always)]
+fn pack_stored<V: Vector, T: Stored>(
+    source: Source<'_, &[T]>,
+    panels: &Panels,
+    depth: usize,
+    first: usize,
+    out: &mut [f32],
+) {
     let size = depth * panels.width;
     let mut k = 0;
     while k < depth {
@@ -87,9 +207,9 @@ fn pack_body<V: Vector>(source: &Source<'_>, panels: &Panels, depth: usize, firs
             let part = &mut panel[k * panels.width..end * panels.width];
             let source = source.at(lanes.start, k);
             if source.step == 1 {
-                transpose::<V>(source, lanes.len(), end - k, panels.width, part);
+                transpose::<V, T>(source, lanes.len(), end - k, panels.width, part);
             } else if source.lane == 1 {
-                copy::<V>(source, lanes.len(), panels.width, part);
+                copy::<V, T>(source, lanes.len(), panels.width, part);
             } else {
                 gather(source, lanes.len(), panels.width, part);
             }
@@ -97,14 +217,16 @@ fn pack_body<V: Vector>(source: &Source<'_>, panels: &Panels, depth: usize, firs
         k = end;
     }
 }
-simd_fn! {
-    /// Packs the panels from `first` on, as many as `out` holds, `depth` deep.
-    pub(super) fn pack(source: &Source<'_>, panels: &Panels, depth: usize, first: usize, out: &mut [f32]) = pack_body
-}
 
 /// Each lane is contiguous: W × W blocks are transposed in registers.
 #[inline(always)]
-fn transpose<V: Vector>(source: Source<'_>, lanes: usize, depth: usize, width: usize, out: &mut [f32]) {
+fn transpose<V: Vector, T: Stored>(
+    source: Source<'_, &[T]>,
+    lanes: usize,
+    depth: usize,
+    width: usize,
+    out: &mut [f32],
+) {
     let mut first = 0;
     while first < width {
         let here = lanes.saturating_sub(first).min(V::W);
@@ -115,7 +237,7 @@ fn transpose<V: Vector>(source: Source<'_>, lanes: usize, depth: usize, width: u
             for i in 0..V::W {
                 if i < here {
                     let x = &source.data[(first + i) * source.lane + k..];
-                    block[i] = if n == V::W { V::load(x) } else { V::load_partial(&x[..n]) };
+                    block[i] = if n == V::W { T::load(x) } else { T::load_partial(&x[..n]) };
                 }
             }
             V::transpose(&mut block);
@@ -132,15 +254,15 @@ fn transpose<V: Vector>(source: Source<'_>, lanes: usize, depth: usize, width: u
 
 /// Neighbouring lanes are contiguous: rows are copied.
 #[inline(always)]
-fn copy<V: Vector>(source: Source<'_>, lanes: usize, width: usize, out: &mut [f32]) {
+fn copy<V: Vector, T: Stored>(source: Source<'_, &[T]>, lanes: usize, width: usize, out: &mut [f32]) {
     for (k, row) in (0..).step_by(width).enumerate().take(out.len() / width) {
         let x = &source.data[k * source.step..][..lanes];
         let mut first = 0;
         while first < width {
             let v = match lanes.saturating_sub(first) {
                 0 => V::splat(0.0),
-                n if n < V::W => V::load_partial(&x[first..]),
-                _ => V::load(&x[first..]),
+                n if n < V::W => T::load_partial(&x[first..]),
+                _ => T::load(&x[first..]),
             };
             write(v, &mut out[row + first..], width - first);
             first += V::W;
@@ -160,10 +282,10 @@ fn write<V: Vector>(v: V, out: &mut [f32], left: usize) {
 }
 
 /// Any strides.
-fn gather(source: Source<'_>, lanes: usize, width: usize, out: &mut [f32]) {
+fn gather<T: Stored>(source: Source<'_, &[T]>, lanes: usize, width: usize, out: &mut [f32]) {
     for (k, row) in out.chunks_exact_mut(width).enumerate() {
         for (i, x) in row.iter_mut().enumerate() {
-            *x = if i < lanes { source.data[i * source.lane + k * source.step] } else { 0.0 };
+            *x = if i < lanes { source.data[i * source.lane + k * source.step].widen() } else { 0.0 };
         }
     }
 }

@@ -1,23 +1,30 @@
 //! Checkpoints: directories that are whole or absent.
 //!
 //! `checkpoints/step-000060/` holds `model.safetensors` (weights under their Hugging Face names), `optim.safetensors`
-//! (the optimizer's moments as `exp_avg.NAME` or `momentum_buffer.NAME`), `state.json`, `config.json`, `tokenizer.json` and `SHA256SUMS` over all
-//! of them, which `sha256sum -c` can check. Everything is written and synced under a hidden name beside it, then
-//! renamed: whatever happens, a directory of that name is complete. The invariants:
+//! (the optimizer's moments as `exp_avg.NAME` or `momentum_buffer.NAME`), `state.json`, `config.json`, `tokenizer.json` and
+//! `SHA256SUMS` over all of them, which `sha256sum -c` can check. Everything is written and synced under a hidden name
+//! beside it (`.step-000060.tmp`), then renamed: whatever happens, a directory of that name is complete. One that is
+//! replaced steps aside (`.step-000060.aside`) until the new one stands. The invariants:
 //!
-//! 1. No checkpoint is removed before a newer one stands and verifies.
-//! 2. Every flipped byte and every truncation is found before anything is loaded.
+//! 1. No checkpoint is removed before a newer one stands and verifies. Those that a run went back behind are set aside
+//!    until then.
+//! 2. Nothing is removed before the names that the others have now are on disk: after a loss of power a checkpoint is
+//!    there or not, never a part of it under its name.
+//! 3. At every moment the newest of them can be found: where nothing has the name, that is the one that stepped aside.
+//! 4. Every flipped byte and every truncation is found before anything is loaded.
 
+use super::guard::Guard;
 use super::metrics::Record;
+use super::recipe::MAX_STEPS;
 use super::run::RunDir;
 use super::tensors::{self, Entry, Reader};
+use crate::disk::{self, Disk, Open};
 use crate::error::{AtPath, Error, Result};
 use crate::params::{ParamId, Params};
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 /// Weights, in `config.json`'s architecture.
@@ -31,6 +38,8 @@ pub const CONFIG: &str = "config.json";
 /// The tokenizer, as Hugging Face writes it.
 pub const TOKENIZER: &str = "tokenizer.json";
 const SUMS: &str = "SHA256SUMS";
+/// The JSON and the checksums of a checkpoint take a few kilobytes.
+const MAX_TEXT: u64 = 1 << 20;
 
 /// Where a run stands, beside weights and moments.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,7 +52,7 @@ pub struct State {
     pub seed: u64,
     /// Updates that the optimizer has done, for its bias correction.
     pub optimizer_steps: u64,
-    /// The loss of the last step, in nats a token.
+    /// The loss of the last step that was not skipped, in nats a token.
     pub loss: Option<f32>,
     /// The last validation loss known when this was written.
     pub val_loss: Option<f64>,
@@ -51,8 +60,46 @@ pub struct State {
     /// dies before it appends the line leaves it here.
     #[serde(default)]
     pub record: Option<Record>,
+    /// What is known of steps that went wrong.
+    #[serde(default)]
+    pub guard: Guard,
     /// The version of kiln that wrote it.
     pub kiln: String,
+}
+
+impl State {
+    /// Before the first step.
+    pub fn new(seed: u64) -> State {
+        State {
+            step: 0,
+            tokens: 0,
+            seed,
+            optimizer_steps: 0,
+            loss: None,
+            val_loss: None,
+            record: None,
+            guard: Guard::new(),
+            kiln: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Reads the text of a `state.json`; `path` names it in messages.
+    ///
+    /// # Errors
+    /// It is damaged, or counts what no run reaches.
+    pub fn from_json(text: &str, path: &Path) -> Result<State> {
+        let state: State = parse_json(text, path)?;
+        let record = state.record.as_ref().map_or(state.step, |record| record.step);
+        let counts = [("step", state.step), ("optimizer_steps", state.optimizer_steps), ("record.step", record)];
+        for (field, count) in counts {
+            if count > MAX_STEPS || (field == "record.step" && count != state.step) {
+                let expected = format!("at most {MAX_STEPS}, and the same in \"step\" and its record");
+                let hint = "the file is damaged: use an older checkpoint, beside it";
+                return Err(Error::format(path, field, expected, count, hint));
+            }
+        }
+        Ok(state)
+    }
 }
 
 /// What a checkpoint is made of, beside its [`State`].
@@ -61,55 +108,62 @@ pub struct Contents<'a> {
     pub params: &'a Params,
     /// The content of `config.json`.
     pub config: &'a serde_json::Value,
-    /// A `tokenizer.json` to copy.
-    pub tokenizer: Option<&'a Path>,
+    /// The content of `tokenizer.json`.
+    pub tokenizer: Option<&'a str>,
 }
 
 /// Writes the checkpoint of `state.step` and gives its path, once it is on disk and bears its name.
 pub fn save(run: &RunDir, contents: &Contents, state: &State) -> Result<PathBuf> {
-    let all = run.checkpoints();
-    std::fs::create_dir_all(&all).at(&all)?;
-    let path = all.join(name(state.step));
-    let temporary = all.join(format!(".{}.tmp", name(state.step)));
-    remove(&temporary)?;
-    std::fs::create_dir(&temporary).at(&temporary)?;
-    write(&temporary, contents, state).inspect_err(|_| {
+    let (disk, all) = (run.disk(), run.checkpoints());
+    let (path, temporary) = (all.join(name(state.step)), all.join(temporary(state.step)));
+    disk::make_dirs(disk, &all)?;
+    disk::remove_all(disk, &temporary)?;
+    disk.create_dir(&temporary).at(&temporary)?;
+    write(disk, &temporary, contents, state).and_then(|()| put(disk, &temporary, &path)).inspect_err(|_| {
         // Space is short perhaps: what is left would only be in the way.
-        let _ = std::fs::remove_dir_all(&temporary);
+        let _ = disk.remove_all(&temporary);
     })?;
-    if path.exists() {
-        // A damaged one, or one that an earlier process left before it was resumed from an older one.
-        let aside = all.join(format!(".{}.aside", name(state.step)));
-        remove(&aside)?;
-        std::fs::rename(&path, &aside).at(&path)?;
-        std::fs::rename(&temporary, &path).at(&path)?;
-        sync_dir(&all)?;
-        remove(&aside)?;
-    } else {
-        std::fs::rename(&temporary, &path).at(&path)?;
-        sync_dir(&all)?;
-    }
     Ok(path)
+}
+
+/// Gives the complete checkpoint `from` the name `path`. One that has it already, a damaged one or one that an earlier
+/// process left before it was resumed from an older one, stays until the new one stands and verifies.
+fn put(disk: &dyn Disk, from: &Path, path: &Path) -> Result<()> {
+    let all = disk::parent(path);
+    let aside = aside(path);
+    if disk.exists(path).at(path)? {
+        disk.sync_dir(all).at(path)?;
+        disk::remove_all(disk, &aside)?;
+        disk.rename(path, &aside).at(path)?;
+    }
+    disk.rename(from, path).at(path)?;
+    disk.sync_dir(all).at(path)?;
+    // One that stepped aside before may still be there, if giving this one the name failed then.
+    if disk.exists(&aside).at(&aside)? {
+        verify(disk, path)?;
+        disk::remove_all(disk, &aside)?;
+    }
+    Ok(())
 }
 
 /// Fills `dir`. The order of the files in `SHA256SUMS` matters: the last ones are those that every checkpoint has, so
 /// that a list cut short is noticed.
-fn write(dir: &Path, contents: &Contents, state: &State) -> Result<()> {
+fn write(disk: &dyn Disk, dir: &Path, contents: &Contents, state: &State) -> Result<()> {
     let mut sums = String::new();
     let mut list = |name: &str, sum: String| sums += &format!("{sum}  {name}\n");
     if let Some(tokenizer) = contents.tokenizer {
-        let bytes = std::fs::read(tokenizer).at(tokenizer)?;
-        list(TOKENIZER, write_file(&dir.join(TOKENIZER), &bytes)?);
+        list(TOKENIZER, write_file(disk, &dir.join(TOKENIZER), tokenizer.as_bytes())?);
     }
-    list(CONFIG, write_file(&dir.join(CONFIG), pretty(contents.config).as_bytes())?);
-    list(MODEL, tensors::write(&dir.join(MODEL), &weights(contents.params))?);
-    list(OPTIM, tensors::write(&dir.join(OPTIM), &moments(contents.params))?);
-    list(STATE, write_file(&dir.join(STATE), pretty(state).as_bytes())?);
-    write_file(&dir.join(SUMS), sums.as_bytes())?;
-    sync_dir(dir)
+    list(CONFIG, write_file(disk, &dir.join(CONFIG), pretty(contents.config).as_bytes())?);
+    list(MODEL, tensors::write(disk, &dir.join(MODEL), &weights(contents.params))?);
+    list(OPTIM, tensors::write(disk, &dir.join(OPTIM), &moments(contents.params))?);
+    list(STATE, write_file(disk, &dir.join(STATE), pretty(state).as_bytes())?);
+    write_file(disk, &dir.join(SUMS), sums.as_bytes())?;
+    disk.sync_dir(dir).at(dir)
 }
 
-fn weights(params: &Params) -> Vec<Entry> {
+/// The weights of `params` as files hold them.
+pub fn weights(params: &Params) -> Vec<Entry> {
     params.ids().flat_map(|id| entries(params, id, "", params.weight(id))).collect()
 }
 
@@ -136,15 +190,14 @@ fn entries(params: &Params, id: ParamId, prefix: &str, tensor: Tensor) -> impl I
 }
 
 /// Checks every byte of the checkpoint `dir` and gives its state.
-pub fn verify(dir: &Path) -> Result<State> {
+pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<State> {
     let path = dir.join(SUMS);
-    let text = std::fs::read_to_string(&path).map_err(|e| match e.kind() {
-        ErrorKind::NotFound => Error::Io {
-            path: path.clone(),
-            source: e,
-            hint: "a checkpoint has this file: give one as runs/village/checkpoints/step-000060".into(),
-        },
-        _ => Error::io(&path, e),
+    let text = disk::text(disk, &path, MAX_TEXT).map_err(|e| match e {
+        Error::Io { path, source, .. } if source.kind() == ErrorKind::NotFound => {
+            let hint = "a checkpoint has this file: give one as runs/village/checkpoints/step-000060".into();
+            Error::Io { path, source, hint }
+        }
+        other => other,
     })?;
     let damaged = |file: &Path, expected: &str, found: &str| {
         let hint = "the checkpoint is damaged: use an older one, beside it";
@@ -157,7 +210,7 @@ pub fn verify(dir: &Path) -> Result<State> {
             return Err(damaged(&path, "lines of a checksum, two spaces and a name", &format!("{line:?}")));
         };
         let file = dir.join(name);
-        let found = tensors::sha256(&file)?;
+        let found = tensors::sha256(disk, &file)?;
         if found != sum {
             return Err(damaged(&file, sum, &found));
         }
@@ -166,19 +219,20 @@ pub fn verify(dir: &Path) -> Result<State> {
     if let Some(missing) = [CONFIG, MODEL, OPTIM, STATE].iter().find(|name| !listed.contains(name)) {
         return Err(damaged(&path, missing, "no line of that name"));
     }
-    read_json(&dir.join(STATE))
+    let path = dir.join(STATE);
+    State::from_json(&disk::text(disk, &path, MAX_TEXT)?, &path)
 }
 
 /// Verifies the checkpoint `dir` and loads its weights and moments into `params`, which must have the same names and
 /// shapes. Where `params` has no moments, only weights are read.
-pub fn load(dir: &Path, params: &mut Params) -> Result<State> {
-    let state = verify(dir)?;
-    load_weights(&dir.join(MODEL), params)?;
+pub fn load(disk: &dyn Disk, dir: &Path, params: &mut Params) -> Result<State> {
+    let state = verify(disk, dir)?;
+    load_weights(disk, &dir.join(MODEL), params)?;
     if params.groups().iter().all(|group| group.moments().count() == 0) {
         return Ok(state);
     }
     let path = dir.join(OPTIM);
-    let mut file = Reader::open(&path)?;
+    let mut file = Reader::open(disk, &path)?;
     let mut known = Vec::new();
     for group in params.groups_mut() {
         let moments: Vec<_> = group.moments().enumerate().collect();
@@ -198,14 +252,19 @@ pub fn load(dir: &Path, params: &mut Params) -> Result<State> {
 }
 
 /// Loads the weights in the safetensors file `path`, whatever made it.
-pub fn load_weights(path: &Path, params: &mut Params) -> Result<()> {
-    let mut file = Reader::open(path)?;
+pub fn load_weights(disk: &dyn Disk, path: &Path, params: &mut Params) -> Result<()> {
+    let mut file = Reader::open(disk, path)?;
     let mut values = Vec::new();
     let mut known = Vec::new();
     for id in params.ids() {
         values.resize(params.weight(id).numel(), 0.0);
         for image in params.images(id) {
-            file.read(&image.name, &image.shape, image.transposed, &mut values[image.range()])?;
+            let values = &mut values[image.range()];
+            file.read(&image.name, &image.shape, image.transposed, values)?;
+            if let Some(bad) = values.iter().find(|x| !x.is_finite()) {
+                let hint = "the model is of no use: take an older checkpoint, or the file from where it was made";
+                return Err(Error::format(path, &image.name, "finite numbers", bad, hint));
+            }
             known.push(image.name.clone());
         }
         params.set_weight(id, &values);
@@ -224,22 +283,31 @@ fn no_others(path: &Path, file: &Reader, known: &[String]) -> Result<()> {
     }
 }
 
-/// The checkpoints in the folder `checkpoints`, oldest first; none where there is no such folder.
-pub fn list(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let entries = match std::fs::read_dir(checkpoints) {
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
-        entries => entries.at(checkpoints)?,
-    };
+/// The checkpoints in the folder `checkpoints`, oldest first; none where there is no such folder. One that stepped aside
+/// is among them where nothing has taken its place.
+pub fn list(disk: &dyn Disk, checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let names = names(disk, checkpoints)?;
     let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.at(checkpoints)?.path();
-        let step = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix("step-")?.parse().ok());
-        if let Some(step) = step {
-            found.push((step, path));
+    for name in &names {
+        let stands = match replaced(name) {
+            Some(by) if names.iter().any(|name| name == by) => continue,
+            Some(by) => by,
+            None => name,
+        };
+        if let Some(step) = stands.strip_prefix("step-").and_then(|step| step.parse().ok()) {
+            found.push((step, checkpoints.join(name)));
         }
     }
     found.sort();
     Ok(found)
+}
+
+/// The names in a folder of checkpoints; none where there is no such folder.
+fn names(disk: &dyn Disk, checkpoints: &Path) -> Result<Vec<String>> {
+    match disk.list(checkpoints) {
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Vec::new()),
+        names => Ok(names.at(checkpoints)?.into_iter().filter_map(|name| name.into_string().ok()).collect()),
+    }
 }
 
 /// What [`newest`] found.
@@ -252,10 +320,10 @@ pub struct Newest {
 }
 
 /// Looks in the folder `checkpoints` for the newest one that verifies.
-pub fn newest(checkpoints: &Path) -> Result<Newest> {
+pub fn newest(disk: &dyn Disk, checkpoints: &Path) -> Result<Newest> {
     let mut newest = Newest::default();
-    for (_, path) in list(checkpoints)?.into_iter().rev() {
-        match verify(&path) {
+    for (_, path) in list(disk, checkpoints)?.into_iter().rev() {
+        match verify(disk, &path) {
             Ok(state) => {
                 newest.found = Some((path, state));
                 break;
@@ -268,12 +336,13 @@ pub fn newest(checkpoints: &Path) -> Result<Newest> {
 
 /// The checkpoint that `path` means, verified: itself, or the newest good one of the run at `path`. Also tells what is
 /// wrong with those that are newer.
-pub fn find(path: &Path) -> Result<(PathBuf, Vec<Error>)> {
-    if path.join(MODEL).is_file() {
-        verify(path)?;
+pub fn find(disk: &dyn Disk, path: &Path) -> Result<(PathBuf, Vec<Error>)> {
+    let model = path.join(MODEL);
+    if disk.exists(&model).at(&model)? {
+        verify(disk, path)?;
         return Ok((path.to_owned(), Vec::new()));
     }
-    let Newest { found, mut damaged } = newest(&path.join("checkpoints"))?;
+    let Newest { found, mut damaged } = newest(disk, &path.join("checkpoints"))?;
     match found {
         Some((found, _)) => Ok((found, damaged)),
         None if !damaged.is_empty() => Err(damaged.swap_remove(0)),
@@ -285,45 +354,87 @@ pub fn find(path: &Path) -> Result<(PathBuf, Vec<Error>)> {
     }
 }
 
-/// Removes old checkpoints, once the newest one verifies: the last `keep` and that of step `best` stay. Gives the steps
-/// whose checkpoints are gone.
-pub fn prune(run: &RunDir, keep: usize, best: Option<u64>) -> Result<Vec<u64>> {
-    let all = list(&run.checkpoints())?;
-    let Some((_, newest)) = all.last() else { return Ok(Vec::new()) };
+/// Removes checkpoints from before step `newest`, once that one verifies: the last `keep` up to it and those of the
+/// steps `spare` stay. Gives the steps whose checkpoints are gone.
+pub fn prune(run: &RunDir, newest: u64, keep: usize, spare: &[u64]) -> Result<Vec<u64>> {
+    let (disk, checkpoints) = (run.disk(), run.checkpoints());
+    let mut all = list(disk, &checkpoints)?;
+    // Later ones are damaged and were passed over when the run went on.
+    all.retain(|(step, _)| *step <= newest);
     let old = &all[..all.len().saturating_sub(keep.max(1))];
-    let old: Vec<_> = old.iter().filter(|(step, _)| Some(*step) != best).collect();
-    if !old.is_empty() {
-        verify(newest)?;
-    }
+    let old: Vec<_> = old.iter().filter(|(step, _)| !spare.contains(step)).collect();
+    let (Some((_, newest)), false) = (all.last(), old.is_empty()) else { return Ok(Vec::new()) };
+    verify(disk, newest)?;
+    // Gone at once under its own name, so that nobody finds a half of it.
     for (step, path) in &old {
-        // Gone at once under its own name, so that nobody finds a half of it.
-        let temporary = run.checkpoints().join(format!(".{}.tmp", name(*step)));
-        remove(&temporary)?;
-        std::fs::rename(path, &temporary).at(path)?;
-        remove(&temporary)?;
+        let temporary = checkpoints.join(temporary(*step));
+        disk::remove_all(disk, &temporary)?;
+        disk.rename(path, &temporary).at(path)?;
+    }
+    disk.sync_dir(&checkpoints).at(&checkpoints)?;
+    for (step, _) in &old {
+        disk::remove_all(disk, &checkpoints.join(temporary(*step)))?;
     }
     Ok(old.iter().map(|(step, _)| *step).collect())
 }
 
-/// Clears away what a process left that was killed while it wrote; for a run that is taken up again.
+/// Ends the name of a checkpoint that the run went back behind.
+const GIVEN_UP: &str = ".given-up";
+
+/// Sets the checkpoints after `step` aside, as `step-000050.given-up`: the run has gone back to `step`, whose checkpoint
+/// must verify. [`forget_given_up`] removes them.
+pub fn give_up_after(run: &RunDir, step: u64) -> Result<()> {
+    let (disk, all) = (run.disk(), run.checkpoints());
+    verify(disk, &all.join(name(step)))?;
+    // The newest first: what is left if this is interrupted is the course of one run.
+    for (step, path) in list(disk, &all)?.iter().rev().filter(|(other, _)| *other > step) {
+        let aside = all.join(name(*step) + GIVEN_UP);
+        disk::remove_all(disk, &aside)?;
+        disk.rename(path, &aside).at(path)?;
+    }
+    disk.sync_dir(&all).at(&all)
+}
+
+/// Removes what [`give_up_after`] set aside: the run has got past where it went back.
+pub fn forget_given_up(run: &RunDir) -> Result<()> {
+    let (disk, all) = (run.disk(), run.checkpoints());
+    names(disk, &all)?
+        .iter()
+        .filter(|name| name.ends_with(GIVEN_UP))
+        .try_for_each(|name| disk::remove_all(disk, &all.join(name)))
+}
+
+/// Clears away what a process left that was killed while it wrote; for a run that is taken up again. It may itself be
+/// interrupted at any point.
 pub fn recover(run: &RunDir) -> Result<()> {
-    let all = run.checkpoints();
-    let entries = match std::fs::read_dir(&all) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        entries => entries.at(&all)?,
-    };
-    for entry in entries {
-        let path = entry.at(&all)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(hidden) = name.strip_prefix(".step-") else { continue };
-        match hidden.strip_suffix(".aside") {
-            Some(step) if !all.join(format!("step-{step}")).exists() => {
-                std::fs::rename(&path, all.join(format!("step-{step}"))).at(&path)?;
+    let (disk, all) = (run.disk(), run.checkpoints());
+    let left: Vec<String> = names(disk, &all)?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    // What that process renamed need not be on disk yet.
+    disk.sync_dir(&all).at(&all)?;
+    for path in left.iter().filter_map(|name| replaced(name)).map(|name| all.join(name)) {
+        match verify(disk, &path) {
+            Ok(_) => disk::remove_all(disk, &aside(&path))?,
+            Err(Error::Io { path, source, .. }) if source.kind() != ErrorKind::NotFound => return Err(source).at(path),
+            // The new one never came to stand, or is damaged: the old one takes its place again.
+            Err(_) => {
+                let gone = path.with_file_name(format!(".{}.tmp", file_name(&path)));
+                if disk.exists(&path).at(&path)? {
+                    disk::remove_all(disk, &gone)?;
+                    disk.rename(&path, &gone).at(&path)?;
+                }
+                disk.rename(&aside(&path), &path).at(&path)?;
+                disk.sync_dir(&all).at(&all)?;
+                disk::remove_all(disk, &gone)?;
             }
-            _ => remove(&path)?,
         }
     }
-    sync_dir(&all)
+    for unfinished in left.iter().filter(|name| name.starts_with(".step-") && name.ends_with(".tmp")) {
+        disk::remove_all(disk, &all.join(unfinished))?;
+    }
+    Ok(())
 }
 
 /// The name of the checkpoint of `step`.
@@ -331,40 +442,50 @@ fn name(step: u64) -> String {
     format!("step-{step:06}")
 }
 
+/// The name of one that is being written, or removed.
+fn temporary(step: u64) -> String {
+    format!(".{}.tmp", name(step))
+}
+
+/// Where the checkpoint `path` is while another one takes its place.
+fn aside(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".{}.aside", file_name(path)))
+}
+
+/// The name that the checkpoint had which is `name` now that it stepped aside.
+fn replaced(name: &str) -> Option<&str> {
+    name.strip_prefix('.')?.strip_suffix(".aside")
+}
+
+fn file_name(path: &Path) -> std::borrow::Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
+}
+
 fn pretty(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("plain data") + "\n"
 }
 
 /// Reads a JSON file into `T`.
-pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).at(path)?;
-    serde_json::from_str(&text).map_err(|e| {
+pub fn read_json<T: serde::de::DeserializeOwned>(disk: &dyn Disk, path: &Path) -> Result<T> {
+    parse_json(&disk::text(disk, path, MAX_TEXT)?, path)
+}
+
+fn parse_json<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
+    serde_json::from_str(text).map_err(|e| {
         let hint = "the file is damaged, or another version of kiln wrote it";
         Error::format(path, format!("line {}", e.line()), "what kiln writes there", &e, hint)
     })
 }
 
 /// Writes a file and puts it on disk; gives its SHA-256.
-fn write_file(path: &Path, bytes: &[u8]) -> Result<String> {
+fn write_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<String> {
     let write = || -> io::Result<()> {
-        let mut file = File::create(path)?;
+        let mut file = disk.open(path, Open::Create)?;
         file.write_all(bytes)?;
-        file.sync_all()
+        file.sync()
     };
     write().at(path)?;
     Ok(tensors::hex(Sha256::new_with_prefix(bytes)))
-}
-
-/// A rename or a new file survives a power failure only once its folder is on disk.
-fn sync_dir(dir: &Path) -> Result<()> {
-    if cfg!(unix) { File::open(dir).and_then(|dir| dir.sync_all()).at(dir) } else { Ok(()) }
-}
-
-fn remove(dir: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(e).at(dir),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

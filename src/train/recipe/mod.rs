@@ -12,7 +12,9 @@ pub use model::{Activation, Model, ModelKind, RopeScaling};
 pub use optim::{Optim, OptimKind};
 
 use super::schedule::Schedule;
-use crate::error::{AtPath, Error, Result};
+use crate::data::atomic::write_atomic;
+use crate::disk::{self, Disk, Os};
+use crate::error::{Error, Result};
 use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
@@ -20,6 +22,12 @@ use std::path::{Path, PathBuf};
 
 /// The default recipe, as TOML with comments.
 pub const VILLAGE: &str = include_str!("../../../data/recipes/village.toml");
+
+/// Recipes are written by hand.
+const MAX_FILE: u64 = 1 << 20;
+
+/// The most steps of a run.
+pub const MAX_STEPS: u64 = 1_000_000_000;
 
 /// The keys that the default recipe leaves out, because they have no default.
 const OPTIONAL: [&str; 10] = [
@@ -49,6 +57,8 @@ pub struct Recipe {
     pub train: Train,
     /// How weights follow gradients.
     pub optim: Optim,
+    /// What is done when steps go wrong.
+    pub guard: Guard,
     /// How it is judged.
     pub eval: Eval,
     /// What it writes on the way.
@@ -172,6 +182,22 @@ pub enum Precision {
     Bf16,
 }
 
+/// `[guard]`: see [`guard`](super::guard), where the words are defined.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guard {
+    /// Bad steps in a row after which the run goes back.
+    pub max_bad_steps: u64,
+    /// Losses that say what is normal.
+    pub spike_window: usize,
+    /// A loss is high that is this many robust deviations above their median.
+    pub spike_deviations: f64,
+    /// High losses in a row after which the run goes back; 0: it never does for that.
+    pub spike_steps: u64,
+    /// How often the run goes back without getting past the step that made it, before it ends.
+    pub max_rewinds: u64,
+}
+
 /// `[eval]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -213,17 +239,22 @@ impl Recipe {
     /// or outside its range.
     pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Recipe> {
         let text = match file {
-            Some(path) => std::fs::read_to_string(path).at(path)?,
+            Some(path) => disk::text(&Os, path, MAX_FILE)?,
             None => String::new(),
         };
-        let recipe = parse::parse(&text, file.unwrap_or(Path::new("recipe")), overrides)?;
+        Recipe::from_toml(&text, file.unwrap_or(Path::new("recipe")), overrides)
+    }
+
+    /// As [`load`](Recipe::load), from the text of a recipe; `file` names it in messages.
+    pub fn from_toml(text: &str, file: &Path, overrides: &[String]) -> Result<Recipe> {
+        let recipe = parse::parse(text, file, overrides)?;
         recipe.validate()?;
         Ok(recipe)
     }
 
-    /// Writes all keys to `path`; [`load`](Recipe::load) gives the same recipe again.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        std::fs::write(path, self.to_toml()).at(path)
+    /// Writes all keys to `path`, atomically; [`load`](Recipe::load) gives the same recipe again.
+    pub fn save(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
+        write_atomic(disk, path, self.to_toml().as_bytes())
     }
 
     /// All keys, as TOML.
@@ -244,16 +275,17 @@ impl Recipe {
 
     /// Checks every value's range, and the values that must fit one another.
     pub fn validate(&self) -> Result<()> {
-        let Recipe { run, model, data, train, optim, eval, sample } = self;
+        let Recipe { run, model, data, train, optim, guard, eval, sample } = self;
         let name = &run.name;
         require(
             !name.is_empty()
+                && name.len() <= 200
                 && !name.starts_with('.')
                 && !name.contains(['/', '\\'])
                 && !name.contains(char::is_control),
             "run.name",
             name,
-            "one part of a path, not starting with a dot; the folder above it is run.dir",
+            "one part of a path, of at most 200 bytes, not starting with a dot; the folder above it is run.dir",
         )?;
         model.validate()?;
         if data.tokenizer == TokenizerChoice::Bpe {
@@ -265,13 +297,18 @@ impl Recipe {
         if data.path.as_ref().is_some_and(Vec::is_empty) {
             return Err(Error::config("data.path", "the list is empty", "name files, or leave the key out"));
         }
+        let all = [&run.dir].into_iter().chain(data.path.iter().flatten());
+        if let Some(path) = all.into_iter().find(|path| path.to_str().is_none()) {
+            let problem = format!("{} is not UTF-8, so no recipe can name it", path.display());
+            return Err(Error::config("data.path", problem, "rename the file, or give a link to it"));
+        }
         require(
             data.val_fraction > 0.0 && data.val_fraction < 1.0,
             "data.val_fraction",
             data.val_fraction,
             "between 0 and 1, as 0.05",
         )?;
-        range("train.steps", train.steps, 1..=1_000_000_000)?;
+        range("train.steps", train.steps, 1..=MAX_STEPS)?;
         range("train.batch", train.batch, 1..=1_000_000)?;
         range("train.context", train.context, 1..=1_000_000)?;
         range("train.accumulate", train.accumulate, 1..=1_000_000)?;
@@ -281,9 +318,15 @@ impl Recipe {
             return Err(Error::config("train.precision", "training in bf16 is not there yet", hint));
         }
         optim.validate()?;
+        range("guard.max_bad_steps", guard.max_bad_steps, 1..=1_000_000)?;
+        range("guard.spike_window", guard.spike_window, 8..=10_000)?;
+        positive("guard.spike_deviations", guard.spike_deviations)?;
+        range("guard.spike_steps", guard.spike_steps, 0..=1_000_000)?;
+        range("guard.max_rewinds", guard.max_rewinds, 0..=1_000_000)?;
         if let Some(batches) = eval.max_batches {
             range("eval.max_batches", batches, 1..=usize::MAX)?;
         }
+        range("sample.tokens", sample.tokens, 0..=1_000_000)?;
         let temperature = sample.temperature;
         let fine = temperature.is_finite() && temperature >= 0.0;
         require(fine, "sample.temperature", temperature, "a finite number, 0 or more")?;

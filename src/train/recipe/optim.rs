@@ -84,7 +84,9 @@ impl Optim {
         {
             require((0.0..1.0).contains(&decay), key, decay, "a number from 0 to below 1")?;
         }
-        positive("optim.eps", self.eps)?;
+        // As an f32, in which updates are computed: 0 over 0 would be no number.
+        let eps = self.eps as f32;
+        require(eps > 0.0 && eps.is_finite(), "optim.eps", self.eps, "a number from 1e-44 to 3e38, as 1e-8")?;
         for (key, value) in [("optim.weight_decay", self.weight_decay), ("optim.clip", self.clip)] {
             require(value.is_finite() && value >= 0.0, key, value, "a finite number, 0 or more")?;
         }

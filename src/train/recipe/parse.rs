@@ -52,9 +52,11 @@ pub(super) fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Rec
     }
     serde_path_to_error::deserialize(Value::Table(all)).map_err(|e| {
         let path = e.path().to_string();
-        // The key, where the path leads into its value.
-        let key: String = path.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
-        let place = if set.contains(&key.as_str()) { " (--set)".into() } else { from_file(&key) };
+        let place = if set.iter().any(|set| path == *set || path.starts_with(&format!("{set}."))) {
+            " (--set)".into()
+        } else {
+            from_file(&path)
+        };
         let (problem, mut hint) = wrong_value(e.inner().message());
         if hint.is_empty()
             && let Some(default) = default(&path)

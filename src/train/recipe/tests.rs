@@ -20,10 +20,10 @@ fn error(text: &str, overrides: &[&str]) -> (String, String) {
 fn full() -> Recipe {
     let mut recipe = Recipe::default();
     recipe.model = Model {
-        kind: ModelKind::Llama,
         hidden: Some(320),
         bias: Some(true),
         tied: Some(true),
+        activation: Some(Activation::Gelu),
         kv_heads: Some(2),
         rope_theta: Some(5e5),
         rope_scaling: Some(RopeScaling::Linear { factor: 2.5 }),
@@ -42,10 +42,7 @@ fn the_default_is_valid_and_names_every_key_but_the_optional_ones() {
         keys.sort();
         keys
     };
-    let mut full = full();
-    // The one key that a Llama does not have.
-    full.model.activation = Some(Activation::Gelu);
-    let table: Table = full.to_toml().parse().unwrap();
+    let table: Table = full().to_toml().parse().unwrap();
     let all = table.iter().flat_map(|(s, t)| t.as_table().unwrap().keys().map(move |k| format!("{s}.{k}")));
     assert_eq!(sorted(all.collect()), sorted(keys()));
 }
@@ -55,8 +52,12 @@ fn a_saved_recipe_reads_back_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("recipe.toml");
     let awkward = load("", &["optim.lr=0.1", "optim.eps=1e-30", "model.dropout=0.1", "data.tokenizer=t.json"]);
-    for recipe in [Recipe::default(), full(), awkward.unwrap()] {
-        recipe.save(&path).unwrap();
+    let gpt2 = load("", &["model.hidden=320", "model.bias=false", "model.tied=false", "model.activation=gelu"]);
+    let llama =
+        ["model.kind=llama", "model.kv_heads=2", "model.rope_theta=5e5", "optim.kind=muon", "optim.muon_lr=0.02"];
+    let scaled = [&llama[..], &["model.rope_scaling={rope_type=\"linear\", factor=2.5}"]].concat();
+    for recipe in [Recipe::default(), gpt2.unwrap(), load("", &scaled).unwrap(), awkward.unwrap()] {
+        recipe.save(&crate::disk::Os, &path).unwrap();
         assert_eq!(Recipe::load(Some(&path), &[]).unwrap(), recipe);
     }
 }
@@ -163,10 +164,15 @@ fn values_out_of_range_are_refused() {
         "optim.beta1=1.0",
         "optim.beta2=-0.1",
         "optim.eps=0.0",
+        "optim.eps=1e-60",
+        "optim.eps=inf",
         "optim.weight_decay=-1.0",
         "optim.clip=nan",
         "optim.muon_lr=0.0",
         "optim.muon_momentum=1.0",
+        "guard.max_bad_steps=0",
+        "guard.spike_window=1",
+        "guard.spike_deviations=0.0",
         "eval.max_batches=0",
         "sample.temperature=-1.0",
         "sample.top_p=0.0",

@@ -16,7 +16,7 @@ fn counting(dir: &TempDir, tokens: u32) -> Arc<Dataset> {
 
 fn fill(batches: &Batches, step: u64, micro: usize, size: usize) -> (Vec<i32>, Vec<i32>) {
     let (mut x, mut y) = (vec![0; size], vec![0; size]);
-    batches.fill(step, micro, &mut x, &mut y);
+    batches.fill(step, micro, &mut x, &mut y).unwrap();
     (x, y)
 }
 
@@ -73,8 +73,8 @@ fn filling_allocates_nothing() {
     let eval = EvalBatches::new(data, 8, 32).unwrap();
     let (mut x, mut y, mut w) = (vec![0; 256], vec![0; 256], vec![0.0; 256]);
     let count = allocations(|| {
-        (0..100).for_each(|step| batches.fill(step, 0, &mut x, &mut y));
-        (0..eval.len()).for_each(|i| assert!(eval.fill(i, &mut x, &mut y, &mut w) > 0));
+        (0..100).for_each(|step| batches.fill(step, 0, &mut x, &mut y).unwrap());
+        (0..eval.len()).for_each(|i| assert!(eval.fill(i, &mut x, &mut y, &mut w).unwrap() > 0));
     });
     assert_eq!(count, 0);
 }
@@ -87,7 +87,7 @@ fn evaluation_meets_every_target_once() {
         let (mut x, mut y, mut w) = (vec![9; b * t], vec![9; b * t], vec![9.0; b * t]);
         let mut targets = Vec::new();
         for i in 0..eval.len() {
-            let valid = eval.fill(i, &mut x, &mut y, &mut w);
+            let valid = eval.fill(i, &mut x, &mut y, &mut w).unwrap();
             assert_eq!(w.iter().sum::<f32>(), valid as f32);
             for k in 0..b * t {
                 match w[k] {

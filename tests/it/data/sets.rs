@@ -9,7 +9,7 @@ fn make(texts: &[String], tokenizer: &Tokenizer, options: &Prepare, out: &Path) 
 fn tokens(out: &Path, part: Part) -> Vec<u32> {
     let data = Dataset::open(out, part).unwrap();
     let mut ids = vec![0; data.len()];
-    data.read(0, &mut ids);
+    data.read(0, &mut ids).unwrap();
     ids.into_iter().map(|id| id as u32).collect()
 }
 
@@ -120,7 +120,7 @@ fn the_cut_into_shards_is_invisible() {
     let data = Dataset::open(dir.path(), Part::Train).unwrap();
     for (start, len) in [(999, 2000), (500, 500), (1000, 1), (data.len() - 3, 3), (7, 0)] {
         let mut read = vec![0; len];
-        data.read(start, &mut read);
+        data.read(start, &mut read).unwrap();
         assert!(read.iter().zip(&whole[0][start..]).all(|(&a, &b)| a as u32 == b), "{start} {len}");
     }
     // Making it again with fewer shards leaves no stale one.
@@ -196,15 +196,15 @@ fn documents_can_be_found_and_counted() {
             0 => Some(0),
             _ => ids[from..].iter().position(|&id| id == 256).map(|i| from + i + 1).filter(|&at| at < ids.len()),
         };
-        assert_eq!(data.next_document(from), expected, "from {from} of {}", ids.len());
+        assert_eq!(data.next_document(from).unwrap(), expected, "from {from} of {}", ids.len());
     }
-    let samples = data.samples(4, 10);
+    let samples = data.samples(4, 10).unwrap();
     assert!((2..=4).contains(&samples.len()));
     for (at, ids) in samples {
         assert!(at == 0 || tokens(dir.path(), Part::Train)[at - 1] == 256);
         assert!(tokenizer.decode(&ids).starts_with("story "), "{:?}", tokenizer.decode(&ids));
     }
-    let counts = data.histogram();
+    let counts = data.histogram().unwrap();
     assert_eq!(counts.iter().sum::<u64>(), ids.len() as u64);
     let common = commonest(&counts, 3);
     assert_eq!(common.len(), 3);

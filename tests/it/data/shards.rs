@@ -72,7 +72,7 @@ fn faults_are_named() {
     assert_says(with(&|b| b[HEADER + 40] = 100), &["byte 1064 (token 20)", "below 100", "found 100"]);
     // Without the magic number the header's bytes are tokens, and too large.
     assert_says(with(&|b| b[3] = 0xff), &["byte 0 (token 0)", "below 100"]);
-    assert_says(Shard::open(dir.path(), 100).map(drop), &["size"]);
+    assert_says(Shard::open(dir.path(), 100).map(drop), &["regular file", "a folder"]);
     assert_says(Shard::open(dir.path().join("absent"), 100).map(drop), &["absent"]);
 }
 
