@@ -1,10 +1,10 @@
 //! `kiln sample`.
 
 use super::Global;
-use super::term::{print, safe, warn};
+use super::term::{note, print, safe, warn};
 use clap::Args;
 use kiln::error::{AtPath, Result};
-use kiln::model::sample::SampleOptions;
+use kiln::model::sample::{Pace, SampleOptions};
 use kiln::train::Sampler;
 use serde_json::json;
 use std::io::{ErrorKind, Write};
@@ -44,7 +44,7 @@ pub struct SampleArgs {
     num: u64,
 }
 
-/// Runs `kiln sample`: text appears as it is written.
+/// Runs `kiln sample`: text appears as it is written, and its speed in the end.
 pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
     let start = Instant::now();
     let mut sampler = Sampler::open(&args.run, &global.device()?)?;
@@ -53,7 +53,7 @@ pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
     }
     // Before anything is shown.
     kiln::train::pretrain::start(sampler.tokenizer(), &args.prompt)?;
-    let mut samples = Vec::new();
+    let (mut samples, mut pace) = (Vec::new(), Pace::default());
     for n in 0..args.num {
         let seed = args.seed.wrapping_add(n);
         let options = SampleOptions {
@@ -69,7 +69,7 @@ pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
             screen.write("────\n");
         }
         screen.write(&safe(&args.prompt));
-        sampler.generate(&args.prompt, &options, &mut |piece| {
+        pace += sampler.generate(&args.prompt, &options, &mut |piece| {
             text.push_str(piece);
             screen.write(&safe(piece))
         })?;
@@ -81,12 +81,16 @@ pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
             None => samples.push(json!({"seed": seed, "text": text})),
         }
     }
+    let (reading, writing) = pace.rates();
     if global.json {
         let seconds = start.elapsed().as_secs_f64();
-        print(
-            &json!({"run": args.run.to_string_lossy(), "prompt": args.prompt, "samples": samples, "seconds": seconds})
-                .to_string(),
-        )?;
+        let speed = json!({"prompt_tokens": pace.prompt, "prompt_tokens_per_s": reading, "new_tokens_per_s": writing});
+        let all = json!({"run": args.run.to_string_lossy(), "prompt": args.prompt, "samples": samples,
+            "seconds": seconds, "speed": speed});
+        return print(&all.to_string());
+    }
+    if pace.more > 0 {
+        note(&format!("{reading:.0} prompt tokens/s, {writing:.0} new tokens/s"));
     }
     Ok(())
 }

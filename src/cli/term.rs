@@ -46,6 +46,12 @@ pub fn warn(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "warning: {}", safe(text));
 }
 
+/// Says something on standard error that is no part of the result.
+pub fn note(text: &str) {
+    // Nobody may be there to read it.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// 1234567 as `1,234,567`.
 pub fn thousands(n: u64) -> String {
     let digits = n.to_string();

@@ -209,6 +209,19 @@ pub trait Vector:
     fn from_bits(bits: Self::Bits) -> Self;
     /// Transposes the `W × W` matrix whose rows are the first `W` registers.
     fn transpose(rows: &mut [Self; 16]);
+    /// The first 4 columns of the `W` rows that start `row` floats apart from `p` on.
+    ///
+    /// # Safety
+    /// 4 floats must be readable at each row.
+    #[inline(always)]
+    unsafe fn columns(p: *const f32, row: usize) -> [Self; 4] {
+        let mut columns = [[0.0; 16]; 4];
+        for i in 0..4 * Self::W {
+            // SAFETY: as the caller promises.
+            columns[i % 4][i / 4] = unsafe { *p.add(i / 4 * row + i % 4) };
+        }
+        [Self::load(&columns[0]), Self::load(&columns[1]), Self::load(&columns[2]), Self::load(&columns[3])]
+    }
     /// Asks for the cache line of `p`, which need not be valid.
     fn prefetch(_p: *const f32) {}
     /// The lanes in order, `W` of them; the rest is 0.

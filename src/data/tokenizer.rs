@@ -163,6 +163,11 @@ impl Tokenizer {
         if vocab == 0 || vocab > MAX_VOCAB {
             return Err(bad(format!("a vocabulary of {vocab} ids")));
         }
+        let mut ids: Vec<u32> = tokens.values().copied().collect();
+        ids.sort_unstable();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(bad(format!("two tokens with the id {}", pair[0])));
+        }
         let added = hf.get_added_tokens_decoder();
         let mut special: Vec<_> =
             added.iter().filter(|(_, t)| t.special).map(|(&id, t)| (t.content.clone(), id)).collect();

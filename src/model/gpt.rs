@@ -17,6 +17,7 @@
 //! 2302.13971); initialisation as in the former: normal with deviation 0.02, and 0.02/√(2·layers) for the two projections
 //! into the stream.
 
+use super::Cache;
 use super::config::{GptConfig, Mlp, Positions};
 use super::hf::{self, Names};
 use crate::device::Device;
@@ -24,10 +25,10 @@ use crate::nn::{Builder, Embedding, Linear, Norm};
 use crate::ops::activation::Activation;
 use crate::ops::norm::NormKind;
 use crate::ops::rope::RopeTable;
-use crate::params::Decl;
+use crate::params::{Decl, Params};
 use crate::rng::Purpose;
 use crate::tape::{Tape, Var};
-use crate::tensor::Tensor;
+use crate::tensor::{Out, Spec, Tensor};
 use arrayvec::ArrayVec;
 use std::sync::OnceLock;
 
@@ -142,11 +143,25 @@ impl Gpt {
         &self.config
     }
 
-    /// ids (B, T) to the normalised stream (B, T, C) that the head reads. `run(i, block, x)` applies block i, see
-    /// [`Block::apply`].
-    fn stream<'t>(&self, ids: Var<'t>, mut run: impl FnMut(usize, Block, &[Var<'t>]) -> [Var<'t>; 2]) -> Var<'t> {
+    /// The matrix (V, C) of the head.
+    pub fn head(&self, params: &Params) -> Tensor {
+        params.weight(self.head.id())
+    }
+
+    /// ids (B, T), the first of them at position `start`, to the normalised stream (B, T, C) that the head reads.
+    /// `run(i, block, x)` applies block i, see [`Block::apply`].
+    fn stream<'t>(
+        &self,
+        ids: Var<'t>,
+        start: usize,
+        mut run: impl FnMut(usize, Block, &[Var<'t>]) -> [Var<'t>; 2],
+    ) -> Var<'t> {
         let tape = ids.tape();
-        let x = ids.embedding(self.tokens.table(tape), self.positions.map(|p| p.table(tape)));
+        let positions = self.positions.map(|positions| {
+            let (table, &GptConfig { context, d, .. }) = (positions.table(tape), &self.config);
+            if start == 0 { table } else { tape.constant(table.value().view(start * d, [context - start, d])) }
+        });
+        let x = ids.embedding(self.tokens.table(tape), positions);
         let mut x: ArrayVec<Var, 2> = [drop(x, self.config.dropout)].into_iter().collect();
         for (i, &block) in self.blocks.iter().enumerate() {
             x = run(i, block, &x).into();
@@ -157,7 +172,7 @@ impl Gpt {
     /// [`stream`](Gpt::stream) of whole sequences, recorded.
     fn whole<'t>(&self, ids: Var<'t>) -> Var<'t> {
         let tape = ids.tape();
-        self.stream(ids, |_, block, x| {
+        self.stream(ids, 0, |_, block, x| {
             let heads = self.heads(tape.device()).clone();
             tape.checkpoint(x, move |x| block.apply(x, |qkv| heads.attend(qkv)))
         })
@@ -187,13 +202,38 @@ impl Gpt {
         self.whole(ids).linear(self.head.table(ids.tape()), None)
     }
 
-    /// The logits (1, V) of the token that follows a single sequence `ids` (1, T), without gradients.
-    pub fn next_logits(&self, tape: &Tape, ids: Tensor) -> Tensor {
-        let t = ids.shape()[1];
-        let c = self.config.d;
+    /// [`stream`](Gpt::stream) of ids (B, T) that go on from what `cache` holds, and are added to it.
+    fn continued<'t>(&self, tape: &'t Tape, ids: Tensor, cache: &mut Cache) -> Var<'t> {
+        let (start, t) = (cache.len(), ids.shape()[1]);
+        assert!(start + t <= cache.room(), "{t} tokens more than {start}, with room for {}", cache.room());
+        let heads = self.heads(tape.device());
+        let stream = self.stream(tape.constant(ids), start, |i, block, x| {
+            tape.scope(|| block.apply(x, |qkv| cache.attend(i, heads.turn(qkv, start))))
+        });
+        cache.advance(t);
+        stream
+    }
+
+    /// [`logits`](Gpt::logits) of ids (B, T) that go on from what `cache` holds, and are added to it; without gradients.
+    /// The same bits as those of all tokens at once.
+    ///
+    /// # Panics
+    /// The cache is for another shape or number of sequences, or has no room for T more tokens.
+    pub fn logits_cached(&self, tape: &Tape, ids: Tensor, cache: &mut Cache) -> Tensor {
+        tape.no_grad(|| self.continued(tape, ids, cache).linear(self.head.table(tape), None).value())
+    }
+
+    /// The last row of [`logits_cached`](Gpt::logits_cached) for each sequence, (B, V): what the token after `ids` is chosen
+    /// from.
+    pub fn next_logits(&self, tape: &Tape, ids: Tensor, cache: &mut Cache) -> Tensor {
+        let (b, t, c) = (ids.shape()[0], ids.shape()[1], self.config.d);
         tape.no_grad(|| {
-            let stream = self.whole(tape.constant(ids)).value();
-            tape.constant(stream.view((t - 1) * c, [1, c])).linear(self.head.table(tape), None).value()
+            let stream = self.continued(tape, ids, cache).value();
+            let mut last = Out::new(tape.device(), Spec::f32([b, c]));
+            for (last, rows) in last.f32_mut().chunks_exact_mut(c).zip(stream.f32().chunks_exact(t * c)) {
+                last.copy_from_slice(&rows[(t - 1) * c..]);
+            }
+            tape.constant(last.freeze()).linear(self.head.table(tape), None).value()
         })
     }
 }

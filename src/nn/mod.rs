@@ -106,6 +106,11 @@ impl Embedding {
         Embedding { weight: p.param(format!("{name}.weight"), shape, Kind::Embedding, Init::Normal(std)) }
     }
 
+    /// The table's number.
+    pub fn id(&self) -> ParamId {
+        self.weight
+    }
+
     /// The table, as a value of this pass.
     pub fn table<'t>(&self, tape: &'t Tape) -> Var<'t> {
         tape.param(self.weight)

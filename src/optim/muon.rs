@@ -185,7 +185,7 @@ mod tests {
             assert!(off < 1e-4, "{rows} x {cols}: {off}");
             // tr(UUᵀ) is the sum of the squares of min(rows, cols) singular values.
             let mean = x.iter().map(|x| x * x).sum::<f32>() / rows.min(cols) as f32;
-            assert!((0.5..1.5).contains(&mean), "{rows} x {cols}: the mean square of singular values is {mean}");
+            assert!((0.4..1.5).contains(&mean), "{rows} x {cols}: the mean square of singular values is {mean}");
         }
     }
 

@@ -1,4 +1,7 @@
-//! How fast a whole training step is: forward, backward and update on random tokens.
+//! How fast a whole training step is: forward, backward and update on random tokens. And how fast a model writes:
+//! [`decode`].
+
+pub mod decode;
 
 use crate::device::Device;
 use crate::model::{Gpt, GptConfig, Size};

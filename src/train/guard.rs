@@ -185,7 +185,7 @@ impl Guard {
         };
         let spike = if self.high > 0 { ", or raise guard.spike_deviations where such losses are normal" } else { "" };
         let hint = format!("lower optim.lr (it is {lr:e}) or lengthen optim.warmup{spike}{resume}");
-        Error::config("optim.lr", format!("the run is unstable at step {from}: {why}; {tried}"), hint)
+        Error::failed(format!("optim.lr: the run is unstable at step {from}: {why}; {tried}"), hint)
     }
 }
 

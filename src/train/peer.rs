@@ -17,6 +17,8 @@ pub struct Peer {
     command: String,
     /// What it said of itself: `peer`, `case`, `threads`, `tokens`.
     pub about: Value,
+    /// What it said of its last repetition.
+    pub last: Value,
 }
 
 impl Peer {
@@ -31,7 +33,7 @@ impl Peer {
         let mut child = spawned.map_err(|source| Error::io(program, source))?;
         let (to, from) = (child.stdin.take(), child.stdout.take());
         let from = BufReader::new(from.expect("its output is a pipe"));
-        let mut peer = Peer { child, to, from, command: command.to_owned(), about: Value::Null };
+        let mut peer = Peer { child, to, from, command: command.to_owned(), about: Value::Null, last: Value::Null };
         peer.about = peer.line()?;
         Ok(peer)
     }
@@ -40,8 +42,13 @@ impl Peer {
     pub fn once(&mut self) -> Result<f64> {
         // Where it has gone, reading its answer says so.
         let _ = self.to.as_mut().expect("its input is open").write_all(b"\n");
-        let answer = self.line()?;
-        answer["seconds"].as_f64().ok_or_else(|| self.failed(format!("answered {answer}, without its seconds")))
+        self.last = self.line()?;
+        self.seconds("seconds")
+    }
+
+    /// A time of its last repetition.
+    pub fn seconds(&self, key: &str) -> Result<f64> {
+        self.last[key].as_f64().ok_or_else(|| self.failed(format!("answered {}, without {key}", self.last)))
     }
 
     fn line(&mut self) -> Result<Value> {

@@ -112,7 +112,6 @@ impl<'a> Work<'a> {
             prompt = ids.len();
         }
         let memory = fit::check(recipe, info.tokenizer.vocab, prompt, device)?;
-        watch.event(&Event::Memory { plan: &memory });
         let train = Arc::new(Dataset::open(&data, Part::Train)?);
         let val = Arc::new(Dataset::open(&data, Part::Val)?);
         let (train_tokens, val_tokens) = (train.len() as u64, val.len() as u64);
@@ -183,6 +182,7 @@ impl<'a> Work<'a> {
 
     fn run(&mut self, watch: &mut dyn Watch, began: Instant) -> Result<Summary> {
         let (steps, first) = (self.recipe.train.steps, self.state.step);
+        watch.event(&Event::Memory { plan: &self.memory });
         watch.event(&Event::Start {
             run: self.run.path(),
             parameters: self.trainer.params.numel(),

@@ -7,7 +7,7 @@ use crate::data::detok::Decoder;
 use crate::device::Device;
 use crate::disk::Os;
 use crate::error::{AtPath, Error, Result};
-use crate::model::sample::{SampleOptions, generate};
+use crate::model::sample::{Pace, SampleOptions, generate};
 use crate::model::{Gpt, GptConfig};
 use crate::params::{Hold, Params};
 use crate::tape::Tape;
@@ -69,11 +69,11 @@ impl Sampler {
         prompt: &str,
         options: &SampleOptions,
         piece: &mut dyn FnMut(&str) -> bool,
-    ) -> Result<()> {
+    ) -> Result<Pace> {
         let ids = start(&self.tokenizer, prompt)?;
         let mut decoder = Decoder::new(&self.tokenizer);
         let mut more = true;
-        generate(&self.gpt, &self.params, &mut self.tape, ids, self.tokenizer.eot(), options, &mut |id| {
+        let pace = generate(&self.gpt, &self.params, &mut self.tape, ids, self.tokenizer.eot(), options, &mut |id| {
             let text = decoder.push(id);
             more = text.is_empty() || piece(&text);
             more
@@ -82,6 +82,6 @@ impl Sampler {
         if more && !rest.is_empty() {
             piece(&rest);
         }
-        Ok(())
+        Ok(pace)
     }
 }

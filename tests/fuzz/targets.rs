@@ -84,14 +84,15 @@ pub fn tokenizer(bytes: &[u8]) {
     let (file, text) =
         (String::from_utf8_lossy(&bytes[..end]), String::from_utf8_lossy(bytes.get(end + 1..).unwrap_or(&[])));
     if end == 0 {
-        return OWN.iter().for_each(|own| round_trip(own, &text));
+        return OWN.iter().for_each(|own| round_trip(own, &text, true));
     }
     if let Some(tokenizer) = accepted(Tokenizer::from_json(file.into_owned(), Path::new("fuzz.json"))) {
-        round_trip(&tokenizer, &text);
+        // A file may ask for normalisation, which loses.
+        round_trip(&tokenizer, &text, matches!(tokenizer.kind(), Kind::Byte | Kind::Char));
     }
 }
 
-fn round_trip(tokenizer: &Tokenizer, text: &str) {
+fn round_trip(tokenizer: &Tokenizer, text: &str, lossless: bool) {
     accepted(tokenizer.encode_with_special(text));
     let Some(ids) = accepted(tokenizer.encode(text)) else { return };
     assert!(ids.iter().all(|&id| (id as usize) < tokenizer.vocab_size()));
@@ -99,9 +100,11 @@ fn round_trip(tokenizer: &Tokenizer, text: &str) {
     let mut decoder = Decoder::new(tokenizer);
     let pieces: String = ids.iter().map(|&id| decoder.push(id)).collect();
     let pieces = pieces + &decoder.finish();
-    if tokenizer.kind() != Kind::Other {
+    if lossless {
         assert_eq!(decoded, text);
-        assert_eq!(pieces, text);
+    }
+    if tokenizer.kind() != Kind::Other {
+        assert_eq!(pieces, decoded, "in pieces and whole");
     }
     // Ids that no text gives, and some that are none.
     tokenizer.decode(&[0, 1, tokenizer.vocab_size() as u32, u32::MAX]);

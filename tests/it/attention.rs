@@ -1,6 +1,6 @@
 //! Attention against a naive f64 twin; the numeric contract: bits do not depend on threads, level or the other rows.
 
-use kiln::cpu::attention::{Attention, Layout, View, ViewMut};
+use kiln::cpu::attention::{Attention, Cache, Layout, View, ViewMut};
 use kiln::cpu::{Cpu, Simd};
 use kiln::rng::{Purpose, Stream};
 
@@ -243,6 +243,64 @@ fn bits_of_a_row_do_not_depend_on_the_others() {
             }
         }
     }
+}
+
+/// However a sequence is cut into pieces, attending to a cache gives the bits of the whole; the cache starts full of NaN, has
+/// room to spare, and is the same afterwards for every level and thread count.
+#[test]
+fn a_cache_gives_the_bits_of_the_whole_sequence() {
+    for case in [
+        case(1, 2, 2, 150, 150, 64, true),
+        case(2, 4, 2, 133, 133, 24, true),
+        case(3, 6, 1, 70, 70, 5, true),
+        case(1, 1, 1, 129, 129, 16, true),
+    ] {
+        let mut operands = case.operands();
+        operands[0].iter_mut().enumerate().for_each(|(i, x)| *x *= [0.1, 1.0, 30.0][i / 96 % 3]);
+        let [want, ..] = run(&Cpu::with(Simd::detect().unwrap(), 1), &case, &operands);
+        for (level, threads) in Simd::available().into_iter().flat_map(|level| [1, 2, 3].map(|n| (level, n))) {
+            let cpu = Cpu::with(level, threads);
+            for pieces in [vec![1; case.keys], vec![case.keys], vec![63, 1, 1, 4], vec![5, 60, 2], vec![64, 1]] {
+                let room = case.keys + 3;
+                let mut data = vec![f32::NAN; Cache::len([case.b, case.kv_heads, case.dim], room)];
+                let mut past = 0;
+                for piece in pieces.into_iter().chain([1000]) {
+                    let n = piece.min(case.keys - past);
+                    if n == 0 {
+                        break;
+                    }
+                    let part = |tokens, heads| Layout {
+                        shape: [case.b, n, heads, case.dim],
+                        offset: past * heads * case.dim,
+                        strides: [tokens * heads * case.dim, heads * case.dim, case.dim],
+                    };
+                    let (rows, new) = (part(case.queries, case.heads), part(case.keys, case.kv_heads));
+                    let mut out = vec![0.0; case.q_len()];
+                    let [q, k, v] = [(0, rows), (1, new), (2, new)].map(|(i, at)| View::new(&operands[i], at));
+                    let cache = Cache { data: &mut data, room, past };
+                    case.attention().forward_cached(&cpu, [q, k, v], cache, ViewMut::new(&mut out, rows));
+                    let width = case.heads * case.dim;
+                    for b in 0..case.b {
+                        let at = (b * case.queries + past) * width..(b * case.queries + past + n) * width;
+                        let what = format!("{case:?} {n} after {past}, {} on {threads} threads", level.name());
+                        same_bits(&out[at.clone()], &want[at], &what);
+                    }
+                    past += n;
+                }
+                assert_eq!(past, case.keys);
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "9 keys in a cache for 8")]
+fn a_full_cache_takes_no_more() {
+    let cpu = Cpu::with(Simd::detect().unwrap(), 1);
+    let (x, mut y, at) = (vec![0.0; 8], vec![0.0; 8], Layout::contiguous([1, 1, 1, 8]));
+    let mut data = vec![0.0; Cache::len([1, 1, 8], 8)];
+    let cache = Cache { data: &mut data, room: 8, past: 8 };
+    Attention::causal(8).forward_cached(&cpu, [View::new(&x, at); 3], cache, ViewMut::new(&mut y, at));
 }
 
 /// A masked key contributes nothing at all: not even NaN or infinity in its key and value change an earlier query.

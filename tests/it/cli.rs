@@ -240,7 +240,7 @@ fn settings_and_data_that_cannot_be_used_are_refused_and_leave_no_run() {
     let set: [(&str, i32, &str); 17] = [
         ("train.batch=1000000000", 2, "out of range"),
         ("train.batch=99999999999999999999", 2, "whole number"),
-        ("model.d=65536 model.layers=1024", 2, "model.d: the model would need"),
+        ("model.d=65536 model.layers=1024", 2, "model.d: the run needs more than"),
         ("model.d=4096 train.batch=1000000", 2, "train.batch: the activations"),
         ("train.context=100000", 2, "the training data has"),
         ("model.d=15", 2, "divided among 2 heads"),
@@ -332,7 +332,7 @@ fn damaged_runs_and_checkpoints_are_named_and_never_a_panic() {
     let wrong = [
         ("cut", "5000 bytes"),
         ("wide", "size"),
-        ("deep", "size"),
+        ("deep", "n_layer"),
         ("other", "model_type"),
         ("untold", "tokenizer.json"),
         ("small", "at most the model's 200 ids"),
@@ -359,6 +359,26 @@ fn damaged_runs_and_checkpoints_are_named_and_never_a_panic() {
     flip(4);
     fails(&mut sample(&["runs/a"]), 1, "checksum");
     fails(&mut resume("train.steps=9"), 1, "checksum");
+}
+
+#[test]
+#[cfg(unix)]
+fn decoding_is_timed_in_turns_with_its_peers() {
+    let dir = tempfile::tempdir().unwrap();
+    let peer = "echo '{\"peer\": \"mock\"}'; while read go; do echo '{\"seconds\": 100, \"first_seconds\": 50}'; done";
+    std::fs::write(dir.path().join("peer.sh"), peer).unwrap();
+    let args = ["bench", "decode", "tiny", "--prompt", "3", "--tokens", "4", "--reps", "2", "--threads", "1"];
+    let with = |more: &[&str]| kiln(dir.path(), &[&args[..], more].concat());
+    let out = object(&with(&["--json", "--peer", "sh peer.sh"]).output().unwrap());
+    assert_eq!((out["n"].as_u64(), out["tokens"].as_u64()), (Some(2), Some(4)));
+    let [rate, read] = ["median", "gb_per_s"].map(|key| out[key].as_f64().unwrap());
+    // The matrices of `tiny` have 10,641,792 elements, its head included.
+    assert!((read / rate / (4.0 * 10_641_792.0 / 1e9) - 1.0).abs() < 1e-9, "{out}");
+    let against = &out["against"][0];
+    assert_eq!((against["peer"].as_str(), against["median"].as_f64()), (Some("mock"), Some(0.04)));
+    assert!((against["ratio"].as_f64().unwrap() / (rate / 0.04) - 1.0).abs() < 0.5, "{out}");
+    fails(&mut kiln(dir.path(), &["bench", "decode", "nano", "--prompt", "200", "--tokens", "57"]), 2, "256");
+    fails(&mut with(&["--peer", "sh absent.sh"]), 1, "absent.sh");
 }
 
 #[test]
@@ -418,9 +438,9 @@ fn the_process_takes_the_memory_of_the_plan_and_a_little_for_itself() {
 fn a_run_that_does_not_fit_is_refused_with_what_to_change() {
     let dir = tempfile::tempdir().unwrap();
     let huge = ["model.d=65536", "model.heads=1024", "model.layers=1024", "train.batch=1000000"];
-    fails(&mut train(dir.path(), &huge, &[]), 1, "model.d: the run needs more than");
-    fails(&mut train(dir.path(), &huge, &["--plan"]), 1, "model.d: the run needs more than");
-    fails(&mut train(dir.path(), &["train.batch=1000000"], &[]), 1, "train.batch: the run needs");
+    fails(&mut train(dir.path(), &huge, &[]), 2, "model.d: the run needs more than");
+    fails(&mut train(dir.path(), &huge, &["--plan"]), 2, "model.d: the run needs more than");
+    fails(&mut train(dir.path(), &["train.batch=1000000"], &[]), 2, "train.batch: the run needs");
     assert_eq!(std::fs::read_dir(dir.path().join("runs")).map_or(0, Iterator::count), 0, "no run is left");
 }
 
@@ -435,5 +455,5 @@ fn memory_that_the_system_refuses_is_an_error_and_no_panic() {
         shell
     };
     fails(&mut limited("bench step gpt2 --threads 1"), 1, "memory left");
-    fails(&mut limited("train --threads 1 --set model.d=1024"), 1, "of memory");
+    fails(&mut limited("train --threads 1 --set model.d=1024"), 2, "of memory");
 }

@@ -44,7 +44,7 @@ const CASES: [Case; 2] = [
         name: "llama, with muon",
         vocab: 97,
         set: "model.kind=llama model.heads=4 model.kv_heads=2 optim.kind=muon",
-        hash: "",
+        hash: "e81ad8d56afcd7ee6426c826af1a2407012305c8f5dc32c6730f1512d05d28f1",
     },
 ];
 

@@ -1,6 +1,6 @@
 //! Matrix products and sums against naive twins: the same bits as one sequential chain per element.
 
-use kiln::cpu::gemm::{Mat, MatMut, PackedB, gemm};
+use kiln::cpu::gemm::{Mat, MatMut, PackedB, Rhs, gemm};
 use kiln::cpu::{Cpu, Simd};
 use kiln::rng::{Purpose, Rng};
 use rand::Rng as _;
@@ -144,10 +144,54 @@ fn a_row_does_not_depend_on_the_others() {
     let packed = PackedB::new(&cpu, Mat::new(&b, k, n));
     let mut all = vec![0.0; m * n];
     gemm(&cpu, Mat::new(&a, m, k), Mat::new(&b, k, n), MatMut::new(&mut all, m, n), false, None);
-    for rows in [1, 2, 3, 5, 14, 15, 28, 29] {
-        let mut some = vec![0.0; rows * n];
-        gemm(&cpu, Mat::new(&a[k..], rows, k), &packed, MatMut::new(&mut some, rows, n), false, None);
-        same_bits(&some, &all[n..][..rows * n], &format!("{rows} rows"));
+    let bt: Vec<f32> = (0..n * k).map(|e| b[e % k * n + e / k]).collect();
+    for rows in [1, 2, 3, 5, 8, 9, 14, 15, 28, 29] {
+        for b in [Rhs::Packed(&packed), Rhs::Mat(Mat::new(&bt, n, k).t())] {
+            let mut some = vec![0.0; rows * n];
+            gemm(&cpu, Mat::new(&a[k..], rows, k), b, MatMut::new(&mut some, rows, n), false, None);
+            same_bits(&some, &all[n..][..rows * n], &format!("{rows} rows"));
+        }
+    }
+}
+
+/// Every number of rows that is read as it lies, and one more; depths and columns around the registers; rows of B that
+/// alias in the first cache.
+#[test]
+fn thin_products_are_one_chain_per_element() {
+    let cpus = cpus();
+    for (n, k) in [(1, 9), (7, 8), (8, 7), (16, 4), (33, 13), (97, 64), (130, 1), (300, 257), (40, 1024)] {
+        for m in 1..=9 {
+            let (a, b, c) = (numbers(1, m * (k + 3)), numbers(2, n * (k + 2)), numbers(3, m * n));
+            let bias = numbers(4, n);
+            for add in [false, true] {
+                let start = if add { c.clone() } else { vec![0.0; m * n] };
+                let mut want = naive(m, n, k, |i, p| a[i * (k + 3) + p], |p, j| b[j * (k + 2) + p], &start);
+                want.iter_mut().enumerate().for_each(|(e, x)| *x += bias[e % n]);
+                for cpu in &cpus {
+                    let mut out = vec![f32::NAN; m * (n + 1)];
+                    out.chunks_mut(n + 1).zip(c.chunks(n)).for_each(|(out, c)| out[..n].copy_from_slice(c));
+                    let (a, b) = (Mat::strided(&a, m, k, k + 3, 1), Mat::strided(&b, n, k, k + 2, 1).t());
+                    let finish = |_: usize, first: usize, piece: &mut [f32]| {
+                        piece.iter_mut().zip(&bias[first..]).for_each(|(x, bias)| *x += bias);
+                    };
+                    gemm(cpu, a, b, MatMut::strided(&mut out, m, n, n + 1), add, Some(&finish));
+                    let what = format!("{m}x{n}x{k} {add} {} {}", cpu.simd.name(), cpu.threads.count());
+                    for (out, want) in out.chunks(n + 1).zip(want.chunks(n)) {
+                        same_bits(&out[..n], want, &what);
+                        assert!(out[n].is_nan(), "{what}: wrote between the rows");
+                    }
+                }
+            }
+            // Weights in bf16 are the numbers that they widen to.
+            let narrow: Vec<bf16> = b[..n * k].iter().map(|&x| bf16::from_f32(x)).collect();
+            let want = naive(m, n, k, |i, p| a[i * k + p], |p, j| narrow[j * k + p].to_f32(), &vec![0.0; m * n]);
+            for cpu in &cpus {
+                let mut out = vec![f32::NAN; m * n];
+                let (a, b) = (Mat::new(&a[..m * k], m, k), Mat::bf16(&narrow, n, k).t());
+                gemm(cpu, a, b, MatMut::new(&mut out, m, n), false, None);
+                same_bits(&out, &want, &format!("{m}x{n}x{k} bf16 {} {}", cpu.simd.name(), cpu.threads.count()));
+            }
+        }
     }
 }
 

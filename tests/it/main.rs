@@ -8,6 +8,7 @@ mod cli;
 mod contract;
 mod crash;
 mod data;
+mod decode;
 mod fixtures;
 mod frozen;
 mod fuzz;

@@ -118,8 +118,8 @@ impl Backward<'_> {
         let (b, h, n) = (head / p.kv_heads, head % p.kv_heads, KEYS.min(p.keys - j));
         // SAFETY: block j of these panels is this task's alone now.
         unsafe {
-            pack::transpose(simd, p.k.rows(b, j, h, n), panels.keys_t.add(j * p.dim));
-            pack::transpose(simd, p.v.rows(b, j, h, n), panels.values_t.add(j * p.dim));
+            pack::transpose(simd, p.k.rows(b, j, h, n), panels.keys_t.add(j * p.dim), KEYS);
+            pack::transpose(simd, p.v.rows(b, j, h, n), panels.values_t.add(j * p.dim), KEYS);
             pack::copy(simd, p.k.rows(b, j, h, n), panels.keys.add(j * p.width), p.width);
         }
     }

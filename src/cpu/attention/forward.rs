@@ -1,7 +1,7 @@
 //! The forward pass: each task takes some query rows of one head through all the blocks of keys that they see.
 
 use super::product::{Part, Product, Start};
-use super::{KEYS, Problem, ViewMut, cut, pack};
+use super::{Cache, KEYS, Problem, ViewMut, cut, pack};
 use crate::cpu::{Cpu, Lanes, Tiles, Vector, math};
 use std::ops::Range;
 
@@ -10,47 +10,65 @@ const QUERIES: usize = 96;
 /// Query rows that meet a block of keys together: few enough that their scores stay in the first cache.
 const CHUNK: usize = 24;
 
-pub fn forward(cpu: &Cpu, problem: &Problem, out: &ViewMut, lse: &mut [f32]) {
-    let forward = Forward { cpu, problem, out, lse: Tiles::new(lse) };
-    problem.each_head(cpu, forward.size(), CHUNK * KEYS + QUERIES * problem.width, |heads| forward.heads(heads));
+/// `cache` holds the keys and values before those of the problem, and gets these; without one there are none before.
+pub fn forward(cpu: &Cpu, problem: &Problem, cache: Option<Cache>, out: &ViewMut, lse: &mut [f32]) {
+    let past = cache.as_ref().map_or(0, |cache| cache.past);
+    let cache = cache.map(|cache| (Tiles::new(cache.data), cache.room.div_ceil(KEYS)));
+    let forward = Forward { cpu, problem, past, cache, out, lse: Tiles::new(lse) };
+    let panels = if forward.cache.is_some() { 0 } else { problem.key_blocks() * problem.block_len() };
+    problem.each_head(cpu, panels, CHUNK * KEYS + QUERIES * problem.width, |heads| forward.heads(heads));
 }
 
 struct Forward<'a> {
     cpu: &'a Cpu,
     problem: &'a Problem<'a>,
+    /// Keys that are packed already.
+    past: usize,
+    /// The panels of all heads of keys, and how many blocks each has room for.
+    cache: Option<(Tiles<'a>, usize)>,
     out: &'a ViewMut<'a>,
     lse: Tiles<'a>,
 }
 
 impl Forward<'_> {
-    /// Floats of one head's panels.
-    fn size(&self) -> usize {
-        self.problem.key_blocks() * KEYS * (self.problem.dim + self.problem.width)
-    }
-
     /// The outputs of all queries on a range of heads of keys, of the B · Hkv there are.
     fn heads(&self, heads: Range<usize>) {
-        let p = self.problem;
-        let (blocks, group) = (p.key_blocks(), p.group());
-        let size = KEYS * (p.dim + p.width);
-        let mut scratch = self.cpu.scratch.take(heads.len() * self.size());
-        let panels = Tiles::new(&mut scratch);
+        let size = self.problem.block_len();
+        match self.cache {
+            Some((panels, room)) => self.over(heads.clone(), panels, heads.start * room * size, room * size),
+            None => {
+                let blocks = self.problem.key_blocks();
+                let mut panels = self.cpu.scratch.take(heads.len() * blocks * size);
+                self.over(heads, Tiles::new(&mut panels), 0, blocks * size);
+            }
+        }
+    }
+
+    /// The same, given the panels of these heads: from element `base` on, `pitch` floats a head.
+    fn over(&self, heads: Range<usize>, panels: Tiles, base: usize, pitch: usize) {
+        let (p, size) = (self.problem, self.problem.block_len());
+        let first = self.past / KEYS;
+        let blocks = p.key_blocks() - first;
         self.cpu.threads.run(heads.len() * blocks, &|task| {
-            let (head, j) = (heads.start + task / blocks, task % blocks * KEYS);
-            let (b, h, n) = (head / p.kv_heads, head % p.kv_heads, KEYS.min(p.keys - j));
-            let keys = panels.ptr(task * size);
-            // SAFETY: panel `task` is this task's, (dim, 64) for the keys and (64, width) for the values.
+            let (head, block) = (heads.start + task / blocks, first + task % blocks);
+            let (b, h) = (head / p.kv_heads, head % p.kv_heads);
+            // What is new in this block, its first key at column `c`.
+            let start = self.past.max(block * KEYS);
+            let (n, c) = (p.keys.min((block + 1) * KEYS) - start, start % KEYS);
+            let columns = if c == 0 { KEYS } else { n };
+            // SAFETY: the block is this task's, (dim, 64) for the keys and (64, width) for the values.
             unsafe {
-                pack::transpose(self.cpu.simd, p.k.rows(b, j, h, n), keys);
-                pack::copy(self.cpu.simd, p.v.rows(b, j, h, n), keys.add(KEYS * p.dim), p.width);
+                let keys = panels.ptr(base + task / blocks * pitch + block * size);
+                let values = keys.add(KEYS * p.dim + c * p.width);
+                pack::transpose(self.cpu.simd, p.k.rows(b, start - self.past, h, n), keys.add(c), columns);
+                pack::copy(self.cpu.simd, p.v.rows(b, start - self.past, h, n), values, p.width);
             }
         });
-        let parts = p.queries.div_ceil(QUERIES);
+        let (parts, group) = (p.queries.div_ceil(QUERIES), p.group());
         self.cpu.threads.run(heads.len() * group * parts, &|task| {
             // The last queries see the most keys: the longest tasks first.
             let (head, i) = (task % (heads.len() * group), (parts - 1 - task / (heads.len() * group)) * QUERIES);
-            let panels = panels.ptr(head / group * blocks * size);
-            self.queries(heads.start * group + head, i, panels);
+            self.queries(heads.start * group + head, i, panels.ptr(base + head / group * pitch));
         });
     }
 
@@ -65,7 +83,7 @@ impl Forward<'_> {
         let q = p.q.rows(b, i, h, n);
         for j in (0..p.keys).step_by(KEYS) {
             // SAFETY: the panels of block j, packed.
-            let keys = unsafe { panels.add(j * (p.dim + p.width)) };
+            let keys = unsafe { panels.add(j / KEYS * p.block_len()) };
             for (c, softmax) in (0..n).step_by(CHUNK).zip(&mut softmax) {
                 let (rows, sight) = (CHUNK.min(n - c), p.sight(i + c, j));
                 if sight + (rows as isize) < 1 {

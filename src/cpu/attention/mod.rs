@@ -64,8 +64,26 @@ impl Attention {
         let problem = Problem::new(self, q, k, v);
         assert_eq!(out.shape(), q.shape(), "attention: out");
         assert_eq!(lse.len(), problem.batch * problem.heads * problem.queries, "attention: lse");
-        forward::forward(cpu, &problem, &out, lse);
+        forward::forward(cpu, &problem, None, &out, lse);
         cpu.count_flops(4 * problem.pairs() * problem.dim as u64);
+    }
+
+    /// out = softmax(scale · q Kᵀ) V where K and V are the keys and values in `cache` and then k and v, which are added to it:
+    /// the rows of [`forward`](Attention::forward) over all keys that belong to the last queries, bit for bit. Repacks
+    /// nothing that is in the cache.
+    ///
+    /// # Panics
+    /// The shapes do not fit, there is nothing new, or the cache has no room for it.
+    pub fn forward_cached(&self, cpu: &Cpu, [q, k, v]: [View; 3], cache: Cache, out: ViewMut) {
+        let mut problem = Problem::new(self, q, k, v);
+        problem.keys += cache.past;
+        let (shape, keys) = ([problem.batch, problem.kv_heads, problem.dim], problem.keys);
+        assert!(keys <= cache.room, "attention: {keys} keys in a cache for {}", cache.room);
+        assert_eq!(cache.data.len(), Cache::len(shape, cache.room), "attention: a cache for {} keys", cache.room);
+        assert_eq!(out.shape(), q.shape(), "attention: out");
+        let mut lse = cpu.scratch.take(problem.batch * problem.heads * problem.queries);
+        cpu.count_flops(4 * problem.pairs() * problem.dim as u64);
+        forward::forward(cpu, &problem, Some(cache), &out, &mut lse);
     }
 
     /// The gradients `grads` of q, k and v from `dout`, that of out; `lse` and `out` are those of
@@ -92,6 +110,34 @@ impl Attention {
     }
 }
 
+/// Keys and values of earlier tokens, as the kernel reads them: for each of the B · Hkv heads, blocks of 64 keys, transposed
+/// (D, 64), each followed by its values (64, D rounded up to 16).
+pub struct Cache<'a> {
+    /// [`Cache::len`] floats. What lies beyond the `past` keys does not matter.
+    pub data: &'a mut [f32],
+    /// How many keys it was made for.
+    pub room: usize,
+    /// How many are in it.
+    pub past: usize,
+}
+
+impl Cache<'_> {
+    /// The floats of a cache for `room` keys, given B, Hkv and D.
+    pub fn len([batch, kv_heads, dim]: [usize; 3], room: usize) -> usize {
+        batch * kv_heads * room.div_ceil(KEYS) * block_len(dim)
+    }
+}
+
+/// The floats of a packed block of keys and values.
+fn block_len(dim: usize) -> usize {
+    KEYS * (dim + padded(dim))
+}
+
+/// `dim` rounded up to whole registers of every level.
+fn padded(dim: usize) -> usize {
+    dim.next_multiple_of(16)
+}
+
 /// The operands, their sizes, and who sees whom.
 struct Problem<'a> {
     q: View<'a>,
@@ -103,7 +149,7 @@ struct Problem<'a> {
     queries: usize,
     keys: usize,
     dim: usize,
-    /// `dim` rounded up to whole registers of every level: the length of packed rows.
+    /// The length of packed rows: [`padded`]`(dim)`.
     width: usize,
     causal: bool,
     scale: f32,
@@ -119,13 +165,18 @@ impl<'a> Problem<'a> {
         let Attention { causal, scale } = *attention;
         assert!(!causal || queries <= keys, "attention: {queries} queries on {keys} keys");
         assert!(scale > 0.0, "attention: scale {scale}");
-        let width = dim.next_multiple_of(16);
+        let width = padded(dim);
         Problem { q, k, v, batch, heads, kv_heads, queries, keys, dim, width, causal, scale }
     }
 
     /// Query heads that share one head of keys.
     fn group(&self) -> usize {
         self.heads / self.kv_heads
+    }
+
+    /// Floats of a block of keys and values.
+    fn block_len(&self) -> usize {
+        block_len(self.dim)
     }
 
     fn key_blocks(&self) -> usize {

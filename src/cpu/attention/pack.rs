@@ -3,12 +3,12 @@
 use super::{KEYS, Rows};
 use crate::cpu::{Simd, Vector};
 
-/// Transposes at most 64 rows into `y` (dim, 64); the columns of absent rows are 0.
+/// Transposes rows into `columns` columns of `y` (dim, 64), at most 64; the columns of absent rows are 0.
 ///
 /// # Safety
-/// The rows must be readable and `y` writable.
-pub unsafe fn transpose(simd: Simd, x: Rows<*const f32>, y: *mut f32) {
-    transpose_rows(simd, x, y);
+/// The rows must be readable and these columns of `y` writable.
+pub unsafe fn transpose(simd: Simd, x: Rows<*const f32>, y: *mut f32, columns: usize) {
+    transpose_rows(simd, x, y, columns);
 }
 
 /// Copies rows into `y` (n, width), `width` a multiple of 16; the columns from `dim` on are 0.
@@ -35,16 +35,16 @@ pub unsafe fn dot(simd: Simd, x: *const f32, y: Rows<*const f32>, width: usize, 
     dot_rows(simd, x, y, width, sums);
 }
 
-crate::simd_fn! { fn transpose_rows(x: Rows<*const f32>, y: *mut f32) = transpose_body }
+crate::simd_fn! { fn transpose_rows(x: Rows<*const f32>, y: *mut f32, columns: usize) = transpose_body }
 crate::simd_fn! { fn copy_rows(x: Rows<*const f32>, y: *mut f32, width: usize) = copy_body }
 crate::simd_fn! { fn write_rows(x: *const f32, width: usize, y: Rows<*mut f32>, add: bool) = write_body }
 crate::simd_fn! { fn dot_rows(x: *const f32, y: Rows<*const f32>, width: usize, sums: *mut f32) = dot_body }
 
 #[inline(always)]
-fn transpose_body<V: Vector>(x: Rows<*const f32>, y: *mut f32) {
+fn transpose_body<V: Vector>(x: Rows<*const f32>, y: *mut f32, columns: usize) {
     // Whole squares by registers, the rest one by one.
     let (n, dim) = (x.n - x.n % V::W, x.dim - x.dim % V::W);
-    // SAFETY: the caller of `transpose` vouches for `x.n` ≤ 64 rows of `x.dim` and for `y`.
+    // SAFETY: the caller of `transpose` vouches for `x.n` ≤ `columns` ≤ 64 rows of `x.dim` and for `y`.
     unsafe {
         for d in (0..dim).step_by(V::W) {
             for r in (0..n).step_by(V::W) {
@@ -55,7 +55,7 @@ fn transpose_body<V: Vector>(x: Rows<*const f32>, y: *mut f32) {
             for r in if d < dim { n } else { 0 }..x.n {
                 *y.add(d * KEYS + r) = *x.ptr.add(r * x.stride + d);
             }
-            for r in x.n..KEYS {
+            for r in x.n..columns {
                 *y.add(d * KEYS + r) = 0.0;
             }
         }

@@ -1,6 +1,7 @@
 //! The one matrix product behind attention: small operands that lie in the caches, parts of them masked.
 //!
-//! Tiles of up to 6 rows by 4 registers (2 on 8 lanes) are held in registers over all steps. Whatever the tile, an element
+//! Tiles of up to 6 rows by 4 registers (2 on 8 lanes, but 8 for a single row, whose chains would else wait for their own
+//! last step) are held in registers over all steps. Whatever the tile, an element
 //! is one chain of fused multiply-adds over exactly its own steps in ascending order, so the tiling never shows in a result,
 //! and a masked step is not a product with 0 (which would spread NaN and flip the sign of zeros): it does not take place.
 
@@ -84,7 +85,14 @@ fn multiply_body<V: Vector>(p: &Product) {
         let cols = columns(p.part, p.cols, r + m - 1);
         let mut c = 0;
         while c < cols {
-            let n = (if V::W == 16 { 4 } else { 2 }).min((cols - c) / V::W);
+            let n = (if V::W == 16 {
+                4
+            } else if m == 1 {
+                8
+            } else {
+                2
+            })
+            .min((cols - c) / V::W);
             // SAFETY: the caller of `Product::multiply` vouches for the operands; rows and columns are within their sizes.
             unsafe { tile_of::<V>(p, r, m, c, n) };
             c += n * V::W;
@@ -103,6 +111,9 @@ unsafe fn tile_of<V: Vector>(p: &Product, r: usize, m: usize, c: usize, n: usize
                 ($m, 2) => tile::<V, $m, 2>(p, r, c),
                 ($m, 3) if V::W == 16 => tile::<V, $m, 3>(p, r, c),
                 ($m, 4) if V::W == 16 => tile::<V, $m, 4>(p, r, c),)*
+                (1, 4) => tile::<V, 1, 4>(p, r, c),
+                (1, 6) => tile::<V, 1, 6>(p, r, c),
+                (1, 8) => tile::<V, 1, 8>(p, r, c),
                 _ => unreachable!(),
             }
         };

@@ -6,9 +6,11 @@
 //! bits for all of them, and a row's bits do not depend on the other rows.
 //!
 //! Both operands are packed into panels (`pack.rs`) so that the inner kernel (`tile.rs`) reads them in order: A into
-//! panels of up to MR rows, B into panels of NR columns, each k-major. Transposes are strides, resolved while packing.
+//! panels of up to MR rows, B into panels of NR columns, each k-major. Transposes are strides, resolved while packing. Where
+//! A has few rows, B is read as it lies instead (`thin.rs`).
 
 mod pack;
+mod thin;
 mod tile;
 
 use super::{Cpu, Simd, Tiles, chunks};
@@ -202,6 +204,11 @@ fn product(cpu: &Cpu, a: Mat<'_>, b: Rhs<'_>, c: MatMut<'_>, accumulate: bool, f
         return;
     }
     cpu.count_flops(2 * (m * n * k) as u64);
+    if let Rhs::Mat(b) = b
+        && thin::fits(&a, &b)
+    {
+        return thin::product(cpu, a, b, c, accumulate, finish);
+    }
     let (mr, nr) = tile::size(cpu.simd);
     let (a_panels, b_panels) = (Panels::up_to(m, mr), Panels::of_width(n, nr));
     let threads = if m * n * k < SMALL { 1 } else { cpu.threads.count() };

@@ -4,7 +4,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::Mat;
-use crate::cpu::Vector;
+use crate::cpu::{Bits, Vector};
 use crate::simd_fn;
 use half::bf16;
 use std::marker::PhantomData;
@@ -110,12 +110,17 @@ impl<'a, T> Source<'a, &'a [T]> {
 }
 
 /// A type that elements are stored in, as f32.
-trait Stored: Copy {
+pub(super) trait Stored: Copy {
     fn widen(self) -> f32;
     /// The first `V::W` elements of `x`.
     fn load<V: Vector>(x: &[Self]) -> V;
     /// All elements of `x`, fewer than `V::W`; the rest 0.
     fn load_partial<V: Vector>(x: &[Self]) -> V;
+    /// The first 8 elements of each of `V::W` lanes that start `lane` elements apart from `x` on: register k holds element k.
+    ///
+    /// # Safety
+    /// There are these elements; `lane` is even where they have 16 bits.
+    unsafe fn columns<V: Vector>(x: *const Self, lane: usize) -> [V; 8];
 }
 
 impl Stored for f32 {
@@ -130,6 +135,12 @@ impl Stored for f32 {
     #[inline(always)]
     fn load_partial<V: Vector>(x: &[f32]) -> V {
         V::load_partial(x)
+    }
+    #[inline(always)]
+    unsafe fn columns<V: Vector>(x: *const f32, lane: usize) -> [V; 8] {
+        // SAFETY: as the caller promises.
+        let ([a, b, c, d], [e, f, g, h]) = unsafe { (V::columns(x, lane), V::columns(x.add(4), lane)) };
+        [a, b, c, d, e, f, g, h]
     }
 }
 
@@ -149,6 +160,18 @@ impl Stored for bf16 {
         let mut wide = [0.0; 16];
         wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.widen());
         V::load(&wide)
+    }
+    #[inline(always)]
+    unsafe fn columns<V: Vector>(x: *const bf16, lane: usize) -> [V; 8] {
+        // Two neighbours move together as one number of 32 bits: the first is its lower half.
+        // SAFETY: as the caller promises; registers are loaded at any alignment.
+        let pairs = unsafe { V::columns(x.cast(), lane / 2) };
+        let mut columns = [V::splat(0.0); 8];
+        for i in 0..4 {
+            columns[2 * i] = V::from_bits(pairs[i].bits().shl::<16>());
+            columns[2 * i + 1] = V::from_bits(pairs[i].bits().and(V::Bits::splat(!0xffff)));
+        }
+        columns
     }
 }
 

@@ -152,7 +152,7 @@ unsafe fn step<V: Vector, const MR: usize, const NV: usize>(sum: &mut [[V; NV]; 
 /// # Safety
 /// `row` points to `cols` floats that nobody else uses.
 #[inline(always)]
-unsafe fn part<'a, V: Vector>(row: *mut f32, v: usize, cols: usize) -> &'a mut [f32] {
+pub(super) unsafe fn part<'a, V: Vector>(row: *mut f32, v: usize, cols: usize) -> &'a mut [f32] {
     let start = (v * V::W).min(cols);
     // SAFETY: the range ends at `cols`.
     unsafe { std::slice::from_raw_parts_mut(row.add(start), V::W.min(cols - start)) }

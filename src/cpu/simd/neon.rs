@@ -200,6 +200,17 @@ impl Vector for F32x8 {
         }
     }
     #[inline(always)]
+    unsafe fn columns(p: *const f32, row: usize) -> [Self; 4] {
+        let mut x = [Self::splat(0.0).0; 8];
+        for (i, x) in x.iter_mut().enumerate() {
+            // SAFETY: the caller promises 4 floats at each row.
+            *x = unsafe { vld1q_f32(p.add(i * row)) };
+        }
+        let low = transpose_4([x[0], x[1], x[2], x[3]]);
+        let high = transpose_4([x[4], x[5], x[6], x[7]]);
+        [F32x8(low[0], high[0]), F32x8(low[1], high[1]), F32x8(low[2], high[2]), F32x8(low[3], high[3])]
+    }
+    #[inline(always)]
     fn prefetch(p: *const f32) {
         // SAFETY: a prefetch touches nothing, whatever the address.
         unsafe { asm!("prfm pldl1keep, [{p}]", p = in(reg) p, options(nostack, readonly, preserves_flags)) }

@@ -171,6 +171,27 @@ impl Vector for F32x8 {
         }
     }
     #[inline(always)]
+    unsafe fn columns(p: *const f32, row: usize) -> [Self; 4] {
+        // SAFETY: the caller promises 4 floats at each row.
+        unsafe {
+            // Rows i and i + 4 share a register, so that all that is left are 4 × 4 blocks inside its 128-bit parts.
+            let mut x = [_mm256_setzero_ps(); 4];
+            for (i, x) in x.iter_mut().enumerate() {
+                let low = _mm256_castps128_ps256(_mm_loadu_ps(p.add(i * row)));
+                *x = _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(p.add((i + 4) * row)));
+            }
+            let [a, b, c, d] = x;
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let (low2, high2) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+            [
+                F32x8(_mm256_shuffle_ps::<0x44>(low, low2)),
+                F32x8(_mm256_shuffle_ps::<0xee>(low, low2)),
+                F32x8(_mm256_shuffle_ps::<0x44>(high, high2)),
+                F32x8(_mm256_shuffle_ps::<0xee>(high, high2)),
+            ]
+        }
+    }
+    #[inline(always)]
     fn prefetch(p: *const f32) {
         // SAFETY: a prefetch touches nothing; SSE is in the baseline.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
@@ -295,6 +316,29 @@ impl Vector for F32x16 {
                 rows[i + 8].0 = _mm512_shuffle_f32x4::<0xdd>(even, even2);
                 rows[i + 12].0 = _mm512_shuffle_f32x4::<0xdd>(odd, odd2);
             }
+        }
+    }
+    #[inline(always)]
+    unsafe fn columns(p: *const f32, row: usize) -> [Self; 4] {
+        // SAFETY: the caller promises 4 floats at each row.
+        unsafe {
+            // Rows i, i + 4, i + 8 and i + 12 share a register, so that all that is left are 4 × 4 blocks inside its 128-bit parts.
+            let mut x = [_mm512_setzero_ps(); 4];
+            for (i, x) in x.iter_mut().enumerate() {
+                *x = _mm512_castps128_ps512(_mm_loadu_ps(p.add(i * row)));
+                *x = _mm512_insertf32x4::<1>(*x, _mm_loadu_ps(p.add((i + 4) * row)));
+                *x = _mm512_insertf32x4::<2>(*x, _mm_loadu_ps(p.add((i + 8) * row)));
+                *x = _mm512_insertf32x4::<3>(*x, _mm_loadu_ps(p.add((i + 12) * row)));
+            }
+            let [a, b, c, d] = x;
+            let (low, high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            let (low2, high2) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+            [
+                F32x16(_mm512_shuffle_ps::<0x44>(low, low2)),
+                F32x16(_mm512_shuffle_ps::<0xee>(low, low2)),
+                F32x16(_mm512_shuffle_ps::<0x44>(high, high2)),
+                F32x16(_mm512_shuffle_ps::<0xee>(high, high2)),
+            ]
         }
     }
     #[inline(always)]

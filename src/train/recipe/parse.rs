@@ -52,7 +52,11 @@ pub(super) fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Rec
     }
     serde_path_to_error::deserialize(Value::Table(all)).map_err(|e| {
         let path = e.path().to_string();
-        let place = if set.contains(&path.as_str()) { " (--set)".into() } else { from_file(&path) };
+        let place = if set.iter().any(|set| path == *set || path.starts_with(&format!("{set}."))) {
+            " (--set)".into()
+        } else {
+            from_file(&path)
+        };
         let (problem, mut hint) = wrong_value(e.inner().message());
         if hint.is_empty()
             && let Some(default) = default(&path)

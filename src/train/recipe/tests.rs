@@ -52,7 +52,11 @@ fn a_saved_recipe_reads_back_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("recipe.toml");
     let awkward = load("", &["optim.lr=0.1", "optim.eps=1e-30", "model.dropout=0.1", "data.tokenizer=t.json"]);
-    for recipe in [Recipe::default(), full(), awkward.unwrap()] {
+    let gpt2 = load("", &["model.hidden=320", "model.bias=false", "model.tied=false", "model.activation=gelu"]);
+    let llama =
+        ["model.kind=llama", "model.kv_heads=2", "model.rope_theta=5e5", "optim.kind=muon", "optim.muon_lr=0.02"];
+    let scaled = [&llama[..], &["model.rope_scaling={rope_type=\"linear\", factor=2.5}"]].concat();
+    for recipe in [Recipe::default(), gpt2.unwrap(), load("", &scaled).unwrap(), awkward.unwrap()] {
         recipe.save(&crate::disk::Os, &path).unwrap();
         assert_eq!(Recipe::load(Some(&path), &[]).unwrap(), recipe);
     }

@@ -54,8 +54,9 @@ fn save(run: &RunDir, step: u64, params: &Params) -> Result<PathBuf> {
     let config = serde_json::json!({"model_type": "gpt2"});
     let tokenizer = Some("{\"a\": \"tokenizer\"}");
     let contents = Contents { params, config: &config, tokenizer };
-    let line = format!(r#"{{"step":{step},"loss":2.5,"lr":0.001,"grad_norm":0.5,"tokens_per_s":1000.0}}"#);
-    let record: Option<Record> = serde_json::from_str(&line).expect("a record");
+    let line = r#"{"step":1,"loss":2.5,"lr":0.001,"grad_norm":0.5,"tokens_per_s":1000.0}"#;
+    let record: Record = serde_json::from_str(line).expect("a record");
+    let record = Some(Record { step, ..record });
     let (tokens, guard, kiln) = (step * 100, Guard::default(), "0.1.0".into());
     checkpoint::save(
         run,

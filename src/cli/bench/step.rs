@@ -1,26 +1,15 @@
-//! `kiln bench`.
+//! `kiln bench step`.
 
-use super::Global;
-use super::term::{print, thousands};
-use clap::{Args, Subcommand};
+use super::{Spread, peak_rss_mb};
+use crate::cli::Global;
+use crate::cli::term::print;
+use clap::Args;
 use kiln::cpu::limits;
 use kiln::device::Device;
 use kiln::error::Result;
 use kiln::train::bench::{StepBench, StepCase};
 use kiln::train::peer::Peer;
-use serde_json::json;
-
-/// Measure speed on this machine
-#[derive(Args, Debug)]
-pub struct BenchArgs {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Subcommand, Debug)]
-enum What {
-    Step(StepArgs),
-}
+use serde_json::{Value, json};
 
 /// A whole training step: forward, backward and update, in f32
 #[derive(Args, Debug)]
@@ -29,7 +18,7 @@ enum What {
   kiln bench step tiny --threads 1 --json
   kiln bench step nano --threads 2 \\
       --peer \"VENV/bin/python benches/peers/gpt_torch.py nano f32 eager --threads 2 --serve\"")]
-struct StepArgs {
+pub struct StepArgs {
     /// nano (5.3M parameters), tiny (10.7M) or gpt2 (124M)
     #[arg(value_name = "CASE", default_value = "nano", value_parser = ["nano", "tiny", "gpt2"])]
     case: String,
@@ -44,14 +33,8 @@ struct StepArgs {
     peer: Option<String>,
 }
 
-/// Runs `kiln bench`.
-pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
-    match args.what {
-        What::Step(args) => step(args, global),
-    }
-}
-
-fn step(args: StepArgs, global: &Global) -> Result<()> {
+/// Runs `kiln bench step`.
+pub fn run(args: StepArgs, global: &Global) -> Result<()> {
     let device = global.device()?;
     let Device::Cpu(host) = &device;
     let case = StepCase::all().into_iter().find(|case| case.name == args.case).expect("the parser knows the cases");
@@ -80,10 +63,7 @@ fn step(args: StepArgs, global: &Global) -> Result<()> {
     let memory = peak_rss_mb();
     let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| b / a).collect();
     if global.json {
-        let row = |peer: &serde_json::Value, s: &Spread| {
-            json!({"bench": "step", "peer": peer, "case": name, "threads": threads, "unit": "tokens/s",
-                "median": s.median, "min": s.min, "max": s.max, "n": args.reps})
-        };
+        let row = |peer: &Value, rate: &Spread| rate.row("step", peer, &name, threads, args.reps);
         let mut all = row(&json!("kiln"), &mine);
         all["share_of_limit"] = json!(share);
         all["limit_gflops"] = json!(limit);
@@ -94,40 +74,14 @@ fn step(args: StepArgs, global: &Global) -> Result<()> {
         }
         return print(&all.to_string());
     }
-    let line = |who: &str, s: &Spread, rest: &str| {
-        let [median, min, max] = [s.median, s.min, s.max].map(|x| thousands(x as u64));
-        format!("{who:<20} {median:>8} tokens/s  ({min} to {max}){rest}")
-    };
     print(&format!("training step {name}, {threads} threads, {} steps", args.reps))?;
     let memory = memory.map_or(String::new(), |mb| format!(", {mb:.0} MB at most"));
     let rest = format!("  {:.0} % of the FMA peak of {limit:.0} GFLOP/s{memory}", 100.0 * share);
-    print(&line("kiln", &mine, &rest))?;
+    print(&mine.line("kiln", &rest))?;
     if let Some(peer) = &peer {
-        print(&line(peer.about["peer"].as_str().unwrap_or("peer"), &rate(&theirs), ""))?;
+        print(&rate(&theirs).line(peer.about["peer"].as_str().unwrap_or("peer"), ""))?;
         let ratio = Spread::of(ratios);
         print(&format!("ratio, pair by pair  {:>8.2}           ({:.2} to {:.2})", ratio.median, ratio.min, ratio.max))?;
     }
     Ok(())
-}
-
-/// The middle, the smallest and the largest of some numbers.
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
-}
-
-impl Spread {
-    fn of(mut x: Vec<f64>) -> Spread {
-        x.sort_by(f64::total_cmp);
-        let n = x.len();
-        Spread { median: (x[(n - 1) / 2] + x[n / 2]) / 2.0, min: x[0], max: x[n - 1] }
-    }
-}
-
-/// The most memory that this process has held, in MB; `None` where the system does not say.
-fn peak_rss_mb() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
 }

@@ -1,0 +1,66 @@
+//! How fast a model writes, token by token, with random weights and a random prompt.
+
+use crate::device::Device;
+use crate::model::sample::{Chooser, SampleOptions};
+use crate::model::{Cache, Gpt, GptConfig};
+use crate::params::{Hold, Kind, Params};
+use crate::rng::{Purpose, Rng};
+use crate::tape::{Pass, Tape};
+use crate::tensor::Tensor;
+use std::time::Instant;
+
+/// Always the likeliest token.
+const GREEDY: SampleOptions = SampleOptions { tokens: 1, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
+
+/// A model ready to write again and again.
+pub struct DecodeBench {
+    gpt: Gpt,
+    params: Params,
+    tape: Tape,
+    cache: Cache,
+    chooser: Chooser,
+    rng: Rng,
+}
+
+impl DecodeBench {
+    /// The model of `config` on `device`, with fresh weights, in f32 or bf16.
+    pub fn new(config: GptConfig, hold: Hold, device: &Device) -> DecodeBench {
+        let cache = Cache::new(device, &config, 1);
+        let (gpt, decls) = Gpt::new(config);
+        let params = Params::with(device, &decls, 1, |_| hold);
+        let rng = Rng::new(1, Purpose::Test, 0, 0);
+        DecodeBench { gpt, params, tape: Tape::new(device), cache, chooser: Chooser::default(), rng }
+    }
+
+    /// Reads `prompt` random tokens and chooses the likeliest next one, then writes `tokens` more, each the likeliest again:
+    /// the seconds of the first, and of the others together.
+    ///
+    /// # Panics
+    /// The context has no room for them.
+    pub fn run(&mut self, prompt: usize, tokens: usize) -> (f64, f64) {
+        let vocab = self.gpt.config().vocab as u32;
+        let ids: Vec<i32> = (0..prompt).map(|_| self.rng.below(vocab) as i32).collect();
+        self.cache.truncate(0);
+        let start = Instant::now();
+        let mut next = self.next(&ids);
+        let first = start.elapsed().as_secs_f64();
+        for _ in 0..tokens {
+            next = self.next(&[next]);
+        }
+        self.tape.reset();
+        (first, start.elapsed().as_secs_f64() - first)
+    }
+
+    fn next(&mut self, ids: &[i32]) -> i32 {
+        self.tape.begin(&self.params, Pass::default());
+        let ids = Tensor::from_slice(self.tape.device(), ids, [1, ids.len()]);
+        let logits = self.gpt.next_logits(&self.tape, ids, &mut self.cache);
+        self.chooser.choose(&logits, &GREEDY, 0.0) as i32
+    }
+
+    /// Bytes of weights that each token needs whole: those of all matrices, and of the head.
+    pub fn bytes(&self) -> usize {
+        let matrices = self.params.groups().iter().filter(|group| group.kind == Kind::Matrix);
+        matrices.map(|group| group.weights().bytes()).sum::<usize>() + self.gpt.head(&self.params).spec().bytes()
+    }
+}
