@@ -310,7 +310,10 @@ mod tests {
         let mut guard = settled();
         guard.mark(40);
         let then = guard.clone();
+        // What was usual in the steps that are given up is forgotten with them.
+        (0..4).for_each(|i| drop(guard.observe(&RULE, 2.5 + usual(i), None)));
         (0..3).for_each(|_| drop(guard.observe(&RULE, f32::NAN, Some("w"))));
+        assert_ne!(guard.losses, then.losses);
         guard.mark(50);
         assert_eq!(guard.anchor(), Some(40), "a checkpoint within a bad stretch is not to be gone back to");
         guard.rewind(47, 40, then.clone(), "because".into());
