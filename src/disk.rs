@@ -60,8 +60,10 @@ pub struct Os;
 impl Disk for Os {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn File>> {
         if how == Open::Read && !path.metadata()?.is_file() {
-            let found = if path.is_dir() { "a folder" } else { "a pipe or a device" };
-            return Err(io::Error::new(ErrorKind::InvalidInput, found));
+            return Err(match path.is_dir() {
+                true => io::Error::new(ErrorKind::IsADirectory, "Is a directory"),
+                false => io::Error::new(ErrorKind::InvalidInput, "a pipe or a device, not a file"),
+            });
         }
         let mut options = OpenOptions::new();
         match how {
@@ -170,6 +172,10 @@ pub fn make_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
     };
     match made {
         Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e).at(dir),
+        // A file of that name is none.
+        Err(_) if disk.list(dir).is_err_and(|e| e.kind() == ErrorKind::NotADirectory) => {
+            Err(io::Error::new(ErrorKind::NotADirectory, "Not a directory")).at(dir)
+        }
         // Who made it may have ended before its name was on disk.
         _ => disk.sync_dir(parent(dir)).at(dir),
     }
@@ -232,7 +238,7 @@ mod tests {
         assert_eq!(read(b"").as_deref(), Ok(""));
         assert!(read(b"01234567890").unwrap_err().contains("at most 10 bytes, found more"));
         assert!(read(b"caf\xe9").unwrap_err().contains("byte 3: expected UTF-8 text, found the byte 0xe9"));
-        assert!(text(&Os, dir.path(), 10).unwrap_err().to_string().contains("a folder"));
+        assert!(text(&Os, dir.path(), 10).unwrap_err().to_string().contains("Is a directory"));
         if cfg!(unix) {
             assert!(text(&Os, Path::new("/dev/zero"), 10).unwrap_err().to_string().contains("a device"));
         }

@@ -1,7 +1,7 @@
 //! What a model keeps of the tokens that it has read, so that the next ones need not read them again: the keys and values of
 //! every block.
 //!
-//! They stand packed as attention's kernel reads them (see [`attention::Cache`](crate::cpu::attention::Cache)), so that a new
+//! They stand packed as attention's kernel reads them (see [`attention::Cache`]), so that a new
 //! token adds its own and moves nothing else. What comes out equals the computation without a cache bit for bit, however the
 //! tokens are cut into pieces.
 
@@ -56,7 +56,7 @@ impl Cache {
     }
 
     /// Causal self-attention of block `layer`: packed queries, keys and values (B, T, (H + 2·Hkv)·D) of new tokens, turned by
-    /// their positions where the model has it so, over all tokens read and these, to (B, T, H·D). Keys and values are kept; [`advance`](Cache::advance) counts them.
+    /// their positions where the model has it so, over all tokens read and these, to (B, T, H·D). Keys and values are kept; `advance` counts them.
     ///
     /// # Panics
     /// The shape does not fit, or the room does not suffice.

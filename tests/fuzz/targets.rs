@@ -18,8 +18,11 @@ use kiln::train::header::Header;
 use std::path::Path;
 use std::sync::LazyLock;
 
+/// What reads a target's bytes.
+pub type Target = fn(&[u8]);
+
 /// Every target by its name, which is also that of its corpus.
-pub const ALL: [(&str, fn(&[u8])); 5] =
+pub const ALL: [(&str, Target); 5] =
     [("recipe", recipe), ("shard", shard), ("safetensors", safetensors), ("tokenizer", tokenizer), ("json", json)];
 
 /// What was accepted; an error must say what to do.

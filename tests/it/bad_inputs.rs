@@ -243,7 +243,7 @@ const KEYS: &[(&str, &str)] = &[
     ("model.kind=rnn", "model.kind"),
     ("model.bias=3", "model.bias: expected true or false"),
     ("train.batch=0", "train.batch: 0 is out of range"),
-    ("train.batch=1000000 train.context=1000", "train.batch: the activations"),
+    ("train.batch=1000000 train.context=1000", "train.batch: the run needs"),
     ("train.context=0", "train.context: 0 is out of range"),
     ("train.context=1000000", "train.context: a window of 1000000 tokens"),
     ("train.context=4611686018427387904", "train.context: 4611686018427387904 is out of range"),
@@ -341,11 +341,11 @@ fn texts() -> Vec<Case> {
         ("train tiny.toml --data noext", 1, "noext: kind of file", file("noext", "text")),
         ("train tiny.toml --data ok.txt/x", 1, "ok.txt/x: Not a directory", nothing()),
         ("train tiny.toml --set data.tokenizer=none.json", 1, "none.json: No such file", nothing()),
-        ("train tiny.toml --set run.dir=ok.txt", 1, "ok.txt: File exists", nothing()),
+        ("train tiny.toml --set run.dir=ok.txt", 1, "ok.txt: Not a directory", nothing()),
         ("data tokenizer ok.txt --out set", 1, "set: kind of file", nothing()),
         ("data tokenizer ok.txt --out ok.txt/tok.json", 1, "ok.txt/tok.json: Not a directory", nothing()),
         ("data tokenizer ok.txt --out none/tok.json", 1, "none/tok.json: No such file", nothing()),
-        ("data shard ok.txt --tokenizer tok.json --out ok.txt", 1, "ok.txt: File exists", nothing()),
+        ("data shard ok.txt --tokenizer tok.json --out ok.txt", 1, "ok.txt: Not a directory", nothing()),
         ("data inspect runs", 1, "runs/dataset.json: No such file", nothing()),
     ]
 }
@@ -455,8 +455,8 @@ fn special_files() -> Vec<Case> {
         (ON_SET, 1, "train_000.bin: kind of file", sh("ln -sf /dev/zero set/train_000.bin")),
         (ON_SET, 1, "train_000.bin: Too many levels", sh("ln -sf train_000.bin set/train_000.bin")),
         (ON_SET, 1, "tokenizer.json: kind of file", sh("rm set/tokenizer.json; mkfifo set/tokenizer.json")),
-        (BAD, 1, "bad.toml: kind of file", sh("mkfifo bad.toml")),
-        (BAD, 1, "bad.toml: kind of file", sh("mkdir bad.toml")),
+        (BAD, 1, "bad.toml: Is a directory", sh("mkfifo bad.toml")),
+        (BAD, 1, "bad.toml: Is a directory", sh("mkdir bad.toml")),
         ("train tiny.toml --data bad.txt", 1, "bad.txt: kind of file", sh("mkfifo bad.txt")),
         ("train tiny.toml --data bad.txt", 1, "bad.txt: Too many levels", sh("ln -s bad.txt bad.txt")),
         (

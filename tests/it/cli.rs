@@ -241,7 +241,7 @@ fn settings_and_data_that_cannot_be_used_are_refused_and_leave_no_run() {
         ("train.batch=1000000000", 2, "out of range"),
         ("train.batch=99999999999999999999", 2, "whole number"),
         ("model.d=65536 model.layers=1024", 2, "model.d: the run needs more than"),
-        ("model.d=4096 train.batch=1000000", 2, "train.batch: the activations"),
+        ("model.d=4096 train.batch=1000000", 2, "train.batch: the run needs"),
         ("train.context=100000", 2, "the training data has"),
         ("model.d=15", 2, "divided among 2 heads"),
         ("train.precision=bf16", 2, "not there yet"),

@@ -288,7 +288,7 @@ fn a_run_that_cannot_go_on_ends_with_one_error_and_its_checkpoint_stands() {
     for (first, to) in [(12, 10), (2, 0)] {
         let dir = tempfile::tempdir().expect("a folder");
         let recipe = recipe(dir.path(), &["train.steps=40", "guard.max_rewinds=2"]);
-        let mut script = Script { bad: vec![first..1000], ..Script::new(End::Never) };
+        let mut script = Script { bad: std::iter::once(first..1000).collect(), ..Script::new(End::Never) };
         let error = train(&recipe, None, &device(), &mut script).expect_err("it cannot go on");
         // First after three bad ones, then at once, from where it went back to.
         let backs: Vec<&String> = script.told.iter().filter(|told| told.contains(" to ")).collect();

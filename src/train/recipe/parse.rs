@@ -58,10 +58,11 @@ pub(super) fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Rec
             from_file(&path)
         };
         let (problem, mut hint) = wrong_value(e.inner().message());
-        if hint.is_empty()
-            && let Some(default) = default(&path)
-        {
-            hint = format!("the default is {path} = {default}");
+        if hint.is_empty() {
+            hint = match default(&path) {
+                Some(default) => format!("the default is {path} = {default}"),
+                None => format!("give {path} another value, or leave it out"),
+            };
         }
         Error::config(path, problem + &place, hint)
     })
