@@ -234,7 +234,6 @@ fn repeated_products_take_no_new_memory() {
 
 #[test]
 fn operands_in_bf16_give_the_bits_of_their_values_in_f32() {
-    use half::bf16;
     for (m, n, k) in SHAPES {
         let narrow = |salt, len| -> Vec<bf16> { numbers(salt, len).into_iter().map(bf16::from_f32).collect() };
         let (a, b) = (narrow(1, m * k), narrow(2, k * n));
