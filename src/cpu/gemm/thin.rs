@@ -1,8 +1,8 @@
 //! The product for few rows of A and a transposed B: a token, or a handful, times a layer's weights (out, in).
 //!
 //! There is little to compute for each weight, so that what counts is to read them once, as they lie, at the rate of the
-//! memory. A tile is 1 or 2 registers of columns of B, which are rows of the weights: 8 elements of each are read and
-//! transposed in registers. The sums are the same chains as those of the tiles in `tile.rs`.
+//! memory. A tile is a register of columns of B, which are rows of the weights: 8 elements of each are read and transposed
+//! in registers. The sums are the same chains as those of the tiles in `tile.rs`.
 
 use super::pack::{Data, Stored};
 use super::tile::part;
@@ -18,6 +18,8 @@ pub(super) const ROWS: usize = 8;
 const TASK: usize = 128 << 10;
 /// Elements of a column that are read at once.
 const STEPS: usize = 8;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// The operands; `b[j * b_row..]` is column j of B, `depth` elements that follow each other.
 struct Thin<'a> {
@@ -48,7 +50,7 @@ pub(super) fn product(cpu: &Cpu, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, add: boo
     // Neighbouring tasks are neighbours in memory; each starts on a whole tile of every level.
     let threads = if rows * columns * depth < SMALL { 1 } else { cpu.threads.count() };
     let largest = (4 * columns * depth / TASK).clamp(1, 8 * threads);
-    let step = if threads == 1 { columns } else { columns.div_ceil(largest).next_multiple_of(32) };
+    let step = if threads == 1 { columns } else { columns.div_ceil(largest).next_multiple_of(16) };
     cpu.threads.run(columns.div_ceil(step), &|task| {
         let range = task * step..columns.min((task + 1) * step);
         multiply(cpu.simd, &thin, range.clone());
@@ -78,73 +80,63 @@ fn multiply_body<V: Vector>(p: &Thin<'_>, columns: Range<usize>) {
 fn multiply_stored<V: Vector, T: Stored>(p: &Thin<'_>, b: &[T], columns: Range<usize>) {
     assert!(columns.is_empty() || p.depth == 0 || (columns.end - 1) * p.b_row + p.depth <= b.len());
     assert!(p.rows == 0 || (p.rows - 1) * p.a_row + p.depth <= p.a.len());
-    // Where the rows of the weights lie a multiple of 4 KiB apart, more than 8 would displace each other from the first
-    // cache.
-    let two = p.rows <= 4 && !(size_of::<T>() * p.b_row).is_multiple_of(4096);
-    let mut j = columns.start;
-    while j < columns.end {
-        let left = columns.end - j;
-        let registers = if two && left >= 2 * V::W { 2 } else { 1 };
-        macro_rules! by_size {
-            ($($rows:literal, $registers:literal;)*) => {
-                match (p.rows, registers) {
+    for j in columns.clone().step_by(V::W) {
+        let n = V::W.min(columns.end - j);
+        macro_rules! by_rows {
+            ($($rows:literal)*) => {
+                match p.rows {
                     // SAFETY: the operands are as long as was asserted; this task alone uses these columns of C.
-                    $(($rows, $registers) => unsafe { tile::<V, T, $rows, $registers>(p, b, j, left) },)*
+                    $($rows => unsafe { tile::<V, T, $rows>(p, b, j, n) },)*
                     _ => unreachable!(),
                 }
             };
         }
-        by_size! {
-            1, 1; 2, 1; 3, 1; 4, 1; 5, 1; 6, 1; 7, 1; 8, 1;
-            1, 2; 2, 2; 3, 2; 4, 2;
-        }
-        j += registers * V::W;
+        by_rows!(1 2 3 4 5 6 7 8);
     }
 }
 
-/// All `M` rows and the columns from `j` on, `G` registers of them, or the `left` that there are.
+/// All `M` rows and `n` columns from `j` on, at most a register of them.
 ///
 /// # Safety
 /// The operands must hold these rows and columns, and nobody else use these elements of C.
 #[inline(always)]
-unsafe fn tile<V: Vector, T: Stored, const M: usize, const G: usize>(p: &Thin<'_>, b: &[T], j: usize, left: usize) {
+unsafe fn tile<V: Vector, T: Stored, const M: usize>(p: &Thin<'_>, b: &[T], j: usize, n: usize) {
     let (a, b, c) = (p.a.as_ptr(), b.as_ptr().wrapping_add(j * p.b_row), p.c.ptr(j));
-    let mut sum = [[V::splat(0.0); M]; G];
-    // SAFETY: as the caller promises; `left` is at least `(G - 1) · W + 1`.
+    let mut sum = [V::splat(0.0); M];
+    // SAFETY: as the caller promises.
     unsafe {
         if p.add {
-            for (g, sum) in sum.iter_mut().enumerate() {
-                for (m, sum) in sum.iter_mut().enumerate() {
-                    *sum = V::at(part::<V>(c.add(m * p.c_row), g, left), V::W.min(left - g * V::W));
-                }
+            for (m, sum) in sum.iter_mut().enumerate() {
+                *sum = V::at(part::<V>(c.add(m * p.c_row), 0, n), n);
             }
         }
-        let whole = if left >= G * V::W { p.depth - p.depth % STEPS } else { 0 };
+        // While this tile is computed the memory of the next one is asked for, in the order in which it lies: the columns
+        // of a tile are too many streams for the hardware to foresee.
+        let mut ahead = b.wrapping_add(V::W * p.b_row);
+        let whole = if n == V::W { p.depth - p.depth % STEPS } else { 0 };
         for k in (0..whole).step_by(STEPS) {
-            for (g, sum) in sum.iter_mut().enumerate() {
-                let columns: [V; STEPS] = T::columns(b.add(g * V::W * p.b_row + k), p.b_row);
-                for (i, column) in columns.into_iter().enumerate() {
-                    for (m, sum) in sum.iter_mut().enumerate() {
-                        *sum = V::splat(*a.add(m * p.a_row + k + i)).fma(column, *sum);
-                    }
+            let columns: [V; STEPS] = T::columns(b.add(k), p.b_row);
+            for (i, column) in columns.into_iter().enumerate() {
+                for (m, sum) in sum.iter_mut().enumerate() {
+                    *sum = V::splat(*a.add(m * p.a_row + k + i)).fma(column, *sum);
                 }
+            }
+            for _ in 0..V::W * STEPS * size_of::<T>() / LINE {
+                V::prefetch(ahead.cast());
+                ahead = ahead.wrapping_add(LINE / size_of::<T>());
             }
         }
         for k in whole..p.depth {
-            for (g, sum) in sum.iter_mut().enumerate() {
-                let mut column = [0.0; 16];
-                for (i, x) in column.iter_mut().enumerate().take(V::W).take(left - g * V::W) {
-                    *x = (*b.add((g * V::W + i) * p.b_row + k)).widen();
-                }
-                for (m, sum) in sum.iter_mut().enumerate() {
-                    *sum = V::splat(*a.add(m * p.a_row + k)).fma(V::load(&column), *sum);
-                }
+            let mut column = [0.0; 16];
+            for (i, x) in column.iter_mut().enumerate().take(n) {
+                *x = (*b.add(i * p.b_row + k)).widen();
+            }
+            for (m, sum) in sum.iter_mut().enumerate() {
+                *sum = V::splat(*a.add(m * p.a_row + k)).fma(V::load(&column), *sum);
             }
         }
-        for (g, sum) in sum.iter().enumerate() {
-            for (m, sum) in sum.iter().enumerate() {
-                sum.put(part::<V>(c.add(m * p.c_row), g, left), V::W.min(left - g * V::W));
-            }
+        for (m, sum) in sum.iter().enumerate() {
+            sum.put(part::<V>(c.add(m * p.c_row), 0, n), n);
         }
     }
 }
