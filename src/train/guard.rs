@@ -311,7 +311,7 @@ mod tests {
         guard.mark(40);
         let then = guard.clone();
         // What was usual in the steps that are given up is forgotten with them.
-        (0..4).for_each(|i| drop(guard.observe(&RULE, 2.5 + usual(i), None)));
+        (0..4).for_each(|i| drop(guard.observe(&RULE, 0.5 + usual(i), None)));
         (0..3).for_each(|_| drop(guard.observe(&RULE, f32::NAN, Some("w"))));
         assert_ne!(guard.losses, then.losses);
         guard.mark(50);
