@@ -172,7 +172,7 @@ pub fn make_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
     };
     match made {
         Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e).at(dir),
-        // A file may have that name: it cannot be listed.
+        // What bears the name may be a file.
         Err(_) => drop(disk.list(dir).at(dir)?),
         Ok(()) => {}
     }
