@@ -171,14 +171,13 @@ pub fn make_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
         made => made,
     };
     match made {
-        Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e).at(dir),
-        // A file of that name is none.
-        Err(_) if disk.list(dir).is_err_and(|e| e.kind() == ErrorKind::NotADirectory) => {
-            Err(io::Error::new(ErrorKind::NotADirectory, "Not a directory")).at(dir)
-        }
-        // Who made it may have ended before its name was on disk.
-        _ => disk.sync_dir(parent(dir)).at(dir),
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e).at(dir),
+        // What bears the name may be a file.
+        Err(_) => drop(disk.list(dir).at(dir)?),
+        Ok(()) => {}
     }
+    // Who made it may have ended before its name was on disk.
+    disk.sync_dir(parent(dir)).at(dir)
 }
 
 /// Removes a folder with all that it holds, if it is there.

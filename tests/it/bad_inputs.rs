@@ -455,7 +455,7 @@ fn special_files() -> Vec<Case> {
         (ON_SET, 1, "train_000.bin: kind of file", sh("ln -sf /dev/zero set/train_000.bin")),
         (ON_SET, 1, "train_000.bin: Too many levels", sh("ln -sf train_000.bin set/train_000.bin")),
         (ON_SET, 1, "tokenizer.json: kind of file", sh("rm set/tokenizer.json; mkfifo set/tokenizer.json")),
-        (BAD, 1, "bad.toml: Is a directory", sh("mkfifo bad.toml")),
+        (BAD, 1, "bad.toml: kind of file", sh("mkfifo bad.toml")),
         (BAD, 1, "bad.toml: Is a directory", sh("mkdir bad.toml")),
         ("train tiny.toml --data bad.txt", 1, "bad.txt: kind of file", sh("mkfifo bad.txt")),
         ("train tiny.toml --data bad.txt", 1, "bad.txt: Too many levels", sh("ln -s bad.txt bad.txt")),
