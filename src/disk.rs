@@ -18,8 +18,12 @@ pub trait Disk: Debug + Sync {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn File>>;
     /// The names in a folder, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
-    /// Whether a file or a folder is at `path`.
-    fn exists(&self, path: &Path) -> io::Result<bool>;
+    /// What is at `path`; nothing where there is none.
+    fn kind(&self, path: &Path) -> io::Result<Option<Kind>>;
+    /// Whether anything is at `path`.
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.kind(path)?.is_some())
+    }
     /// Makes a folder in one that exists.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Gives a file or a folder another name; a file may take another one's place.
@@ -30,6 +34,17 @@ pub trait Disk: Debug + Sync {
     fn remove_all(&self, dir: &Path) -> io::Result<()>;
     /// Puts the names in a folder on disk, not what they name.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A file.
+    File,
+    /// A folder.
+    Folder,
+    /// A pipe or a device.
+    Other,
 }
 
 /// How a file is opened.
@@ -59,11 +74,14 @@ pub struct Os;
 
 impl Disk for Os {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn File>> {
-        if how == Open::Read && !path.metadata()?.is_file() {
-            return Err(match path.is_dir() {
-                true => io::Error::new(ErrorKind::IsADirectory, "Is a directory"),
-                false => io::Error::new(ErrorKind::InvalidInput, "a pipe or a device, not a file"),
-            });
+        if how == Open::Read {
+            match self.kind(path)? {
+                Some(Kind::Folder) => return Err(io::Error::new(ErrorKind::IsADirectory, "Is a directory")),
+                Some(Kind::Other) => {
+                    return Err(io::Error::new(ErrorKind::InvalidInput, "a pipe or a device, not a file"));
+                }
+                Some(Kind::File) | None => {}
+            }
         }
         let mut options = OpenOptions::new();
         match how {
@@ -78,10 +96,13 @@ impl Disk for Os {
         std::fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect()
     }
 
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        match path.try_exists() {
-            Err(e) if e.kind() == ErrorKind::NotADirectory => Ok(false),
-            exists => exists,
+    fn kind(&self, path: &Path) -> io::Result<Option<Kind>> {
+        match path.metadata() {
+            Ok(meta) if meta.is_file() => Ok(Some(Kind::File)),
+            Ok(meta) if meta.is_dir() => Ok(Some(Kind::Folder)),
+            Ok(_) => Ok(Some(Kind::Other)),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+            Err(e) => Err(e),
         }
     }
 

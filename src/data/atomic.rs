@@ -3,7 +3,7 @@
 use std::io::{BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use crate::disk::{self, Disk, File, Open};
+use crate::disk::{self, Disk, File, Kind, Open};
 use crate::error::{AtPath, Error, Result};
 
 /// A file written under a temporary name beside its target and renamed when it is complete and on disk. Dropped
@@ -22,8 +22,12 @@ impl<'d> AtomicFile<'d> {
     /// # Errors
     /// Something else than a file bears the name: a rename would put a file in the place of a device.
     pub fn create(disk: &'d dyn Disk, path: &Path) -> Result<AtomicFile<'d>> {
-        if let Some(meta) = path.metadata().ok().filter(|meta| !meta.is_file()) {
-            let found = if meta.is_dir() { "a folder" } else { "a pipe or a device" };
+        let found = match disk.kind(path).at(path)? {
+            Some(Kind::Folder) => Some("a folder"),
+            Some(Kind::Other) => Some("a pipe or a device"),
+            Some(Kind::File) | None => None,
+        };
+        if let Some(found) = found {
             return Err(Error::format(path, "kind of file", "a file, or none yet", found, "choose another name"));
         }
         let temporary = disk::temporary(path);

@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 /// A recipe whose steps take about a millisecond.
 const TINY: &str = "[run]\nname = \"b\"\n[model]\nlayers = 1\nheads = 2\nd = 16\n[data]\nbytes = 20000\n\
@@ -481,6 +482,21 @@ fn special_files() -> Vec<Case> {
     ]
 }
 
+/// What a command writes, at most what a pipe holds, and how it ends; nothing where it does not end, as one that waits for
+/// a pipe, and is killed.
+fn within_a_minute(command: &mut Command) -> Option<Output> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    for _ in 0..6000 {
+        if child.try_wait().expect("it is ours").is_some() {
+            return Some(child.wait_with_output().expect("it has ended"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    None
+}
+
 /// What is wrong with how the program took the case; nothing if all is well.
 fn faults((call, exit, says, damage): &Case) -> Vec<String> {
     let dir = tempfile::tempdir().expect("a folder");
@@ -491,7 +507,7 @@ fn faults((call, exit, says, damage): &Case) -> Vec<String> {
     command
         .args(call.split(' ').map(argument))
         .args(["--threads", "1"].iter().take(2 * usize::from(!call.contains("--threads"))));
-    let output = command.output().expect("it starts");
+    let Some(output) = within_a_minute(&mut command) else { return vec![format!("kiln {call}: did not end")] };
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let after = snapshot(dir.path());
     let changed: Vec<_> =

@@ -11,7 +11,7 @@
 //!
 //! A sync that fails loses what it should have put on disk, even if a later one succeeds, as Linux does.
 
-use kiln::disk::{Disk, File, Open};
+use kiln::disk::{Disk, File, Kind, Open};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -394,10 +394,13 @@ impl Disk for SimDisk {
         Ok(state.dir(dir)?.now.keys().map(OsString::from).collect())
     }
 
-    fn exists(&self, path: &Path) -> io::Result<bool> {
+    fn kind(&self, path: &Path) -> io::Result<Option<Kind>> {
         let mut state = self.state();
         state.operation(path)?;
-        Ok(state.find(path).is_ok())
+        Ok(state.find(path).ok().map(|node| match state.nodes[node] {
+            Node::Dir(_) => Kind::Folder,
+            Node::File(_) => Kind::File,
+        }))
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
