@@ -4,8 +4,8 @@
 //! bf16. Only trained groups own gradients and moments. Slices lie in the order in which a backward pass finishes their
 //! gradients, the last layer first.
 
-use crate::cpu::chunks;
 use crate::cpu::convert::ConvertTo;
+use crate::cpu::{chunks, q8};
 use crate::device::{Device, Host};
 use crate::rng::{Purpose, Stream};
 use crate::tensor::{Arena, DType, Element, Out, Shape, Spec, Tensor};
@@ -31,6 +31,19 @@ pub enum Hold {
     Frozen,
     /// In bf16, its values only: each is the nearest to the one that is set.
     FrozenBf16,
+    /// Its values only, matrices and embeddings in 8 bits with a scale for each row ([`q8`]), vectors in f32.
+    FrozenQ8,
+}
+
+impl Hold {
+    /// The type in which parameters of a kind are held.
+    pub fn dtype(self, kind: Kind) -> DType {
+        match self {
+            Hold::FrozenBf16 => DType::Bf16,
+            Hold::FrozenQ8 if kind != Kind::Vector => DType::Q8,
+            _ => DType::F32,
+        }
+    }
 }
 
 /// The initial values of a parameter.
@@ -213,8 +226,8 @@ impl Params {
         let mut groups = Vec::new();
         let holds: Vec<Hold> = decls.iter().map(hold).collect();
         let kinds = [Kind::Matrix, Kind::Embedding, Kind::Vector];
-        let all =
-            kinds.into_iter().flat_map(|kind| [Hold::Train, Hold::Frozen, Hold::FrozenBf16].map(|hold| (kind, hold)));
+        let all_holds = [Hold::Train, Hold::Frozen, Hold::FrozenBf16, Hold::FrozenQ8];
+        let all = kinds.into_iter().flat_map(|kind| all_holds.map(|hold| (kind, hold)));
         for (kind, hold) in all {
             // Last declared, first finished.
             let ids: Vec<usize> =
@@ -223,7 +236,7 @@ impl Params {
                 continue;
             }
             let shapes: Vec<Shape> = ids.iter().map(|&i| decls[i].shape).collect();
-            let dtype = if hold == Hold::FrozenBf16 { DType::Bf16 } else { DType::F32 };
+            let dtype = hold.dtype(kind);
             let mut weights = Arena::new(device, dtype, &shapes);
             for (slot, &i) in ids.iter().enumerate() {
                 places[i] = (groups.len(), slot);
@@ -234,8 +247,8 @@ impl Params {
                 };
                 // A loop of one iteration, so that a dry device does not run it.
                 let whole = decls[i].shape.numel().max(1);
-                match hold {
-                    Hold::FrozenBf16 => {
+                match dtype {
+                    DType::Bf16 | DType::Q8 => {
                         let mut values = Out::new(device, Spec::f32(decls[i].shape));
                         host.cpu.threads.each(chunks(values.f32_mut(), whole), |_, values| {
                             values.fill(0.0);
@@ -344,7 +357,7 @@ impl Params {
         group.weights.view(slot)
     }
 
-    /// Sets the values of a parameter; where it is held in bf16, to the nearest ones.
+    /// Sets the values of a parameter; where it is held in bf16 or 8 bits, to the nearest ones.
     ///
     /// # Panics
     /// The length differs, or tensors of the group are in use.
@@ -444,7 +457,7 @@ impl Params {
     }
 }
 
-/// Writes `values` to a slot of an arena of f32 or bf16.
+/// Writes `values` to a slot of an arena of f32, bf16 or 8 bits.
 fn set(arena: &mut Arena, slot: usize, values: &[f32], host: &Host) {
     fn write<T: Element>(arena: &mut Arena, slot: usize, values: &[f32], host: &Host)
     where
@@ -456,7 +469,11 @@ fn set(arena: &mut Arena, slot: usize, values: &[f32], host: &Host) {
             f32::convert(host.cpu.simd, 0.0, &values[i << 15..][..to.len()], to);
         });
     }
-    match arena.whole().dtype() {
+    match arena.dtype() {
+        DType::Q8 => {
+            let shape = arena.view(slot).shape().as_matrix();
+            q8::quantize(&host.cpu, values, shape, arena.slot_mut::<u8>(slot));
+        }
         DType::Bf16 => write::<half::bf16>(arena, slot, values, host),
         _ => write::<f32>(arena, slot, values, host),
     }

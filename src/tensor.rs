@@ -6,6 +6,7 @@
 
 use crate::cpu::convert::ConvertTo;
 use crate::cpu::gemm::Mat;
+use crate::cpu::q8::{self, Q8};
 use crate::cpu::{Cpu, chunks};
 use crate::device::{Device, Handle};
 use arrayvec::ArrayVec;
@@ -99,15 +100,17 @@ pub enum DType {
     I32,
     /// Bytes: pixels, masks.
     U8,
+    /// Weights in 8 bits, with a scale for each row; see [`q8`].
+    Q8,
 }
 
 impl DType {
-    /// Bytes an element.
+    /// Bytes an element, scales left out.
     pub const fn size(self) -> usize {
         match self {
             DType::F32 | DType::I32 => 4,
             DType::Bf16 | DType::F16 => 2,
-            DType::U8 => 1,
+            DType::U8 | DType::Q8 => 1,
         }
     }
 
@@ -119,6 +122,7 @@ impl DType {
             DType::F16 => "f16",
             DType::I32 => "i32",
             DType::U8 => "u8",
+            DType::Q8 => "int8",
         }
     }
 }
@@ -161,7 +165,11 @@ impl Spec {
 
     /// Bytes of a tensor of this kind.
     pub fn bytes(&self) -> usize {
-        self.shape.numel() * self.dtype.size()
+        let (rows, cols) = self.shape.as_matrix();
+        match self.dtype {
+            DType::Q8 => q8::bytes(rows, cols),
+            dtype => rows * cols * dtype.size(),
+        }
     }
 }
 
@@ -237,23 +245,33 @@ impl Tensor {
         self.as_slice()
     }
 
-    /// The elements as a row-major matrix, f32 or bf16, for a product.
+    /// The rows of a matrix in 8 bits.
+    pub fn q8(&self) -> Q8<'_> {
+        let (rows, cols) = self.spec.shape.as_matrix();
+        assert_eq!(self.spec.dtype, DType::Q8, "a {} tensor read as int8", self.spec.dtype.name());
+        // SAFETY: as in `as_slice`, with the bytes of a matrix in 8 bits; every bit pattern is a byte.
+        Q8::new(unsafe { std::slice::from_raw_parts(self.block.ptr().add(self.offset), self.spec.bytes()) }, rows, cols)
+    }
+
+    /// The elements as a row-major matrix, f32, bf16 or in 8 bits, for a product.
     pub fn mat(&self, rows: usize, cols: usize) -> Mat<'_> {
         match self.spec.dtype {
             DType::Bf16 => Mat::bf16(self.as_slice(), rows, cols),
+            DType::Q8 => Mat::q8(self.q8(), rows, cols),
             _ => Mat::new(self.f32(), rows, cols),
         }
     }
 
-    /// A bf16 tensor's values in f32; an f32 tensor as it is. For small ones: a vector of gains, a bias.
+    /// The values of narrower weights in f32; an f32 tensor as it is. For small ones: a vector of gains, a bias.
     pub fn widened(&self) -> Tensor {
-        if self.spec.dtype != DType::Bf16 {
-            return self.clone();
-        }
-        let mut out = Out::new(self.device(), Spec::f32(self.spec.shape));
-        let (cpu, x) = (self.cpu(), self.as_slice::<bf16>());
-        cpu.threads.each(chunks(out.f32_mut(), 1 << 15), |i, y| {
-            bf16::convert(cpu.simd, 0.0, &x[i << 15..][..y.len()], y);
+        let (cpu, cols) = (self.cpu(), self.spec.shape.last_dim());
+        let mut out = match self.spec.dtype {
+            DType::Bf16 | DType::Q8 => Out::new(self.device(), Spec::f32(self.spec.shape)),
+            _ => return self.clone(),
+        };
+        cpu.threads.each(chunks(out.f32_mut(), cols.max(1)), |i, y| match self.spec.dtype {
+            DType::Q8 => self.q8().row(i, 0.0, y),
+            _ => bf16::convert(cpu.simd, 0.0, &self.as_slice()[i * cols..][..cols], y),
         });
         out.freeze()
     }
@@ -272,8 +290,12 @@ impl Tensor {
     }
 
     /// `shape.numel()` elements from element `start` on, as a tensor that shares the buffer.
+    ///
+    /// # Panics
+    /// There are fewer elements, or they have scales.
     pub fn view(&self, start: usize, shape: impl Into<Shape>) -> Tensor {
         let shape = shape.into();
+        assert!(self.spec.dtype != DType::Q8, "a view would leave the scales behind");
         assert!(start + shape.numel() <= self.numel(), "view: {shape:?} from {start} of {:?}", self.spec.shape);
         let offset = self.offset + start * self.spec.dtype.size();
         Tensor { block: self.block.clone(), offset, spec: Spec { shape, dtype: self.spec.dtype } }
@@ -355,6 +377,8 @@ impl Deref for Out {
 ///
 /// Each slot starts on a multiple of [`Arena::ALIGN`] elements; the gaps hold zeros and stay so.
 pub struct Arena {
+    dtype: DType,
+    /// The buffer as elements, or as bytes where elements have scales.
     whole: Tensor,
     slots: Vec<(usize, Shape)>,
     lent: Vec<bool>,
@@ -369,14 +393,20 @@ impl Arena {
         let mut end = 0;
         let slots = shapes
             .iter()
-            .map(|shape| {
+            .map(|&shape| {
                 let start = end;
-                end = (start + shape.numel()).next_multiple_of(Self::ALIGN);
-                (start, *shape)
+                end = (start + Spec { shape, dtype }.bytes() / dtype.size()).next_multiple_of(Self::ALIGN);
+                (start, shape)
             })
             .collect();
-        let whole = Out::zeros(device, Spec { shape: [end].into(), dtype }).freeze();
-        Arena { whole, slots, lent: vec![false; shapes.len()] }
+        let plain = if dtype == DType::Q8 { DType::U8 } else { dtype };
+        let whole = Out::zeros(device, Spec { shape: [end].into(), dtype: plain }).freeze();
+        Arena { dtype, whole, slots, lent: vec![false; shapes.len()] }
+    }
+
+    /// The type of the slots' elements.
+    pub fn dtype(&self) -> DType {
+        self.dtype
     }
 
     /// The bytes of its buffer.
@@ -389,17 +419,18 @@ impl Arena {
         self.whole.numel()
     }
 
-    /// The elements of slot `i` in the flat slice.
+    /// The elements of slot `i` in the flat slice, bytes where they have scales.
     pub fn range(&self, i: usize) -> Range<usize> {
         let (start, shape) = self.slots[i];
-        start..start + shape.numel()
+        start..start + Spec { shape, dtype: self.dtype }.bytes() / self.dtype.size()
     }
 
     /// Slot `i`, for reading.
     pub fn view(&self, i: usize) -> Tensor {
         assert!(!self.lent[i], "slot {i} is lent out for writing");
         let (start, shape) = self.slots[i];
-        self.whole.view(start, shape)
+        let offset = self.whole.offset + start * self.dtype.size();
+        Tensor { block: self.whole.block.clone(), offset, spec: Spec { shape, dtype: self.dtype } }
     }
 
     /// Slot `i`, for writing, until it is [given back](Arena::give_back). No tensor of the slot may exist meanwhile;

@@ -12,6 +12,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use kiln::cpu::memory::or_out_of_memory;
 use kiln::device::Device;
 use kiln::error::{Error, Result};
+use kiln::params::Hold;
 use serde_json::json;
 use std::io::Write;
 use std::process::ExitCode;
@@ -47,6 +48,24 @@ pub struct Global {
     )]
     #[arg(hide_possible_values = true)]
     device: DeviceName,
+}
+
+/// How the weights of a model that is used are held.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq)]
+pub enum Weights {
+    F32,
+    Bf16,
+    Int8,
+}
+
+impl Weights {
+    pub fn hold(self) -> Hold {
+        match self {
+            Weights::F32 => Hold::Frozen,
+            Weights::Bf16 => Hold::FrozenBf16,
+            Weights::Int8 => Hold::FrozenQ8,
+        }
+    }
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]

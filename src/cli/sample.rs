@@ -1,7 +1,7 @@
 //! `kiln sample`.
 
-use super::Global;
 use super::term::{note, print, safe, warn};
+use super::{Global, Weights};
 use clap::Args;
 use kiln::error::{AtPath, Result};
 use kiln::model::sample::{Pace, SampleOptions};
@@ -39,6 +39,9 @@ pub struct SampleArgs {
     /// The same seed writes the same text
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// How the weights are held: f32, bf16 (half the memory) or int8 (a quarter, a scale a row)
+    #[arg(long, value_name = "TYPE", default_value = "f32", hide_possible_values = true)]
+    weights: Weights,
     /// How many texts, with seeds from --seed on
     #[arg(long, value_name = "N", default_value_t = 1)]
     num: u64,
@@ -47,7 +50,7 @@ pub struct SampleArgs {
 /// Runs `kiln sample`: text appears as it is written, and its speed in the end.
 pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
     let start = Instant::now();
-    let mut sampler = Sampler::open(&args.run, &global.device()?)?;
+    let mut sampler = Sampler::open(&args.run, args.weights.hold(), &global.device()?)?;
     for damage in sampler.damaged() {
         warn(&format!("{damage}; an older checkpoint writes"));
     }

@@ -8,6 +8,7 @@ pub mod limits;
 pub mod linear;
 pub mod math;
 pub mod memory;
+pub mod q8;
 pub mod reduce;
 pub mod simd;
 pub mod threads;

@@ -183,6 +183,11 @@ pub trait Vector:
     /// # Safety
     /// `p` must be valid for writing `W` floats.
     unsafe fn store_ptr(self, p: *mut f32);
+    /// Reads `W` signed bytes from `p` as floats.
+    ///
+    /// # Safety
+    /// `p` must be valid for reading `W` bytes.
+    unsafe fn load_i8(p: *const i8) -> Self;
     /// Reads `x`, at most `W` numbers; the lanes beyond hold 0.
     fn load_partial(x: &[f32]) -> Self;
     /// Writes the first `x.len()` lanes, at most `W`.
@@ -535,6 +540,12 @@ impl Vector for Portable {
     #[inline(always)]
     fn from_bits(bits: PortableBits) -> Self {
         Portable(map!(bits.0 => |a| f32::from_bits(a as u32)))
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self {
+        // SAFETY: the caller promises eight readable bytes.
+        let x = unsafe { p.cast::<[i8; 8]>().read_unaligned() };
+        Portable(map!(x => |x| f32::from(x)))
     }
     #[inline(always)]
     fn transpose(rows: &mut [Self; 16]) {

@@ -157,11 +157,8 @@ impl Gpt {
         mut run: impl FnMut(usize, Block, &[Var<'t>]) -> [Var<'t>; 2],
     ) -> Var<'t> {
         let tape = ids.tape();
-        let positions = self.positions.map(|positions| {
-            let (table, &GptConfig { context, d, .. }) = (positions.table(tape), &self.config);
-            if start == 0 { table } else { tape.constant(table.value().view(start * d, [context - start, d])) }
-        });
-        let x = ids.embedding(self.tokens.table(tape), positions);
+        let positions = self.positions.map(|positions| positions.table(tape));
+        let x = ids.embedding(self.tokens.table(tape), positions, start);
         let mut x: ArrayVec<Var, 2> = [drop(x, self.config.dropout)].into_iter().collect();
         for (i, &block) in self.blocks.iter().enumerate() {
             x = run(i, block, &x).into();

@@ -38,6 +38,7 @@ pub fn values(inputs: &[Input], device: &Device) -> Vec<Tensor> {
             DType::Bf16 => Tensor::from_slice(device, &convert(&data, bf16::from_f32), shape),
             DType::F16 => Tensor::from_slice(device, &convert(&data, f16::from_f32), shape),
             DType::U8 => Tensor::from_slice(device, &convert(&data, |x| x as u8), shape),
+            DType::Q8 => unreachable!("only parameters are held in 8 bits"),
         }
     };
     (0..).zip(inputs).map(value).collect()
@@ -73,6 +74,7 @@ fn to_f32(tensor: &Tensor) -> Vec<f32> {
         DType::Bf16 => tensor.as_slice::<bf16>().iter().map(|x| x.to_f32()).collect(),
         DType::F16 => tensor.as_slice::<f16>().iter().map(|x| x.to_f32()).collect(),
         DType::U8 => tensor.as_slice::<u8>().iter().map(|&x| f32::from(x)).collect(),
+        DType::Q8 => to_f32(&tensor.widened()),
     }
 }
 

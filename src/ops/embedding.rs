@@ -1,6 +1,7 @@
-//! Token embeddings, with learned positions added where there are any: `y[b, t] = E[ids[b, t]] + P[t]`.
+//! Token embeddings, with learned positions added where there are any: `y[b, t] = E[ids[b, t]] + P[start + t]`.
 //!
-//! ids: (B, T) i32; E: (V, C); P: (at least T, C); y: (B, T, C). E and P may be bf16, without gradients then.
+//! ids: (B, T) i32; E: (V, C); P: (at least start + T, C); y: (B, T, C). E and P may be bf16 or in 8 bits, without
+//! gradients then.
 //!
 //! Backward: each row of dy is added to the row of dE that its id names, and to the row of dP of its position. A column of
 //! dE belongs to one task, which takes the tokens in order, so that the sum does not depend on the threads.
@@ -13,11 +14,11 @@ use crate::tape::{Array64, Dx, Op, Specs, Var};
 use crate::tensor::{DType, Out, Spec, Tensor, Tensors};
 use half::bf16;
 
-/// Inputs: ids, E, then P if `positions`. Result: y.
+/// Inputs: ids, E, then P with `positions`. Result: y.
 #[derive(Clone, Copy, Debug)]
 pub struct Embedding {
-    /// Whether learned positions are added.
-    pub positions: bool,
+    /// Where learned positions are added: that of the first token.
+    pub positions: Option<usize>,
 }
 
 /// Rows a task in the forward pass.
@@ -28,6 +29,7 @@ fn add_row(simd: Simd, beta: f32, table: &Tensor, i: usize, y: &mut [f32]) {
     let row = i * y.len()..(i + 1) * y.len();
     match table.dtype() {
         DType::Bf16 => bf16::convert(simd, beta, &table.as_slice()[row], y),
+        DType::Q8 => table.q8().row(i, beta, y),
         _ => add_chunk(simd, beta, y, &table.f32()[row]),
     }
 }
@@ -39,7 +41,8 @@ impl Op for Embedding {
 
     fn outputs(&self, x: &[Spec]) -> Specs {
         let (b, t, c) = (x[0].shape[0], x[0].shape[1], x[1].shape[1]);
-        assert!(!self.positions || (x[2].shape[0] >= t && x[2].shape[1] == c), "embedding: positions {:?}", x[2].shape);
+        let fits = |start| x[2].shape[0] >= start + t && x[2].shape[1] == c;
+        assert!(self.positions.is_none_or(fits), "embedding: positions {:?}", x[2].shape);
         Specs::from_iter([Spec::f32([b, t, c])])
     }
 
@@ -49,8 +52,8 @@ impl Op for Embedding {
             for (row, y) in y.chunks_exact_mut(c).enumerate() {
                 let row = i * ROWS + row;
                 add_row(cpu.simd, 0.0, &x[1], ids[row] as usize, y);
-                if self.positions {
-                    add_row(cpu.simd, 1.0, &x[2], row % t, y);
+                if let Some(start) = self.positions {
+                    add_row(cpu.simd, 1.0, &x[2], start + row % t, y);
                 }
             }
         });
@@ -68,18 +71,20 @@ impl Op for Embedding {
             }
             crate::cpu::elementwise::scatter_add(cpu, out.f32_mut(), ids, dy, c);
         }
-        if self.positions && dx.wants(2) {
+        if let Some(start) = self.positions
+            && dx.wants(2)
+        {
             let mut out = dx.out(2);
             let beta = out.beta;
             cpu.threads.each(chunks(out.f32_mut(), c), |position, row| {
-                if position >= t {
+                if !(start..start + t).contains(&position) {
                     if beta == 0.0 {
                         row.fill(0.0);
                     }
                     return;
                 }
                 for (b, dy) in dy.chunks_exact(t * c).enumerate() {
-                    add_chunk(cpu.simd, if b == 0 { beta } else { 1.0 }, row, &dy[position * c..][..c]);
+                    add_chunk(cpu.simd, if b == 0 { beta } else { 1.0 }, row, &dy[(position - start) * c..][..c]);
                 }
             });
         }
@@ -89,16 +94,17 @@ impl Op for Embedding {
         let (b, t, c) = (x[0].shape[0], x[0].shape[1], x[1].shape[1]);
         vec![Array64::from_fn([b, t, c], |i| {
             let (row, j) = (i / c, i % c);
-            let position = if self.positions { x[2].data[row % t * c + j] } else { 0.0 };
-            x[1].data[x[0].data[row] as usize * c + j] + position
+            let position = self.positions.map(|start| x[2].data[(start + row % t) * c + j]);
+            x[1].data[x[0].data[row] as usize * c + j] + position.unwrap_or(0.0)
         })]
     }
 }
 
 impl<'t> Var<'t> {
-    /// The rows of the table (V, C) that these ids (B, T) name, plus the learned positions, if any: (B, T, C).
-    pub fn embedding(self, table: Var<'t>, positions: Option<Var<'t>>) -> Var<'t> {
-        let op = Embedding { positions: positions.is_some() };
+    /// The rows of the table (V, C) that these ids (B, T) name, plus the learned positions from `start` on, if any:
+    /// (B, T, C).
+    pub fn embedding(self, table: Var<'t>, positions: Option<Var<'t>>, start: usize) -> Var<'t> {
+        let op = Embedding { positions: positions.map(|_| start) };
         match positions {
             Some(positions) => self.tape().apply(op, &[self, table, positions]),
             None => self.tape().apply(op, &[self, table]),
@@ -113,9 +119,10 @@ pub(super) fn cases() -> Vec<Case> {
         inputs
     };
     vec![
-        Case::check("2x3 of 5x8", Embedding { positions: false }, inputs(2, 3, 5, 8, None)),
-        Case::check("2x3 of 5x8, 4 positions", Embedding { positions: true }, inputs(2, 3, 5, 8, Some(4))),
-        Case::check("3x50 of 7x130", Embedding { positions: true }, inputs(3, 50, 7, 130, Some(50))),
-        Case::bench("16x256 of 8192x256", Embedding { positions: true }, inputs(16, 256, 8192, 256, Some(256))),
+        Case::check("2x3 of 5x8", Embedding { positions: None }, inputs(2, 3, 5, 8, None)),
+        Case::check("2x3 of 5x8, 4 positions", Embedding { positions: Some(0) }, inputs(2, 3, 5, 8, Some(4))),
+        Case::check("2x3 of 5x8, from position 2 of 6", Embedding { positions: Some(2) }, inputs(2, 3, 5, 8, Some(6))),
+        Case::check("3x50 of 7x130", Embedding { positions: Some(0) }, inputs(3, 50, 7, 130, Some(50))),
+        Case::bench("16x256 of 8192x256", Embedding { positions: Some(0) }, inputs(16, 256, 8192, 256, Some(256))),
     ]
 }

@@ -23,11 +23,12 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Loads a checkpoint: `path` is one, or a run, whose newest good checkpoint is taken.
+    /// Loads a checkpoint: `path` is one, or a run, whose newest good checkpoint is taken. Its weights are held as `hold`
+    /// says.
     ///
     /// # Errors
     /// There is no checkpoint, it is damaged, or its files do not belong together.
-    pub fn open(path: &Path, device: &Device) -> Result<Sampler> {
+    pub fn open(path: &Path, hold: Hold, device: &Device) -> Result<Sampler> {
         let (dir, damaged) = checkpoint::find(&Os, path)?;
         let (file, weights) = (dir.join(checkpoint::CONFIG), dir.join(checkpoint::MODEL));
         let config = GptConfig::from_json(&checkpoint::read_json(&Os, &file)?, &file)?;
@@ -45,7 +46,7 @@ impl Sampler {
             return Err(Error::format(file, "vocabulary", expected, tokenizer.vocab_size(), hint));
         }
         let (gpt, decls) = Gpt::new(config);
-        let mut params = Params::frozen(device, &decls, Hold::Frozen);
+        let mut params = Params::frozen(device, &decls, hold);
         checkpoint::load_weights(&Os, &weights, &mut params)?;
         Ok(Sampler { gpt, params, tape: Tape::new(device), tokenizer, damaged })
     }

@@ -6,7 +6,7 @@ use kiln::cpu::Simd;
 use kiln::device::Device;
 use kiln::model::sample::{Chooser, SampleOptions, generate};
 use kiln::model::{Cache, Gpt, GptConfig, Size};
-use kiln::params::Params;
+use kiln::params::{Hold, Params};
 use kiln::rng::{Purpose, Rng, Stream};
 use kiln::tape::{Pass, Tape};
 use kiln::tensor::Tensor;
@@ -21,8 +21,12 @@ fn llama(context: usize) -> GptConfig {
 }
 
 fn model(device: &Device, config: GptConfig) -> (Gpt, Params) {
+    held(device, config, Hold::Train)
+}
+
+fn held(device: &Device, config: GptConfig, hold: Hold) -> (Gpt, Params) {
     let (gpt, decls) = Gpt::new(config);
-    (gpt, Params::new(device, &decls, 7))
+    (gpt, Params::with(device, &decls, 7, |_| hold))
 }
 
 fn random_ids(n: usize) -> Vec<i32> {
@@ -44,13 +48,21 @@ fn bits(x: &[f32]) -> Vec<u32> {
 fn cached_logits_are_those_of_the_whole_sequence_bit_for_bit() {
     let best = Simd::detect().expect("a level");
     let (len, v) = (140, 61);
-    for (batch, config) in [(1, config(150)), (3, config(150)), (1, llama(150)), (2, llama(150))] {
+    for (batch, config, hold) in [
+        (1, config(150), Hold::Train),
+        (3, config(150), Hold::Train),
+        (1, llama(150), Hold::Train),
+        (2, llama(150), Hold::Train),
+        (1, config(150), Hold::FrozenBf16),
+        (1, config(150), Hold::FrozenQ8),
+        (2, llama(150), Hold::FrozenQ8),
+    ] {
         let ids = random_ids(batch * len);
         let mut want = Vec::new();
         let runs = Simd::available().into_iter().map(|level| (level, 2)).chain([(best, 1), (best, 3)]);
         for (level, threads) in runs {
             let device = Device::cpu_with(level, threads);
-            let (gpt, params) = model(&device, config.clone());
+            let (gpt, params) = held(&device, config.clone(), hold);
             let mut tape = Tape::new(&device);
             if want.is_empty() {
                 tape.begin(&params, Pass::default());

@@ -184,7 +184,7 @@ fn attention() {
 
 #[test]
 fn embedding() {
-    check_fixture("embedding", Embedding { positions: true }, &["ids", "tok", "pos"], &["y"]);
+    check_fixture("embedding", Embedding { positions: Some(0) }, &["ids", "tok", "pos"], &["y"]);
 }
 
 #[test]

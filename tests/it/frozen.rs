@@ -4,7 +4,8 @@ use half::bf16;
 use kiln::device::Device;
 use kiln::disk::Os;
 use kiln::model::{Gpt, GptConfig, Size};
-use kiln::params::{Decl, Hold, Params};
+use kiln::optim::Optimizer;
+use kiln::params::{Decl, Hold, Kind, Params};
 use kiln::tape::{Pass, Tape};
 use kiln::tensor::{DType, Tensor};
 use kiln::train::checkpoint::{load_weights, weights};
@@ -82,7 +83,7 @@ fn gradients_flow_through_frozen_weights_whose_own_are_not_computed() {
         assert_eq!(params.grad(block).is_some(), hold == Hold::Train);
         for group in params.groups().iter().filter(|group| hold != Hold::Train && group.ids().contains(&block)) {
             assert!(group.trainable().is_none());
-            assert_eq!(group.weights().whole().dtype() == DType::Bf16, hold == Hold::FrozenBf16);
+            assert_eq!(group.weights().dtype() == DType::Bf16, hold == Hold::FrozenBf16);
         }
         let Device::Cpu(host) = &device;
         (grads, host.cpu.flops())
@@ -101,6 +102,57 @@ fn gradients_flow_through_frozen_weights_whose_own_are_not_computed() {
         .sum();
     assert_eq!(all - fewer, 2 * (SIZES[0] * SIZES[1] * matrices) as u64);
     assert_eq!(fewer, same);
+}
+
+#[test]
+fn weights_in_8_bits_take_a_byte_each_and_cost_less_than_a_percent_of_the_loss() {
+    // A model that has learned the next token: the one after it, round and round.
+    let (device, (gpt, decls)) = (device(), gpt());
+    let pairs = |salt: usize| {
+        let ids = |first: usize| -> Vec<i32> {
+            (0..SIZES[0] * SIZES[1]).map(|i| ((i + i / 7 * salt + first) % VOCAB) as i32).collect()
+        };
+        [ids(0), ids(1)].map(|ids| Tensor::from_slice(&device, &ids, SIZES))
+    };
+    let loss = |params: &Params| {
+        let mut tape = Tape::new(&device);
+        tape.begin(params, Pass::default());
+        let [x, y] = pairs(1000).map(|ids| tape.constant(ids));
+        tape.no_grad(|| gpt.loss(x, y, None, None)).value().item()
+    };
+    let mut params = Params::new(&device, &decls, 1);
+    let optimizer = Optimizer::default();
+    optimizer.prepare(&mut params);
+    let untrained = loss(&params);
+    let mut tape = Tape::new(&device);
+    for step in 1..=60 {
+        tape.begin(&params, Pass { training: true, ..Pass::default() });
+        let [x, y] = pairs(step as usize).map(|ids| tape.constant(ids));
+        let loss = gpt.loss(x, y, None, None);
+        loss.backward(&mut params, true);
+        tape.reset();
+        let norm = params.grad_norm();
+        optimizer.step(&mut params, step, 1e-3, norm);
+    }
+    let held = |hold: Hold| {
+        let before = device.pool().live_bytes();
+        let mut held = Params::frozen(&device, &decls, hold);
+        params.ids().for_each(|id| held.set_weight(id, params.weight(id).f32()));
+        (loss(&held), device.pool().live_bytes() - before)
+    };
+    let ((whole, all), (narrow, few)) = (held(Hold::Frozen), held(Hold::FrozenQ8));
+    assert!(whole < 0.8 * untrained, "it learned: {untrained} to {whole}");
+    assert!(narrow != whole && (narrow / whole - 1.0).abs() < 0.01, "{whole} became {narrow}");
+    // Tables of 41 and 24 rows fill blocks of 32; vectors stay as they are.
+    let bytes = |decl: &Decl| {
+        let (rows, cols) = decl.shape.as_matrix();
+        match decl.kind {
+            Kind::Vector => 4 * cols.next_multiple_of(64),
+            _ => (rows.next_multiple_of(32) * cols + 4 * rows).next_multiple_of(64),
+        }
+    };
+    assert_eq!(few, decls.iter().map(bytes).sum::<usize>());
+    assert!(few * 3 < all + all / 64, "{few} of {all} bytes");
 }
 
 #[test]

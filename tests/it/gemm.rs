@@ -2,6 +2,7 @@
 
 use half::bf16;
 use kiln::cpu::gemm::{Mat, MatMut, PackedB, Rhs, gemm};
+use kiln::cpu::q8::{self, Q8};
 use kiln::cpu::{Cpu, Simd};
 use kiln::rng::{Purpose, Rng};
 use rand::Rng as _;
@@ -257,6 +258,30 @@ fn operands_in_bf16_give_the_bits_of_their_values_in_f32() {
                 };
                 same_bits(&run(a, b), &run(a32, b32), &format!("{m}x{n}x{k} {transposed} {}", cpu.simd.name()));
             }
+        }
+    }
+}
+
+#[test]
+fn a_right_operand_in_8_bits_gives_the_product_of_its_integers_times_the_scales() {
+    for (m, n, k) in SHAPES {
+        let (a, weights) = (numbers(1, m * k), numbers(2, n * k));
+        for cpu in &cpus() {
+            let mut memory = vec![0.0f32; q8::bytes(n, k) / 4];
+            q8::quantize(cpu, &weights, (n, k), bytemuck::cast_slice_mut(&mut memory));
+            let q8 = Q8::new(bytemuck::cast_slice(&memory), n, k);
+            let integers: Vec<f32> = (0..n * k).map(|e| f32::from(q8.q[q8.at(e / k, e % k)])).collect();
+            let mut want = vec![f32::NAN; m * n];
+            let b = Mat::new(&integers, n, k).t();
+            gemm(cpu, Mat::new(&a, m, k), b, MatMut::new(&mut want, m, n), false, None);
+            want.iter_mut().enumerate().for_each(|(e, x)| *x *= q8.scales[e % n]);
+            let mut got = vec![f32::NAN; m * n];
+            // What is done last sees scaled values.
+            let twice = |_: usize, _: usize, c: &mut [f32]| c.iter_mut().for_each(|x| *x *= 2.0);
+            let b = Mat::q8(q8, n, k).t();
+            gemm(cpu, Mat::new(&a, m, k), b, MatMut::new(&mut got, m, n), false, Some(&twice));
+            got.iter_mut().for_each(|x| *x /= 2.0);
+            same_bits(&got, &want, &format!("{m}x{n}x{k} {}", cpu.simd.name()));
         }
     }
 }

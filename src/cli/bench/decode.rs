@@ -1,13 +1,13 @@
 //! `kiln bench decode`.
 
 use super::{Spread, peak_rss_mb};
-use crate::cli::Global;
 use crate::cli::term::print;
+use crate::cli::{Global, Weights};
 use clap::Args;
 use kiln::cpu::limits;
 use kiln::device::Device;
 use kiln::error::{Error, Result};
-use kiln::params::Hold;
+use kiln::params::Kind;
 use kiln::train::bench::StepCase;
 use kiln::train::bench::decode::DecodeBench;
 use kiln::train::peer::Peer;
@@ -30,9 +30,9 @@ pub struct DecodeArgs {
     /// Tokens to write after the first one
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     tokens: u32,
-    /// Keep the weights in bf16: half the bytes, f32 arithmetic
-    #[arg(long)]
-    bf16: bool,
+    /// How the weights are held: f32, bf16 (half the bytes) or int8 (a quarter); arithmetic is in f32
+    #[arg(long, value_name = "TYPE", default_value = "f32", hide_possible_values = true)]
+    weights: Weights,
     /// How often, after once to warm up
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     reps: u16,
@@ -75,7 +75,8 @@ pub fn run(args: DecodeArgs, global: &Global) -> Result<()> {
         let problem = format!("--prompt {prompt} and --tokens {tokens} exceed the context of {}, {context}", case.name);
         return Err(Error::usage(problem, "lower one of them"));
     }
-    let (hold, dtype) = if args.bf16 { (Hold::FrozenBf16, "bf16") } else { (Hold::Frozen, "f32") };
+    let hold = args.weights.hold();
+    let dtype = hold.dtype(Kind::Matrix).name();
     let mut bench = DecodeBench::new(case.config, hold, &device);
     bench.run(prompt, tokens);
     // Before the ceiling is measured, which takes a buffer.

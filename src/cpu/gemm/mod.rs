@@ -1,5 +1,5 @@
 //! The matrix product C = A·B, or C += A·B, in f32; A and B may be stored in bf16, whose values are exact in f32 and are
-//! widened while they are packed.
+//! widened while they are packed. So are the integers of a B in 8 bits, whose scales the columns of C are multiplied with.
 //!
 //! Each element of C is one sequential chain of fused multiply-adds over k, from 0 or from its old value. Tile sizes,
 //! blocks, threads and instruction sets change who computes an element and when, never the chain: results are the same
@@ -9,11 +9,15 @@
 //! panels of up to MR rows, B into panels of NR columns, each k-major. Transposes are strides, resolved while packing. Where
 //! A has few rows, B is read as it lies instead (`thin.rs`).
 
+mod int8;
 mod pack;
 mod thin;
 mod tile;
 
-use super::{Cpu, Simd, Tiles, chunks};
+use super::q8::Q8;
+use super::simd::each;
+use super::{Cpu, Simd, Tiles, Vector, chunks};
+use crate::simd_fn;
 use half::bf16;
 use pack::{Data, Panels, Source};
 use tile::{Block, Local, Shared};
@@ -37,6 +41,12 @@ impl<'a> Mat<'a> {
     /// A row-major matrix in bf16 without gaps.
     pub fn bf16(data: &'a [bf16], rows: usize, cols: usize) -> Self {
         Mat::of(Data::Bf16(data), rows, cols, cols, 1)
+    }
+
+    /// A matrix in 8 bits. As the right operand of a product it must be transposed, so that a scale belongs to a column of
+    /// the result.
+    pub fn q8(data: Q8<'a>, rows: usize, cols: usize) -> Self {
+        Mat { data: Data::Q8(data), rows, cols, row_stride: cols, col_stride: 1 }
     }
 
     /// A matrix with any strides.
@@ -187,7 +197,38 @@ pub fn gemm<'b>(
     accumulate: bool,
     finish: Option<&Finish<'_>>,
 ) {
-    product(cpu, a, b.into(), c, accumulate, finish);
+    let b = b.into();
+    let Rhs::Mat(Mat { data: Data::Q8(q8), row_stride, .. }) = b else {
+        return product(cpu, a, b, c, accumulate, finish);
+    };
+    assert!(row_stride == 1 && !accumulate, "a matrix in 8 bits is multiplied transposed, and its product not added");
+    let scaled = |row: usize, first: usize, c: &mut [f32]| {
+        multiply(cpu.simd, c, &q8.scales[first..][..c.len()]);
+        if let Some(finish) = finish {
+            finish(row, first, c);
+        }
+    };
+    match a.data {
+        Data::F32(x) if a.rows <= thin::ROWS && a.col_stride == 1 && a.rows * c.cols > 0 => {
+            assert_eq!((a.rows, a.cols), (c.rows, q8.cols), "the shapes of a product in 8 bits");
+            cpu.count_flops(2 * (c.rows * c.cols * a.cols) as u64);
+            int8::product(cpu, a, x, q8, c, &scaled);
+        }
+        _ => product(cpu, a, b, c, false, Some(&scaled)),
+    }
+}
+
+simd_fn! {
+    /// `x = x ∘ y`.
+    fn multiply(x: &mut [f32], y: &[f32]) = multiply_body
+}
+#[inline(always)]
+fn multiply_body<V: Vector>(x: &mut [f32], y: &[f32]) {
+    each::<V>(
+        y.len(),
+        #[inline(always)]
+        |i, w| (V::at(&x[i..], w) * V::at(&y[i..], w)).put(&mut x[i..], w),
+    );
 }
 
 /// K is cut into slices. In each, one operand (the smaller, or the one packed before) is packed whole, by all threads; the

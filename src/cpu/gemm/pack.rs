@@ -4,6 +4,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::Mat;
+use crate::cpu::q8::{self, Q8};
 use crate::cpu::{Bits, Vector};
 use crate::simd_fn;
 use half::bf16;
@@ -54,6 +55,8 @@ impl Panels {
 pub(super) enum Data<'a> {
     F32(&'a [f32]),
     Bf16(&'a [bf16]),
+    /// Blocks of [`q8::BLOCK`] lanes, in each of which the lanes of one k are neighbours.
+    Q8(Q8<'a>),
 }
 
 impl Data<'_> {
@@ -61,6 +64,7 @@ impl Data<'_> {
         match self {
             Data::F32(data) => data.len(),
             Data::Bf16(data) => data.len(),
+            Data::Q8(data) => data.q.len(),
         }
     }
 }
@@ -90,6 +94,7 @@ impl<'a> Source<'a> {
         let data = match self.data {
             Data::F32(data) => Data::F32(self.with(data).at(lane, k).data),
             Data::Bf16(data) => Data::Bf16(self.with(data).at(lane, k).data),
+            Data::Q8(data) => Data::Q8(Q8 { q: &data.q[data.at(lane, k).min(data.q.len())..], ..data }),
         };
         Source { data, ..self }
     }
@@ -175,6 +180,29 @@ impl Stored for bf16 {
     }
 }
 
+impl Stored for i8 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from(self)
+    }
+    #[inline(always)]
+    fn load<V: Vector>(x: &[i8]) -> V {
+        assert!(x.len() >= V::W);
+        // SAFETY: the slice holds at least `W` bytes.
+        unsafe { V::load_i8(x.as_ptr()) }
+    }
+    #[inline(always)]
+    fn load_partial<V: Vector>(x: &[i8]) -> V {
+        let mut wide = [0.0; 16];
+        wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.widen());
+        V::load(&wide)
+    }
+    #[inline(always)]
+    unsafe fn columns<V: Vector>(_: *const i8, _: usize) -> [V; 8] {
+        unreachable!("lanes of a matrix in 8 bits are neighbours")
+    }
+}
+
 /// Depth that is packed of one panel before the next, so that the source's cache lines and pages stay near.
 const DEPTH: usize = 64;
 
@@ -183,6 +211,15 @@ fn pack_body<V: Vector>(source: &Source<'_>, panels: &Panels, depth: usize, firs
     match source.data {
         Data::F32(data) => pack_stored::<V, f32>(source.with(data), panels, depth, first, out),
         Data::Bf16(data) => pack_stored::<V, bf16>(source.with(data), panels, depth, first, out),
+        Data::Q8(data) => {
+            for (i, panel) in out.chunks_exact_mut(depth * panels.width).enumerate() {
+                // A panel's lanes belong to one block.
+                let lanes = panels.range(first + i);
+                let block =
+                    Source { data: &data.q[data.at(lanes.start, 0)..], lane: 1, step: q8::BLOCK, owner: PhantomData };
+                copy::<V, i8>(block, lanes.len(), panels.width, panel);
+            }
+        }
     }
 }
 simd_fn! {

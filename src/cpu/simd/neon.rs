@@ -188,6 +188,14 @@ impl Vector for F32x8 {
         both!(F32x8: vreinterpretq_f32_s32(bits))
     }
     #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self {
+        // SAFETY: the caller promises eight readable bytes.
+        let x = unsafe { vmovl_s8(vld1_s8(p)) };
+        // SAFETY: see the head of this file.
+        let int = unsafe { I32x8(vmovl_s16(vget_low_s16(x)), vmovl_s16(vget_high_s16(x))) };
+        both!(F32x8: vcvtq_f32_s32(int))
+    }
+    #[inline(always)]
     fn transpose(rows: &mut [Self; 16]) {
         // The four 4 × 4 blocks, of which two change places.
         let r = *rows;

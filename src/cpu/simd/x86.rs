@@ -149,6 +149,11 @@ impl Vector for F32x8 {
         F32x8(unsafe { _mm256_castsi256_ps(bits.0) })
     }
     #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self {
+        // SAFETY: the caller promises eight readable bytes.
+        F32x8(unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) })
+    }
+    #[inline(always)]
     fn transpose(rows: &mut [Self; 16]) {
         // Each step doubles the side of the blocks that stand transposed: 2, 4, 8.
         let r = *rows;
@@ -286,6 +291,11 @@ impl Vector for F32x16 {
     fn from_bits(bits: I32x16) -> Self {
         // SAFETY: see the head of this file.
         F32x16(unsafe { _mm512_castsi512_ps(bits.0) })
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self {
+        // SAFETY: the caller promises sixteen readable bytes.
+        F32x16(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) })
     }
     #[inline(always)]
     fn ldexp(self, n: Self) -> Self {
