@@ -9,6 +9,8 @@ pub mod linear;
 pub mod math;
 pub mod memory;
 pub mod reduce;
+#[cfg(feature = "peers")]
+pub mod rivals;
 pub mod simd;
 pub mod threads;
 
