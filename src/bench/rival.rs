@@ -46,6 +46,31 @@ impl Against {
             },
         })
     }
+
+    /// Whether it can do `case`, with this Python: to be asked before anything is measured.
+    ///
+    /// # Errors
+    /// It cannot, and why.
+    pub fn fits(&self, case: &Case, python: Option<&Path>) -> Result<()> {
+        match self {
+            Against::Crate(name) if case.bench != "gemm" => {
+                Err(Error::usage(format!("--against {name}: {name} multiplies matrices"), "kiln bench gemm"))
+            }
+            Against::Crate(name) => library(name, 1).map(drop),
+            Against::Torch { compile: true, .. } if case.bench != "step" => {
+                Err(Error::usage("--against torch:compile is for training steps", "kiln bench step"))
+            }
+            Against::Torch { .. } if case.spec.is_null() => {
+                let problem = format!("--against torch: the script knows no model like that of {}", case.name);
+                Err(Error::usage(problem, "it builds GPT-2's kind, with AdamW, in one micro-batch"))
+            }
+            Against::Torch { .. } => python::interpreter(python).map(drop),
+            Against::Program(words) if words.trim().is_empty() => {
+                Err(Error::usage("--peer is empty", "give a command that serves"))
+            }
+            Against::Program(_) => Ok(()),
+        }
+    }
 }
 
 /// A rival that is there.
@@ -58,20 +83,17 @@ enum Kind {
 }
 
 impl Rival {
-    /// Starts a rival for `case`, on `threads` threads; one that takes cases by line can enter others afterwards.
+    /// Starts a rival that [fits](Against::fits) `case`, on `threads` threads; one that takes cases by line can enter others
+    /// afterwards.
     ///
     /// # Errors
-    /// It cannot be started, or is not for such cases.
+    /// It cannot be started.
     pub fn start(against: &Against, case: &Case, threads: usize, python: Option<&Path>) -> Result<Rival> {
         let (mut command, shown) = match against {
-            Against::Crate(name) if case.bench != "gemm" => {
-                return Err(Error::usage(format!("--against {name}: {name} multiplies matrices"), "kiln bench gemm"));
-            }
             Against::Crate(name) => return library(name, threads),
             Against::Program(words) => {
                 let mut parts = words.split_whitespace();
-                let none = || Error::usage("--peer is empty", "give a command that serves");
-                let mut command = Command::new(parts.next().ok_or_else(none)?);
+                let mut command = Command::new(parts.next().unwrap_or_default());
                 command.args(parts);
                 (command, words.clone())
             }
@@ -81,16 +103,9 @@ impl Rival {
                     "decode" => "decode_torch.py",
                     _ => "kernels_torch.py",
                 };
-                if *compile && case.bench != "step" {
-                    return Err(Error::usage("--against torch:compile is for training steps", "kiln bench step"));
-                }
                 let python = python::interpreter(python)?;
                 let mut command = python::command(&python, script)?;
                 if matches!(case.bench, "step" | "decode") {
-                    if case.spec.is_null() {
-                        let problem = format!("--against torch: the script knows no model like that of {}", case.name);
-                        return Err(Error::usage(problem, "it builds GPT-2's kind, with AdamW, in one micro-batch"));
-                    }
                     command.arg(case.spec.to_string());
                 }
                 if *compile {

@@ -48,20 +48,20 @@ struct Rates {
     mean: f64,
 }
 
-/// Lets every thread of `cpu` do `work` again and again for `seconds`.
-fn rates(cpu: &Cpu, seconds: f64, amount: f64, work: impl Fn(usize) + Sync) -> Rates {
+/// Lets every thread of `cpu` do `work(thread, round)` again and again for `seconds`.
+fn rates(cpu: &Cpu, seconds: f64, amount: f64, work: impl Fn(usize, usize) + Sync) -> Rates {
     let threads = cpu.threads.count();
     let total = threads as f64 * amount / 1e9;
-    cpu.threads.run(threads, &work);
-    let (begin, mut best, mut rounds) = (Instant::now(), 0.0f64, 0.0);
+    cpu.threads.run(threads, &|i| work(i, 0));
+    let (begin, mut best, mut round) = (Instant::now(), 0.0f64, 0);
     loop {
+        round += 1;
         let start = Instant::now();
-        cpu.threads.run(threads, &work);
+        cpu.threads.run(threads, &|i| work(i, round));
         best = best.max(total / start.elapsed().as_secs_f64());
-        rounds += 1.0;
         let all = begin.elapsed().as_secs_f64();
         if all >= seconds {
-            return Rates { best, mean: rounds * total / all };
+            return Rates { best, mean: round as f64 * total / all };
         }
     }
 }
@@ -83,7 +83,7 @@ fn fma(cpu: &Cpu, seconds: f64) -> Rates {
         _ => 8,
     };
     // As many iterations a round as last about a millisecond.
-    rates(cpu, seconds, (4 * 2 * lanes * CHAINS * STEPS) as f64, |_| {
+    rates(cpu, seconds, (4 * 2 * lanes * CHAINS * STEPS) as f64, |_, _| {
         for _ in 0..4 {
             black_box(chains(cpu.simd, black_box(0.999), black_box(1e-3)));
         }
@@ -96,7 +96,7 @@ pub fn bf16_peak(cpu: &Cpu, seconds: f64) -> Option<f64> {
     #[cfg(target_arch = "x86_64")]
     if cpu.simd.name() == "avx512" && is_x86_feature_detected!("avx512bf16") {
         return Some(
-            rates(cpu, seconds, (4 * 4 * 16 * CHAINS * STEPS) as f64, |_| {
+            rates(cpu, seconds, (4 * 4 * 16 * CHAINS * STEPS) as f64, |_, _| {
                 for _ in 0..4 {
                     // SAFETY: the processor has AVX-512 F and BF16.
                     black_box(unsafe { x86::bf16_chains(black_box(1e-3)) });
@@ -109,41 +109,50 @@ pub fn bf16_peak(cpu: &Cpu, seconds: f64) -> Option<f64> {
     None
 }
 
+/// Elements of an array that a thread goes through in a round: some milliseconds at most, so that others seldom interrupt.
+const SLICE: usize = 1 << 20;
+
+/// Slices of SLICE elements, one after the other, in parts of equal size for all threads and arrays out of about `bytes`: how
+/// many slices a part has.
+fn slices(bytes: usize, parts: usize) -> usize {
+    (bytes / 4 / parts / SLICE).max(1)
+}
+
 /// The memory read bandwidth of all threads of `cpu` together, in GB/s, measured for about `seconds` over a buffer of
 /// `bytes` that should exceed the caches.
 pub fn read_bandwidth(cpu: &Cpu, bytes: usize, seconds: f64) -> f64 {
     let threads = cpu.threads.count();
-    let part = (bytes / 4 / threads).next_multiple_of(1024);
-    let buffer = cpu.scratch.take(part * threads);
-    rates(cpu, seconds, (4 * part) as f64, |i| {
-        black_box(read(cpu.simd, &buffer[i * part..][..part]));
+    let slices = slices(bytes, threads);
+    let buffer = cpu.scratch.take(slices * threads * SLICE);
+    rates(cpu, seconds, (4 * SLICE) as f64, |i, round| {
+        black_box(read(cpu.simd, &buffer[(i * slices + round % slices) * SLICE..][..SLICE]));
     })
     .best
 }
 
-/// How fast memory can be copied (`y = a`) and combined (`y = a + s·b`, the triad) by all threads of `cpu` together, in GB/s
+/// How fast memory can be copied (`y = a`) and combined (`y = a + b/2`, the triad) by all threads of `cpu` together, in GB/s
 /// of what is read and written, measured for about `seconds` each over arrays of `bytes` together. Stores go past the
 /// caches where the level can do that, so that no line is read in order to be overwritten.
 pub fn copy_and_triad(cpu: &Cpu, bytes: usize, seconds: f64) -> [f64; 2] {
     let threads = cpu.threads.count();
-    let part = (bytes / 4 / threads / 3).next_multiple_of(1024);
-    let mut buffer = cpu.scratch.take(3 * part * threads);
-    let (y, sources) = buffer.split_at_mut(part * threads);
+    let slices = slices(bytes, 3 * threads);
+    let mut buffer = cpu.scratch.take(3 * slices * threads * SLICE);
+    let (y, sources) = buffer.split_at_mut(slices * threads * SLICE);
     let y = Tiles::new(y);
     [1, 2].map(|arrays| {
-        rates(cpu, seconds, (4 * (arrays + 1) * part) as f64, |i| {
-            // SAFETY: the parts of different threads are disjoint, and inside of the array.
-            let y = unsafe { std::slice::from_raw_parts_mut(y.ptr(i * part), part) };
-            let a = &sources[2 * i * part..][..part];
-            let b = (arrays == 2).then(|| &sources[(2 * i + 1) * part..][..part]);
-            stream(cpu, y, a, b);
+        rates(cpu, seconds, (4 * (arrays + 1) * SLICE) as f64, |i, round| {
+            let at = i * slices + round % slices;
+            // SAFETY: the slices of different threads are disjoint, and inside of the array.
+            let y = unsafe { std::slice::from_raw_parts_mut(y.ptr(at * SLICE), SLICE) };
+            let [a, b] = [2 * at, 2 * at + 1].map(|at| &sources[at * SLICE..][..SLICE]);
+            stream(cpu, y, a, (arrays == 2).then_some(b));
             black_box(&y[0]);
         })
         .best
     })
 }
 
-/// y = a, or y = a + ½b.
+/// y = a, or y = a + b/2.
 fn stream(cpu: &Cpu, y: &mut [f32], a: &[f32], b: Option<&[f32]>) {
     #[cfg(target_arch = "x86_64")]
     if matches!(cpu.simd.name(), "avx2" | "avx512") {

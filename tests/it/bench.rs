@@ -31,7 +31,7 @@ fn check(row: &Value, bench: &str, case: &str, unit: &str) {
     assert_eq!([&row["bench"], &row["case"], &row["unit"]], [bench, case, unit], "{row}");
     let [median, min, max, share] = ["median", "min", "max", "share_of_limit"].map(|key| row[key].as_f64().unwrap());
     assert!(0.0 < min && min <= median && median <= max && share > 0.0, "{row}");
-    assert_eq!((&row["threads"], &row["n"]), (&json!(1), &json!(1)), "{row}");
+    assert!(row["threads"] == 1 && (1..=2).contains(&row["n"].as_u64().unwrap()), "{row}");
     assert!(row["calm"].is_boolean() && row["dropped"].is_u64() && row["limit"].is_string(), "{row}");
     assert!(!cfg!(target_os = "linux") || row["peak_rss_mb"].as_f64().unwrap() > 1.0, "{row}");
 }

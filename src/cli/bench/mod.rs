@@ -184,6 +184,7 @@ impl Turns {
             against.extend(Against::parse(word)?);
         }
         against.extend(self.peer.iter().cloned().map(Against::Program));
+        against.iter().try_for_each(|rival| rival.fits(&cases[0], self.python.as_deref()))?;
         let seconds = if self.reps > 1 { 0.8 } else { 0.1 };
         let mut sitting = sitting(global, seconds, self.reps, against, self.python.clone())?;
         show::ceilings(&sitting, global)?;
@@ -241,9 +242,7 @@ fn products(args: &GemmArgs, global: &Global) -> Result<()> {
 fn overview(global: &Global) -> Result<()> {
     let mut sitting = sitting(global, 0.5, 3, Vec::new(), None)?;
     show::ceilings(&sitting, global)?;
-    for case in
-        matching(roofline::cases(), "", |case| !["256x384", "T1024", "H4"].iter().any(|x| case.name.contains(x)))?
-    {
+    for case in matching(roofline::cases(), "", |case| !["256x384", "T1024"].iter().any(|x| case.name.contains(x)))? {
         show::rows(&sitting.time(&case)?.rows, global)?;
     }
     if global.json {
