@@ -1,6 +1,6 @@
 """Writing with a GPT in PyTorch on the CPU, token by token with cached keys and values, timed.
 
-    decode_torch.py nano|tiny|gpt2 [--prompt P] [--tokens N] [--threads N] [--reps N] [--keep-memory] [--serve]
+    decode_torch.py nano|tiny|gpt2|JSON [--prompt P] [--tokens N] [--threads N] [--reps N] [--keep-memory] [--serve]
 
 A repetition reads a prompt of P random tokens and chooses the likeliest next one (the time to the first token), then writes
 N more, each the likeliest again (the rate). f32, eager, batch 1; keys and values lie in tensors for the whole context, which
@@ -12,14 +12,8 @@ import time
 
 from common import emit, keep_memory, peak_rss_mb, serve, set_threads, spread
 
-CONFIGS = {
-    "tiny": dict(vocab=65, layers=6, heads=6, d=384, positions=256, bias=False),
-    "nano": dict(vocab=8192, layers=4, heads=4, d=256, positions=256, bias=True),
-    "gpt2": dict(vocab=50304, layers=12, heads=12, d=768, positions=1024, bias=True),
-}
-
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-ap.add_argument("config", choices=CONFIGS)
+ap.add_argument("config", help="nano, tiny, gpt2, or the numbers that model.py has for these, as JSON (and prompt, tokens)")
 ap.add_argument("--prompt", type=int, default=16, help="tokens to read first")
 ap.add_argument("--tokens", type=int, default=64, help="tokens to write after the first one")
 ap.add_argument("--threads", type=int, default=int(os.environ.get("BENCH_THREADS", os.cpu_count())))
@@ -33,12 +27,13 @@ set_threads(a.threads)
 
 import torch  # after the thread variables are set
 import torch.nn.functional as F
-from model import GPT
+from model import config as read, gpt
 
 torch.set_num_threads(a.threads)
 torch.manual_seed(1337)
-config = CONFIGS[a.config]
-model = GPT(**config, gelu="tanh").eval()
+name, config = read(a.config)
+a.prompt, a.tokens = config.get("prompt", a.prompt), config.get("tokens", a.tokens)
+model = gpt(config).eval()
 shape = (1, config["heads"], config["positions"], config["d"] // config["heads"])
 cache = [(torch.zeros(shape), torch.zeros(shape)) for _ in model.h]
 
@@ -74,7 +69,7 @@ def write():
 
 assert 0 < a.prompt and a.prompt + a.tokens <= config["positions"], "the context is too short"
 label = dict(bench="decode", peer="torch-eager" + ("-keepmem" if a.keep_memory else ""), threads=a.threads,
-             case=f"{a.config} f32, prompt {a.prompt}", unit="tokens/s")
+             case=f"{name} f32, prompt {a.prompt}", unit="tokens/s")
 facts = dict(version=torch.__version__, params=sum(p.numel() for p in model.parameters()))
 write()
 if a.serve:

@@ -1,6 +1,6 @@
 """One training step of a GPT in PyTorch on the CPU, timed.
 
-    gpt_torch.py nano|tiny|gpt2 [f32|bf16] [eager|compile] [--threads N] [--reps N] [--keep-memory] [--serve]
+    gpt_torch.py nano|tiny|gpt2|JSON [f32|bf16] [eager|compile] [--threads N] [--reps N] [--keep-memory] [--serve]
 
 A step is forward, mean cross-entropy, backward, clip_grad_norm_(1.0), fused AdamW, zero_grad, on a new batch of random
 tokens (drawn outside the timed part). bf16 is torch.autocast over f32 weights. Output: see README.md.
@@ -11,15 +11,8 @@ import time
 
 from common import emit, keep_memory, peak_rss_mb, serve, set_threads, spread
 
-CONFIGS = {
-    "tiny": dict(vocab=65, layers=6, heads=6, d=384, positions=256, batch=12, bias=False),
-    "nano": dict(vocab=8192, layers=4, heads=4, d=256, positions=256, batch=16, bias=True),
-    "gpt2": dict(vocab=50304, layers=12, heads=12, d=768, positions=1024, batch=4, bias=True),
-}
-T = 256
-
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-ap.add_argument("config", choices=CONFIGS)
+ap.add_argument("config", help="nano, tiny, gpt2, or the numbers that model.py has for these, as JSON")
 ap.add_argument("precision", nargs="?", default="f32", choices=["f32", "bf16"])
 ap.add_argument("mode", nargs="?", default="eager", choices=["eager", "compile"])
 ap.add_argument("--threads", type=int, default=int(os.environ.get("BENCH_THREADS", os.cpu_count())))
@@ -33,13 +26,13 @@ if a.keep_memory:
 set_threads(a.threads)
 
 import torch  # after the thread variables are set
-from model import GPT
+from model import config as read, gpt
 
 torch.set_num_threads(a.threads)
 torch.manual_seed(1337)
-config = dict(CONFIGS[a.config])
-batch = config.pop("batch")
-model = GPT(**config, gelu="tanh")
+name, config = read(a.config)
+batch, T = config["batch"], config["context"]
+model = gpt(config)
 forward = torch.compile(model) if a.mode == "compile" else model
 opt = torch.optim.AdamW(model.decay_groups(0.1), lr=3e-4, betas=(0.9, 0.95), fused=True)
 
@@ -58,7 +51,7 @@ def step():
 
 
 label = dict(bench="step", peer=f"torch-{a.mode}" + ("-keepmem" if a.keep_memory else ""),
-             case=f"{a.config} {a.precision}", threads=a.threads, unit="tokens/s")
+             case=f"{name} {a.precision}", threads=a.threads, unit="tokens/s")
 facts = dict(version=torch.__version__, params=sum(p.numel() for p in model.parameters()))
 first = step()["loss"]  # about ln(vocab): a wrong step shows
 for _ in range(a.warmup - 1):

@@ -2,10 +2,29 @@
 
 Pre-LN, learned positions, causal scaled_dot_product_attention, head tied to the token embedding, no dropout.
 """
+import json
 import math
 
 import torch.nn as nn
 import torch.nn.functional as F
+
+
+CONFIGS = {
+    "tiny": dict(vocab=65, layers=6, heads=6, d=384, positions=256, bias=False, batch=12, context=256),
+    "nano": dict(vocab=8192, layers=4, heads=4, d=256, positions=256, bias=True, batch=16, context=256),
+    "gpt2": dict(vocab=50304, layers=12, heads=12, d=768, positions=1024, bias=True, batch=4, context=256),
+}
+SIZES = ("vocab", "positions", "layers", "heads", "d", "bias", "gelu")
+
+
+def config(word):
+    """A name, or the same as JSON -> name, all numbers."""
+    name, numbers = (word, CONFIGS[word]) if word in CONFIGS else ("given", json.loads(word))
+    return name, dict(gelu="tanh") | numbers
+
+
+def gpt(config):
+    return GPT(**{key: config[key] for key in SIZES})
 
 
 class Block(nn.Module):

@@ -10,6 +10,8 @@ pub mod math;
 pub mod memory;
 pub mod q8;
 pub mod reduce;
+#[cfg(feature = "peers")]
+pub mod rivals;
 pub mod simd;
 pub mod threads;
 

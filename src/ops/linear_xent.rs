@@ -39,7 +39,7 @@ const TASK_ROWS: usize = 8;
 
 simd_fn! {
     /// Turns a row of logits into `scale · (softmax − onehot)` and returns the negative log-likelihood of `target`.
-    fn row(z: &mut [f32], target: usize, scale: f32) -> f32 = row_body
+    pub fn row(z: &mut [f32], target: usize, scale: f32) -> f32 = row_body
 }
 
 #[inline(always)]

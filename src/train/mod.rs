@@ -1,13 +1,11 @@
 //! The training loop and what surrounds it: recipes, schedules, run directories, checkpoints, the loss curve.
 
-pub mod bench;
 pub mod checkpoint;
 pub mod event;
 pub mod fit;
 pub mod guard;
 pub mod header;
 pub mod metrics;
-pub mod peer;
 pub mod plot;
 pub mod pretrain;
 pub mod recipe;

@@ -1,4 +1,4 @@
-//! The loss curve as a picture, SVG and PNG from the same drawing.
+//! Pictures, SVG and PNG from the same drawing; and the loss curve.
 
 use super::metrics::Record;
 use crate::data::atomic::write_atomic;
@@ -13,32 +13,37 @@ use std::sync::Once;
 /// Pixels of the SVG; the PNG has twice as many, so that it is sharp on dense screens.
 const SIZE: (u32, u32) = (720, 460);
 
-const INK: RGBColor = RGBColor(40, 44, 52);
-const GRID: RGBColor = RGBColor(228, 230, 234);
+/// The colour of text and axes.
+pub const INK: RGBColor = RGBColor(40, 44, 52);
+/// The colour of grids.
+pub const GRID: RGBColor = RGBColor(228, 230, 234);
 const TRAIN: RGBColor = RGBColor(31, 119, 180);
 const VAL: RGBColor = RGBColor(214, 84, 30);
 const FLOOR: RGBColor = RGBColor(90, 140, 90);
 
-/// A loss curve: every step's loss, their running mean, and the validation losses.
-pub struct LossCurve<'a> {
-    /// The run's name.
-    pub title: &'a str,
-    /// The steps, in order.
-    pub records: &'a [Record],
-    /// A loss that no model can go below, in nats a token, where it is known.
-    pub floor: Option<f64>,
-}
+/// What can be drawn.
+pub trait Picture {
+    /// Draws on `area`, with text and lines `scale` times their size.
+    ///
+    /// # Errors
+    /// The backend fails.
+    fn draw<B: DrawingBackend>(
+        &self,
+        area: &DrawingArea<B, Shift>,
+        scale: u32,
+    ) -> std::result::Result<(), DrawingAreaErrorKind<B::ErrorType>>;
 
-impl LossCurve<'_> {
-    /// Writes the curve as a vector picture.
-    pub fn save_svg(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
+    /// Writes it as a vector picture.
+    fn save_svg(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
+        fonts();
         let mut svg = String::new();
         self.draw(&SVGBackend::with_string(&mut svg, SIZE).into_drawing_area(), 1).map_err(failed).at(path)?;
         write_atomic(disk, path, svg.as_bytes())
     }
 
-    /// Writes the curve as pixels.
-    pub fn save_png(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
+    /// Writes it as pixels.
+    fn save_png(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
+        fonts();
         let (width, height) = (2 * SIZE.0, 2 * SIZE.1);
         let mut rgb = vec![0; 3 * (width * height) as usize];
         self.draw(&BitMapBackend::with_buffer(&mut rgb, (width, height)).into_drawing_area(), 2)
@@ -51,14 +56,24 @@ impl LossCurve<'_> {
         written.map_err(std::io::Error::from).at(path)?;
         write_atomic(disk, path, &bytes)
     }
+}
 
-    /// Draws on `area`, with text and lines `scale` times their size.
+/// A loss curve: every step's loss, their running mean, and the validation losses.
+pub struct LossCurve<'a> {
+    /// The run's name.
+    pub title: &'a str,
+    /// The steps, in order.
+    pub records: &'a [Record],
+    /// A loss that no model can go below, in nats a token, where it is known.
+    pub floor: Option<f64>,
+}
+
+impl Picture for LossCurve<'_> {
     fn draw<B: DrawingBackend>(
         &self,
         area: &DrawingArea<B, Shift>,
         scale: u32,
     ) -> std::result::Result<(), DrawingAreaErrorKind<B::ErrorType>> {
-        fonts();
         let train: Vec<(f64, f64)> =
             self.records.iter().map(|r| (r.step as f64, f64::from(r.loss))).filter(|p| p.1.is_finite()).collect();
         let smooth = smoothed(&train);

@@ -5,7 +5,7 @@ use super::event::{Event, Summary, Watch};
 use super::fit::{self, Plan};
 use super::guard::{LOSS, Verdict};
 use super::metrics::{self, Metrics, Record};
-use super::plot::LossCurve;
+use super::plot::{LossCurve, Picture};
 use super::recipe::{Recipe, Train};
 use super::run::RunDir;
 use super::source;

@@ -284,7 +284,7 @@ const KEYS: &[(&str, &str)] = &[
 ];
 
 fn flags() -> Vec<Case> {
-    let wrong: [(&'static str, &'static str); 36] = [
+    let wrong: [(&'static str, &'static str); 46] = [
         ("trian", "trian"),
         ("train --stepz 3", "--stepz"),
         ("train a.toml b.toml", "b.toml"),
@@ -321,6 +321,16 @@ fn flags() -> Vec<Case> {
         ("data inspect set --samples 1001", "--samples"),
         ("bench step nano --reps 0", "--reps"),
         ("bench step huge", "huge"),
+        ("bench step none.txt", "none.txt"),
+        ("bench decode nano --prompt 200 --tokens 57", "256"),
+        ("bench gemm --shape 3x4", "--shape 3x4"),
+        ("bench gemm --precision f64", "f64"),
+        ("bench gemm --only 77x", "--only 77x"),
+        ("bench gemm --against jax", "--against jax"),
+        ("bench xent --against faer", "faer multiplies matrices"),
+        ("bench gelu --against torch:compile", "torch:compile"),
+        ("bench data --shard-tokens 5", "--shard-tokens"),
+        ("bench roofline --out a.gif", "a.gif"),
     ];
     wrong.into_iter().map(|(call, says)| (call, 2, says, nothing())).collect()
 }

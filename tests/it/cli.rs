@@ -362,26 +362,6 @@ fn damaged_runs_and_checkpoints_are_named_and_never_a_panic() {
 }
 
 #[test]
-#[cfg(unix)]
-fn decoding_is_timed_in_turns_with_its_peers() {
-    let dir = tempfile::tempdir().unwrap();
-    let peer = "echo '{\"peer\": \"mock\"}'; while read go; do echo '{\"seconds\": 100, \"first_seconds\": 50}'; done";
-    std::fs::write(dir.path().join("peer.sh"), peer).unwrap();
-    let args = ["bench", "decode", "tiny", "--prompt", "3", "--tokens", "4", "--reps", "2", "--threads", "1"];
-    let with = |more: &[&str]| kiln(dir.path(), &[&args[..], more].concat());
-    let out = object(&with(&["--json", "--peer", "sh peer.sh"]).output().unwrap());
-    assert_eq!((out["n"].as_u64(), out["tokens"].as_u64()), (Some(2), Some(4)));
-    let [rate, read] = ["median", "gb_per_s"].map(|key| out[key].as_f64().unwrap());
-    // The matrices of `tiny` have 10,641,792 elements, its head included.
-    assert!((read / rate / (4.0 * 10_641_792.0 / 1e9) - 1.0).abs() < 1e-9, "{out}");
-    let against = &out["against"][0];
-    assert_eq!((against["peer"].as_str(), against["median"].as_f64()), (Some("mock"), Some(0.04)));
-    assert!((against["ratio"].as_f64().unwrap() / (rate / 0.04) - 1.0).abs() < 0.5, "{out}");
-    fails(&mut kiln(dir.path(), &["bench", "decode", "nano", "--prompt", "200", "--tokens", "57"]), 2, "256");
-    fails(&mut with(&["--peer", "sh absent.sh"]), 1, "absent.sh");
-}
-
-#[test]
 fn a_rate_that_cannot_work_ends_in_one_error_and_the_checkpoint_before_stands() {
     let dir = tempfile::tempdir().unwrap();
     let set = ["train.steps=20", "train.checkpoint_every=10", "run.name=a"];

@@ -1,68 +1,276 @@
 //! `kiln bench`.
 
-mod decode;
-mod step;
+mod models;
+mod show;
 
 use super::Global;
-use super::term::thousands;
-use clap::{Args, Subcommand};
-use kiln::error::Result;
-use serde_json::{Value, json};
+use super::term::{note, print};
+use clap::{Args, Subcommand, ValueEnum};
+use kiln::bench::{self, Against, Case, Row, Sitting, data, gemm, kernels, python, roofline};
+use kiln::disk::Os;
+use kiln::error::{Error, Result};
+use kiln::tensor::DType;
+use kiln::train::plot::Picture;
+use std::path::PathBuf;
 
 /// Measure speed on this machine
+///
+/// Alone, shows the machine's ceilings and one line for each kernel.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+#[command(after_help = "Examples:
+  kiln bench                                         ceilings, and what each kernel reaches
+  kiln bench gemm --only 1024 --against torch        in turns with PyTorch
+  kiln bench --setup-peers                           installs PyTorch for that")]
 pub struct BenchArgs {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+    /// Install PyTorch in a virtual environment in the user's cache, for --against torch; about 5.5 GB on Linux
+    #[arg(long)]
+    setup_peers: bool,
 }
 
 #[derive(Subcommand, Debug)]
 enum What {
-    Step(step::StepArgs),
-    Decode(decode::DecodeArgs),
+    /// The matrix product: 21 shapes and their geometric mean
+    #[command(after_help = "Examples:
+  kiln bench gemm
+  kiln bench gemm --shape 512x512x512 --form nn
+  kiln bench gemm --only x50304 --threads 1 --against torch --against faer,gemm,matrixmultiply")]
+    Gemm(GemmArgs),
+    /// Causal attention, forward and backward
+    #[command(after_help = "Examples:
+  kiln bench attention
+  kiln bench attention --only T1024 --against torch")]
+    Attention(Turns),
+    /// LayerNorm after a residual addition, forward and backward
+    #[command(after_help = "Examples:
+  kiln bench layernorm --against torch")]
+    Layernorm(Turns),
+    /// Cross-entropy over given logits, with its gradient
+    #[command(after_help = "Examples:
+  kiln bench xent --against torch,torch:keepmem")]
+    Xent(Turns),
+    /// AdamW with clipping, 124M parameters at once
+    #[command(after_help = "Examples:
+  kiln bench adamw --against torch")]
+    Adamw(Turns),
+    /// GELU (tanh), forward and backward
+    #[command(after_help = "Examples:
+  kiln bench gelu --against torch")]
+    Gelu(Turns),
+    /// Every operation at its real sizes, forward and backward
+    #[command(after_help = "Examples:
+  kiln bench ops --only norm
+  kiln bench ops --reps 3 --json")]
+    Ops(Turns),
+    Step(models::StepArgs),
+    Decode(models::DecodeArgs),
+    /// Training batches out of a memory-mapped shard of random tokens
+    #[command(after_help = "Examples:
+  kiln bench data
+  kiln bench data --shard-tokens 100000000 --against torch")]
+    Data(DataArgs),
+    /// A picture: what kernels reach of what the machine allows
+    #[command(after_help = "Examples:
+  kiln bench roofline
+  kiln bench roofline --threads 1 --only attention --out attention.png")]
+    Roofline(RooflineArgs),
+}
+
+/// How often, which cases, and against whom.
+#[derive(Args, Debug)]
+struct Turns {
+    /// Rounds that must count, after one to warm up; one while the machine was slow does not count
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
+    reps: u16,
+    /// Only cases whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    only: String,
+    /// Alternate with torch, torch:keepmem; with torch:compile, torch:best (steps); with faer, gemm, matrixmultiply (gemm)
+    #[arg(long, value_name = "WHO", value_delimiter = ',')]
+    against: Vec<String>,
+    /// Alternate with a program that serves; see benches/peers/README.md
+    #[arg(long, value_name = "COMMAND")]
+    peer: Vec<String>,
+    /// The Python that has torch [default: KILN_PYTHON, or what --setup-peers made]
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct GemmArgs {
+    /// This shape instead of the table's; may be repeated
+    #[arg(long, value_name = "MxKxN")]
+    shape: Vec<String>,
+    /// How A and B are stored: nt x·Wᵀ, nn dy·W, tn dyᵀ·x
+    #[arg(long, value_enum, default_value = "nt")]
+    form: FormName,
+    /// The type of the operands
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = precision)]
+    precision: DType,
+    #[command(flatten)]
+    turns: Turns,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum FormName {
+    Nt,
+    Nn,
+    Tn,
+}
+
+fn precision(name: &str) -> Result<DType, String> {
+    let names = || gemm::PRECISIONS.map(|dtype| dtype.name()).join(", ");
+    gemm::PRECISIONS.into_iter().find(|dtype| dtype.name() == name).ok_or_else(|| format!("use one of: {}", names()))
+}
+
+#[derive(Args, Debug)]
+struct DataArgs {
+    /// Tokens in the shard, of two bytes; it is written to the temporary folder and removed afterwards
+    #[arg(long, value_name = "N", default_value_t = 20_000_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(10_000..4_000_000_000))]
+    shard_tokens: u64,
+    #[command(flatten)]
+    turns: Turns,
+}
+
+#[derive(Args, Debug)]
+struct RooflineArgs {
+    /// Where to draw it, as .svg or .png
+    #[arg(long, value_name = "FILE", default_value = "roofline.svg")]
+    out: PathBuf,
+    /// Rounds for each kernel
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    reps: u16,
+    /// Only kernels whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    only: String,
 }
 
 /// Runs `kiln bench`.
 pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
-    match args.what {
-        What::Step(args) => step::run(args, global),
-        What::Decode(args) => decode::run(args, global),
+    if args.setup_peers {
+        let python = python::setup(&mut |step| note(step))?;
+        return print(&format!("done: {}\nnext: kiln bench step nano --against torch", python.display()));
+    }
+    let Some(what) = args.what else { return overview(global) };
+    let all = |turns: &Turns, cases| turns.run(cases, global).map(|_| ());
+    match what {
+        What::Gemm(args) => products(&args, global),
+        What::Attention(turns) => all(&turns, kernels::attention()),
+        What::Layernorm(turns) => all(&turns, kernels::layernorm()),
+        What::Xent(turns) => all(&turns, kernels::xent()),
+        What::Adamw(turns) => all(&turns, kernels::adamw()),
+        What::Gelu(turns) => all(&turns, kernels::gelu()),
+        What::Ops(turns) => all(&turns, kernels::ops()),
+        What::Step(args) => args.turns.run(vec![args.case()?], global).map(|_| ()),
+        What::Decode(args) => args.turns.run(vec![args.case()?], global).map(|_| ()),
+        What::Data(args) => {
+            let folder = data::Folder::temporary()?;
+            let shard = data::shard(&folder, args.shard_tokens as usize)?;
+            all(&args.turns, data::cases(&shard))
+        }
+        What::Roofline(args) => draw(&args, global),
     }
 }
 
-/// The middle, the smallest and the largest of some numbers.
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
-}
-
-impl Spread {
-    fn of(mut x: Vec<f64>) -> Spread {
-        x.sort_by(f64::total_cmp);
-        let n = x.len();
-        Spread { median: (x[(n - 1) / 2] + x[n / 2]) / 2.0, min: x[0], max: x[n - 1] }
-    }
-
-    /// Tokens per second, of `who`, for a person.
-    fn line(&self, who: &str, rest: &str) -> String {
-        let [median, min, max] = [self.median, self.min, self.max].map(|x| match x < 1000.0 {
-            true => format!("{x:.1}"),
-            false => thousands(x as u64),
-        });
-        format!("{who:<20} {median:>8} tokens/s  ({min} to {max}){rest}")
-    }
-
-    /// Tokens per second, of `peer`, for a program.
-    fn row(&self, bench: &str, peer: &Value, case: &str, threads: usize, n: u16) -> Value {
-        json!({"bench": bench, "peer": peer, "case": case, "threads": threads, "unit": "tokens/s",
-            "median": self.median, "min": self.min, "max": self.max, "n": n})
+impl Turns {
+    /// Times the cases that are wanted, shows each as it is done, and gives the rows.
+    fn run(&self, cases: Vec<Case>, global: &Global) -> Result<Vec<Row>> {
+        let cases = matching(cases, &self.only, |_| true)?;
+        let mut against = Vec::new();
+        for word in &self.against {
+            against.extend(Against::parse(word)?);
+        }
+        against.extend(self.peer.iter().cloned().map(Against::Program));
+        against.iter().try_for_each(|rival| rival.fits(&cases[0], self.python.as_deref()))?;
+        let seconds = if self.reps > 1 { 0.8 } else { 0.1 };
+        let mut sitting = sitting(global, seconds, self.reps, against, self.python.clone())?;
+        show::ceilings(&sitting, global)?;
+        let mut rows = Vec::new();
+        for case in &cases {
+            let outcome = sitting.time(case)?;
+            outcome.skipped.iter().for_each(|why| note(&format!("{}: not timed: {why}", case.name)));
+            show::rows(&outcome.rows, global)?;
+            rows.extend(outcome.rows);
+        }
+        Ok(rows)
     }
 }
 
-/// The most memory that this process has held, in MB; `None` where the system does not say.
-fn peak_rss_mb() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
+fn sitting(
+    global: &Global,
+    seconds: f64,
+    reps: u16,
+    against: Vec<Against>,
+    python: Option<PathBuf>,
+) -> Result<Sitting> {
+    // Says what is wrong with --device.
+    global.device()?;
+    Sitting::new(global.threads(), seconds, usize::from(reps), against, python)
+}
+
+/// The cases whose name contains `only` and that are `wanted`.
+fn matching(cases: Vec<Case>, only: &str, wanted: impl Fn(&Case) -> bool) -> Result<Vec<Case>> {
+    let names: Vec<String> = cases.iter().map(|case| case.name.clone()).collect();
+    let full = |case: &Case| format!("{} {}", case.bench, case.name);
+    let left: Vec<Case> = cases.into_iter().filter(|case| full(case).contains(only) && wanted(case)).collect();
+    if left.is_empty() {
+        let hint = format!("there are: {}", names.join("; "));
+        return Err(Error::usage(format!("--only {only}: no case is called so"), hint));
+    }
+    Ok(left)
+}
+
+fn products(args: &GemmArgs, global: &Global) -> Result<()> {
+    let form = match args.form {
+        FormName::Nt => gemm::Form::Nt,
+        FormName::Nn => gemm::Form::Nn,
+        FormName::Tn => gemm::Form::Tn,
+    };
+    let mut shapes: Vec<[usize; 3]> = args.shape.iter().map(|text| gemm::parse_shape(text)).collect::<Result<_>>()?;
+    if shapes.is_empty() {
+        shapes = gemm::shapes();
+    }
+    let rows = args.turns.run(gemm::cases(&shapes, form, args.precision), global)?;
+    let several = rows.iter().any(|row| row.case != rows[0].case);
+    if several { show::rows(&bench::means(&rows), global) } else { Ok(()) }
+}
+
+/// One case of each kernel, in few rounds.
+fn overview(global: &Global) -> Result<()> {
+    let mut sitting = sitting(global, 0.5, 3, Vec::new(), None)?;
+    show::ceilings(&sitting, global)?;
+    for case in matching(roofline::cases(), "", |case| !["256x384", "T1024"].iter().any(|x| case.name.contains(x)))? {
+        show::rows(&sitting.time(&case)?.rows, global)?;
+    }
+    if global.json {
+        Ok(())
+    } else {
+        print("\nnext: kiln bench gemm, or kiln bench step nano; kiln bench --help names all")
+    }
+}
+
+fn draw(args: &RooflineArgs, global: &Global) -> Result<()> {
+    let extension = args.out.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    if !["svg", "png"].contains(&extension) {
+        let problem = format!("--out {}: neither .svg nor .png", args.out.display());
+        return Err(Error::usage(problem, "name a file as roofline.svg"));
+    }
+    let cases = matching(roofline::cases(), &args.only, |_| true)?;
+    let mut sitting = sitting(global, 0.8, args.reps, Vec::new(), None)?;
+    show::ceilings(&sitting, global)?;
+    let mut rows = Vec::new();
+    for case in &cases {
+        let outcome = sitting.time(case)?;
+        show::rows(&outcome.rows, global)?;
+        rows.extend(outcome.rows);
+    }
+    let picture = roofline::Roofline { ceilings: sitting.ceilings, threads: sitting.threads(), rows: &rows };
+    match extension {
+        "svg" => picture.save_svg(&Os, &args.out)?,
+        _ => picture.save_png(&Os, &args.out)?,
+    }
+    if global.json { Ok(()) } else { print(&format!("\ndrawn: {}", args.out.display())) }
 }

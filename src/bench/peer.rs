@@ -14,7 +14,7 @@ pub struct Peer {
     child: Child,
     to: Option<ChildStdin>,
     from: BufReader<ChildStdout>,
-    command: String,
+    shown: String,
     /// What it said of itself: `peer`, `case`, `threads`, `tokens`.
     pub about: Value,
     /// What it said of its last repetition.
@@ -22,28 +22,41 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts `command` (a program and its arguments, separated by spaces) and waits until it has warmed up.
+    /// Starts `command` and waits until it is ready. `shown` is how messages call it.
     ///
     /// # Errors
     /// It cannot be started, or ends before it is ready.
-    pub fn start(command: &str) -> Result<Peer> {
-        let mut words = command.split_whitespace();
-        let program = words.next().ok_or_else(|| Error::usage("--peer is empty", "give a command that serves"))?;
-        let spawned = Command::new(program).args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut child = spawned.map_err(|source| Error::io(program, source))?;
+    pub fn start(mut command: Command, shown: &str) -> Result<Peer> {
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = spawned.map_err(|source| Error::io(command.get_program(), source))?;
         let (to, from) = (child.stdin.take(), child.stdout.take());
         let from = BufReader::new(from.expect("its output is a pipe"));
-        let mut peer = Peer { child, to, from, command: command.to_owned(), about: Value::Null, last: Value::Null };
+        let mut peer = Peer { child, to, from, shown: shown.to_owned(), about: Value::Null, last: Value::Null };
         peer.about = peer.line()?;
         Ok(peer)
     }
 
-    /// Lets it do one repetition: its seconds.
+    /// Its name for itself.
+    pub fn name(&self) -> &str {
+        self.about["peer"].as_str().unwrap_or("peer")
+    }
+
+    /// Tells it what to do from now on; it warms up meanwhile. Gives the reason where it cannot do that.
+    pub fn prepare(&mut self, spec: &Value) -> Result<Option<String>> {
+        let answer = self.ask(&format!("{spec}\n"))?;
+        Ok(answer["skip"].as_str().map(str::to_owned))
+    }
+
+    /// Lets it do one repetition: the seconds of the whole or main part.
     pub fn once(&mut self) -> Result<f64> {
-        // Where it has gone, reading its answer says so.
-        let _ = self.to.as_mut().expect("its input is open").write_all(b"\n");
-        self.last = self.line()?;
+        self.last = self.ask("\n")?;
         self.seconds("seconds")
+    }
+
+    fn ask(&mut self, line: &str) -> Result<Value> {
+        // Where it has gone, reading its answer says so.
+        let _ = self.to.as_mut().expect("its input is open").write_all(line.as_bytes());
+        self.line()
     }
 
     /// A time of its last repetition.
@@ -60,7 +73,7 @@ impl Peer {
     }
 
     fn failed(&self, what: String) -> Error {
-        Error::failed(format!("the peer {what}: {}", self.command), "run it by hand; see benches/peers/README.md")
+        Error::failed(format!("the peer {what}: {}", self.shown), "run it by hand; see benches/peers/README.md")
     }
 }
 

@@ -1,5 +1,7 @@
 //! How fast a model writes, token by token, with random weights and a random prompt.
 
+use super::step::StepCase;
+use super::{Case, Part, Started, Unit, Work};
 use crate::device::Device;
 use crate::model::sample::{Chooser, SampleOptions};
 use crate::model::{Cache, Gpt, GptConfig};
@@ -12,6 +14,38 @@ use std::time::Instant;
 /// Always the likeliest token.
 const GREEDY: SampleOptions = SampleOptions { tokens: 1, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
 
+/// Reading `prompt` tokens and writing `tokens` more with the model of `case`, its weights held as `hold` says.
+///
+/// # Panics
+/// The context has no room for them.
+pub fn case(case: StepCase, prompt: usize, tokens: usize, hold: Hold) -> Case {
+    let dtype = hold.dtype(Kind::Matrix).name();
+    let name = format!("{} {dtype}, prompt {prompt}", case.name);
+    let mut spec = case.spec();
+    if spec.is_object() {
+        spec["prompt"] = prompt.into();
+        spec["tokens"] = tokens.into();
+    }
+    Case::new("decode", name, spec, move |device| {
+        let mut bench = DecodeBench::new(case.config.clone(), hold, device);
+        bench.run(prompt, tokens);
+        let read = bench.bytes() as f64;
+        // A third of a training step's, in which each product has two more for its gradients.
+        let flops = |n: usize| case.config.flops_per_token(prompt) / 3.0 * n as f64;
+        let first = Work { flops: flops(prompt), read, written: 0.0 };
+        let rest = Work { flops: flops(tokens), read: read * tokens as f64, written: 0.0 };
+        let parts = vec![
+            Part::whole(rest, Unit::Tokens(tokens)),
+            Part { name: "first", work: first, unit: Unit::Tokens(prompt) },
+        ];
+        let repeat = move || {
+            let (first, rest) = bench.run(prompt, tokens);
+            Ok(vec![rest, first])
+        };
+        Ok(Started { parts, repeat: Box::new(repeat) })
+    })
+}
+
 /// A model ready to write again and again.
 pub struct DecodeBench {
     gpt: Gpt,
@@ -23,7 +57,7 @@ pub struct DecodeBench {
 }
 
 impl DecodeBench {
-    /// The model of `config` on `device`, with fresh weights, in f32 or bf16.
+    /// The model of `config` on `device`, with fresh weights.
     pub fn new(config: GptConfig, hold: Hold, device: &Device) -> DecodeBench {
         let cache = Cache::new(device, &config, 1);
         let (gpt, decls) = Gpt::new(config);

@@ -1,0 +1,233 @@
+//! Who does the same work in turns with kiln: PyTorch, crates that multiply matrices, any program that serves.
+
+use super::peer::Peer;
+use super::{Case, Part, Repetition, python};
+use crate::error::{Error, Result};
+use std::path::Path;
+use std::process::Command;
+
+/// Crates that this program can be built with, for matrix products.
+const CRATES: [&str; 3] = ["faer", "gemm", "matrixmultiply"];
+
+/// A rival, as it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Against {
+    /// PyTorch on the CPU.
+    Torch {
+        /// Through `torch.compile`.
+        compile: bool,
+        /// With glibc told to keep freed memory and to use huge pages.
+        keep_memory: bool,
+    },
+    /// A crate.
+    Crate(&'static str),
+    /// A program that follows the protocol of benches/peers/README.md.
+    Program(String),
+}
+
+impl Against {
+    /// Reads what `--against` takes; `torch:best` is several.
+    ///
+    /// # Errors
+    /// Nobody is called so.
+    pub fn parse(word: &str) -> Result<Vec<Against>> {
+        let torch = |compile, keep_memory| Against::Torch { compile, keep_memory };
+        Ok(match word {
+            "torch" | "torch:eager" => vec![torch(false, false)],
+            "torch:compile" => vec![torch(true, false)],
+            "torch:keepmem" => vec![torch(false, true)],
+            "torch:best" => vec![torch(false, false), torch(true, false), torch(false, true)],
+            _ => match CRATES.iter().find(|name| **name == word) {
+                Some(name) => vec![Against::Crate(name)],
+                None => {
+                    let known = "torch, torch:compile, torch:keepmem, torch:best, faer, gemm, matrixmultiply";
+                    return Err(Error::usage(format!("--against {word}: nobody is called so"), format!("use {known}")));
+                }
+            },
+        })
+    }
+
+    /// Whether it can do `case`, with this Python: to be asked before anything is measured.
+    ///
+    /// # Errors
+    /// It cannot, and why.
+    pub fn fits(&self, case: &Case, python: Option<&Path>) -> Result<()> {
+        match self {
+            Against::Crate(name) if case.bench != "gemm" => {
+                Err(Error::usage(format!("--against {name}: {name} multiplies matrices"), "kiln bench gemm"))
+            }
+            Against::Crate(name) => library(name, 1).map(drop),
+            Against::Torch { compile: true, .. } if case.bench != "step" => {
+                Err(Error::usage("--against torch:compile is for training steps", "kiln bench step"))
+            }
+            Against::Torch { .. } if case.spec.is_null() => {
+                let problem = format!("--against torch: the script knows no model like that of {}", case.name);
+                Err(Error::usage(problem, "it builds GPT-2's kind, with AdamW, in one micro-batch"))
+            }
+            Against::Torch { .. } => python::interpreter(python).map(drop),
+            Against::Program(words) if words.trim().is_empty() => {
+                Err(Error::usage("--peer is empty", "give a command that serves"))
+            }
+            Against::Program(_) => Ok(()),
+        }
+    }
+}
+
+/// A rival that is there.
+pub struct Rival(Kind);
+
+enum Kind {
+    Process(Peer),
+    #[cfg(feature = "peers")]
+    Crate(library::Library),
+}
+
+impl Rival {
+    /// Starts a rival that [fits](Against::fits) `case`, on `threads` threads; one that takes cases by line can enter others
+    /// afterwards.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(against: &Against, case: &Case, threads: usize, python: Option<&Path>) -> Result<Rival> {
+        let (mut command, shown) = match against {
+            Against::Crate(name) => return library(name, threads),
+            Against::Program(words) => {
+                let mut parts = words.split_whitespace();
+                let mut command = Command::new(parts.next().unwrap_or_default());
+                command.args(parts);
+                (command, words.clone())
+            }
+            Against::Torch { compile, keep_memory } => {
+                let script = match case.bench {
+                    "step" => "gpt_torch.py",
+                    "decode" => "decode_torch.py",
+                    _ => "kernels_torch.py",
+                };
+                let python = python::interpreter(python)?;
+                let mut command = python::command(&python, script)?;
+                if matches!(case.bench, "step" | "decode") {
+                    command.arg(case.spec.to_string());
+                }
+                if *compile {
+                    command.args(["f32", "compile"]);
+                }
+                if *keep_memory {
+                    command.arg("--keep-memory");
+                }
+                command.args(["--threads", &threads.to_string(), "--serve"]);
+                (command, format!("{} {script}", python.display()))
+            }
+        };
+        for variable in python::THREADS {
+            command.env(variable, threads.to_string());
+        }
+        Ok(Rival(Kind::Process(Peer::start(command, &shown)?)))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match &self.0 {
+            Kind::Process(peer) => peer.name(),
+            #[cfg(feature = "peers")]
+            Kind::Crate(library) => library.name,
+        }
+    }
+
+    /// The most memory that it has held, in MB, where it has said so.
+    pub fn peak_rss_mb(&self) -> Option<f64> {
+        match &self.0 {
+            Kind::Process(peer) => peer.last["peak_rss_mb"].as_f64(),
+            #[cfg(feature = "peers")]
+            Kind::Crate(_) => None,
+        }
+    }
+
+    /// Makes it ready for `case` and gives what does one repetition of these parts; or says why it cannot.
+    ///
+    /// # Errors
+    /// It has gone.
+    pub fn enter<'a>(&'a mut self, case: &Case, parts: &[Part]) -> Result<Result<Repetition<'a>, String>> {
+        match &mut self.0 {
+            Kind::Process(peer) => {
+                if let Some(why) = peer.prepare(&case.spec)? {
+                    return Ok(Err(why));
+                }
+                let keys: Vec<String> = parts.iter().map(Part::key).collect();
+                Ok(Ok(Box::new(move || {
+                    peer.once()?;
+                    keys.iter().map(|key| peer.seconds(key)).collect()
+                })))
+            }
+            #[cfg(feature = "peers")]
+            Kind::Crate(library) => Ok(library.products(case)),
+        }
+    }
+}
+
+#[cfg(not(feature = "peers"))]
+fn library(name: &'static str, _: usize) -> Result<Rival> {
+    let hint = "build kiln with: cargo build --release --features peers";
+    Err(Error::usage(format!("--against {name}: this kiln was built without other crates"), hint))
+}
+
+#[cfg(feature = "peers")]
+fn library(name: &'static str, threads: usize) -> Result<Rival> {
+    Ok(Rival(Kind::Crate(library::Library { name, threads })))
+}
+
+#[cfg(feature = "peers")]
+mod library {
+    use crate::bench::gemm::Product;
+    use crate::bench::{Case, Repetition, repeated, timed};
+    use crate::cpu::rivals::{Operand, Rival};
+    use std::time::Duration;
+
+    /// A crate in this process.
+    pub struct Library {
+        pub name: &'static str,
+        pub threads: usize,
+    }
+
+    impl Library {
+        /// Repeats the product of `case`.
+        pub fn products(&self, case: &Case) -> Result<Repetition<'static>, String> {
+            let product: Product = serde_json::from_value(case.spec.clone()).map_err(|e| e.to_string())?;
+            if case.spec["dtype"] != "f32" {
+                return Err("f32 only".to_owned());
+            }
+            let rival = match self.name {
+                "faer" => Rival::Faer,
+                "gemm" => Rival::Gemm,
+                _ => Rival::MatrixMultiply,
+            };
+            let (threads, Product { m, k, n, .. }, [at, bt]) = (self.threads, product, product.form.transposed());
+            let [a, b, mut c] = product.operands();
+            let mut repeat = repeated(1, move |seconds| {
+                let (a, b) = (Operand::new(&a, [m, k], at), Operand::new(&b, [k, n], bt));
+                timed(&mut seconds[0], || rival.multiply(threads, a, b, &mut c));
+                Ok(())
+            });
+            Ok(Box::new(move || {
+                let seconds = repeat();
+                if threads > 1 {
+                    // Until its workers sleep.
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                seconds
+            }))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rivals_have_names() {
+        assert_eq!(Against::parse("torch:best").unwrap().len(), 3);
+        assert_eq!(Against::parse("faer").unwrap(), [Against::Crate("faer")]);
+        let error = Against::parse("jax").unwrap_err();
+        assert!(error.to_string().contains("jax") && error.hint().unwrap().contains("matrixmultiply"), "{error}");
+    }
+}

@@ -1,0 +1,85 @@
+//! `kiln bench step` and `kiln bench decode`: whole models.
+
+use super::Turns;
+use crate::cli::Weights;
+use clap::Args;
+use kiln::bench::Case;
+use kiln::bench::decode;
+use kiln::bench::step::StepCase;
+use kiln::error::{Error, Result};
+use kiln::train::Recipe;
+use std::path::Path;
+
+/// A whole training step: forward, backward and update, in f32
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  kiln bench step nano
+  kiln bench step recipe.toml --threads 1 --json
+  kiln bench step nano --threads 2 --against torch:best")]
+pub struct StepArgs {
+    /// nano (5.3M parameters), tiny (10.7M), gpt2 (124M), or a recipe, trained on random tokens
+    #[arg(value_name = "CASE", default_value = "nano")]
+    name: String,
+    /// Run blocks again in the backward pass instead of keeping their activations
+    #[arg(long)]
+    recompute: bool,
+    #[command(flatten)]
+    pub(super) turns: Turns,
+}
+
+/// Writing token by token with cached keys and values
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  kiln bench decode gpt2
+  kiln bench decode gpt2 --prompt 512 --tokens 32 --json
+  kiln bench decode gpt2 --threads 2 --against torch")]
+pub struct DecodeArgs {
+    /// nano (5.3M parameters), tiny (10.7M), gpt2 (124M), or a recipe
+    #[arg(value_name = "CASE", default_value = "gpt2")]
+    name: String,
+    /// Tokens to read before the first one is written
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    prompt: u32,
+    /// Tokens to write after the first one
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    tokens: u32,
+    /// How the weights are held: f32, bf16 (half the bytes) or int8 (a quarter); arithmetic is in f32
+    #[arg(long, value_name = "TYPE", default_value = "f32", hide_possible_values = true)]
+    weights: Weights,
+    #[command(flatten)]
+    pub(super) turns: Turns,
+}
+
+/// The model called `name`, or that of the recipe `name`.
+fn model(name: &str) -> Result<StepCase> {
+    if let Some(case) = StepCase::all().into_iter().find(|case| case.name == name) {
+        return Ok(case);
+    }
+    if name.ends_with(".toml") {
+        return StepCase::of(&Recipe::load(Some(Path::new(name)), &[])?);
+    }
+    Err(Error::usage(
+        format!("there is no case '{name}'"),
+        "use nano, tiny, gpt2, or a recipe: a file that ends in .toml",
+    ))
+}
+
+impl StepArgs {
+    pub(super) fn case(&self) -> Result<Case> {
+        let case = model(&self.name)?;
+        Ok(StepCase { recompute: self.recompute || case.recompute, ..case }.case())
+    }
+}
+
+impl DecodeArgs {
+    pub(super) fn case(&self) -> Result<Case> {
+        let case = model(&self.name)?;
+        let (prompt, tokens, context) = (self.prompt as usize, self.tokens as usize, case.config.context);
+        if prompt + tokens > context {
+            let problem =
+                format!("--prompt {prompt} and --tokens {tokens} exceed the context of {}, {context}", case.name);
+            return Err(Error::usage(problem, "lower one of them"));
+        }
+        Ok(decode::case(case, prompt, tokens, self.weights.hold()))
+    }
+}
