@@ -60,7 +60,7 @@ fn best_rate(cpu: &Cpu, seconds: f64, amount: f64, work: impl Fn(usize) + Sync) 
 /// `seconds`: the best of many rounds of a millisecond, since others may use the machine too.
 pub fn fma_peak(cpu: &Cpu, seconds: f64) -> f64 {
     let lanes = match cpu.simd.name() {
-        "avx512" => 16,
+        "avx512" | "avx512bf16" => 16,
         _ => 8,
     };
     // As many iterations a round as last about a millisecond.

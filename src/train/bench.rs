@@ -3,6 +3,7 @@
 
 pub mod decode;
 
+use crate::cpu::gemm::Precision;
 use crate::device::Device;
 use crate::model::{Gpt, GptConfig, Size};
 use crate::optim::Optimizer;
@@ -47,19 +48,21 @@ pub struct StepBench {
     params: Params,
     tape: Tape,
     rng: Rng,
+    precision: Precision,
     steps: u64,
 }
 
 impl StepBench {
-    /// The model of `case` on `device`, with fresh weights; `recompute` as in [`Tape::recompute`].
-    pub fn new(case: StepCase, recompute: bool, device: &Device) -> StepBench {
+    /// The model of `case` on `device`, with fresh weights; `precision` as in [`Pass`], `recompute` as in
+    /// [`Tape::recompute`].
+    pub fn new(case: StepCase, precision: Precision, recompute: bool, device: &Device) -> StepBench {
         let (gpt, decls) = Gpt::new(case.config.clone());
         let mut params = Params::new(device, &decls, 1);
         Optimizer::default().prepare(&mut params);
         let rng = Rng::new(1, Purpose::Test, 0, 0);
         let mut tape = Tape::new(device);
         tape.recompute(recompute);
-        StepBench { case, gpt, params, tape, rng, steps: 0 }
+        StepBench { case, gpt, params, tape, rng, precision, steps: 0 }
     }
 
     /// One step on a new random batch: its seconds, the making of the batch left out, and its loss.
@@ -72,7 +75,8 @@ impl StepBench {
         };
         let (x, y) = (ids(), ids());
         let start = Instant::now();
-        self.tape.begin(&self.params, Pass { step: self.steps, training: true, ..Pass::default() });
+        let pass = Pass { step: self.steps, training: true, precision: self.precision, ..Pass::default() };
+        self.tape.begin(&self.params, pass);
         let loss = self.gpt.loss(self.tape.constant(x), self.tape.constant(y), None, None);
         let value = loss.value().item();
         loss.backward(&mut self.params, true);

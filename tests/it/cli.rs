@@ -244,7 +244,7 @@ fn settings_and_data_that_cannot_be_used_are_refused_and_leave_no_run() {
         ("model.d=4096 train.batch=1000000", 2, "train.batch: the run needs"),
         ("train.context=100000", 2, "the training data has"),
         ("model.d=15", 2, "divided among 2 heads"),
-        ("train.precision=bf16", 2, "not there yet"),
+        ("train.precision=fp8", 2, "train.precision"),
         ("train.steps=abc", 2, "train.steps: expected a whole number"),
         ("optim.lr=nan", 2, "optim.lr"),
         ("data.tokenizer=bpe data.vocab=10", 2, "data.vocab"),

@@ -3,6 +3,7 @@
 mod alloc;
 mod attention;
 mod bad_inputs;
+mod bf16;
 mod bits;
 mod cli;
 mod contract;

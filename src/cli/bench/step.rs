@@ -4,6 +4,7 @@ use super::{Spread, peak_rss_mb};
 use crate::cli::Global;
 use crate::cli::term::print;
 use clap::Args;
+use kiln::cpu::gemm::Precision;
 use kiln::cpu::limits;
 use kiln::device::Device;
 use kiln::error::Result;
@@ -11,7 +12,7 @@ use kiln::train::bench::{StepBench, StepCase};
 use kiln::train::peer::Peer;
 use serde_json::{Value, json};
 
-/// A whole training step: forward, backward and update, in f32
+/// A whole training step: forward, backward and update
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   kiln bench step nano
@@ -28,6 +29,9 @@ pub struct StepArgs {
     /// Run blocks again in the backward pass instead of keeping their activations
     #[arg(long)]
     recompute: bool,
+    /// What linear layers round the operands of their products to: f32 or bf16
+    #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = ["f32", "bf16"])]
+    precision: String,
     /// A program that does the same step, to alternate with; see benches/peers/README.md
     #[arg(long, value_name = "COMMAND")]
     peer: Option<String>,
@@ -39,7 +43,8 @@ pub fn run(args: StepArgs, global: &Global) -> Result<()> {
     let Device::Cpu(host) = &device;
     let case = StepCase::all().into_iter().find(|case| case.name == args.case).expect("the parser knows the cases");
     let peak = || limits::fma_peak(&host.cpu, 0.1);
-    let mut bench = StepBench::new(case, args.recompute, &device);
+    let precision = if args.precision == "bf16" { Precision::Bf16 } else { Precision::F32 };
+    let mut bench = StepBench::new(case, precision, args.recompute, &device);
     for _ in 0..2 {
         bench.step();
     }
@@ -58,7 +63,7 @@ pub fn run(args: StepArgs, global: &Global) -> Result<()> {
     let rate = |seconds: &[f64]| -> Spread { Spread::of(seconds.iter().map(|s| tokens / s).collect()) };
     let (mine, limit) = (rate(&ours), ceiling.iter().fold(0.0f64, |a, b| a.max(*b)));
     let share = bench.flops() * mine.median / tokens / 1e9 / limit;
-    let name = format!("{} f32", args.case);
+    let name = format!("{} {}", args.case, args.precision);
     let threads = host.cpu.threads.count();
     let memory = peak_rss_mb();
     let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| b / a).collect();
