@@ -209,7 +209,7 @@ fn a_model_trained_in_bf16_reaches_the_loss_of_one_in_f32() {
     let loss = |precision: &str| {
         let set = "model.layers=2 model.heads=2 model.d=64 data.tokenizer=byte data.bytes=200000 train.batch=8 \
                    train.context=32 train.steps=100 train.eval_every=0 train.checkpoint_every=0 train.sample_every=0 \
-                   optim.warmup=10 eval.max_batches=20";
+                   optim.warmup=10 optim.lr=1e-3 eval.max_batches=20";
         let mut all = vec![format!("run.dir={:?}", dir.path().to_str().expect("UTF-8"))];
         all.extend(set.split_whitespace().map(str::to_owned));
         all.push(format!("train.precision={precision}"));
@@ -218,7 +218,7 @@ fn a_model_trained_in_bf16_reaches_the_loss_of_one_in_f32() {
         train(&recipe, None, &device, &mut ()).expect("a run").val_loss.expect("an evaluation")
     };
     let (exact, rounded) = (loss("f32"), loss("bf16"));
-    // From ln 256 = 5.5 down.
-    assert!(exact < 2.6 && (rounded / exact - 1.0).abs() < 0.01, "{exact} in f32, {rounded} in bf16");
+    // From ln 256 = 5.5 down. Three seeds in f32 differ by 0.4 %.
+    assert!(exact < 3.0 && (rounded / exact - 1.0).abs() < 0.002, "{exact} in f32, {rounded} in bf16");
     assert_ne!(exact, rounded);
 }
