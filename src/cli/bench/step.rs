@@ -81,7 +81,7 @@ pub fn run(args: StepArgs, global: &Global) -> Result<()> {
     }
     print(&format!("training step {name}, {threads} threads, {} steps", args.reps))?;
     let memory = memory.map_or(String::new(), |mb| format!(", {mb:.0} MB at most"));
-    let rest = format!("  {:.0} % of the FMA peak of {limit:.0} GFLOP/s{memory}", 100.0 * share);
+    let rest = format!("  {:.0} % of the f32 FMA peak of {limit:.0} GFLOP/s{memory}", 100.0 * share);
     print(&mine.line("kiln", &rest))?;
     if let Some(peer) = &peer {
         print(&rate(&theirs).line(peer.about["peer"].as_str().unwrap_or("peer"), ""))?;
