@@ -5,14 +5,15 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use kiln::bench::{Case, gemm, kernels};
+use kiln::cpu::gemm::Precision;
 use kiln::device::Device;
-use kiln::tensor::DType;
 use std::time::Duration;
 
 fn all(criterion: &mut Criterion) {
     let device = Device::cpu(0).expect("a CPU");
     let shapes = [[256, 384, 1536], [1024, 768, 3072], [2048; 3]];
-    let products = [gemm::Form::Nt, gemm::Form::Nn, gemm::Form::Tn].map(|form| gemm::cases(&shapes, form, DType::F32));
+    let products =
+        [gemm::Form::Nt, gemm::Form::Nn, gemm::Form::Tn].map(|form| gemm::cases(&shapes, form, Precision::F32));
     let kernels = [kernels::ops(), kernels::xent(), kernels::adamw()];
     for case in products.into_iter().chain(kernels).flatten() {
         time(criterion, &device, &case);

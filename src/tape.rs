@@ -11,6 +11,7 @@
 //! bits: dropout draws from the same streams, and every gradient is added to in the same order. Source: Chen et al. 2016,
 //! "Training deep nets with sublinear memory cost" (arXiv 1604.06174), with one block as the segment.
 
+use crate::cpu::gemm::Precision;
 use crate::device::Device;
 use crate::params::{ParamId, Params};
 use crate::rng::{Purpose, Stream};
@@ -167,7 +168,7 @@ pub struct Tape {
     streams: Cell<u32>,
 }
 
-/// Which forward pass this is: what dropout masks are drawn from.
+/// Which forward pass this is, what dropout masks are drawn from, and how exact it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pass {
     /// The run's seed.
@@ -178,6 +179,8 @@ pub struct Pass {
     pub micro: u32,
     /// Whether dropout is active.
     pub training: bool,
+    /// What linear layers round the operands of their products to, in the backward pass too.
+    pub precision: Precision,
 }
 
 /// A value on a tape.

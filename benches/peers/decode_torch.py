@@ -1,9 +1,9 @@
 """Writing with a GPT in PyTorch on the CPU, token by token with cached keys and values, timed.
 
-    decode_torch.py nano|tiny|gpt2|JSON [--prompt P] [--tokens N] [--threads N] [--reps N] [--keep-memory] [--serve]
+    decode_torch.py nano|tiny|gpt2|JSON [f32|bf16] [--prompt P] [--tokens N] [--threads N] [--reps N] [--keep-memory] [--serve]
 
 A repetition reads a prompt of P random tokens and chooses the likeliest next one (the time to the first token), then writes
-N more, each the likeliest again (the rate). f32, eager, batch 1; keys and values lie in tensors for the whole context, which
+N more, each the likeliest again (the rate). Eager, batch 1, weights and activations in one type; keys and values lie in tensors for the whole context, which
 are written in place. Output: see README.md.
 """
 import argparse
@@ -14,6 +14,7 @@ from common import emit, keep_memory, peak_rss_mb, serve, set_threads, spread
 
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 ap.add_argument("config", help="nano, tiny, gpt2, or the numbers that model.py has for these, as JSON (and prompt, tokens)")
+ap.add_argument("precision", nargs="?", default="f32", choices=["f32", "bf16"])
 ap.add_argument("--prompt", type=int, default=16, help="tokens to read first")
 ap.add_argument("--tokens", type=int, default=64, help="tokens to write after the first one")
 ap.add_argument("--threads", type=int, default=int(os.environ.get("BENCH_THREADS", os.cpu_count())))
@@ -33,9 +34,10 @@ torch.set_num_threads(a.threads)
 torch.manual_seed(1337)
 name, config = read(a.config)
 a.prompt, a.tokens = config.get("prompt", a.prompt), config.get("tokens", a.tokens)
-model = gpt(config).eval()
+dtype = dict(f32=torch.float32, bf16=torch.bfloat16)[a.precision]
+model = gpt(config).eval().to(dtype)
 shape = (1, config["heads"], config["positions"], config["d"] // config["heads"])
-cache = [(torch.zeros(shape), torch.zeros(shape)) for _ in model.h]
+cache = [(torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)) for _ in model.h]
 
 
 def logits(x, past):
@@ -69,7 +71,7 @@ def write():
 
 assert 0 < a.prompt and a.prompt + a.tokens <= config["positions"], "the context is too short"
 label = dict(bench="decode", peer="torch-eager" + ("-keepmem" if a.keep_memory else ""), threads=a.threads,
-             case=f"{name} f32, prompt {a.prompt}", unit="tokens/s")
+             case=f"{name} {a.precision}, prompt {a.prompt}", unit="tokens/s")
 facts = dict(version=torch.__version__, params=sum(p.numel() for p in model.parameters()))
 write()
 if a.serve:

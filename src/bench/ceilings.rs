@@ -1,6 +1,7 @@
 //! What this machine can do at most, and which of it binds a piece of work.
 
 use super::Work;
+use crate::cpu::gemm::Precision;
 use crate::cpu::{Cpu, limits};
 use serde_json::{Value, json};
 
@@ -22,7 +23,7 @@ pub struct Ceilings {
 /// The ceiling that binds some work.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bound {
-    /// What it is: `fma`, `read`, `stream`.
+    /// What it is: `fma`, `bf16`, `read`, `stream`.
     pub name: &'static str,
     /// Seconds that the work takes at least.
     pub seconds: f64,
@@ -47,7 +48,11 @@ impl Ceilings {
 
     /// The ceiling that lets `work` take longest. Work whose data lie in a cache can be faster than memory's.
     pub fn bound(&self, work: &Work) -> Bound {
-        let compute = Bound { name: "fma", seconds: work.flops / self.fma / 1e9 };
+        let (name, peak) = match (work.precision, self.bf16) {
+            (Precision::Bf16, Some(peak)) => ("bf16", peak),
+            _ => ("fma", self.fma),
+        };
+        let compute = Bound { name, seconds: work.flops / peak / 1e9 };
         let name = if work.written == 0.0 { "read" } else { "stream" };
         let memory = Bound { name, seconds: work.bytes() / self.memory(work) / 1e9 };
         if compute.seconds >= memory.seconds { compute } else { memory }
@@ -67,9 +72,13 @@ mod tests {
     #[test]
     fn the_slower_of_arithmetic_and_traffic_binds() {
         let ceilings = Ceilings { fma: 100.0, bf16: None, read: 20.0, copy: 15.0, triad: 30.0 };
-        let bound = |flops, read, written| ceilings.bound(&Work { flops, read, written });
+        let bound = |flops, read, written| ceilings.bound(&Work { flops, read, written, ..Work::default() });
         assert_eq!(bound(1e11, 1e9, 1e9), Bound { name: "fma", seconds: 1.0 });
         assert_eq!(bound(1e9, 2e10, 0.0), Bound { name: "read", seconds: 1.0 });
         assert_eq!(bound(1e9, 2e10, 1e10), Bound { name: "stream", seconds: 1.0 });
+        let narrow = Work { flops: 1e11, precision: Precision::Bf16, ..Work::default() };
+        assert_eq!(ceilings.bound(&narrow), Bound { name: "fma", seconds: 1.0 });
+        let ceilings = Ceilings { bf16: Some(200.0), ..ceilings };
+        assert_eq!(ceilings.bound(&narrow), Bound { name: "bf16", seconds: 0.5 });
     }
 }

@@ -64,7 +64,7 @@ pub fn cases(path: &Path) -> Vec<Case> {
             let n = batch * context;
             let (mut x, mut y, mut step) = (vec![0; n], vec![0; n], 0);
             // The tokens of a window and one more, two bytes each; inputs and targets, four bytes each.
-            let work = Work { flops: 0.0, read: 2.0 * (n + batch) as f64, written: 8.0 * n as f64 };
+            let work = Work { flops: 0.0, read: 2.0 * (n + batch) as f64, written: 8.0 * n as f64, ..Work::default() };
             let repeat = repeated(1, move |seconds| {
                 step += 1;
                 timed(&mut seconds[0], || batches.fill(step, 0, &mut x, &mut y))

@@ -8,7 +8,8 @@ use crate::model::{Cache, Gpt, GptConfig};
 use crate::params::{Hold, Kind, Params};
 use crate::rng::{Purpose, Rng};
 use crate::tape::{Pass, Tape};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
+use serde_json::Value;
 use std::time::Instant;
 
 /// Always the likeliest token.
@@ -22,9 +23,13 @@ pub fn case(case: StepCase, prompt: usize, tokens: usize, hold: Hold) -> Case {
     let dtype = hold.dtype(Kind::Matrix).name();
     let name = format!("{} {dtype}, prompt {prompt}", case.name);
     let mut spec = case.spec();
+    if dtype == DType::Q8.name() {
+        spec = Value::Null;
+    }
     if spec.is_object() {
         spec["prompt"] = prompt.into();
         spec["tokens"] = tokens.into();
+        spec["precision"] = dtype.into();
     }
     Case::new("decode", name, spec, move |device| {
         let mut bench = DecodeBench::new(case.config.clone(), hold, device);
@@ -32,8 +37,8 @@ pub fn case(case: StepCase, prompt: usize, tokens: usize, hold: Hold) -> Case {
         let read = bench.bytes() as f64;
         // A third of a training step's, in which each product has two more for its gradients.
         let flops = |n: usize| case.config.flops_per_token(prompt) / 3.0 * n as f64;
-        let first = Work { flops: flops(prompt), read, written: 0.0 };
-        let rest = Work { flops: flops(tokens), read: read * tokens as f64, written: 0.0 };
+        let first = Work { flops: flops(prompt), read, ..Work::default() };
+        let rest = Work { flops: flops(tokens), read: read * tokens as f64, ..Work::default() };
         let parts = vec![
             Part::whole(rest, Unit::Tokens(tokens)),
             Part { name: "first", work: first, unit: Unit::Tokens(prompt) },

@@ -1,11 +1,11 @@
 //! The matrix product at the shapes of GPTs and at some squares.
 
 use super::{Case, Part, Started, Unit, Work, repeated, timed};
-use crate::cpu::gemm::{Mat, MatMut, gemm};
+use crate::cpu::gemm::{Mat, MatMut, Precision, gemm};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Stream};
-use crate::tensor::DType;
+use half::bf16;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -34,9 +34,6 @@ pub struct Product {
     pub form: Form,
 }
 
-/// The number types that products are timed in.
-pub const PRECISIONS: [DType; 1] = [DType::F32];
-
 /// (K, N) of linear layers: of a GPT of width 384, and GPT-2's attention, QKV, MLP and head.
 const LAYERS: [[usize; 2]; 6] = [[384, 1536], [1536, 384], [768, 768], [768, 2304], [768, 3072], [768, 50_304]];
 
@@ -61,7 +58,7 @@ pub fn parse_shape(text: &str) -> Result<[usize; 3]> {
 }
 
 /// The products of these shapes.
-pub fn cases(shapes: &[[usize; 3]], form: Form, precision: DType) -> Vec<Case> {
+pub fn cases(shapes: &[[usize; 3]], form: Form, precision: Precision) -> Vec<Case> {
     let case = |&[m, k, n]: &[usize; 3]| {
         let product = Product { m, k, n, form };
         let name = format!("{m}x{k}x{n} {} {}", form.name(), precision.name());
@@ -88,10 +85,11 @@ impl Form {
 }
 
 impl Product {
-    /// Its work with elements of `a` bytes in the operands and f32 in the result.
-    pub fn work(&self, bytes: usize) -> Work {
+    /// Its work with operands stored in this precision and the result in f32.
+    pub fn work(&self, precision: Precision) -> Work {
         let [m, k, n] = [self.m, self.k, self.n].map(|n| n as f64);
-        Work { flops: 2.0 * m * k * n, read: bytes as f64 * (m * k + k * n), written: 4.0 * m * n }
+        let bytes = if precision == Precision::Bf16 { 2.0 } else { 4.0 };
+        Work { flops: 2.0 * m * k * n, precision, read: bytes * (m * k + k * n), written: 4.0 * m * n }
     }
 
     /// Operands of random numbers, and room for the result.
@@ -106,22 +104,23 @@ impl Product {
     }
 }
 
-fn start(product: Product, precision: DType, device: &Device) -> Started {
+fn start(product: Product, precision: Precision, device: &Device) -> Started {
     let Device::Cpu(host) = device.clone();
-    let parts = vec![Part::whole(product.work(precision.size()), Unit::Gflops)];
+    let parts = vec![Part::whole(product.work(precision), Unit::Gflops)];
     let (Product { m, k, n, .. }, [at, bt]) = (product, product.form.transposed());
-    let repeat = match precision {
-        DType::F32 => {
-            let [a, b, mut c] = product.operands();
-            repeated(1, move |seconds| {
-                let a = if at { Mat::new(&a, k, m).t() } else { Mat::new(&a, m, k) };
-                let b = if bt { Mat::new(&b, n, k).t() } else { Mat::new(&b, k, n) };
-                timed(&mut seconds[0], || gemm(&host.cpu, a, b, MatMut::new(&mut c, m, n), false, None));
-                Ok(())
-            })
-        }
-        other => unreachable!("{} is not in PRECISIONS", other.name()),
-    };
+    let [a, b, mut c] = product.operands();
+    let narrow = |x: &[f32]| x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>();
+    let stored = (precision == Precision::Bf16).then(|| (narrow(&a), narrow(&b)));
+    let repeat = repeated(1, move |seconds| {
+        let ([ar, ac], [br, bc]) = (if at { [k, m] } else { [m, k] }, if bt { [n, k] } else { [k, n] });
+        let (a, b) = match &stored {
+            Some((a, b)) => (Mat::bf16(a, ar, ac), Mat::bf16(b, br, bc)),
+            None => (Mat::new(&a, ar, ac), Mat::new(&b, br, bc)),
+        };
+        let (a, b) = (if at { a.t() } else { a }, if bt { b.t() } else { b });
+        timed(&mut seconds[0], || gemm(&host.cpu, precision, a, b, MatMut::new(&mut c, m, n), false, None));
+        Ok(())
+    });
     Started { parts, repeat }
 }
 
@@ -131,7 +130,7 @@ mod tests {
 
     #[test]
     fn the_table_has_21_shapes_and_names_that_differ() {
-        let cases = cases(&shapes(), Form::Nt, DType::F32);
+        let cases = cases(&shapes(), Form::Nt, Precision::F32);
         let mut names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
         names.sort_unstable();
         names.dedup();

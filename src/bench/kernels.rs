@@ -109,7 +109,7 @@ fn start(entry: &'static Entry, i: usize, device: &Device) -> Started {
     let part = |name, i: usize, read, written| {
         let flops = if counted[0] > 0.0 { counted[i] } else { elements * arithmetic(op_name)[i] };
         let unit = if counted[i] > 0.0 { Unit::Gflops } else { Unit::Gbytes };
-        Part { name, work: Work { flops, read, written }, unit }
+        Part { name, work: Work { flops, read, written, ..Work::default() }, unit }
     };
     // Backward reads the inputs and the gradients that come in, and writes those that go out.
     let parts = match (fused, both) {
@@ -139,7 +139,7 @@ pub fn xent() -> Vec<Case> {
         let (mut z, mut losses) = (vec![0.0; ROWS * VOCAB], vec![0.0; ROWS]);
         let n = (ROWS * VOCAB) as f64;
         // The maximum; e^x and the sum; the scale.
-        let work = Work { flops: (1.0 + EXP + 2.0 + 1.0) * n, read: 4.0 * n, written: 4.0 * n };
+        let work = Work { flops: (1.0 + EXP + 2.0 + 1.0) * n, read: 4.0 * n, written: 4.0 * n, ..Work::default() };
         let repeat = repeated(1, move |seconds| {
             z.copy_from_slice(&logits);
             let rows = (chunks(&mut z, VOCAB), chunks(&mut losses, 1));
@@ -174,7 +174,7 @@ pub fn adamw() -> Vec<Case> {
         drop(tape);
         let n = params.numel() as f64;
         // Read: gradients twice, weights and two moments; the norm 2, the update 14 operations.
-        let work = Work { flops: 16.0 * n, read: 5.0 * 4.0 * n, written: 3.0 * 4.0 * n };
+        let work = Work { flops: 16.0 * n, read: 5.0 * 4.0 * n, written: 3.0 * 4.0 * n, ..Work::default() };
         let (adamw, mut t) = (AdamW::default(), 0);
         let repeat = repeated(1, move |seconds| {
             t += 1;

@@ -22,6 +22,7 @@ pub use ceilings::Ceilings;
 pub use rival::{Against, Rival};
 pub use sitting::{Row, Sitting, means};
 
+use crate::cpu::gemm::Precision;
 use crate::device::Device;
 use crate::error::Result;
 use serde_json::Value;
@@ -32,6 +33,8 @@ use std::time::Instant;
 pub struct Work {
     /// Floating-point operations; a multiply-add counts 2.
     pub flops: f64,
+    /// What most of them multiply.
+    pub precision: Precision,
     /// Bytes read.
     pub read: f64,
     /// Bytes written.

@@ -107,9 +107,10 @@ impl Rival {
                 let mut command = python::command(&python, script)?;
                 if matches!(case.bench, "step" | "decode") {
                     command.arg(case.spec.to_string());
+                    command.arg(case.spec["precision"].as_str().unwrap_or("f32"));
                 }
                 if *compile {
-                    command.args(["f32", "compile"]);
+                    command.arg("compile");
                 }
                 if *keep_memory {
                     command.arg("--keep-memory");

@@ -6,7 +6,7 @@
 //! Source: Williams, Waterman, Patterson 2009 (doi 10.1145/1498765.1498785).
 
 use super::{Case, Ceilings, Row, gemm, kernels};
-use crate::tensor::DType;
+use crate::cpu::gemm::Precision;
 use crate::train::plot::{GRID, INK, Picture};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -38,7 +38,7 @@ pub struct Roofline<'a> {
 
 /// The cases that are drawn where none are chosen: few enough to be told apart.
 pub fn cases() -> Vec<Case> {
-    let products = gemm::cases(&[[256, 384, 1536], [1024, 768, 3072], [2048; 3]], gemm::Form::Nt, DType::F32);
+    let products = gemm::cases(&[[256, 384, 1536], [1024, 768, 3072], [2048; 3]], gemm::Form::Nt, Precision::F32);
     // Those of few heads would lie on those of many.
     let attention = kernels::attention().into_iter().filter(|case| !case.name.contains("H4")).collect();
     let kernels = [attention, kernels::layernorm(), kernels::gelu(), kernels::xent(), kernels::adamw()];
@@ -160,7 +160,7 @@ mod tests {
             case: case.to_owned(),
             peer: "kiln".to_owned(),
             threads: 1,
-            part: Part::whole(Work { flops, read: 1e6, written: 1e6 }, Unit::Gflops),
+            part: Part::whole(Work { flops, read: 1e6, written: 1e6, ..Work::default() }, Unit::Gflops),
             rate: Spread { median: 1.0, min: 1.0, max: 1.0 },
             seconds: 1e-3,
             n: 7,

@@ -1,6 +1,7 @@
 //! A whole training step: forward, backward and update on random tokens.
 
 use super::{Case, Part, Started, Unit, Work};
+use crate::cpu::gemm::Precision;
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::{Gpt, GptConfig, Mlp, Positions, Size};
@@ -30,6 +31,8 @@ pub struct StepCase {
     pub accumulate: usize,
     /// Whether blocks run again in the backward pass, as in [`Tape::recompute`].
     pub recompute: bool,
+    /// What linear layers multiply, as in [`Pass`].
+    pub precision: Precision,
     /// What updates the weights.
     pub optim: Optimizer,
 }
@@ -47,6 +50,7 @@ impl StepCase {
                     context,
                     accumulate: 1,
                     recompute: false,
+                    precision: Precision::F32,
                     optim: Optimizer::default(),
                 }
             };
@@ -70,6 +74,7 @@ impl StepCase {
             context: train.context,
             accumulate: train.accumulate,
             recompute: train.recompute,
+            precision: train.precision,
             optim: recipe.optim.optimizer(),
         })
     }
@@ -89,16 +94,16 @@ impl StepCase {
             return Value::Null;
         }
         json!({"vocab": vocab, "layers": layers, "heads": heads, "d": d, "positions": config.context, "bias": bias,
-            "gelu": gelu, "batch": batch, "context": context})
+            "gelu": gelu, "batch": batch, "context": context, "precision": self.precision.name()})
     }
 
     /// The step, to be timed.
     pub fn case(self) -> Case {
-        let name = format!("{} f32", self.name);
+        let name = format!("{} {}", self.name, self.precision.name());
         let spec = self.spec();
         Case::new("step", name, spec, move |device| {
             let mut bench = StepBench::new(self.clone(), device);
-            let work = Work { flops: bench.flops(), ..Work::default() };
+            let work = Work { flops: bench.flops(), precision: self.precision, ..Work::default() };
             let parts = vec![Part::whole(work, Unit::Tokens(bench.tokens()))];
             for _ in 0..2 {
                 bench.step();
@@ -133,7 +138,8 @@ impl StepBench {
     /// One step on new random batches: its seconds, the making of the batches left out, and the last one's loss.
     pub fn step(&mut self) -> (f64, f32) {
         let device = self.params.device().clone();
-        let StepCase { config, batch, context, accumulate, optim, .. } = &self.case;
+        let StepCase { config, batch, context, accumulate, precision, optim, .. } = &self.case;
+        let pass = Pass { step: self.steps, training: true, precision: *precision, ..Pass::default() };
         let (mut seconds, mut value) = (0.0, 0.0);
         for micro in 0..*accumulate {
             let mut ids = || {
@@ -142,7 +148,7 @@ impl StepBench {
             };
             let (x, y) = (ids(), ids());
             let start = Instant::now();
-            self.tape.begin(&self.params, Pass { step: self.steps, training: true, ..Pass::default() });
+            self.tape.begin(&self.params, pass);
             let norm = (batch * context * accumulate) as f32;
             let loss = self.gpt.loss(self.tape.constant(x), self.tape.constant(y), None, Some(norm));
             value = loss.value().item();

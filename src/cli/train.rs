@@ -221,13 +221,14 @@ impl Watch for Screen {
                 what.clone_into(&mut self.preparing);
             }
             Event::Memory { plan } => self.say(&format!("memory  {plan}")),
-            Event::Start { run, parameters, steps, first_step, train_tokens, val_tokens, vocab } => {
+            Event::Start { run, parameters, steps, first_step, train_tokens, val_tokens, vocab, precision } => {
                 signal::save_first();
                 (self.start, self.first_step, self.started) = (Instant::now(), first_step, true);
                 self.say(&format!(
-                    "{}: {} parameters, {} token ids, {} tokens to train on, {} to validate",
+                    "{}: {} parameters, in {}, {} token ids, {} tokens to train on, {} to validate",
                     run.display(),
                     thousands(parameters as u64),
+                    precision.name(),
                     thousands(vocab as u64),
                     thousands(train_tokens),
                     thousands(val_tokens),

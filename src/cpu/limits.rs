@@ -79,7 +79,7 @@ pub fn fma_rate(cpu: &Cpu, seconds: f64) -> f64 {
 
 fn fma(cpu: &Cpu, seconds: f64) -> Rates {
     let lanes = match cpu.simd.name() {
-        "avx512" => 16,
+        "avx512" | "avx512bf16" => 16,
         _ => 8,
     };
     // As many iterations a round as last about a millisecond.
@@ -94,7 +94,7 @@ fn fma(cpu: &Cpu, seconds: f64) -> Rates {
 /// the processor has no instruction for them or kiln's level does not use it.
 pub fn bf16_peak(cpu: &Cpu, seconds: f64) -> Option<f64> {
     #[cfg(target_arch = "x86_64")]
-    if cpu.simd.name() == "avx512" && is_x86_feature_detected!("avx512bf16") {
+    if cpu.simd.name() == "avx512bf16" {
         return Some(
             rates(cpu, seconds, (4 * 4 * 16 * CHAINS * STEPS) as f64, |_, _| {
                 for _ in 0..4 {

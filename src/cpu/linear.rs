@@ -1,6 +1,6 @@
 //! Pieces of linear layers: a product with a second result beside the first, and column sums.
 
-use super::gemm::{Mat, MatMut, Rhs, gemm};
+use super::gemm::{Mat, MatMut, Precision, Rhs, gemm};
 use super::reduce::{ROWS, sum_blocks};
 use super::{Cpu, Tiles, Vector, chunks};
 use crate::cpu::simd::each;
@@ -11,15 +11,24 @@ pub type Finish<'a> = dyn Fn(usize, &mut [f32], &mut [f32]) + Sync + 'a;
 
 /// c = a·b (row-major, without gaps), each piece of a row then finished while it is in cache; `side` is a second array of
 /// c's shape that `finish` may write, or empty.
-pub fn product<'b>(cpu: &Cpu, a: Mat, b: impl Into<Rhs<'b>>, c: &mut [f32], side: &mut [f32], finish: Option<&Finish>) {
+pub fn product<'b>(
+    cpu: &Cpu,
+    precision: Precision,
+    a: Mat,
+    b: impl Into<Rhs<'b>>,
+    c: &mut [f32],
+    side: &mut [f32],
+    finish: Option<&Finish>,
+) {
     let columns = c.len() / a.rows().max(1);
     assert!(side.is_empty() || side.len() == c.len());
     let has_side = !side.is_empty();
     let side = Tiles::new(side);
     let c = MatMut::new(c, a.rows(), columns);
-    let Some(finish) = finish else { return gemm(cpu, a, b, c, false, None) };
+    let Some(finish) = finish else { return gemm(cpu, precision, a, b, c, false, None) };
     gemm(
         cpu,
+        precision,
         a,
         b,
         c,

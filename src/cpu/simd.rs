@@ -18,7 +18,7 @@ pub enum Simd {
     Avx2(Proof),
     /// AVX-512 F, BW, DQ and VL: 16 lanes.
     #[cfg(target_arch = "x86_64")]
-    Avx512(Proof),
+    Avx512(Bf16),
     /// NEON, in every AArch64: 8 lanes in two registers.
     #[cfg(target_arch = "aarch64")]
     Neon(Proof),
@@ -28,12 +28,23 @@ pub enum Simd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fma(bool);
 
+/// Whether the AVX-512 level may use the instructions of AVX512_BF16: products of bf16 pairs, summed in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bf16(bool);
+
 /// Can only be made inside this module, after the instruction set was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Proof(());
 
 impl Fma {
     /// Whether hardware fused multiply-add may be used.
+    pub fn present(self) -> bool {
+        self.0
+    }
+}
+
+impl Bf16 {
+    /// Whether instructions on bf16 pairs may be used.
     pub fn present(self) -> bool {
         self.0
     }
@@ -52,7 +63,10 @@ impl Simd {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
                 {
-                    levels.push(Simd::Avx512(Proof(())));
+                    levels.push(Simd::Avx512(Bf16(false)));
+                    if is_x86_feature_detected!("avx512bf16") {
+                        levels.push(Simd::Avx512(Bf16(true)));
+                    }
                 }
             }
             levels
@@ -76,7 +90,7 @@ impl Simd {
         }
     }
 
-    /// The level called `scalar`, `avx2`, `avx512` or `neon`.
+    /// The level called `scalar`, `avx2`, `avx512`, `avx512bf16` or `neon`.
     ///
     /// # Errors
     /// There is no such level, or this processor lacks it.
@@ -92,12 +106,14 @@ impl Simd {
         })
     }
 
-    /// `scalar`, `avx2`, `avx512` or `neon`.
+    /// `scalar`, `avx2`, `avx512`, `avx512bf16` or `neon`.
     pub fn name(self) -> &'static str {
         match self {
             Simd::Scalar(_) => "scalar",
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx512(bf16) if bf16.present() => "avx512bf16",
             #[cfg(target_arch = "x86_64")]
             Simd::Avx512(_) => "avx512",
             #[cfg(target_arch = "aarch64")]

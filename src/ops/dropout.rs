@@ -111,7 +111,7 @@ mod tests {
         let x = Tensor::from_slice(&device, &vec![1.0f32; 100_000], [100_000]);
         let params = Params::new(&device, &[], 0);
         let mut run = |step: u64, training: bool| {
-            tape.begin(&params, Pass { seed: 1, step, micro: 0, training });
+            tape.begin(&params, Pass { seed: 1, step, training, ..Pass::default() });
             tape.constant(x.clone()).dropout(0.2, tape.stream(Purpose::Dropout)).value().f32().to_vec()
         };
         let y = run(0, true);

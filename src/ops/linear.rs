@@ -4,12 +4,14 @@
 //! product while it is in cache. The forward pass keeps the slope f′(z) and not z, since both come from one evaluation of
 //! the transcendental; so the backward pass has none.
 //!
+//! In [`Precision::Bf16`] each product rounds both of its operands to bf16, dz too; all else is f32.
+//!
 //! Backward, with dz = dy ∘ f′(z): `dx = dz·W`, `dW = dzᵀ·x`, `db = Σ_rows dz`.
 
 use super::activation::Activation;
 use super::{Case, Input};
 use crate::cpu::elementwise::{CHUNK, map2_into};
-use crate::cpu::gemm::{Mat, MatMut, gemm};
+use crate::cpu::gemm::{Mat, MatMut, Precision, gemm};
 use crate::cpu::linear::{column_sums, product};
 use crate::cpu::simd::each;
 use crate::cpu::{Simd, Vector, chunks, math};
@@ -18,12 +20,14 @@ use crate::tape::{Array64, Dx, Op, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
 /// Inputs: x, W, then b if `bias`. Result: y.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Linear {
     /// Whether a bias is added.
     pub bias: bool,
     /// What is applied last.
     pub activation: Option<Activation>,
+    /// What the products' operands are rounded to.
+    pub precision: Precision,
 }
 
 /// `y = f(y + b)` in place, and `slope = f′(y + b)`; `b` and `slope` may be empty.
@@ -114,7 +118,7 @@ impl Op for Linear {
             last(cpu.simd, y, bias, slope);
         };
         let trivial = !self.bias && self.activation.is_none();
-        product(cpu, a, b, y[0].f32_mut(), side, (!trivial).then_some(&apply));
+        product(cpu, self.precision, a, b, y[0].f32_mut(), side, (!trivial).then_some(&apply));
         saved.extend(slope.map(Out::freeze));
         saved
     }
@@ -135,12 +139,13 @@ impl Op for Linear {
         if dx.wants(0) {
             let mut out = dx.out(0);
             let add = out.beta != 0.0;
-            gemm(cpu, dz_, x[1].mat(n, k), MatMut::new(out.f32_mut(), m, k), add, None);
+            gemm(cpu, self.precision, dz_, x[1].mat(n, k), MatMut::new(out.f32_mut(), m, k), add, None);
         }
         if dx.wants(1) {
             let mut out = dx.out(1);
             let add = out.beta != 0.0;
-            gemm(cpu, dz_.t(), Mat::new(x[0].f32(), m, k), MatMut::new(out.f32_mut(), n, k), add, None);
+            let x = Mat::new(x[0].f32(), m, k);
+            gemm(cpu, self.precision, dz_.t(), x, MatMut::new(out.f32_mut(), n, k), add, None);
         }
         if self.bias && dx.wants(2) {
             let mut out = dx.out(2);
@@ -169,7 +174,7 @@ impl<'t> Var<'t> {
 
     /// `f(self·wᵀ + b)`; `w` is (out, in).
     pub fn linear_with(self, w: Var<'t>, b: Option<Var<'t>>, activation: Option<Activation>) -> Var<'t> {
-        let op = Linear { bias: b.is_some(), activation };
+        let op = Linear { bias: b.is_some(), activation, precision: self.tape().pass().precision };
         match b {
             Some(b) => self.tape().apply(op, &[self, w, b]),
             None => self.tape().apply(op, &[self, w]),
@@ -189,14 +194,26 @@ pub(super) fn cases() -> Vec<Case> {
     for activation in activations.clone() {
         for bias in [false, true] {
             // ReLU's reference has a kink at 0: z stays clear of it with these seeds only if small cases are used.
-            let op = Linear { bias, activation };
+            let op = Linear { bias, activation, ..Linear::default() };
             cases.push(Case::check(format!("{activation:?} bias={bias} 2x3, 5 to 7"), op, inputs(&[2, 3], 5, 7, bias)));
         }
     }
-    let op = Linear { bias: true, activation: Some(Activation::GeluTanh) };
+    let biased = Linear { bias: true, ..Linear::default() };
+    let op = Linear { activation: Some(Activation::GeluTanh), ..biased };
     cases.push(Case::check("gelu, 130 rows, 67 to 129", op, inputs(&[130], 67, 129, true)));
-    cases.push(Case::check("one row", Linear { bias: true, activation: None }, inputs(&[1], 300, 33, true)));
+    cases.push(Case::check("one row", biased, inputs(&[1], 300, 33, true)));
+    let rounded = |mut inputs: Vec<Input>| {
+        inputs[..2].iter_mut().for_each(|input| input.rounded = true);
+        inputs
+    };
+    let half = Linear { precision: Precision::Bf16, ..biased };
+    for (name, b, k, n) in [("2x3, 5 to 7", &[2, 3][..], 5, 7), ("130 rows, 67 to 129", &[130], 67, 129)] {
+        cases.push(Case::check(format!("bf16, {name}"), half, rounded(inputs(b, k, n, true))));
+    }
+    cases.push(Case::check("bf16, one row", half, rounded(inputs(&[1], 300, 33, true))));
+    let op = Linear { activation: Some(Activation::GeluTanh), ..half };
+    cases.push(Case::check("bf16, gelu, 20 rows, 33 to 65", op, rounded(inputs(&[20], 33, 65, true))).rounding());
     cases.push(Case::bench("gelu 4096, 256 to 1024", op, inputs(&[4096], 256, 1024, true)));
-    cases.push(Case::bench("4096, 1024 to 256", Linear { bias: true, activation: None }, inputs(&[4096], 1024, 256, true)));
+    cases.push(Case::bench("4096, 1024 to 256", biased, inputs(&[4096], 1024, 256, true)));
     cases
 }

@@ -11,9 +11,11 @@
 //! Rows go in chunks. Where gradients are needed they are computed in the forward pass, while a chunk's logits are there:
 //! `dz = w_i/norm · (softmax(z) − onehot)`, `dx = dz·W`, `dW += dzᵀ·x`; computing the logits again would cost a fourth
 //! product.
+//!
+//! In [`Precision::Bf16`] each product rounds both of its operands to bf16, dz too; softmax and loss are f32.
 
 use super::{Case, Fill, Input};
-use crate::cpu::gemm::{Mat, MatMut, gemm};
+use crate::cpu::gemm::{Mat, MatMut, Precision, gemm};
 use crate::cpu::simd::each;
 use crate::cpu::{Lanes, Vector, chunks, math};
 use crate::simd_fn;
@@ -21,12 +23,14 @@ use crate::tape::{Array64, Dx, Op, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
 /// Inputs: x, W, targets, then token weights if `weights`. Result: the loss.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct LinearXent {
     /// Whether token weights are given.
     pub weights: bool,
     /// What the sum is divided by; `None`: the sum of the weights that count.
     pub norm: Option<f32>,
+    /// What the products' operands are rounded to.
+    pub precision: Precision,
 }
 
 /// Rows of logits that stand at a time: about 8M numbers, a multiple of 64.
@@ -119,7 +123,7 @@ impl Op for LinearXent {
             let n = chunk.min(rows - start);
             let (z, losses) = (&mut logits[..n * vocab], &mut losses[..n]);
             let x_ = Mat::new(&x_[start * c..][..n * c], n, c);
-            gemm(cpu, x_, w.t(), MatMut::new(z, n, vocab), false, None);
+            gemm(cpu, self.precision, x_, w.t(), MatMut::new(z, n, vocab), false, None);
             cpu.threads.each((chunks(z, TASK_ROWS * vocab), chunks(losses, TASK_ROWS)), |i, (z, losses)| {
                 for (r, (z, loss)) in z.chunks_exact_mut(vocab).zip(losses).enumerate() {
                     let r = start + i * TASK_ROWS + r;
@@ -132,10 +136,10 @@ impl Op for LinearXent {
             loss += losses.iter().map(|&l| f64::from(l)).sum::<f64>();
             let dz = Mat::new(z, n, vocab);
             if let Some(dx) = &mut dx {
-                gemm(cpu, dz, w, MatMut::new(&mut dx.f32_mut()[start * c..][..n * c], n, c), false, None);
+                gemm(cpu, self.precision, dz, w, MatMut::new(&mut dx.f32_mut()[start * c..][..n * c], n, c), false, None);
             }
             if let Some(dw) = &mut dw {
-                gemm(cpu, dz.t(), x_, MatMut::new(dw.f32_mut(), vocab, c), start > 0, None);
+                gemm(cpu, self.precision, dz.t(), x_, MatMut::new(dw.f32_mut(), vocab, c), start > 0, None);
             }
         }
         y[0].f32_mut()[0] = (loss / f64::from(norm)) as f32;
@@ -176,7 +180,8 @@ impl Op for LinearXent {
 impl<'t> Var<'t> {
     /// The mean cross-entropy of softmax(self·wᵀ) against `targets`; `weights` and `norm` as in [`LinearXent`].
     pub fn linear_xent(self, w: Var<'t>, targets: Var<'t>, weights: Option<Var<'t>>, norm: Option<f32>) -> Var<'t> {
-        let op = LinearXent { weights: weights.is_some(), norm };
+        let precision = self.tape().pass().precision;
+        let op = LinearXent { weights: weights.is_some(), norm, precision };
         match weights {
             Some(weights) => self.tape().apply(op, &[self, w, targets, weights]),
             None => self.tape().apply(op, &[self, w, targets]),
@@ -186,17 +191,21 @@ impl<'t> Var<'t> {
 
 pub(super) fn cases() -> Vec<Case> {
     let inputs = |rows, c, v| vec![Input::normal([rows, c]), Input::weight(v, c), Input::ids([rows], v)];
-    let plain = LinearXent { weights: false, norm: None };
+    let plain = LinearXent::default();
+    let half = LinearXent { precision: Precision::Bf16, ..plain };
+    let rounded = |rows, c, v| vec![Input::normal([rows, c]).rounded(), Input::weight(v, c).rounded(), Input::ids([rows], v)];
     let mut weighted = inputs(6, 5, 11);
     weighted.push(Input::values([6], &[1.0, 0.0, 0.5, 2.0, 1.0, 0.0]));
     let mut ignored = inputs(4, 5, 9);
     ignored[2].fill = Fill::Values(vec![3.0, -100.0, 8.0, -1.0]);
     vec![
         Case::check("6 rows, 5 to 11", plain, inputs(6, 5, 11)),
-        Case::check("token weights", LinearXent { weights: true, norm: None }, weighted),
+        Case::check("token weights", LinearXent { weights: true, ..plain }, weighted),
         Case::check("negative targets do not count", plain, ignored),
-        Case::check("a given norm", LinearXent { weights: false, norm: Some(100.0) }, inputs(6, 5, 11)),
+        Case::check("a given norm", LinearXent { norm: Some(100.0), ..plain }, inputs(6, 5, 11)),
         Case::check("1100 rows, two chunks", plain, inputs(1100, 3, 5)),
+        Case::check("bf16, 6 rows, 5 to 11", half, rounded(6, 5, 11)).rounding(),
+        Case::check("bf16, 1100 rows, two chunks", half, rounded(1100, 3, 5)).rounding(),
         Case::bench("4096 rows, 256 to 8192", plain, inputs(4096, 256, 8192)),
         Case::bench("1024 rows, 768 to 50304", plain, inputs(1024, 768, 50304)),
     ]

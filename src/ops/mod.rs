@@ -50,6 +50,8 @@ pub struct Case {
     pub inputs: Vec<Input>,
     /// What the case is for.
     pub role: Role,
+    /// How far a gradient may be from the reference's, as a share of the largest element.
+    pub bound: f64,
 }
 
 /// What a case is for.
@@ -64,7 +66,12 @@ pub enum Role {
 impl Case {
     /// A small case, for checking.
     pub fn check(name: impl Into<String>, op: impl Op, inputs: impl Into<Vec<Input>>) -> Case {
-        Case { name: name.into(), op: Box::new(op), inputs: inputs.into(), role: Role::Check }
+        Case { name: name.into(), op: Box::new(op), inputs: inputs.into(), role: Role::Check, bound: 1e-4 }
+    }
+
+    /// The same for an operation in bf16, which rounds a gradient to 8 bits before it goes into a product.
+    pub fn rounding(self) -> Case {
+        Case { bound: 1.0 / 256.0, ..self }
     }
 
     /// A case of real size, for timing.
@@ -82,6 +89,8 @@ pub struct Input {
     pub fill: Fill,
     /// Whether its gradient is asked for.
     pub grad: bool,
+    /// Whether the operation rounds it to bf16: the reference is given the rounded values.
+    pub rounded: bool,
 }
 
 /// Where an input's values come from.
@@ -100,7 +109,7 @@ pub enum Fill {
 impl Input {
     /// Standard normal values, with a gradient.
     pub fn normal(shape: impl Into<Shape>) -> Input {
-        Input { spec: Spec::f32(shape), fill: Fill::Normal(0.0, 1.0), grad: true }
+        Input { spec: Spec::f32(shape), fill: Fill::Normal(0.0, 1.0), grad: true, rounded: false }
     }
 
     /// Values around 1, as gains have, with a gradient.
@@ -115,12 +124,17 @@ impl Input {
 
     /// Token ids below `n`.
     pub fn ids(shape: impl Into<Shape>, n: usize) -> Input {
-        Input { spec: Spec { shape: shape.into(), dtype: DType::I32 }, fill: Fill::Ids(n), grad: false }
+        Input { spec: Spec { shape: shape.into(), dtype: DType::I32 }, fill: Fill::Ids(n), grad: false, rounded: false }
     }
 
     /// These values, without a gradient.
     pub fn values(shape: impl Into<Shape>, values: &[f32]) -> Input {
-        Input { spec: Spec::f32(shape), fill: Fill::Values(values.to_vec()), grad: false }
+        Input { spec: Spec::f32(shape), fill: Fill::Values(values.to_vec()), grad: false, rounded: false }
+    }
+
+    /// The same for an operation that rounds it to bf16.
+    pub fn rounded(self) -> Input {
+        Input { rounded: true, ..self }
     }
 
     /// The same without a gradient.

@@ -20,7 +20,7 @@
 //! and the second scale.
 
 use crate::cpu::elementwise::{CHUNK, add_scaled};
-use crate::cpu::gemm::{Mat, MatMut, gemm};
+use crate::cpu::gemm::{Mat, MatMut, Precision, gemm};
 use crate::cpu::reduce::square_sum;
 use crate::cpu::simd::each;
 use crate::cpu::{Cpu, Vector, chunks};
@@ -144,7 +144,7 @@ fn orthogonalise(cpu: &Cpu, x: &mut [f32], rows: usize, cols: usize) {
     for _ in 0..ITERATIONS {
         let x = Mat::new(from, rows, cols);
         let (left, right) = if rows <= cols { (x, x.t()) } else { (x.t(), x) };
-        gemm(cpu, left, right, MatMut::new(&mut square, n, n), false, None);
+        gemm(cpu, Precision::F32, left, right, MatMut::new(&mut square, n, n), false, None);
         let polynomial = |row: usize, first: usize, piece: &mut [f32]| {
             let square = &square[row * n + first..][..piece.len()];
             piece.iter_mut().zip(square).for_each(|(p, s)| *p = c * *p + b * s);
@@ -153,10 +153,10 @@ fn orthogonalise(cpu: &Cpu, x: &mut [f32], rows: usize, cols: usize) {
             }
         };
         let a = Mat::new(&square, n, n);
-        gemm(cpu, a, a, MatMut::new(&mut poly, n, n), false, Some(&polynomial));
+        gemm(cpu, Precision::F32, a, a, MatMut::new(&mut poly, n, n), false, Some(&polynomial));
         let p = Mat::new(&poly, n, n);
         let (left, right) = if rows <= cols { (p, x) } else { (x, p) };
-        gemm(cpu, left, right, MatMut::new(to, rows, cols), false, None);
+        gemm(cpu, Precision::F32, left, right, MatMut::new(to, rows, cols), false, None);
         std::mem::swap(&mut from, &mut to);
     }
 }

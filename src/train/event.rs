@@ -2,6 +2,7 @@
 
 use super::fit::Plan;
 use super::trainer::At;
+use crate::cpu::gemm::Precision;
 use crate::params::Params;
 use std::path::{Path, PathBuf};
 
@@ -58,6 +59,8 @@ pub enum Event<'a> {
         val_tokens: u64,
         /// Number of token ids.
         vocab: usize,
+        /// What linear layers compute in.
+        precision: Precision,
     },
     /// A step is done.
     Step {

@@ -191,6 +191,7 @@ impl<'a> Work<'a> {
             train_tokens: self.train_tokens,
             val_tokens: self.val_tokens,
             vocab: self.tokenizer.vocab_size(),
+            precision: self.recipe.train.precision,
         });
         let mut stopped = None;
         while stopped.is_none() && (self.state.step < steps || self.unfinished.is_some()) {

@@ -2,6 +2,7 @@
 
 use super::recipe::Recipe;
 use super::schedule::Schedule;
+use crate::cpu::gemm::Precision;
 use crate::data::{Batches, Dataset, EvalBatches};
 use crate::device::Device;
 use crate::error::Result;
@@ -28,6 +29,7 @@ pub struct Trainer {
     shape: Shape,
     micros: usize,
     seed: u64,
+    precision: Precision,
     schedule: Schedule,
     optim: Optimizer,
 }
@@ -114,6 +116,7 @@ impl Trainer {
             shape: [train.batch, train.context].into(),
             micros: train.accumulate,
             seed: train.seed,
+            precision: train.precision,
             schedule: recipe.schedule(),
             optim,
         }
@@ -150,7 +153,8 @@ impl Trainer {
             let (mut x, mut y) = (Out::new(&device, ids), Out::new(&device, ids));
             let filled = (self.fill)(at.batch, micro, x.as_mut_slice(), y.as_mut_slice());
             filled.inspect_err(|_| self.params.clear_grads())?;
-            let pass = Pass { seed: self.seed, step: at.batch, micro: micro as u32, training: true };
+            let (seed, precision) = (self.seed, self.precision);
+            let pass = Pass { seed, step: at.batch, micro: micro as u32, training: true, precision };
             self.tape.begin(&self.params, pass);
             let (x, y) = (self.tape.constant(x.freeze()), self.tape.constant(y.freeze()));
             let mean = self.gpt.loss(x, y, None, Some(norm));
@@ -205,7 +209,7 @@ impl Trainer {
         let new = |dtype| Out::new(&device, Spec { shape: self.shape, dtype });
         let (mut x, mut y, mut weights) = (new(DType::I32), new(DType::I32), new(DType::F32));
         fill(x.as_mut_slice(), y.as_mut_slice(), weights.f32_mut())?;
-        self.tape.begin(&self.params, Pass { seed: self.seed, ..Pass::default() });
+        self.tape.begin(&self.params, Pass { seed: self.seed, precision: self.precision, ..Pass::default() });
         let tape = &self.tape;
         let [x, y, weights] = [x, y, weights].map(|out| tape.constant(out.freeze()));
         Ok(f64::from(tape.no_grad(|| self.gpt.loss(x, y, Some(weights), Some(1.0))).value().item()))

@@ -2,7 +2,7 @@
 //! meant to alter results puts the new digests here. (`contract.rs` does the same for training.)
 
 use kiln::cpu::convert::ConvertTo;
-use kiln::cpu::gemm::{Mat, MatMut, gemm};
+use kiln::cpu::gemm::{Mat, MatMut, Precision, gemm};
 use kiln::cpu::{Cpu, Simd, math};
 use kiln::rng::{Purpose, Rng};
 
@@ -86,7 +86,15 @@ fn a_matrix_product_gives_the_bits_of_every_processor() {
     let (a, b) = (numbers(1, m * k), numbers(2, k * n));
     for simd in Simd::available() {
         let mut c = vec![0.0; m * n];
-        gemm(&Cpu::with(simd, 2), Mat::new(&a, m, k), Mat::new(&b, k, n), MatMut::new(&mut c, m, n), false, None);
+        gemm(
+            &Cpu::with(simd, 2),
+            Precision::F32,
+            Mat::new(&a, m, k),
+            Mat::new(&b, k, n),
+            MatMut::new(&mut c, m, n),
+            false,
+            None,
+        );
         check(simd, &[("gemm", digest(&c))], &[("gemm", 0x25c7_1133_cea6_b698)]);
     }
 }

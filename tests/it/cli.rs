@@ -53,6 +53,23 @@ fn object(output: &Output) -> Value {
 }
 
 #[test]
+fn a_run_says_its_precision_and_keeps_it_when_it_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let shown = |args: &[&str]| {
+        let output = kiln(dir.path(), args).output().unwrap();
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let mut args = vec!["train", "--threads", "1"];
+    let more = ["run.name=a", "train.steps=2", "train.precision=bf16"];
+    TINY.iter().chain(&more).for_each(|set| args.extend(["--set", set]));
+    assert!(shown(&args).contains(" parameters, in bf16, "));
+    assert!(shown(&["train", "--resume", "runs/a", "--set", "train.steps=3"]).contains(" parameters, in bf16, "));
+    args.truncate(args.len() - 2);
+    assert!(shown(&args).contains(" parameters, in f32, "));
+}
+
+#[test]
 fn a_run_ends_with_one_object_and_leaves_what_it_promises() {
     let dir = tempfile::tempdir().unwrap();
     let set = ["train.steps=6", "train.eval_every=3", "train.checkpoint_every=2", "run.name=a", "train.keep=9"];
@@ -244,7 +261,7 @@ fn settings_and_data_that_cannot_be_used_are_refused_and_leave_no_run() {
         ("model.d=4096 train.batch=1000000", 2, "train.batch: the run needs"),
         ("train.context=100000", 2, "the training data has"),
         ("model.d=15", 2, "divided among 2 heads"),
-        ("train.precision=bf16", 2, "not there yet"),
+        ("train.precision=fp8", 2, "train.precision"),
         ("train.steps=abc", 2, "train.steps: expected a whole number"),
         ("optim.lr=nan", 2, "optim.lr"),
         ("data.tokenizer=bpe data.vocab=10", 2, "data.vocab"),

@@ -33,7 +33,7 @@ struct Case {
 /// Two blocks of 64 channels over 32 tokens, with what a kind of model or an optimizer has of its own.
 const SMALL: &str = "model.layers=2 model.d=64 train.context=32 train.batch=3 optim.warmup=5 optim.lr=1e-2";
 
-const CASES: [Case; 2] = [
+const CASES: [Case; 3] = [
     Case {
         name: "gpt2",
         vocab: 97,
@@ -45,6 +45,12 @@ const CASES: [Case; 2] = [
         vocab: 97,
         set: "model.kind=llama model.heads=4 model.kv_heads=2 optim.kind=muon",
         hash: "e81ad8d56afcd7ee6426c826af1a2407012305c8f5dc32c6730f1512d05d28f1",
+    },
+    Case {
+        name: "gpt2 in bf16",
+        vocab: 97,
+        set: "model.heads=4 model.dropout=0.1 train.accumulate=2 train.precision=bf16",
+        hash: "fffc98ae8c39e9163d304784da6099940c7af75ff8cd472e1381feda937617fb",
     },
 ];
 

@@ -156,8 +156,8 @@ fn linear() {
         ("linear_relu", "linear_bias_relu", Some(Activation::Relu)),
     ];
     for (without, with, activation) in cases {
-        check_fixture(without, Linear { bias: false, activation }, &["x", "w"], &["y"]);
-        check_fixture(with, Linear { bias: true, activation }, &["x", "w", "b"], &["y"]);
+        check_fixture(without, Linear { bias: false, activation, ..Linear::default() }, &["x", "w"], &["y"]);
+        check_fixture(with, Linear { bias: true, activation, ..Linear::default() }, &["x", "w", "b"], &["y"]);
     }
 }
 
@@ -189,7 +189,7 @@ fn embedding() {
 
 #[test]
 fn linear_xent() {
-    let op = |weights| LinearXent { weights, norm: None };
+    let op = |weights| LinearXent { weights, ..LinearXent::default() };
     check_fixture("linear_xent", op(true), &["x", "w", "targets", "weights"], &["loss"]);
     check_fixture("linear_xent_uniform", op(true), &["x", "w", "targets", "weights"], &["loss"]);
     check_fixture("linear_xent_uniform", op(false), &["x", "w", "targets"], &["loss"]);

@@ -1,14 +1,14 @@
 //! Matrix products and sums against naive twins: the same bits as one sequential chain per element.
 
 use half::bf16;
-use kiln::cpu::gemm::{Mat, MatMut, PackedB, Rhs, gemm};
+use kiln::cpu::gemm::{Mat, MatMut, PackedB, Precision, Rhs, gemm};
 use kiln::cpu::q8::{self, Q8};
 use kiln::cpu::{Cpu, Simd};
 use kiln::rng::{Purpose, Rng};
 use rand::Rng as _;
 
 /// Numbers from −1 to 1; the stream depends on `id`.
-fn numbers(id: u32, len: usize) -> Vec<f32> {
+pub fn numbers(id: u32, len: usize) -> Vec<f32> {
     let mut rng = Rng::new(1, Purpose::Test, id, 0);
     (0..len).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect()
 }
@@ -38,7 +38,7 @@ fn naive_f64(m: usize, n: usize, k: usize, a: &[f32], b: &[f32], c: &[f32]) -> V
 }
 
 /// Odd, even, one less and one more than the tiles, long and flat, empty.
-const SHAPES: [(usize, usize, usize); 16] = [
+pub const SHAPES: [(usize, usize, usize); 16] = [
     (3, 7, 5),
     (1, 1, 1),
     (1, 97, 64),
@@ -57,11 +57,11 @@ const SHAPES: [(usize, usize, usize); 16] = [
     (4, 0, 4),
 ];
 
-fn cpus() -> Vec<Cpu> {
+pub fn cpus() -> Vec<Cpu> {
     Simd::available().into_iter().flat_map(|simd| [1, 2, 3, 5].map(|threads| Cpu::with(simd, threads))).collect()
 }
 
-fn same_bits(got: &[f32], want: &[f32], what: &str) {
+pub fn same_bits(got: &[f32], want: &[f32], what: &str) {
     assert_eq!(got.len(), want.len());
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
         assert!(g.to_bits() == w.to_bits(), "{what}: element {i} is {g:e}, not {w:e}");
@@ -98,9 +98,9 @@ fn products_are_one_chain_per_element_in_every_form() {
                     let mut out = if add { c.clone() } else { vec![f32::NAN; m * n] };
                     let out_mat = MatMut::new(&mut out, m, n);
                     if packed {
-                        gemm(cpu, a, &PackedB::new(cpu, b), out_mat, add, None);
+                        gemm(cpu, Precision::F32, a, &PackedB::new(cpu, Precision::F32, b), out_mat, add, None);
                     } else {
-                        gemm(cpu, a, b, out_mat, add, None);
+                        gemm(cpu, Precision::F32, a, b, out_mat, add, None);
                     }
                     let what =
                         format!("{m}x{n}x{k} {ta} {tb} {packed} {add} {} {}", cpu.simd.name(), cpu.threads.count());
@@ -129,7 +129,7 @@ fn strides_leave_gaps_alone_and_finish_sees_each_element_once() {
             assert!(row < m);
             piece.iter_mut().enumerate().for_each(|(j, x)| *x = (*x + bias[first + j]) * 0.5);
         };
-        gemm(&cpu, a, b, MatMut::strided(&mut c, m, n, n + 5), false, Some(&finish));
+        gemm(&cpu, Precision::F32, a, b, MatMut::strided(&mut c, m, n, n + 5), false, Some(&finish));
         for row in 0..m {
             let (data, gap) = c[row * (n + 5)..][..n + 5].split_at(n);
             same_bits(data, &want[row * n..][..n], cpu.simd.name());
@@ -143,14 +143,14 @@ fn a_row_does_not_depend_on_the_others() {
     let (m, n, k) = (64, 200, 700);
     let (a, b) = (numbers(1, m * k), numbers(2, k * n));
     let cpu = Cpu::with(*Simd::available().last().unwrap(), 2);
-    let packed = PackedB::new(&cpu, Mat::new(&b, k, n));
+    let packed = PackedB::new(&cpu, Precision::F32, Mat::new(&b, k, n));
     let mut all = vec![0.0; m * n];
-    gemm(&cpu, Mat::new(&a, m, k), Mat::new(&b, k, n), MatMut::new(&mut all, m, n), false, None);
+    gemm(&cpu, Precision::F32, Mat::new(&a, m, k), Mat::new(&b, k, n), MatMut::new(&mut all, m, n), false, None);
     let bt: Vec<f32> = (0..n * k).map(|e| b[e % k * n + e / k]).collect();
     for rows in [1, 2, 3, 5, 8, 9, 14, 15, 28, 29] {
         for b in [Rhs::Packed(&packed), Rhs::Mat(Mat::new(&bt, n, k).t())] {
             let mut some = vec![0.0; rows * n];
-            gemm(&cpu, Mat::new(&a[k..], rows, k), b, MatMut::new(&mut some, rows, n), false, None);
+            gemm(&cpu, Precision::F32, Mat::new(&a[k..], rows, k), b, MatMut::new(&mut some, rows, n), false, None);
             same_bits(&some, &all[n..][..rows * n], &format!("{rows} rows"));
         }
     }
@@ -176,7 +176,7 @@ fn thin_products_are_one_chain_per_element() {
                     let finish = |_: usize, first: usize, piece: &mut [f32]| {
                         piece.iter_mut().zip(&bias[first..]).for_each(|(x, bias)| *x += bias);
                     };
-                    gemm(cpu, a, b, MatMut::strided(&mut out, m, n, n + 1), add, Some(&finish));
+                    gemm(cpu, Precision::F32, a, b, MatMut::strided(&mut out, m, n, n + 1), add, Some(&finish));
                     let what = format!("{m}x{n}x{k} {add} {} {}", cpu.simd.name(), cpu.threads.count());
                     for (out, want) in out.chunks(n + 1).zip(want.chunks(n)) {
                         same_bits(&out[..n], want, &what);
@@ -190,7 +190,7 @@ fn thin_products_are_one_chain_per_element() {
             for cpu in &cpus {
                 let mut out = vec![f32::NAN; m * n];
                 let (a, b) = (Mat::new(&a[..m * k], m, k), Mat::bf16(&narrow, n, k).t());
-                gemm(cpu, a, b, MatMut::new(&mut out, m, n), false, None);
+                gemm(cpu, Precision::F32, a, b, MatMut::new(&mut out, m, n), false, None);
                 same_bits(&out, &want, &format!("{m}x{n}x{k} bf16 {} {}", cpu.simd.name(), cpu.threads.count()));
             }
         }
@@ -207,7 +207,15 @@ fn large_products_agree_on_all_levels() {
             for threads in [1, 2, 5] {
                 let cpu = Cpu::with(simd, threads);
                 let mut c = vec![f32::NAN; m * n];
-                gemm(&cpu, Mat::new(&a, m, k), Mat::new(&b, n, k).t(), MatMut::new(&mut c, m, n), false, None);
+                gemm(
+                    &cpu,
+                    Precision::F32,
+                    Mat::new(&a, m, k),
+                    Mat::new(&b, n, k).t(),
+                    MatMut::new(&mut c, m, n),
+                    false,
+                    None,
+                );
                 for e in (0..m * n).step_by(m * n / 17 + 1) {
                     let (i, j) = (e / n, e % n);
                     let want = (0..k).fold(0f32, |sum, p| a[i * k + p].mul_add(b[j * k + p], sum));
@@ -226,7 +234,8 @@ fn repeated_products_take_no_new_memory() {
     let cpu = Cpu::with(*Simd::available().last().unwrap(), 2);
     let (m, n, k) = (100, 120, 140);
     let (a, b, mut c) = (numbers(1, m * k), numbers(2, k * n), vec![0.0; m * n]);
-    let mut run = || gemm(&cpu, Mat::new(&a, m, k), Mat::new(&b, k, n), MatMut::new(&mut c, m, n), false, None);
+    let mut run =
+        || gemm(&cpu, Precision::F32, Mat::new(&a, m, k), Mat::new(&b, k, n), MatMut::new(&mut c, m, n), false, None);
     run();
     let mapped = cpu.scratch.mapped();
     run();
@@ -253,7 +262,7 @@ fn operands_in_bf16_give_the_bits_of_their_values_in_f32() {
                 };
                 let run = |a: Mat, b: Mat| {
                     let mut c = vec![f32::NAN; m * n];
-                    gemm(cpu, a, b, MatMut::new(&mut c, m, n), false, None);
+                    gemm(cpu, Precision::F32, a, b, MatMut::new(&mut c, m, n), false, None);
                     c
                 };
                 same_bits(&run(a, b), &run(a32, b32), &format!("{m}x{n}x{k} {transposed} {}", cpu.simd.name()));
@@ -273,13 +282,13 @@ fn a_right_operand_in_8_bits_gives_the_product_of_its_integers_times_the_scales(
             let integers: Vec<f32> = (0..n * k).map(|e| f32::from(q8.q[q8.at(e / k, e % k)])).collect();
             let mut want = vec![f32::NAN; m * n];
             let b = Mat::new(&integers, n, k).t();
-            gemm(cpu, Mat::new(&a, m, k), b, MatMut::new(&mut want, m, n), false, None);
+            gemm(cpu, Precision::F32, Mat::new(&a, m, k), b, MatMut::new(&mut want, m, n), false, None);
             want.iter_mut().enumerate().for_each(|(e, x)| *x *= q8.scales[e % n]);
             let mut got = vec![f32::NAN; m * n];
             // What is done last sees scaled values.
             let twice = |_: usize, _: usize, c: &mut [f32]| c.iter_mut().for_each(|x| *x *= 2.0);
             let b = Mat::q8(q8, n, k).t();
-            gemm(cpu, Mat::new(&a, m, k), b, MatMut::new(&mut got, m, n), false, Some(&twice));
+            gemm(cpu, Precision::F32, Mat::new(&a, m, k), b, MatMut::new(&mut got, m, n), false, Some(&twice));
             got.iter_mut().for_each(|x| *x /= 2.0);
             same_bits(&got, &want, &format!("{m}x{n}x{k} {}", cpu.simd.name()));
         }

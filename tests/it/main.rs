@@ -4,6 +4,7 @@ mod alloc;
 mod attention;
 mod bad_inputs;
 mod bench;
+mod bf16;
 mod bits;
 mod cli;
 mod contract;

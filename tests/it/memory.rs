@@ -35,6 +35,7 @@ fn a_run_takes_the_bytes_of_its_plan_exactly() {
         (2, "model.layers=3 model.d=64 train.batch=16 train.context=64 train.recompute=true"),
         (2, "model.layers=3 model.d=64 train.batch=16 train.context=64 train.recompute=true model.dropout=0.1"),
         (2, "model.layers=2 model.d=64 train.batch=4 train.context=64 train.accumulate=4 model.bias=false"),
+        (2, "model.layers=3 model.d=65 model.heads=1 train.batch=16 train.context=64 train.precision=bf16"),
         // One long sequence: attention shares a head's rows out among the threads.
         (2, "model.layers=2 model.d=64 train.batch=1 train.context=500"),
         (4, "model.layers=2 model.d=64 train.batch=3 train.context=100 train.eval_every=1 data.tokenizer=byte"),

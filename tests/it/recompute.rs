@@ -26,7 +26,7 @@ fn gradients(decls: &[Decl], recompute: bool, loss: &impl for<'t> Fn(&'t Tape) -
     let mut tape = Tape::new(&device);
     tape.recompute(recompute);
     for micro in 0..2 {
-        tape.begin(&params, Pass { seed: 3, step: 5, micro, training: true });
+        tape.begin(&params, Pass { seed: 3, step: 5, micro, training: true, ..Pass::default() });
         loss(&tape).backward(&mut params, micro == 1);
     }
     let bits = |id| params.grad(id).map(|g| g.f32().iter().map(|x| x.to_bits()).collect()).unwrap_or_default();

@@ -54,7 +54,8 @@ fn resume(run: &Path) -> Summary {
 #[test]
 fn a_run_that_stops_and_resumes_has_the_bytes_of_one_that_does_not() {
     let llama = ["model.kind=llama", "model.kv_heads=1", "optim.kind=muon"];
-    for more in [&["model.dropout=0.1"][..], &["train.accumulate=2"], &llama] {
+    let bf16 = ["train.precision=bf16", "train.recompute=true"];
+    for more in [&["model.dropout=0.1"][..], &["train.accumulate=2"], &llama, &bf16] {
         let dir = tempfile::tempdir().expect("a folder");
         let whole = train(&recipe(dir.path(), 40, more), None, &device(), &mut ()).expect("a run");
         let want = bytes(&whole.run, 40);
@@ -171,6 +172,7 @@ fn from_the_third_step_on_nothing_is_allocated() {
     for more in [
         &["train.accumulate=2", "model.dropout=0.1"][..],
         &["train.accumulate=2", "model.dropout=0.1", "train.recompute=true"],
+        &["train.precision=bf16"],
         &["model.kind=llama", "optim.kind=muon"],
         &["model.kind=llama", "train.recompute=true"],
     ] {

@@ -7,9 +7,9 @@ use super::Global;
 use super::term::{note, print};
 use clap::{Args, Subcommand, ValueEnum};
 use kiln::bench::{self, Against, Case, Row, Sitting, data, gemm, kernels, python, roofline};
+use kiln::cpu::gemm::Precision;
 use kiln::disk::Os;
 use kiln::error::{Error, Result};
-use kiln::tensor::DType;
 use kiln::train::plot::Picture;
 use std::path::PathBuf;
 
@@ -108,7 +108,7 @@ struct GemmArgs {
     form: FormName,
     /// The type of the operands
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = precision)]
-    precision: DType,
+    precision: Precision,
     #[command(flatten)]
     turns: Turns,
 }
@@ -120,9 +120,9 @@ enum FormName {
     Tn,
 }
 
-fn precision(name: &str) -> Result<DType, String> {
-    let names = || gemm::PRECISIONS.map(|dtype| dtype.name()).join(", ");
-    gemm::PRECISIONS.into_iter().find(|dtype| dtype.name() == name).ok_or_else(|| format!("use one of: {}", names()))
+fn precision(name: &str) -> Result<Precision, String> {
+    let all = [Precision::F32, Precision::Bf16];
+    all.into_iter().find(|precision| precision.name() == name).ok_or_else(|| "use f32 or bf16".to_owned())
 }
 
 #[derive(Args, Debug)]

@@ -1,25 +1,29 @@
 //! `kiln bench step` and `kiln bench decode`: whole models.
 
-use super::Turns;
+use super::{Turns, precision};
 use crate::cli::Weights;
 use clap::Args;
 use kiln::bench::Case;
 use kiln::bench::decode;
 use kiln::bench::step::StepCase;
+use kiln::cpu::gemm::Precision;
 use kiln::error::{Error, Result};
 use kiln::train::Recipe;
 use std::path::Path;
 
-/// A whole training step: forward, backward and update, in f32
+/// A whole training step: forward, backward and update
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   kiln bench step nano
   kiln bench step recipe.toml --threads 1 --json
-  kiln bench step nano --threads 2 --against torch:best")]
+  kiln bench step nano --precision bf16 --threads 2 --against torch:best")]
 pub struct StepArgs {
     /// nano (5.3M parameters), tiny (10.7M), gpt2 (124M), or a recipe, trained on random tokens
     #[arg(value_name = "CASE", default_value = "nano")]
     name: String,
+    /// What linear layers round their operands to, f32 or bf16 [default: f32, or the recipe's]
+    #[arg(long, value_name = "TYPE", value_parser = precision)]
+    precision: Option<Precision>,
     /// Run blocks again in the backward pass instead of keeping their activations
     #[arg(long)]
     recompute: bool,
@@ -67,7 +71,8 @@ fn model(name: &str) -> Result<StepCase> {
 impl StepArgs {
     pub(super) fn case(&self) -> Result<Case> {
         let case = model(&self.name)?;
-        Ok(StepCase { recompute: self.recompute || case.recompute, ..case }.case())
+        let precision = self.precision.unwrap_or(case.precision);
+        Ok(StepCase { recompute: self.recompute || case.recompute, precision, ..case }.case())
     }
 }
 

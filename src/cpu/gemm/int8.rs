@@ -30,6 +30,9 @@ pub(super) fn product(cpu: &Cpu, a: Mat<'_>, x: &[f32], b: Q8<'_>, c: MatMut<'_>
     let (columns, depth, c_row) = (c.cols, a.cols, c.row_stride);
     let few = Few { a: x, a_row: a.row_stride, rows: a.rows, b, columns, depth, c: Tiles::new(c.data), c_row };
     let blocks = columns.div_ceil(BLOCK);
+    if blocks == 0 {
+        return;
+    }
     let threads = if a.rows * columns * depth < SMALL { 1 } else { cpu.threads.count() };
     let tasks = (columns * depth / TASK).clamp(1, if threads == 1 { 1 } else { 8 * threads }).min(blocks);
     cpu.threads.run(tasks, &|task| {

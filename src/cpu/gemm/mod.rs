@@ -1,14 +1,20 @@
-//! The matrix product C = A·B, or C += A·B, in f32; A and B may be stored in bf16, whose values are exact in f32 and are
-//! widened while they are packed. So are the integers of a B in 8 bits, whose scales the columns of C are multiplied with.
+//! The matrix product C = A·B, or C += A·B, in f32 or bf16; A and B may be stored in bf16, whose values are exact in f32
+//! and are widened while they are packed. So are the integers of a B in 8 bits, whose scales the columns of C are multiplied
+//! with.
 //!
 //! Each element of C is one sequential chain of fused multiply-adds over k, from 0 or from its old value. Tile sizes,
 //! blocks, threads and instruction sets change who computes an element and when, never the chain: results are the same
 //! bits for all of them, and a row's bits do not depend on the other rows.
 //!
+//! In [`Precision::Bf16`] both operands are rounded to bf16 while they are packed, and the chain runs over pairs of k, of
+//! each the second element first, as AVX-512's `vdpbf16ps` does it (`form.rs`). What holds then: results are the same bits
+//! for any tiles and threads and, where no sum on the way is smaller than 2⁻¹²⁶ and not 0, on all levels.
+//!
 //! Both operands are packed into panels (`pack.rs`) so that the inner kernel (`tile.rs`) reads them in order: A into
 //! panels of up to MR rows, B into panels of NR columns, each k-major. Transposes are strides, resolved while packing. Where
-//! A has few rows, B is read as it lies instead (`thin.rs`).
+//! A has few rows, B is read as it lies instead (`thin.rs`), in f32.
 
+mod form;
 mod int8;
 mod pack;
 mod thin;
@@ -18,9 +24,32 @@ use super::q8::Q8;
 use super::simd::each;
 use super::{Cpu, Simd, Tiles, Vector, chunks};
 use crate::simd_fn;
+use form::Form;
 use half::bf16;
 use pack::{Data, Panels, Source};
+use serde::{Deserialize, Serialize};
 use tile::{Block, Local, Shared};
+
+/// What operands are rounded to before they are multiplied; sums are in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Nothing.
+    #[default]
+    F32,
+    /// bf16, to nearest even; see the [module](self).
+    Bf16,
+}
+
+impl Precision {
+    /// `f32` or `bf16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+}
 
 /// A matrix that is read: element (i, j) is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy, Debug)]
@@ -112,12 +141,13 @@ impl<'a> MatMut<'a> {
     }
 }
 
-/// B packed once, for many products: weights. Made for one [`Simd`] level.
+/// B packed once, for many products: weights. Made for one [`Simd`] level and [`Precision`].
 pub struct PackedB {
     lines: Vec<Line>,
     k: usize,
     n: usize,
     simd: Simd,
+    precision: Precision,
 }
 
 /// Keeps panels aligned to registers.
@@ -127,8 +157,8 @@ struct Line([f32; 16]);
 
 impl PackedB {
     /// Packs `b` (k × n).
-    pub fn new(cpu: &Cpu, b: Mat<'_>) -> Self {
-        let mut packed = PackedB { lines: Vec::new(), k: 0, n: 0, simd: cpu.simd };
+    pub fn new(cpu: &Cpu, precision: Precision, b: Mat<'_>) -> Self {
+        let mut packed = PackedB { lines: Vec::new(), k: 0, n: 0, simd: cpu.simd, precision };
         packed.repack(cpu, b);
         packed
     }
@@ -137,16 +167,12 @@ impl PackedB {
     pub fn repack(&mut self, cpu: &Cpu, b: Mat<'_>) {
         (self.k, self.n, self.simd) = (b.rows, b.cols, cpu.simd);
         let panels = Panels::of_width(b.cols, tile::size(cpu.simd).1);
-        self.lines.resize(panels.len(b.rows).div_ceil(16), Line([0.0; 16]));
-        let out = &mut bytemuck::cast_slice_mut(&mut self.lines)[..panels.len(b.rows)];
-        pack(
-            cpu,
-            Source::columns(b),
-            panels,
-            b.rows,
-            out,
-            if b.rows * b.cols < SMALL { 1 } else { cpu.threads.count() },
-        );
+        let form = Form::of(cpu.simd, self.precision);
+        let len = panels.len(form.rows(b.rows));
+        self.lines.resize(len.div_ceil(16), Line([0.0; 16]));
+        let out = &mut bytemuck::cast_slice_mut(&mut self.lines)[..len];
+        let threads = if b.rows * b.cols < SMALL { 1 } else { cpu.threads.count() };
+        pack(cpu, form, Source::columns(b), panels, b.rows, out, threads);
     }
 
     /// Rows (the inner dimension) and columns.
@@ -184,13 +210,14 @@ pub type Finish<'a> = dyn Fn(usize, usize, &mut [f32]) + Sync + 'a;
 /// Below this many multiply-adds, waking the other threads costs more than they save.
 const SMALL: usize = 1 << 16;
 
-/// C = A·B, or C += A·B with `accumulate`; A is (M, K), B is (K, N), C is (M, N). `finish`, where given, then sees each
-/// row of C in pieces.
+/// C = A·B, or C += A·B with `accumulate`, in `precision`; A is (M, K), B is (K, N), C is (M, N). `finish`, where given,
+/// then sees each row of C in pieces.
 ///
 /// # Panics
-/// The shapes do not fit, or `b` was packed for another level.
+/// The shapes do not fit, or `b` was packed for another level or precision.
 pub fn gemm<'b>(
     cpu: &Cpu,
+    precision: Precision,
     a: Mat<'_>,
     b: impl Into<Rhs<'b>>,
     c: MatMut<'_>,
@@ -199,7 +226,7 @@ pub fn gemm<'b>(
 ) {
     let b = b.into();
     let Rhs::Mat(Mat { data: Data::Q8(q8), row_stride, .. }) = b else {
-        return product(cpu, a, b, c, accumulate, finish);
+        return product(cpu, precision, a, b, c, accumulate, finish);
     };
     assert!(row_stride == 1 && !accumulate, "a matrix in 8 bits is multiplied transposed, and its product not added");
     let scaled = |row: usize, first: usize, c: &mut [f32]| {
@@ -209,12 +236,12 @@ pub fn gemm<'b>(
         }
     };
     match a.data {
-        Data::F32(x) if a.rows <= thin::ROWS && a.col_stride == 1 && a.rows * c.cols > 0 => {
+        Data::F32(x) if precision == Precision::F32 && a.rows <= thin::ROWS && a.col_stride == 1 => {
             assert_eq!((a.rows, a.cols), (c.rows, q8.cols), "the shapes of a product in 8 bits");
             cpu.count_flops(2 * (c.rows * c.cols * a.cols) as u64);
             int8::product(cpu, a, x, q8, c, &scaled);
         }
-        _ => product(cpu, a, b, c, false, Some(&scaled)),
+        _ => product(cpu, precision, a, b, c, false, Some(&scaled)),
     }
 }
 
@@ -234,7 +261,15 @@ fn multiply_body<V: Vector>(x: &mut [f32], y: &[f32]) {
 /// K is cut into slices. In each, one operand (the smaller, or the one packed before) is packed whole, by all threads; the
 /// other is packed part by part by whoever multiplies the part, so that it is read from memory once and then stays in the
 /// second-level cache.
-fn product(cpu: &Cpu, a: Mat<'_>, b: Rhs<'_>, c: MatMut<'_>, accumulate: bool, finish: Option<&Finish<'_>>) {
+fn product(
+    cpu: &Cpu,
+    precision: Precision,
+    a: Mat<'_>,
+    b: Rhs<'_>,
+    c: MatMut<'_>,
+    accumulate: bool,
+    finish: Option<&Finish<'_>>,
+) {
     let (m, n, k) = (c.rows, c.cols, a.cols);
     let b_shape = match b {
         Rhs::Mat(b) => (b.rows, b.cols),
@@ -246,6 +281,7 @@ fn product(cpu: &Cpu, a: Mat<'_>, b: Rhs<'_>, c: MatMut<'_>, accumulate: bool, f
     }
     cpu.count_flops(2 * (m * n * k) as u64);
     if let Rhs::Mat(b) = b
+        && precision == Precision::F32
         && thin::fits(&a, &b)
     {
         return thin::product(cpu, a, b, c, accumulate, finish);
@@ -254,17 +290,21 @@ fn product(cpu: &Cpu, a: Mat<'_>, b: Rhs<'_>, c: MatMut<'_>, accumulate: bool, f
     let (a_panels, b_panels) = (Panels::up_to(m, mr), Panels::of_width(n, nr));
     let threads = if m * n * k < SMALL { 1 } else { cpu.threads.count() };
     let c_tiles = Tiles::new(c.data);
-    let slices = k.div_ceil(tile::DEPTH).max(1);
+    let form = Form::of(cpu.simd, precision);
+    let slices = k.div_ceil(tile::ROWS * form.span()).max(1);
+    // Between two pairs.
+    let bound = |slice: usize| if slice == slices { k } else { (slice * k / slices) & !1 };
     for slice in 0..slices {
-        let (start, end) = (slice * k / slices, (slice + 1) * k / slices);
+        let (start, end) = (bound(slice), bound(slice + 1));
         let depth = end - start;
         let a_source = Source::rows(a).at(0, start);
         let mut packed = None;
         let (local, shared) = match b {
             Rhs::Packed(b) => {
                 assert!(b.simd == cpu.simd, "B was packed for {}, not {}", b.simd.name(), cpu.simd.name());
+                assert!(b.precision == precision, "B was packed in {:?}, not {precision:?}", b.precision);
                 let panels: &[f32] = bytemuck::cast_slice(&b.lines);
-                (Local::A(a_source), Shared { data: &panels[start * nr..], pitch: k * nr })
+                (Local::A(a_source), Shared { data: &panels[start / form.span() * nr..], pitch: form.rows(k) * nr })
             }
             Rhs::Mat(b) => {
                 let b_source = Source::columns(b).at(0, start);
@@ -273,9 +313,10 @@ fn product(cpu: &Cpu, a: Mat<'_>, b: Rhs<'_>, c: MatMut<'_>, accumulate: bool, f
                 } else {
                     (Local::B(b_source), a_source, a_panels)
                 };
-                let packed = packed.insert(cpu.scratch.take(panels.len(depth)));
-                pack(cpu, source, panels, depth, packed, threads);
-                (local, Shared { data: packed, pitch: depth * panels.width })
+                let rows = form.rows(depth);
+                let packed = packed.insert(cpu.scratch.take(panels.len(rows)));
+                pack(cpu, form, source, panels, depth, packed, threads);
+                (local, Shared { data: packed, pitch: rows * panels.width })
             }
         };
         let block = Block {
@@ -283,6 +324,7 @@ fn product(cpu: &Cpu, a: Mat<'_>, b: Rhs<'_>, c: MatMut<'_>, accumulate: bool, f
             shared,
             a_panels,
             b_panels,
+            form,
             depth,
             c: c_tiles,
             c_stride: c.row_stride,
@@ -296,8 +338,8 @@ fn product(cpu: &Cpu, a: Mat<'_>, b: Rhs<'_>, c: MatMut<'_>, accumulate: bool, f
 }
 
 /// Packs an operand, `depth` deep, a few panels an iteration: neighbours share cache lines of the source.
-fn pack(cpu: &Cpu, source: Source<'_>, panels: Panels, depth: usize, out: &mut [f32], threads: usize) {
+fn pack(cpu: &Cpu, form: Form, source: Source<'_>, panels: Panels, depth: usize, out: &mut [f32], threads: usize) {
     let group = if threads == 1 { panels.count } else { panels.count.div_ceil(6 * threads).min(8) };
-    let parts = chunks(out, (group * panels.width * depth).max(1));
-    cpu.threads.each(parts, |i, out| pack::pack(cpu.simd, &source, &panels, depth, i * group, out));
+    let parts = chunks(out, (group * panels.width * form.rows(depth)).max(1));
+    cpu.threads.each(parts, |i, out| pack::pack(cpu.simd, form, &source, &panels, depth, i * group, out));
 }

@@ -1,17 +1,23 @@
-//! Packing: an operand, whatever its strides, becomes panels that the inner kernel reads from front to end.
+//! Packing: an operand, whatever its strides, becomes panels that the inner kernel reads from front to end. What a row of
+//! a panel holds is its [`Form`]; below, W rows are what a register holds of one lane.
 
 // Indices that run over several arrays, and constant ranges that unroll, say it best.
 #![allow(clippy::needless_range_loop)]
 
 use super::Mat;
+#[cfg(target_arch = "x86_64")]
+use super::form::native::{Native, avx512bf16};
+use super::form::{Form, Layout, Pairing, Pairs, Plain, Rounded, Single};
 use crate::cpu::q8::{self, Q8};
-use crate::cpu::{Bits, Vector};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::simd::F32x16;
+use crate::cpu::{Bits, Simd, Vector};
 use crate::simd_fn;
 use half::bf16;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// How lanes (rows of A, columns of B) are divided into panels. A panel of depth k is `k × width` floats, k-major.
+/// How lanes (rows of A, columns of B) are divided into panels. A panel is `rows × width` numbers of 32 bits.
 #[derive(Clone, Copy)]
 pub(super) struct Panels {
     lanes: usize,
@@ -44,9 +50,9 @@ impl Panels {
         }
     }
 
-    /// Floats of all panels at depth `k`.
-    pub fn len(&self, k: usize) -> usize {
-        self.count * self.width * k
+    /// Numbers in all panels of so many rows.
+    pub fn len(&self, rows: usize) -> usize {
+        self.count * self.width * rows
     }
 }
 
@@ -121,6 +127,17 @@ pub(super) trait Stored: Copy {
     fn load<V: Vector>(x: &[Self]) -> V;
     /// All elements of `x`, fewer than `V::W`; the rest 0.
     fn load_partial<V: Vector>(x: &[Self]) -> V;
+    /// As many elements of `x` as a register holds, or all; the rest 0.
+    #[inline(always)]
+    fn load_some<V: Vector>(x: &[Self]) -> V {
+        if x.len() >= V::W { Self::load(x) } else { Self::load_partial(x) }
+    }
+    /// As many elements of `x` as two registers hold, or all, in bf16, two neighbours in a lane; the rest 0.
+    #[inline(always)]
+    fn pairs<V: Vector, P: Pairing<V>>(x: &[Self]) -> V {
+        let (low, high) = x.split_at(x.len().min(V::W));
+        P::neighbours(Self::load_some(low), Self::load_some(high))
+    }
     /// The first 8 elements of each of `V::W` lanes that start `lane` elements apart from `x` on: register k holds element k.
     ///
     /// # Safety
@@ -167,6 +184,13 @@ impl Stored for bf16 {
         V::load(&wide)
     }
     #[inline(always)]
+    fn pairs<V: Vector, P: Pairing<V>>(x: &[bf16]) -> V {
+        let n = x.len().min(2 * V::W);
+        let mut pairs = [0f32; 16];
+        bytemuck::cast_slice_mut(&mut pairs)[..n].copy_from_slice(&x[..n]);
+        V::load(&pairs)
+    }
+    #[inline(always)]
     unsafe fn columns<V: Vector>(x: *const bf16, lane: usize) -> [V; 8] {
         // Two neighbours move together as one number of 32 bits: the first is its lower half.
         // SAFETY: as the caller promises; registers are loaded at any alignment.
@@ -203,87 +227,141 @@ impl Stored for i8 {
     }
 }
 
-/// Depth that is packed of one panel before the next, so that the source's cache lines and pages stay near.
-const DEPTH: usize = 64;
+/// Rows that are packed of one panel before the next, so that the source's cache lines and pages stay near.
+const ROWS: usize = 64;
 
-#[inline(always)]
-fn pack_body<V: Vector>(source: &Source<'_>, panels: &Panels, depth: usize, first: usize, out: &mut [f32]) {
-    match source.data {
-        Data::F32(data) => pack_stored::<V, f32>(source.with(data), panels, depth, first, out),
-        Data::Bf16(data) => pack_stored::<V, bf16>(source.with(data), panels, depth, first, out),
-        Data::Q8(data) => {
-            for (i, panel) in out.chunks_exact_mut(depth * panels.width).enumerate() {
-                // A panel's lanes belong to one block.
-                let lanes = panels.range(first + i);
-                let block =
-                    Source { data: &data.q[data.at(lanes.start, 0)..], lane: 1, step: q8::BLOCK, owner: PhantomData };
-                copy::<V, i8>(block, lanes.len(), panels.width, panel);
-            }
-        }
-    }
-}
-simd_fn! {
-    /// Packs the panels from `first` on, as many as `out` holds, `depth` deep.
-    pub(super) fn pack(source: &Source<'_>, panels: &Panels, depth: usize, first: usize, out: &mut [f32]) = pack_body
-}
-
-#[inline(always)]
-fn pack_stored<V: Vector, T: Stored>(
-    source: Source<'_, &[T]>,
+/// Packs the panels from `first` on, as many as `out` holds, `depth` elements deep.
+pub(super) fn pack(
+    simd: Simd,
+    form: Form,
+    source: &Source<'_>,
     panels: &Panels,
     depth: usize,
     first: usize,
     out: &mut [f32],
 ) {
-    let size = depth * panels.width;
-    let mut k = 0;
-    while k < depth {
-        let end = depth.min(k + DEPTH);
-        for (i, panel) in out.chunks_exact_mut(size).enumerate() {
-            let lanes = panels.range(first + i);
-            let part = &mut panel[k * panels.width..end * panels.width];
-            let source = source.at(lanes.start, k);
-            if source.step == 1 {
-                transpose::<V, T>(source, lanes.len(), end - k, panels.width, part);
-            } else if source.lane == 1 {
-                copy::<V, T>(source, lanes.len(), panels.width, part);
-            } else {
-                gather(source, lanes.len(), panels.width, part);
-            }
-        }
-        k = end;
+    let rows = form.rows(depth);
+    match form {
+        Form::Single => single(simd, source, panels, depth, rows, first, out),
+        Form::Rounded => rounded(simd, source, panels, depth, rows, first, out),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: such a level exists only where its instructions do.
+        Form::Pairs if matches!(simd, Simd::Avx512(bf16) if bf16.present()) => unsafe {
+            native(source, panels, depth, rows, first, out);
+        },
+        Form::Pairs => pairs(simd, source, panels, depth, rows, first, out),
     }
 }
 
-/// Each lane is contiguous: W × W blocks are transposed in registers.
+macro_rules! forms {
+    ($($name:ident $body:ident $layout:ty;)*) => {$(
+        #[inline(always)]
+        fn $body<V: Vector>(s: &Source<'_>, panels: &Panels, depth: usize, rows: usize, first: usize, out: &mut [f32]) {
+            pack_form::<V, $layout>(s, panels, depth, rows, first, out);
+        }
+        simd_fn! {
+            fn $name(s: &Source<'_>, panels: &Panels, depth: usize, rows: usize, first: usize, out: &mut [f32]) = $body
+        }
+    )*};
+}
+forms! {
+    single single_body Single;
+    rounded rounded_body Rounded;
+    pairs pairs_body Pairs<Plain>;
+}
+#[cfg(target_arch = "x86_64")]
+avx512bf16! {
+    fn native(s: &Source<'_>, panels: &Panels, depth: usize, rows: usize, first: usize, out: &mut [f32]) {
+        pack_form::<F32x16, Pairs<Native>>(s, panels, depth, rows, first, out);
+    }
+}
+
 #[inline(always)]
-fn transpose<V: Vector, T: Stored>(
+fn pack_form<V: Vector, L: Layout<V>>(
+    source: &Source<'_>,
+    panels: &Panels,
+    depth: usize,
+    rows: usize,
+    first: usize,
+    out: &mut [f32],
+) {
+    match source.data {
+        Data::F32(data) => pack_stored::<V, L, f32>(source.with(data), panels, depth, rows, first, out),
+        Data::Bf16(data) => pack_stored::<V, L, bf16>(source.with(data), panels, depth, rows, first, out),
+        Data::Q8(data) => {
+            for (i, panel) in out.chunks_exact_mut(rows * panels.width).enumerate() {
+                // A panel's lanes belong to one block.
+                let lanes = panels.range(first + i);
+                let q = &data.q[data.at(lanes.start, 0)..];
+                let block = Source { data: q, lane: 1, step: q8::BLOCK, owner: PhantomData };
+                copy::<V, L, i8>(block, lanes.len(), depth, panels.width, panel);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn pack_stored<V: Vector, L: Layout<V>, T: Stored>(
+    source: Source<'_, &[T]>,
+    panels: &Panels,
+    depth: usize,
+    rows: usize,
+    first: usize,
+    out: &mut [f32],
+) {
+    let size = rows * panels.width;
+    let mut row = 0;
+    while row < rows {
+        let end = rows.min(row + ROWS);
+        for (i, panel) in out.chunks_exact_mut(size).enumerate() {
+            let lanes = panels.range(first + i);
+            let part = &mut panel[row * panels.width..end * panels.width];
+            let k = row * L::SPAN;
+            let source = source.at(lanes.start, k);
+            let depth = (depth - k).min((end - row) * L::SPAN);
+            if source.step == 1 {
+                transpose::<V, L, T>(source, lanes.len(), depth, panels.width, part);
+            } else if source.lane == 1 {
+                copy::<V, L, T>(source, lanes.len(), depth, panels.width, part);
+            } else {
+                gather::<V, L, T>(source, lanes.len(), depth, panels.width, part);
+            }
+        }
+        row = end;
+    }
+}
+
+/// Each lane is contiguous: blocks of W rows and W lanes are transposed in registers.
+#[inline(always)]
+fn transpose<V: Vector, L: Layout<V>, T: Stored>(
     source: Source<'_, &[T]>,
     lanes: usize,
     depth: usize,
     width: usize,
     out: &mut [f32],
 ) {
+    let rows = out.len() / width;
     let mut first = 0;
     while first < width {
         let here = lanes.saturating_sub(first).min(V::W);
-        let mut k = 0;
-        while k < depth {
-            let n = V::W.min(depth - k);
+        let mut row = 0;
+        while row < rows {
+            let n = V::W.min(rows - row);
+            let k = row * L::SPAN;
+            let count = (V::W * L::SPAN).min(depth - k);
             let mut block = [V::splat(0.0); 16];
             for i in 0..V::W {
                 if i < here {
-                    let x = &source.data[(first + i) * source.lane + k..];
-                    block[i] = if n == V::W { T::load(x) } else { T::load_partial(&x[..n]) };
+                    block[i] = L::along(&source.data[(first + i) * source.lane + k..][..count]);
                 }
             }
             V::transpose(&mut block);
             for i in 0..V::W {
                 if i < n {
-                    write(block[i], &mut out[(k + i) * width + first..], width - first);
+                    write(block[i ^ L::FLIP], &mut out[(row + i) * width + first..], width - first);
                 }
             }
-            k += V::W;
+            row += V::W;
         }
         first += V::W;
     }
@@ -291,23 +369,67 @@ fn transpose<V: Vector, T: Stored>(
 
 /// Neighbouring lanes are contiguous: rows are copied.
 #[inline(always)]
-fn copy<V: Vector, T: Stored>(source: Source<'_, &[T]>, lanes: usize, width: usize, out: &mut [f32]) {
-    for (k, row) in (0..).step_by(width).enumerate().take(out.len() / width) {
-        let x = &source.data[k * source.step..][..lanes];
+fn copy<V: Vector, L: Layout<V>, T: Stored>(
+    source: Source<'_, &[T]>,
+    lanes: usize,
+    depth: usize,
+    width: usize,
+    out: &mut [f32],
+) {
+    across::<V, L>(
+        depth,
+        width,
+        out,
+        #[inline(always)]
+        |k, first| {
+            let x = &source.data[k * source.step..][..lanes];
+            T::load_some(&x[first.min(lanes)..])
+        },
+    );
+}
+
+/// Any strides.
+#[inline(always)]
+fn gather<V: Vector, L: Layout<V>, T: Stored>(
+    source: Source<'_, &[T]>,
+    lanes: usize,
+    depth: usize,
+    width: usize,
+    out: &mut [f32],
+) {
+    across::<V, L>(
+        depth,
+        width,
+        out,
+        #[inline(always)]
+        |k, first| {
+            let mut x = [0.0; 16];
+            for i in first..lanes.min(first + V::W) {
+                x[i - first] = source.data[i * source.lane + k * source.step].widen();
+            }
+            V::load(&x)
+        },
+    );
+}
+
+/// Fills `out` row by row; `at(k, first)` gives element k of the lanes from `first` on.
+#[inline(always)]
+fn across<V: Vector, L: Layout<V>>(depth: usize, width: usize, out: &mut [f32], at: impl Fn(usize, usize) -> V) {
+    for row in 0..out.len() / width {
         let mut first = 0;
         while first < width {
-            let v = match lanes.saturating_sub(first) {
-                0 => V::splat(0.0),
-                n if n < V::W => T::load_partial(&x[first..]),
-                _ => T::load(&x[first..]),
-            };
-            write(v, &mut out[row + first..], width - first);
+            let v = L::across(
+                row,
+                #[inline(always)]
+                |k| if k < depth { at(k, first) } else { V::splat(0.0) },
+            );
+            write(v, &mut out[row * width + first..], width - first);
             first += V::W;
         }
     }
 }
 
-/// Writes a row of a panel, of which `left` floats are left. Where that is less than a register the surplus goes over the
+/// Writes a row of a panel, of which `left` numbers are left. Where that is less than a register the surplus goes over the
 /// start of the panel's next row, which is written afterwards; only at the end of `out` must it be held back.
 #[inline(always)]
 fn write<V: Vector>(v: V, out: &mut [f32], left: usize) {
@@ -315,14 +437,5 @@ fn write<V: Vector>(v: V, out: &mut [f32], left: usize) {
         v.store(out);
     } else {
         v.store_partial(&mut out[..left.min(V::W)]);
-    }
-}
-
-/// Any strides.
-fn gather<T: Stored>(source: Source<'_, &[T]>, lanes: usize, width: usize, out: &mut [f32]) {
-    for (k, row) in out.chunks_exact_mut(width).enumerate() {
-        for (i, x) in row.iter_mut().enumerate() {
-            *x = if i < lanes { source.data[i * source.lane + k * source.step].widen() } else { 0.0 };
-        }
     }
 }

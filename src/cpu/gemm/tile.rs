@@ -4,16 +4,21 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::Finish;
+#[cfg(target_arch = "x86_64")]
+use super::form::native::{Native, avx512bf16};
+use super::form::{Form, Layout, Pairs, Plain, Single};
 use super::pack::{Panels, Source, pack};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::simd::F32x16;
 use crate::cpu::{Cpu, Simd, Tiles, Vector};
 use crate::simd_fn;
 use std::ops::Range;
 
-/// Depth of a slice: where A and B are cut along k, at most.
-pub(super) const DEPTH: usize = 768;
-/// Floats of a packed local part (384 KiB): a share of the second-level cache that leaves room for the rest.
+/// Rows of a panel, at most: where A and B are cut along k. Rows of pairs are twice as deep in the same bytes.
+pub(super) const ROWS: usize = 768;
+/// Numbers of a packed local part (384 KiB): a share of the second-level cache that leaves room for the rest.
 const LOCAL: usize = 96 << 10;
-/// Floats of a shared part (6 MiB): a share of the last-level cache, where it stays while all local parts meet it.
+/// Numbers of a shared part (6 MiB): a share of the last-level cache, where it stays while all local parts meet it.
 const SHARED: usize = 3 << 19;
 /// Columns are finished after this many panels of B, where A is local.
 const FINISH: usize = 8;
@@ -38,7 +43,7 @@ pub(super) enum Local<'a> {
     B(Source<'a>),
 }
 
-/// The operand whose panels are packed: they start `pitch` floats apart.
+/// The operand whose panels are packed: they start `pitch` numbers apart.
 pub(super) struct Shared<'a> {
     pub data: &'a [f32],
     pub pitch: usize,
@@ -50,6 +55,8 @@ pub(super) struct Block<'a> {
     pub shared: Shared<'a>,
     pub a_panels: Panels,
     pub b_panels: Panels,
+    pub form: Form,
+    /// Elements along k.
     pub depth: usize,
     pub c: Tiles<'a>,
     pub c_stride: usize,
@@ -72,17 +79,22 @@ impl Block<'_> {
         }
     }
 
-    /// Floats of the largest local part.
+    /// Rows of a panel.
+    fn rows(&self) -> usize {
+        self.form.rows(self.depth)
+    }
+
+    /// Numbers of the largest local part.
     pub fn local_len(&self, cut: (usize, usize)) -> usize {
         let (_, local, _) = self.sides();
-        local.count.div_ceil(cut.0) * local.width * self.depth
+        local.count.div_ceil(cut.0) * local.width * self.rows()
     }
 
     /// Into how many parts the local and the shared panels are cut: so many that a local part fits its cache and all
     /// threads are busy to the end.
     pub fn cut(&self, threads: usize) -> (usize, usize) {
         let (_, local, shared) = self.sides();
-        let parts = |panels: &Panels, size: usize| panels.len(self.depth).div_ceil(size).clamp(1, panels.count);
+        let parts = |panels: &Panels, size: usize| panels.len(self.rows()).div_ceil(size).clamp(1, panels.count);
         let mut cut = (parts(local, LOCAL), parts(shared, SHARED));
         let enough = if threads == 1 { 1 } else { 6 * threads };
         while cut.0 * cut.1 < enough && (cut.0 < local.count || cut.1 < shared.count) {
@@ -101,8 +113,8 @@ impl Block<'_> {
         let (source, local, shared) = self.sides();
         let own = part_of(local.count, cut.0, i % cut.0);
         let theirs = part_of(shared.count, cut.1, i / cut.0);
-        let mut packed = cpu.scratch.take(own.len() * local.width * self.depth);
-        pack(cpu.simd, source, local, self.depth, own.start, &mut packed);
+        let mut packed = cpu.scratch.take(own.len() * local.width * self.rows());
+        pack(cpu.simd, self.form, source, local, self.depth, own.start, &mut packed);
         // Rows of C are finished while they are in cache: after some columns, or after each panel's rows.
         let own_is_a = matches!(self.local, Local::A(_));
         let step = if own_is_a { FINISH } else { 1 };
@@ -126,12 +138,16 @@ impl Block<'_> {
 /// Steps of the inner loop between two jumps: its integer instructions compete with the multiply-adds for ports.
 const UNROLL: usize = 4;
 
-/// One step of the chains: a column of A's panel times a row of B's.
+/// One step of the chains: a row of A's panel times a row of B's.
 ///
 /// # Safety
 /// `a` points to `MR` floats, `b` to `NV · W`.
 #[inline(always)]
-unsafe fn step<V: Vector, const MR: usize, const NV: usize>(sum: &mut [[V; NV]; MR], a: *const f32, b: *const f32) {
+unsafe fn step<V: Vector, L: Layout<V>, const MR: usize, const NV: usize>(
+    sum: &mut [[V; NV]; MR],
+    a: *const f32,
+    b: *const f32,
+) {
     let mut x = [V::splat(0.0); NV];
     // SAFETY: as promised by the caller.
     unsafe {
@@ -141,7 +157,7 @@ unsafe fn step<V: Vector, const MR: usize, const NV: usize>(sum: &mut [[V; NV]; 
         for i in 0..MR {
             let y = V::splat(*a.add(i));
             for v in 0..NV {
-                sum[i][v] = y.fma(x[v], sum[i][v]);
+                sum[i][v] = L::multiply(y, x[v], sum[i][v]);
             }
         }
     }
@@ -158,14 +174,14 @@ pub(super) unsafe fn part<'a, V: Vector>(row: *mut f32, v: usize, cols: usize) -
     unsafe { std::slice::from_raw_parts_mut(row.add(start), V::W.min(cols - start)) }
 }
 
-/// One tile: `MR` rows and `NV` registers of columns, of which `cols` exist; C += or = A·B over depth `k`.
+/// One tile: `MR` rows and `NV` registers of columns, of which `cols` exist; C += or = A·B over `rows` rows of the panels.
 ///
 /// # Safety
-/// `a` points to `k` rows of `a_width` floats, `b` to `k` rows of `NV · W`, `c` to `MR` rows of `cols` floats, `stride`
+/// `a` points to `rows` rows of `a_width` numbers, `b` to `rows` rows of `NV · W`, `c` to `MR` rows of `cols` floats, `stride`
 /// apart, that nobody else uses.
 #[inline(always)]
-unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(
-    k: usize,
+unsafe fn tile<V: Vector, L: Layout<V>, const MR: usize, const NV: usize>(
+    rows: usize,
     mut a: *const f32,
     a_width: usize,
     mut b: *const f32,
@@ -196,17 +212,17 @@ unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(
                 }
             }
         }
-        let mut left = k;
+        let mut left = rows;
         while left >= UNROLL {
             for u in 0..UNROLL {
-                step(&mut sum, a.add(u * a_width), b.add(u * NV * V::W));
+                step::<V, L, MR, NV>(&mut sum, a.add(u * a_width), b.add(u * NV * V::W));
             }
             a = a.add(UNROLL * a_width);
             b = b.add(UNROLL * NV * V::W);
             left -= UNROLL;
         }
         for u in 0..left {
-            step(&mut sum, a.add(u * a_width), b.add(u * NV * V::W));
+            step::<V, L, MR, NV>(&mut sum, a.add(u * a_width), b.add(u * NV * V::W));
         }
         for i in 0..MR {
             for v in 0..NV {
@@ -220,31 +236,68 @@ unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(
     }
 }
 
-#[inline(always)]
-fn multiply_body<V: Vector>(block: &Block<'_>, packed: &[f32], own: Range<usize>, theirs: Range<usize>) {
-    if V::W == 16 {
-        multiply_by::<V, 14, 2>(block, packed, own, theirs);
-    } else {
-        multiply_by::<V, 6, 2>(block, packed, own, theirs);
+/// The local panels `own`, which are `packed`, times the shared panels `theirs`.
+fn multiply(simd: Simd, block: &Block<'_>, packed: &[f32], own: Range<usize>, theirs: Range<usize>) {
+    match block.form {
+        Form::Single | Form::Rounded => single(simd, block, packed, own, theirs),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: such a level exists only where its instructions do.
+        Form::Pairs if matches!(simd, Simd::Avx512(bf16) if bf16.present()) => unsafe {
+            native(block, packed, own, theirs);
+        },
+        Form::Pairs => pairs(simd, block, packed, own, theirs),
     }
 }
+
 simd_fn! {
-    /// The local panels `own`, which are `packed`, times the shared panels `theirs`.
-    fn multiply(block: &Block<'_>, packed: &[f32], own: Range<usize>, theirs: Range<usize>) = multiply_body
+    fn single(block: &Block<'_>, packed: &[f32], own: Range<usize>, theirs: Range<usize>) = single_body
+}
+#[inline(always)]
+fn single_body<V: Vector>(block: &Block<'_>, packed: &[f32], own: Range<usize>, theirs: Range<usize>) {
+    multiply_by_level::<V, Single>(block, packed, own, theirs);
+}
+
+simd_fn! {
+    fn pairs(block: &Block<'_>, packed: &[f32], own: Range<usize>, theirs: Range<usize>) = pairs_body
+}
+#[inline(always)]
+fn pairs_body<V: Vector>(block: &Block<'_>, packed: &[f32], own: Range<usize>, theirs: Range<usize>) {
+    multiply_by_level::<V, Pairs<Plain>>(block, packed, own, theirs);
+}
+
+#[cfg(target_arch = "x86_64")]
+avx512bf16! {
+    fn native(block: &Block<'_>, packed: &[f32], own: Range<usize>, theirs: Range<usize>) {
+        multiply_by_level::<F32x16, Pairs<Native>>(block, packed, own, theirs);
+    }
 }
 
 #[inline(always)]
-fn multiply_by<V: Vector, const MR: usize, const NV: usize>(
+fn multiply_by_level<V: Vector, L: Layout<V>>(
     block: &Block<'_>,
     packed: &[f32],
     own: Range<usize>,
     theirs: Range<usize>,
 ) {
-    let depth = block.depth;
+    if V::W == 16 {
+        multiply_by::<V, L, 14, 2>(block, packed, own, theirs);
+    } else {
+        multiply_by::<V, L, 6, 2>(block, packed, own, theirs);
+    }
+}
+
+#[inline(always)]
+fn multiply_by<V: Vector, L: Layout<V>, const MR: usize, const NV: usize>(
+    block: &Block<'_>,
+    packed: &[f32],
+    own: Range<usize>,
+    theirs: Range<usize>,
+) {
+    let k = block.rows();
     let nr = NV * V::W;
     assert!(block.a_panels.width == MR && block.b_panels.width == nr);
     let own_is_a = matches!(block.local, Local::A(_));
-    let (own_size, their_size) = if own_is_a { (MR * depth, nr * depth) } else { (nr * depth, MR * depth) };
+    let (own_size, their_size) = if own_is_a { (MR * k, nr * k) } else { (nr * k, MR * k) };
     for theirs in theirs {
         let their = &block.shared.data[theirs * block.shared.pitch..][..their_size];
         for (position, own) in own.clone().enumerate() {
@@ -255,10 +308,10 @@ fn multiply_by<V: Vector, const MR: usize, const NV: usize>(
             macro_rules! by_height {
                 ($($h:literal)*) => {
                     match rows.len() {
-                        // SAFETY: the panels are `depth` deep; this piece alone uses these elements of C.
+                        // SAFETY: the panels have `k` rows; this piece alone uses these elements of C.
                         $($h if $h <= MR => unsafe {
-                            tile::<V, $h, NV>(
-                                depth, a.as_ptr(), MR, b.as_ptr(), c, block.c_stride, cols.len(), block.add
+                            tile::<V, L, $h, NV>(
+                                k, a.as_ptr(), MR, b.as_ptr(), c, block.c_stride, cols.len(), block.add
                             )
                         })*
                         _ => unreachable!(),

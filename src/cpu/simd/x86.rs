@@ -16,7 +16,7 @@ pub struct F32x8(__m256);
 pub struct I32x8(__m256i);
 /// Sixteen lanes: AVX-512.
 #[derive(Clone, Copy)]
-pub struct F32x16(__m512);
+pub struct F32x16(pub(in crate::cpu) __m512);
 /// The integer lanes of [`F32x16`].
 #[derive(Clone, Copy)]
 pub struct I32x16(__m512i);

@@ -12,6 +12,7 @@ pub use model::{Activation, Model, ModelKind, RopeScaling};
 pub use optim::{Optim, OptimKind};
 
 use super::schedule::Schedule;
+use crate::cpu::gemm::Precision;
 use crate::data::atomic::write_atomic;
 use crate::disk::{self, Disk, Os};
 use crate::error::{Error, Result};
@@ -160,7 +161,7 @@ pub struct Train {
     pub recompute: bool,
     /// Seed of initial weights, batch order and dropout.
     pub seed: u64,
-    /// The dtype of activations and weights.
+    /// What linear layers round the operands of their products to; weights, and all else, are f32.
     pub precision: Precision,
     /// Steps between evaluations; 0: at the end only.
     pub eval_every: u64,
@@ -170,16 +171,6 @@ pub struct Train {
     pub sample_every: u64,
     /// Checkpoints that are kept: this many last ones, and the best one.
     pub keep: usize,
-}
-
-/// `train.precision`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// Single precision.
-    F32,
-    /// bfloat16.
-    Bf16,
 }
 
 /// `[guard]`: see [`guard`](super::guard), where the words are defined.
@@ -313,10 +304,6 @@ impl Recipe {
         range("train.context", train.context, 1..=1_000_000)?;
         range("train.accumulate", train.accumulate, 1..=1_000_000)?;
         range("train.keep", train.keep, 1..=1_000_000)?;
-        if train.precision == Precision::Bf16 {
-            let hint = "set train.precision = \"f32\"";
-            return Err(Error::config("train.precision", "training in bf16 is not there yet", hint));
-        }
         optim.validate()?;
         range("guard.max_bad_steps", guard.max_bad_steps, 1..=1_000_000)?;
         range("guard.spike_window", guard.spike_window, 8..=10_000)?;

@@ -56,7 +56,9 @@ fn a_saved_recipe_reads_back_the_same() {
     let llama =
         ["model.kind=llama", "model.kv_heads=2", "model.rope_theta=5e5", "optim.kind=muon", "optim.muon_lr=0.02"];
     let scaled = [&llama[..], &["model.rope_scaling={rope_type=\"linear\", factor=2.5}"]].concat();
-    for recipe in [Recipe::default(), gpt2.unwrap(), load("", &scaled).unwrap(), awkward.unwrap()] {
+    let bf16 = load("", &["train.precision=bf16"]).unwrap();
+    assert!(bf16.to_toml().contains("precision = \"bf16\""));
+    for recipe in [Recipe::default(), gpt2.unwrap(), load("", &scaled).unwrap(), awkward.unwrap(), bf16] {
         recipe.save(&crate::disk::Os, &path).unwrap();
         assert_eq!(Recipe::load(Some(&path), &[]).unwrap(), recipe);
     }
@@ -155,7 +157,6 @@ fn values_out_of_range_are_refused() {
         "train.context=0",
         "train.accumulate=0",
         "train.keep=0",
-        "train.precision=bf16",
         "train.batch=9000000000000000000",
         "optim.lr=0.0",
         "optim.lr=inf",
