@@ -89,10 +89,10 @@ fn start(entry: &'static Entry, i: usize, device: &Device) -> Started {
     let dy: Vec<Tensor> = check::upstream(tape.apply_dyn(op, &check::leaves(&tape, &inputs, &values)));
     let elements = specs[0].shape.numel() as f64;
     let differentiable = dx > 0.0;
-    // It computes its gradients in the forward pass; backward only hands them out.
-    let fused = op_name == "linear_xent";
+    // Their backward pass hands on gradients that are there: what it takes by itself says nothing.
+    let fused = matches!(op_name, "linear_xent" | "add" | "sub");
     let both = if differentiable && !fused { 2 } else { 1 };
-    // The operations of matrix products, forward and backward.
+    // Gives the floating-point operations of matrix products, forward and backward.
     let mut pass = move |seconds: &mut [f64]| {
         tape.reset();
         let x = check::leaves(&tape, &inputs, &values);

@@ -134,22 +134,23 @@ impl Sitting {
 
     /// The row of contestant `i` and part `p`.
     fn row(&self, case: &Case, turns: &Turns, [i, p]: [usize; 2], part: &Part, name: &str) -> Row {
-        let seconds = || turns.rounds.iter().map(|round| round.seconds[i][p]);
         let bound = self.ceilings.bound(&part.work);
-        let middle = Spread::of(seconds()).median;
+        let seconds = Spread::of(turns.rounds.iter().map(|round| round.seconds[i][p]));
+        let rate =
+            Spread { median: part.rate(seconds.median), min: part.rate(seconds.max), max: part.rate(seconds.min) };
         Row {
             bench: case.bench,
             case: if part.name.is_empty() { case.name.clone() } else { format!("{}, {}", case.name, part.name) },
             peer: name.to_owned(),
             threads: self.threads,
             part: part.clone(),
-            rate: Spread::of(seconds().map(|s| part.rate(s))),
-            seconds: middle,
+            rate,
+            seconds: seconds.median,
             n: turns.rounds.len(),
             dropped: turns.dropped,
             calm: turns.calm,
             bound: bound.name,
-            share: bound.seconds / middle,
+            share: bound.seconds / seconds.median,
             peak_rss_mb: None,
             ratio: (i > 0)
                 .then(|| Spread::of(turns.rounds.iter().map(|round| round.seconds[i][p] / round.seconds[0][p]))),
