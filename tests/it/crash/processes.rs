@@ -166,7 +166,9 @@ fn of_fifty_simultaneous_starts_one_wins_and_the_others_say_who() {
     let now = saved(dir.path());
     assert!(now >= before);
     let records = metrics::read(&Os, &dir.path().join("runs/a/metrics.jsonl")).expect("metrics");
-    assert!(records.iter().map(|r| r.step).eq(1..=now), "every step once");
+    // Those of the first beyond its last checkpoint are still there where the winner was stopped before its first step.
+    let steps = records.len() as u64;
+    assert!(steps >= now && records.iter().map(|r| r.step).eq(1..=steps), "every step once");
     assert!(hidden(dir.path()).is_empty());
 }
 
