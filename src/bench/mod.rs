@@ -149,7 +149,7 @@ impl Case {
 /// Seconds that a repetition of short calls should last, so that the clock and the waking of threads do not count.
 const LAP: f64 = 0.02;
 
-/// A repetition of `parts` timed parts out of as many calls as last some [`LAP`]. `call` adds to the seconds of each part;
+/// A repetition of `parts` timed parts out of as many calls as last some 20 ms. `call` adds to the seconds of each part;
 /// what it does beside them is not counted. Short calls are preceded by one that does not count, after what others have left
 /// in the caches.
 pub fn repeated(parts: usize, mut call: impl FnMut(&mut [f64]) -> Result<()> + 'static) -> Repetition<'static> {
