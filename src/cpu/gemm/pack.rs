@@ -13,6 +13,7 @@ use crate::cpu::q8::{self, Q8};
 use crate::cpu::simd::F32x16;
 use crate::cpu::{Bits, Simd, Vector};
 use crate::simd_fn;
+use arrayvec::ArrayVec;
 use half::bf16;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -227,9 +228,6 @@ impl Stored for i8 {
     }
 }
 
-/// Rows that are packed of one panel before the next, so that the source's cache lines and pages stay near.
-const ROWS: usize = 64;
-
 /// Packs the panels from `first` on, as many as `out` holds, `depth` elements deep.
 pub(super) fn pack(
     simd: Simd,
@@ -294,7 +292,7 @@ fn pack_form<V: Vector, L: Layout<V>>(
                 let lanes = panels.range(first + i);
                 let q = &data.q[data.at(lanes.start, 0)..];
                 let block = Source { data: q, lane: 1, step: q8::BLOCK, owner: PhantomData };
-                copy::<V, L, i8>(block, lanes.len(), depth, panels.width, panel);
+                copy::<V, L, i8>(block, &[0..lanes.len()], depth, panels.width, panel);
             }
         }
     }
@@ -310,24 +308,24 @@ fn pack_stored<V: Vector, L: Layout<V>, T: Stored>(
     out: &mut [f32],
 ) {
     let size = rows * panels.width;
-    let mut row = 0;
-    while row < rows {
-        let end = rows.min(row + ROWS);
-        for (i, panel) in out.chunks_exact_mut(size).enumerate() {
-            let lanes = panels.range(first + i);
-            let part = &mut panel[row * panels.width..end * panels.width];
-            let k = row * L::SPAN;
-            let source = source.at(lanes.start, k);
-            let depth = (depth - k).min((end - row) * L::SPAN);
-            if source.step == 1 {
-                transpose::<V, L, T>(source, lanes.len(), depth, panels.width, part);
-            } else if source.lane == 1 {
-                copy::<V, L, T>(source, lanes.len(), depth, panels.width, part);
-            } else {
-                gather::<V, L, T>(source, lanes.len(), depth, panels.width, part);
-            }
+    if source.lane == 1 && source.step != 1 {
+        let mut first = first;
+        for group in out.chunks_mut((GROUP * size).max(1)) {
+            let n = group.len() / size;
+            let lanes: ArrayVec<_, GROUP> = (first..first + n).map(|i| panels.range(i)).collect();
+            copy::<V, L, T>(source, &lanes, depth, panels.width, group);
+            first += n;
         }
-        row = end;
+        return;
+    }
+    for (i, panel) in out.chunks_exact_mut(size.max(1)).enumerate() {
+        let lanes = panels.range(first + i);
+        let source = source.at(lanes.start, 0);
+        if source.step == 1 {
+            transpose::<V, L, T>(source, lanes.len(), depth, panels.width, panel);
+        } else {
+            gather::<V, L, T>(source, lanes.len(), depth, panels.width, panel);
+        }
     }
 }
 
@@ -341,51 +339,86 @@ fn transpose<V: Vector, L: Layout<V>, T: Stored>(
     out: &mut [f32],
 ) {
     let rows = out.len() / width;
-    let mut first = 0;
-    while first < width {
-        let here = lanes.saturating_sub(first).min(V::W);
-        let mut row = 0;
-        while row < rows {
-            let n = V::W.min(rows - row);
+    for first in (0..width).step_by(V::W) {
+        // Lanes that do not exist repeat the last one: nobody looks at them.
+        let mut starts = [0; 16];
+        for (i, start) in starts.iter_mut().enumerate() {
+            *start = (first + i).min(lanes.max(1) - 1) * source.lane;
+        }
+        for row in (0..rows).step_by(V::W) {
             let k = row * L::SPAN;
             let count = (V::W * L::SPAN).min(depth - k);
             let mut block = [V::splat(0.0); 16];
-            for i in 0..V::W {
-                if i < here {
-                    block[i] = L::along(&source.data[(first + i) * source.lane + k..][..count]);
+            // The next panel's lanes are asked for, of which each may lie in a page of its own.
+            if k % (64 / size_of::<T>()) == 0 {
+                for i in 0..V::W {
+                    V::prefetch(source.data.as_ptr().wrapping_add(starts[i] + lanes * source.lane + k).cast());
+                }
+            }
+            if count == V::W * L::SPAN {
+                for i in 0..V::W {
+                    block[i] = L::along(&source.data[starts[i] + k..][..V::W * L::SPAN]);
+                }
+            } else {
+                for i in 0..V::W {
+                    block[i] = L::along(&source.data[starts[i] + k..][..count]);
                 }
             }
             V::transpose(&mut block);
-            for i in 0..V::W {
-                if i < n {
-                    write(block[i ^ L::FLIP], &mut out[(row + i) * width + first..], width - first);
+            let out = &mut out[row * width + first..];
+            if out.len() >= (V::W - 1) * width + V::W {
+                for i in 0..V::W {
+                    block[i ^ L::FLIP].store(&mut out[i * width..]);
+                }
+            } else {
+                for i in 0..V::W.min(rows - row) {
+                    write(block[i ^ L::FLIP], &mut out[i * width..], width - first);
                 }
             }
-            row += V::W;
         }
-        first += V::W;
     }
 }
 
-/// Neighbouring lanes are contiguous: rows are copied.
+/// Panels that a row of the source is dealt out to at a time.
+const GROUP: usize = 8;
+/// Rows of the source that are asked for in advance.
+const AHEAD: usize = 8;
+
+/// Neighbouring lanes are contiguous: row by row they are dealt out to the panels `lanes`, so that each cache line of the
+/// source is read once. What lies beyond the last lane may be anything: nobody looks at it.
 #[inline(always)]
 fn copy<V: Vector, L: Layout<V>, T: Stored>(
     source: Source<'_, &[T]>,
-    lanes: usize,
+    lanes: &[Range<usize>],
     depth: usize,
     width: usize,
     out: &mut [f32],
 ) {
-    across::<V, L>(
-        depth,
-        width,
-        out,
-        #[inline(always)]
-        |k, first| {
-            let x = &source.data[k * source.step..][..lanes];
-            T::load_some(&x[first.min(lanes)..])
-        },
-    );
+    let (size, line) = (out.len() / lanes.len(), 64 / size_of::<T>());
+    for row in 0..size / width {
+        // A row is often in a page of its own, where the hardware does not look ahead.
+        let ahead = source.data.as_ptr().wrapping_add((row + AHEAD) * L::SPAN * source.step);
+        for lane in (lanes[0].start..lanes[lanes.len() - 1].end).step_by(line) {
+            V::prefetch(ahead.wrapping_add(lane).cast());
+        }
+        for (panel, lanes) in out.chunks_exact_mut(size).zip(lanes) {
+            for first in (0..width).step_by(V::W) {
+                let v = L::across(
+                    row,
+                    #[inline(always)]
+                    |k| {
+                        let start = k * source.step + lanes.start + first;
+                        match source.data.get(start..start + V::W) {
+                            Some(x) if k < depth => T::load(x),
+                            None if k < depth => T::load_partial(&source.data[start.min(source.data.len())..]),
+                            _ => V::splat(0.0),
+                        }
+                    },
+                );
+                write(v, &mut panel[row * width + first..], width - first);
+            }
+        }
+    }
 }
 
 /// Any strides.
