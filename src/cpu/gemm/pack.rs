@@ -292,7 +292,7 @@ fn pack_form<V: Vector, L: Layout<V>>(
                 let lanes = panels.range(first + i);
                 let q = &data.q[data.at(lanes.start, 0)..];
                 let block = Source { data: q, lane: 1, step: q8::BLOCK, owner: PhantomData };
-                copy::<V, L, i8>(block, &[0..lanes.len()], depth, panels.width, panel);
+                copy::<V, L, i8>(block, std::slice::from_ref(&(0..lanes.len())), depth, panels.width, panel);
             }
         }
     }
