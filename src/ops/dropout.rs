@@ -22,6 +22,9 @@ pub struct Dropout {
     pub stream: Stream,
 }
 
+/// Blocks of random bits that are made at a time.
+const BLOCKS: usize = 16;
+
 simd_fn! {
     /// `y = beta y + mask · x / (1 − p)` for the elements from `start` on, a multiple of 4.
     fn drop_chunk(op: Dropout, start: usize, beta: f32, y: &mut [f32], x: &[f32]) = drop_chunk_body
@@ -33,9 +36,13 @@ fn drop_chunk_body<V: Vector>(op: Dropout, start: usize, beta: f32, y: &mut [f32
     let scale = 1.0 / (1.0 - op.p);
     // `uniform ≥ p` of 24 random bits, both sides times 2²⁴: exact.
     let least = op.p * 16_777_216.0;
-    for (block, (y, x)) in (start / 4..).zip(y.chunks_mut(4).zip(x.chunks(4))) {
-        let bits = op.stream.block(block as u32);
-        for ((y, x), bits) in y.iter_mut().zip(x).zip(bits) {
+    for (i, (y, x)) in y.chunks_mut(4 * BLOCKS).zip(x.chunks(4 * BLOCKS)).enumerate() {
+        // All random bits first, then all elements: each loop alone is plain to the compiler.
+        let mut bits = [[0; 4]; BLOCKS];
+        for (block, bits) in (start / 4 + i * BLOCKS..).zip(&mut bits) {
+            *bits = op.stream.block(block as u32);
+        }
+        for ((y, x), bits) in y.iter_mut().zip(x).zip(bits.as_flattened()) {
             let kept = if (bits >> 8) as f32 >= least { x * scale } else { 0.0 };
             *y = if beta == 0.0 { kept } else { *y + kept };
         }
