@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 /// Operations of e^x and of one division, for those whose arithmetic counts.
 const EXP: f64 = 19.0;
 
-/// Floating-point operations for each element of the first input, forward and backward, of operations whose products are not
-/// counted by [`Cpu::flops`](crate::cpu::Cpu::flops): those of the formulas as `cpu::math` computes them.
+/// Floating-point operations for each element of the first input, forward and backward, of operations without products
+/// (which [`Cpu::flops`](crate::cpu::Cpu::flops) counts): those of the formulas as `cpu::math` computes them.
 fn arithmetic(op: &str) -> [f64; 2] {
     match op {
         "gelu_tanh" => [EXP + 6.0, EXP + 16.0],
@@ -126,8 +126,8 @@ fn start(entry: &'static Entry, i: usize, device: &Device) -> Started {
     }
 }
 
-/// Cross-entropy over given logits, loss and gradient in one pass that writes the gradient over the logits: the row kernel
-/// of [`linear_xent`].
+/// Cross-entropy over given logits, loss and gradient in one pass that writes the gradient over the logits: the row
+/// kernel of [`linear_xent`].
 pub fn xent() -> Vec<Case> {
     const ROWS: usize = 1024;
     const VOCAB: usize = 50_304;
@@ -157,8 +157,8 @@ pub fn xent() -> Vec<Case> {
     vec![Case::new("xent", format!("{ROWS}x{VOCAB}, forward and backward"), spec, start)]
 }
 
-/// One update of all parameters of GPT-2 (124M): the norm of their gradients, then AdamW with these clipped. In training
-/// the norm costs no pass of its own.
+/// One update of all parameters of GPT-2 (124M): the norm of their gradients, then AdamW with these clipped. In
+/// training the norm costs no pass of its own.
 pub fn adamw() -> Vec<Case> {
     let size = Size { vocab: 50_304, context: 1024, layers: 12, heads: 12, d: 768 };
     let start = move |device: &Device| {

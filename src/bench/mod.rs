@@ -1,9 +1,9 @@
 //! How fast this machine does what kiln is made of, and how that compares with other programs.
 //!
-//! A [`Case`] is a piece of work of a known size, under a name; [`step`], [`decode`], [`gemm`], [`kernels`] and [`data`] list
-//! them. A [`Sitting`] measures the machine's [`Ceilings`], then times cases, in turns with [`Rival`]s that do the same
-//! work, and gives a [`Row`] for kiln and one for each rival: the speed, the share of the ceiling that binds the work, and the
-//! ratio of both, pair by pair.
+//! A [`Case`] is a piece of work of a known size, under a name; [`step`], [`decode`], [`gemm`], [`kernels`] and [`data`]
+//! list them. A [`Sitting`] measures the machine's [`Ceilings`], then times cases, in turns with [`Rival`]s that do the
+//! same work, and gives a [`Row`] for kiln and one for each rival: the speed, the share of the ceiling that binds the work,
+//! and the ratio of both, round by round.
 
 pub mod ceilings;
 pub mod data;
@@ -149,9 +149,9 @@ impl Case {
 /// Seconds that a repetition of short calls should last, so that the clock and the waking of threads do not count.
 const LAP: f64 = 0.02;
 
-/// A repetition of `parts` timed parts out of as many calls as last some 20 ms. `call` adds to the seconds of each part;
-/// what it does beside them is not counted. Short calls are preceded by one that does not count, after what others have left
-/// in the caches.
+/// A repetition of `parts` timed parts out of as many calls as last 20 ms. `call` adds to the seconds of each part; what it
+/// does beside them is not counted. Short calls are preceded by one that does not count, after what others have left in
+/// the caches.
 pub fn repeated(parts: usize, mut call: impl FnMut(&mut [f64]) -> Result<()> + 'static) -> Repetition<'static> {
     let mut calls: Option<usize> = None;
     Box::new(move || {

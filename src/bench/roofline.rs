@@ -106,9 +106,10 @@ impl Picture for Roofline<'_> {
         chart.draw_series(LineSeries::new(roof, INK.stroke_width(2 * scale)))?;
         let above = font(15).pos(Pos::new(HPos::Right, VPos::Bottom));
         let text = format!("{peak:.0} GFLOP/s");
-        chart.draw_series([Text::new(text, (high / 1.1, peak * 1.04), above.clone())])?;
+        chart.draw_series([Text::new(text, (high / 1.1, peak * 1.04), above)])?;
+        let below = font(15).pos(Pos::new(HPos::Left, VPos::Top));
         let x = (low * ridge).sqrt();
-        chart.draw_series([Text::new(format!("{bandwidth:.1} GB/s "), (x, bandwidth * x * 1.1), above)])?;
+        chart.draw_series([Text::new(format!("{bandwidth:.1} GB/s"), (x * 1.1, bandwidth * x), below)])?;
 
         right.draw(&Text::new("share of the roof", (8 * s, 22 * s), bold(17)))?;
         let step = ((right.dim_in_pixel().1 as i32 - 60 * s) / points.len().max(1) as i32).min(25 * s);

@@ -1,9 +1,9 @@
 //! Contestants that take turns.
 //!
-//! Programs timed one after the other see different machines: clocks change, neighbours come and go. So they alternate, A B
-//! A B, and what is compared is the two of a round. Each round stands between two short looks at how fast the machine multiplies
-//! and adds; a round beside a look under [`CALM`] of the best seen is dropped (the clock fell, two threads share a core, others
-//! compute), and others run in its stead.
+//! Programs timed one after the other see different machines: clocks change, neighbours come and go. So they alternate,
+//! A B A B, and what is compared is the two of a round. Each round stands between two short looks at how fast the machine
+//! multiplies and adds; a round beside a look under [`CALM`] of the best seen is dropped (the clock fell, two threads share
+//! a core, others compute), and others run in its stead.
 
 use super::Repetition;
 use crate::error::Result;

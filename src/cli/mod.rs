@@ -30,7 +30,7 @@ struct Cli {
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
-    /// Print one JSON object on standard output, nothing else
+    /// Print JSON on standard output, nothing else: one object, or one a line
     #[arg(long, global = true, display_order = 100)]
     pub json: bool,
     /// Threads that compute [default: all that this process may use]

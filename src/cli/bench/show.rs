@@ -48,7 +48,7 @@ fn line(row: &Row) -> String {
     let [median, min, max] = [row.rate.median, row.rate.min, row.rate.max].map(number);
     let spread = format!("({min} to {max})");
     let mut line = format!(
-        "  {:<16}{median:>9} {:<8} {spread:<18}{:>4.0} % of {}",
+        "  {:<20}{median:>9} {:<8} {spread:<18}{:>4.0} % of {}",
         safe(&row.peer),
         row.part.unit.name(),
         100.0 * row.share,
