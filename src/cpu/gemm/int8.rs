@@ -10,6 +10,8 @@ use crate::cpu::{Cpu, Tiles, Vector};
 use crate::simd_fn;
 use std::ops::Range;
 
+/// Bytes of B that are asked for in advance: the hardware's own look ahead leaves the first load of each line waiting.
+const AHEAD: usize = 3072;
 /// Bytes of B that a task reads at least.
 const TASK: usize = 64 << 10;
 
@@ -65,6 +67,7 @@ fn multiply_body<V: Vector>(p: &Few<'_>, blocks: Range<usize>) {
                     $($rows => for first in (0..columns).step_by($registers * V::W) {
                         let mut sum = [[V::splat(0.0); $registers]; $rows];
                         for (k, b) in b.chunks_exact(BLOCK).enumerate() {
+                            V::prefetch(b.as_ptr().wrapping_add(AHEAD).cast());
                             for v in 0..$registers {
                                 // SAFETY: the registers of a block end with it, and A was measured above.
                                 let column = unsafe { V::load_i8(b.as_ptr().add(first + v * V::W)) };
