@@ -4,7 +4,7 @@
 //! A block of B holds [`BLOCK`] columns, k by k. Its sums are the chains of `tile.rs`, over the integers; the scales come
 //! last, in [`gemm`](super::gemm).
 
-use super::{Finish, Mat, MatMut, SMALL};
+use super::{Finish, Mat, MatMut, SMALL, show};
 use crate::cpu::q8::{BLOCK, Q8};
 use crate::cpu::{Cpu, Tiles, Vector};
 use crate::simd_fn;
@@ -41,11 +41,8 @@ pub(super) fn product(cpu: &Cpu, a: Mat<'_>, x: &[f32], b: Q8<'_>, c: MatMut<'_>
         let own = task * blocks / tasks..(task + 1) * blocks / tasks;
         multiply(cpu.simd, &few, own.clone());
         let range = own.start * BLOCK..columns.min(own.end * BLOCK);
-        for row in 0..few.rows {
-            // SAFETY: this task alone uses these elements of C, and the kernel is done with them.
-            let piece = unsafe { std::slice::from_raw_parts_mut(few.c.ptr(row * c_row + range.start), range.len()) };
-            finish(row, range.start, piece);
-        }
+        // SAFETY: this task alone uses these columns, and the kernel is done with them.
+        unsafe { show(&few.c, c_row, 0..few.rows, range, finish) };
     });
 }
 

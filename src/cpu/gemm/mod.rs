@@ -28,6 +28,7 @@ use form::Form;
 use half::bf16;
 use pack::{Data, Panels, Source};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use tile::{Block, Local, Shared};
 
 /// What operands are rounded to before they are multiplied; sums are in f32.
@@ -206,6 +207,18 @@ impl<'a> From<&'a PackedB> for Rhs<'a> {
 /// of C is in exactly one piece; pieces come in any order, from any thread. Element-wise work gives results that do not
 /// depend on how the row was cut.
 pub type Finish<'a> = dyn Fn(usize, usize, &mut [f32]) + Sync + 'a;
+
+/// Shows `finish` the elements of C in these rows, which are `stride` apart, and columns.
+///
+/// # Safety
+/// They exist, and nobody else uses them.
+unsafe fn show(c: &Tiles<'_>, stride: usize, rows: Range<usize>, columns: Range<usize>, finish: &Finish<'_>) {
+    for row in rows {
+        // SAFETY: as the caller promises.
+        let piece = unsafe { std::slice::from_raw_parts_mut(c.ptr(row * stride + columns.start), columns.len()) };
+        finish(row, columns.start, piece);
+    }
+}
 
 /// Below this many multiply-adds, waking the other threads costs more than they save.
 const SMALL: usize = 1 << 16;

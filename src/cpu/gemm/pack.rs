@@ -125,9 +125,17 @@ impl<'a, T> Source<'a, &'a [T]> {
 pub(super) trait Stored: Copy {
     fn widen(self) -> f32;
     /// The first `V::W` elements of `x`.
-    fn load<V: Vector>(x: &[Self]) -> V;
-    /// All elements of `x`, fewer than `V::W`; the rest 0.
-    fn load_partial<V: Vector>(x: &[Self]) -> V;
+    #[inline(always)]
+    fn load<V: Vector>(x: &[Self]) -> V {
+        Self::load_partial(&x[..V::W])
+    }
+    /// All elements of `x`, at most `V::W`; the rest 0.
+    #[inline(always)]
+    fn load_partial<V: Vector>(x: &[Self]) -> V {
+        let mut wide = [0.0; 16];
+        wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.widen());
+        V::load(&wide)
+    }
     /// As many elements of `x` as a register holds, or all; the rest 0.
     #[inline(always)]
     fn load_some<V: Vector>(x: &[Self]) -> V {
@@ -173,18 +181,6 @@ impl Stored for bf16 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
     #[inline(always)]
-    fn load<V: Vector>(x: &[bf16]) -> V {
-        let mut wide = [0.0; 16];
-        wide[..V::W].iter_mut().zip(&x[..V::W]).for_each(|(wide, x)| *wide = x.widen());
-        V::load(&wide)
-    }
-    #[inline(always)]
-    fn load_partial<V: Vector>(x: &[bf16]) -> V {
-        let mut wide = [0.0; 16];
-        wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.widen());
-        V::load(&wide)
-    }
-    #[inline(always)]
     fn pairs<V: Vector, P: Pairing<V>>(x: &[bf16]) -> V {
         let n = x.len().min(2 * V::W);
         let mut pairs = [0f32; 16];
@@ -215,12 +211,6 @@ impl Stored for i8 {
         assert!(x.len() >= V::W);
         // SAFETY: the slice holds at least `W` bytes.
         unsafe { V::load_i8(x.as_ptr()) }
-    }
-    #[inline(always)]
-    fn load_partial<V: Vector>(x: &[i8]) -> V {
-        let mut wide = [0.0; 16];
-        wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.widen());
-        V::load(&wide)
     }
     #[inline(always)]
     unsafe fn columns<V: Vector>(_: *const i8, _: usize) -> [V; 8] {

@@ -6,7 +6,7 @@
 
 use super::pack::{Data, Stored};
 use super::tile::part;
-use super::{Finish, Mat, MatMut, SMALL};
+use super::{Finish, Mat, MatMut, SMALL, show};
 use crate::cpu::{Cpu, Tiles, Vector};
 use crate::simd_fn;
 use half::bf16;
@@ -58,11 +58,9 @@ pub(super) fn product(cpu: &Cpu, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, add: boo
     cpu.threads.run(columns.div_ceil(step), &|task| {
         let range = task * step..columns.min((task + 1) * step);
         multiply(cpu.simd, &thin, range.clone());
-        let Some(finish) = finish else { return };
-        for row in 0..rows {
-            // SAFETY: this task alone uses these elements of C, and the kernel is done with them.
-            let piece = unsafe { std::slice::from_raw_parts_mut(thin.c.ptr(row * c_row + range.start), range.len()) };
-            finish(row, range.start, piece);
+        if let Some(finish) = finish {
+            // SAFETY: this task alone uses these columns, and the kernel is done with them.
+            unsafe { show(&thin.c, c_row, 0..rows, range, finish) };
         }
     });
 }

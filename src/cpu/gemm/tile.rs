@@ -3,11 +3,11 @@
 // Indices that run over several arrays, and constant ranges that unroll, say it best.
 #![allow(clippy::needless_range_loop)]
 
-use super::Finish;
 #[cfg(target_arch = "x86_64")]
 use super::form::native::{Native, avx512bf16};
 use super::form::{Form, Layout, Pairs, Plain, Single};
 use super::pack::{Panels, Source, pack};
+use super::{Finish, show};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::F32x16;
 use crate::cpu::{Cpu, Simd, Tiles, Vector};
@@ -123,13 +123,10 @@ impl Block<'_> {
             multiply(cpu.simd, self, &packed, own.clone(), theirs.clone());
             if let Some(finish) = self.finish {
                 let (rows, cols) = if own_is_a { (own.clone(), theirs) } else { (theirs, own.clone()) };
-                let first = self.b_panels.range(cols.start).start;
-                let len = self.b_panels.range(cols.end - 1).end - first;
-                for row in self.a_panels.range(rows.start).start..self.a_panels.range(rows.end - 1).end {
-                    // SAFETY: this piece alone uses these elements of C, and the kernel is done with them.
-                    let piece = unsafe { std::slice::from_raw_parts_mut(self.c.ptr(row * self.c_stride + first), len) };
-                    finish(row, first, piece);
-                }
+                let lanes = |of: &Panels, i: Range<usize>| of.range(i.start).start..of.range(i.end - 1).end;
+                let (rows, cols) = (lanes(&self.a_panels, rows), lanes(&self.b_panels, cols));
+                // SAFETY: this piece alone uses these elements of C, and the kernel is done with them.
+                unsafe { show(&self.c, self.c_stride, rows, cols, finish) };
             }
         }
     }
