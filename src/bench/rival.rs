@@ -62,7 +62,7 @@ impl Against {
             }
             Against::Torch { .. } if case.spec.is_null() => {
                 let problem = format!("--against torch: the script knows no model like that of {}", case.name);
-                Err(Error::usage(problem, "it builds GPT-2's kind, with AdamW, in one micro-batch"))
+                Err(Error::usage(problem, "it builds GPT-2's kind in f32 or bf16, with AdamW, in one micro-batch"))
             }
             Against::Torch { .. } => python::interpreter(python).map(drop),
             Against::Program(words) if words.trim().is_empty() => {

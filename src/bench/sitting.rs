@@ -45,7 +45,7 @@ pub struct Row {
     pub dropped: usize,
     /// False where the machine never was, so that all rounds count.
     pub calm: bool,
-    /// The ceiling that binds the work: `fma`, `read` or `stream`.
+    /// The ceiling that binds the work, by the name of its [`Bound`](super::ceilings::Bound).
     pub bound: &'static str,
     /// The speed as a share of what the ceiling allows.
     pub share: f64,

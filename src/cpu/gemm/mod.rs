@@ -20,8 +20,8 @@ mod pack;
 mod thin;
 mod tile;
 
+use super::elementwise::map2;
 use super::q8::Q8;
-use super::simd::each;
 use super::{Cpu, Simd, Tiles, Vector, chunks};
 use crate::simd_fn;
 use form::Form;
@@ -166,6 +166,7 @@ impl PackedB {
 
     /// Packs `b` anew; allocates only where it is larger than what was packed before.
     pub fn repack(&mut self, cpu: &Cpu, b: Mat<'_>) {
+        assert!(!matches!(b.data, Data::Q8(_)), "panels hold no scales");
         (self.k, self.n, self.simd) = (b.rows, b.cols, cpu.simd);
         let panels = Panels::of_width(b.cols, tile::size(cpu.simd).1);
         let form = Form::of(cpu.simd, self.precision);
@@ -238,6 +239,7 @@ pub fn gemm<'b>(
     finish: Option<&Finish<'_>>,
 ) {
     let b = b.into();
+    assert!(!matches!(a.data, Data::Q8(_)), "a matrix in 8 bits is a right operand");
     let Rhs::Mat(Mat { data: Data::Q8(q8), row_stride, .. }) = b else {
         return product(cpu, precision, a, b, c, accumulate, finish);
     };
@@ -264,10 +266,11 @@ simd_fn! {
 }
 #[inline(always)]
 fn multiply_body<V: Vector>(x: &mut [f32], y: &[f32]) {
-    each::<V>(
-        y.len(),
+    map2::<V>(
+        x,
+        y,
         #[inline(always)]
-        |i, w| (V::at(&x[i..], w) * V::at(&y[i..], w)).put(&mut x[i..], w),
+        |x, y| x * y,
     );
 }
 
