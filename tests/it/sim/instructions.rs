@@ -4,6 +4,7 @@ use super::rig::{Rig, module};
 use half::{bf16, f16};
 use kiln::cpu::Simd;
 use kiln::device::Grid;
+use std::cmp::Ordering;
 
 /// Runs `body` in 32 lanes with %a0, %a1, %a2 loaded from `operands` (32-bit words, or 64-bit ones where `wide`), and returns
 /// what is in %d, or in %e where `wide_out`.
@@ -43,20 +44,13 @@ ret;
         for simd in Simd::available() {
             let rig = Rig::with(true, 1, simd);
             let pointers = operands.map(|values| {
-                if self.wide {
-                    rig.put(values)
-                } else {
-                    rig.put(&values.iter().map(|v| *v as u32).collect::<Vec<_>>())
-                }
+                if self.wide { rig.put(values) } else { rig.put(&values.iter().map(|v| *v as u32).collect::<Vec<_>>()) }
             });
             let y = rig.put(&vec![0u64; n]);
             let [a, b, c] = pointers;
             rig.run(&module, Grid::new(n as u32 / 32, 32), &[a.into(), b.into(), c.into(), y.into()]);
-            let result: Vec<u64> = if self.wide_out {
-                rig.get(y, n)
-            } else {
-                rig.get::<u32>(y, n).into_iter().map(u64::from).collect()
-            };
+            let result: Vec<u64> =
+                if self.wide_out { rig.get(y, n) } else { rig.get::<u32>(y, n).into_iter().map(u64::from).collect() };
             results.push(result);
         }
         assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{body}: levels differ");
@@ -90,7 +84,11 @@ fn check(lanes: &Lanes, bits: u32, body: &str, f: impl Fn(u64, u64, u64) -> u64)
     let found = lanes.run(body, [&a, &b, &c]);
     for i in 0..a.len() {
         let expected = f(a[i], b[i], c[i]);
-        assert_eq!(found[i], expected, "{body} of {:#x}, {:#x}, {:#x}: {:#x} for {expected:#x}", a[i], b[i], c[i], found[i]);
+        assert_eq!(
+            found[i], expected,
+            "{body} of {:#x}, {:#x}, {:#x}: {:#x} for {expected:#x}",
+            a[i], b[i], c[i], found[i]
+        );
     }
 }
 
@@ -137,7 +135,13 @@ fn integers_of_32_bits() {
         (0..4).fold(0, |d, i| {
             let pick = (c >> (4 * i)) as usize;
             let byte = bytes[pick & 7];
-            let byte = if pick & 8 == 0 { byte } else if byte > 127 { 255 } else { 0 };
+            let byte = if pick & 8 == 0 {
+                byte
+            } else if byte > 127 {
+                255
+            } else {
+                0
+            };
             d | u64::from(byte) << (8 * i)
         })
     });
@@ -178,7 +182,9 @@ fn integers_of_other_widths() {
         let n = b & 0xffff_ffff;
         if n > 63 { 0 } else { a << n }
     });
-    check(&WIDE, 64, "cvt.u32.u64 %r0, %a1; shr.s64 %e, %a0, %r0;", |a, b, _| (s(a) >> (b & 0xffff_ffff).min(63)) as u64);
+    check(&WIDE, 64, "cvt.u32.u64 %r0, %a1; shr.s64 %e, %a0, %r0;", |a, b, _| {
+        (s(a) >> (b & 0xffff_ffff).min(63)) as u64
+    });
     check(&WIDEN, 32, "mul.wide.u32 %e, %a0, %a1;", |a, b, _| a * b);
     check(&WIDEN, 32, "mul.wide.s32 %e, %a0, %a1;", |a, b, _| (i64::from(a as i32) * i64::from(b as i32)) as u64);
     check(&WIDEN, 32, "cvt.u64.u32 %e, %a2; mad.wide.u32 %e, %a0, %a1, %e;", |a, b, c| (a * b).wrapping_add(c));
@@ -209,12 +215,12 @@ fn comparisons_and_choices() {
     let f = |x: u64| f32::from_bits(x as u32);
     let read = "selp.b32 %d, 1, 0, %q;";
     for (cmp, holds) in [
-        ("eq", &(|o: Option<std::cmp::Ordering>| o.is_some_and(|o| o.is_eq())) as &dyn Fn(_) -> bool),
-        ("ne", &|o| o.is_some_and(|o| o.is_ne())),
-        ("lt", &|o| o.is_some_and(|o| o.is_lt())),
-        ("le", &|o| o.is_some_and(|o| o.is_le())),
-        ("gt", &|o| o.is_some_and(|o| o.is_gt())),
-        ("ge", &|o| o.is_some_and(|o| o.is_ge())),
+        ("eq", &(|o: Option<Ordering>| o.is_some_and(Ordering::is_eq)) as &dyn Fn(Option<Ordering>) -> bool),
+        ("ne", &|o| o.is_some_and(Ordering::is_ne)),
+        ("lt", &|o| o.is_some_and(Ordering::is_lt)),
+        ("le", &|o| o.is_some_and(Ordering::is_le)),
+        ("gt", &|o| o.is_some_and(Ordering::is_gt)),
+        ("ge", &|o| o.is_some_and(Ordering::is_ge)),
     ] {
         let run = |ty: &str| format!("setp.{cmp}.{ty} %q, %a0, %a1; {read}");
         check(&NARROW, 32, &run("u32"), |a, b, _| holds(Some(a.cmp(&b))).into());
@@ -228,11 +234,18 @@ fn comparisons_and_choices() {
         });
     }
     check(&NARROW, 32, &format!("setp.lo.u32 %q, %a0, %a1; {read}"), |a, b, _| (a < b).into());
-    check(&NARROW, 32, &format!("setp.nan.f32 %q, %a0, %a1; {read}"), |a, b, _| (f(a).is_nan() || f(b).is_nan()).into());
-    check(&NARROW, 32, "setp.lt.u32 %s, %a1, %a2; setp.lt.and.u32 %q|%s, %a0, %a1, !%s; selp.b32 %d, 2, 0, %q; @%s add.u32 %d, %d, 1;", |a, b, c| {
-        let other = b >= c;
-        2 * u64::from(a < b && other) + u64::from(a >= b && other)
+    check(&NARROW, 32, &format!("setp.nan.f32 %q, %a0, %a1; {read}"), |a, b, _| {
+        (f(a).is_nan() || f(b).is_nan()).into()
     });
+    check(
+        &NARROW,
+        32,
+        "setp.lt.u32 %s, %a1, %a2; setp.lt.and.u32 %q|%s, %a0, %a1, !%s; selp.b32 %d, 2, 0, %q; @%s add.u32 %d, %d, 1;",
+        |a, b, c| {
+            let other = b >= c;
+            2 * u64::from(a < b && other) + u64::from(a >= b && other)
+        },
+    );
     check(&NARROW, 32, "slct.b32.s32 %d, %a0, %a1, %a2;", |a, b, c| if s(c) >= 0 { a } else { b });
     check(&WIDE, 64, "setp.lt.u64 %q, %a0, %a1; selp.b64 %e, %a1, %a2, %q;", |a, b, c| if a < b { b } else { c });
 }
@@ -265,18 +278,37 @@ fn floats_are_exact() {
         (true, true) => f32::NAN,
         (true, false) => b,
         (false, true) => a,
-        _ if a == b => if a.is_sign_negative() == max { b } else { a },
-        _ => if (a > b) == max { a } else { b },
+        _ if a == b => {
+            if a.is_sign_negative() == max {
+                b
+            } else {
+                a
+            }
+        }
+        _ => {
+            if (a > b) == max {
+                a
+            } else {
+                b
+            }
+        }
     };
     check("min.f32 %d, %a0, %a1;", &|a, b, _| extreme(a, b, false));
     check("max.f32 %d, %a0, %a1;", &|a, b, _| extreme(a, b, true));
-    check("max.NaN.f32 %d, %a0, %a1;", &|a, b, _| if a.is_nan() || b.is_nan() { f32::NAN } else { extreme(a, b, true) });
+    check("max.NaN.f32 %d, %a0, %a1;", &|a, b, _| {
+        if a.is_nan() || b.is_nan() { f32::NAN } else { extreme(a, b, true) }
+    });
     let wide = |body: &str, g: &dyn Fn(f64, f64, f64) -> f64| {
         let d = |x: u64| f64::from_bits(x);
-        super::instructions::check(&WIDE, 64, &format!("{body} setp.nan.f64 %q, %e, %e; @%q mov.b64 %e, 1;"), |a, b, c| {
-            let x = g(d(a), d(b), d(c));
-            if x.is_nan() { 1 } else { x.to_bits() }
-        });
+        super::instructions::check(
+            &WIDE,
+            64,
+            &format!("{body} setp.nan.f64 %q, %e, %e; @%q mov.b64 %e, 1;"),
+            |a, b, c| {
+                let x = g(d(a), d(b), d(c));
+                if x.is_nan() { 1 } else { x.to_bits() }
+            },
+        );
     };
     wide("add.f64 %e, %a0, %a1;", &|a, b, _| a + b);
     wide("mul.rn.f64 %e, %a0, %a1;", &|a, b, _| a * b);
@@ -304,7 +336,10 @@ fn pairs_of_halves_are_rounded_once() {
         // Numbers from 1/16 to 16.
         let (one, step) = if ty == "f16x2" { (0x2c00u64, 0x2000) } else { (0x3d80, 0x400) };
         let make = |seed: u64| -> Vec<u64> {
-            mixed(32, seed).iter().map(|x| (one + x % step) | (one + (x >> 16) % step) << 16 | (x >> 8 & 1) << 15 | (x >> 9 & 1) << 31).collect()
+            mixed(32, seed)
+                .iter()
+                .map(|x| (one + x % step) | (one + (x >> 16) % step) << 16 | (x >> 8 & 1) << 15 | (x >> 9 & 1) << 31)
+                .collect()
         };
         let (a, b, c) = (make(1), make(2), make(3));
         for (body, f) in [
@@ -330,13 +365,20 @@ fn pairs_of_halves_are_rounded_once() {
 
 #[test]
 fn approximations_stay_within_the_documented_errors() {
-    let numbers: Vec<f32> = (0..4096).map(|i| (i as f32 - 2048.0) / 64.0).chain((0..4096).map(|i| (i as f32 + 0.5) * 1e-3)).collect();
+    let numbers: Vec<f32> =
+        (0..4096).map(|i| (i as f32 - 2048.0) / 64.0).chain((0..4096).map(|i| (i as f32 + 0.5) * 1e-3)).collect();
     let bits: Vec<u64> = numbers.iter().map(|x| u64::from(x.to_bits())).collect();
     let ulps = |x: f64| x * 2f64.powi(-23);
     for (op, f, bound) in [
-        ("ex2.approx.f32", &(|x: f64| x.exp2()) as &dyn Fn(f64) -> f64, &(|y: f64, _: f64| ulps(2.0) * y) as &dyn Fn(f64, f64) -> f64),
+        (
+            "ex2.approx.f32",
+            &(|x: f64| x.exp2()) as &dyn Fn(f64) -> f64,
+            &(|y: f64, _: f64| ulps(2.0) * y) as &dyn Fn(f64, f64) -> f64,
+        ),
         ("ex2.approx.ftz.f32", &|x| x.exp2(), &|y, _| ulps(2.0) * y),
-        ("lg2.approx.f32", &|x| x.log2(), &|y, x| if (0.5..2.0).contains(&x) { 2f64.powi(-22) } else { 2f64.powi(-22) * y.abs() }),
+        ("lg2.approx.f32", &|x| x.log2(), &|y, x| {
+            if (0.5..2.0).contains(&x) { 2f64.powi(-22) } else { 2f64.powi(-22) * y.abs() }
+        }),
         ("rcp.approx.ftz.f32", &|x| 1.0 / x, &|y, _| ulps(1.0) * y.abs()),
         ("rsqrt.approx.f32", &|x| 1.0 / x.sqrt(), &|y, _| 2f64.powf(-22.9) * y),
         ("sqrt.approx.f32", &|x| x.sqrt(), &|y, _| 2f64.powi(-23) * y),
