@@ -7,7 +7,7 @@
 //!     //@ macro name(x, y)  …  //@ end
 //!     //@ name(1, %r0)                  a call: what stands in the macro, with x and y replaced
 //!
-//! `${expr}` is replaced anywhere in a line of PTX. Directives stand in comments, so that a file without loops is PTX as
+//! `${expr}` is replaced anywhere in a line of PTX, but not in comments. Directives stand in comments, so that a file without loops is PTX as
 //! it is. A macro's body sees the names of its caller and its own arguments; what it sets with `let` ends with it, while
 //! `for` and `if` open no scope. An argument that is an expression is passed as its value, any other (a register) as its
 //! text. `${@}` is a number that differs in every call: labels in a macro end in it.
@@ -241,8 +241,8 @@ impl<'a> Expander<'a> {
 
     fn assignment(&self, d: &Directive<'_>) -> Result<(String, Value), Problem> {
         let parts = d.rest.split_once('=').map(|(name, value)| (name.trim(), value));
-        let Some((name, value)) = parts.filter(|(name, _)| name.chars().all(|c| c.is_alphanumeric() || c == '_'))
-        else {
+        let named = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+        let Some((name, value)) = parts.filter(|(name, _)| named(name)) else {
             return Err(Problem::at(0, d.column, format!("expected `{} NAME = value`", d.word)));
         };
         let column = d.column + (d.rest.len() - value.len());
@@ -336,12 +336,13 @@ impl<'a> Expander<'a> {
         Ok(())
     }
 
-    /// `line` with every `${…}` replaced.
+    /// `line` with every `${…}` replaced, but for those in a comment.
     fn replace(&self, line: &str) -> Result<(String, Vec<Piece>), Problem> {
         let mut out = String::new();
         let mut pieces = Vec::new();
         let mut at = 0;
-        while let Some(open) = line[at..].find("${").map(|i| at + i) {
+        let code = line.find("//").unwrap_or(line.len());
+        while let Some(open) = line[at..code].find("${").map(|i| at + i) {
             let Some(close) = line[open..].find('}').map(|i| open + i) else {
                 return Err(Problem::at(0, open + 1, "`${` has no `}`"));
             };

@@ -75,6 +75,9 @@ impl<'a> Parser<'a> {
                 }
             }
         }
+        if inst.code == Code::CpAsync && !matches!(inst.operands[2], Operand::Imm(4 | 8 | 16, _)) {
+            return Err(at(opcode, "cp.async copies 4, 8 or 16 bytes").hint(form(opcode, row)));
+        }
         self.expect(";").map_err(|problem| problem.hint(form(opcode, row)))?;
         entry.code.push(inst);
         Ok(())

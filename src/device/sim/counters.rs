@@ -116,6 +116,16 @@ impl AddAssign for Traffic {
     }
 }
 
+/// The most different words that one bank must give.
+#[cold]
+fn cycles(mut words: Vec<u64>) -> u64 {
+    words.sort_unstable();
+    words.dedup();
+    let mut counts = [0; 32];
+    words.iter().for_each(|word| counts[*word as usize % 32] += 1);
+    counts.into_iter().max().unwrap_or(0)
+}
+
 impl Counters {
     /// Instructions of a class.
     pub fn class(&self, class: Class) -> Count {
@@ -142,25 +152,19 @@ impl Traffic {
             _ => (1, 32),
         };
         for phase in 0..32 / lanes {
-            // Up to 32 words, each in a bank's list; a list keeps the words that differ.
-            let mut lists = [[0u64; 8]; 32];
-            let (mut counts, mut total) = ([0usize; 32], 0);
-            for lane in (phase * lanes..(phase + 1) * lanes).filter(|lane| mask >> lane & 1 == 1) {
-                for word in (0..words).map(|i| address[lane] / 4 + i) {
-                    let bank = word as usize % 32;
-                    let n = counts[bank];
-                    // Past eight words of a bank repeats are not looked for.
-                    if !lists[bank][..n.min(8)].contains(&word) {
-                        lists[bank][n.min(7)] = word;
-                        counts[bank] += 1;
-                        total += 1;
-                    }
-                }
+            let here = (phase * lanes..(phase + 1) * lanes).filter(|lane| mask >> lane & 1 == 1);
+            let words = here.flat_map(|lane| (0..words).map(move |i| address[lane] / 4 + i));
+            // The word that each bank gives: 1 more than its number, so that 0 is none.
+            let mut given = [0u64; 32];
+            let (mut some, mut conflict) = (false, false);
+            for word in words.clone() {
+                let bank = &mut given[word as usize % 32];
+                conflict |= *bank != 0 && *bank != word + 1;
+                *bank = word + 1;
+                some = true;
             }
-            if total > 0 {
-                self.steps += *counts.iter().max().unwrap_or(&1) as u64;
-                self.ideal += 1;
-            }
+            self.ideal += u64::from(some);
+            self.steps += if conflict { cycles(words.collect()) } else { u64::from(some) };
         }
     }
 

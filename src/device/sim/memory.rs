@@ -34,7 +34,8 @@ impl Arena {
     }
 
     fn layout(len: usize) -> Layout {
-        Layout::from_size_align(len.max(1), 4096).expect("a size that fits memory")
+        // No more than what the system's allocator aligns to anyhow: then it maps zeros, where it else would write them.
+        Layout::from_size_align(len.max(1), 16).expect("a size that fits memory")
     }
 
     /// Its bytes.
@@ -150,7 +151,8 @@ impl Memory {
 /// Which blocks of a launch touched what: a cell for each grain of memory, `writer << 32 | reader`.
 pub struct Touched {
     cells: Arena,
-    grain: usize,
+    /// The grain is 2 to this power.
+    shift: u32,
 }
 
 /// Many blocks.
@@ -172,7 +174,7 @@ pub enum Touch {
 impl Touched {
     /// Nothing was touched of `bytes` bytes.
     pub fn new(bytes: usize, grain: usize) -> Touched {
-        Touched { cells: Arena::new(bytes.div_ceil(grain) * 8), grain }
+        Touched { cells: Arena::new(bytes.div_ceil(grain) * 8), shift: grain.ilog2() }
     }
 
     fn cell(&self, i: usize) -> &AtomicU64 {
@@ -184,7 +186,7 @@ impl Touched {
     /// and not both did atomically. Of many others the last is not known: then it is `None` inside.
     #[inline]
     pub fn touch(&self, at: usize, bytes: usize, block: u32, touch: Touch) -> Result<(), Option<u32>> {
-        for i in at / self.grain..(at + bytes).div_ceil(self.grain) {
+        for i in at >> self.shift..((at + bytes - 1) >> self.shift) + 1 {
             let cell = self.cell(i);
             let mut old = cell.load(Relaxed);
             loop {

@@ -30,7 +30,8 @@ pub struct Shared {
     /// Its bytes.
     pub bytes: Arena,
     cells: Vec<Cell>,
-    grain: usize,
+    /// The grain is 2 to this power.
+    shift: u32,
     /// Now.
     pub time: u32,
     /// When the block began.
@@ -45,7 +46,7 @@ impl Shared {
         let cells = grain.map_or(0, |grain| size.div_ceil(grain));
         // At time 0 nothing has happened.
         let cells = vec![Cell::default(); cells];
-        Shared { bytes: Arena::new(size), cells, grain: grain.unwrap_or(4), time: 0, began: 0, met: 0 }
+        Shared { bytes: Arena::new(size), cells, shift: grain.unwrap_or(4).ilog2(), time: 0, began: 0, met: 0 }
     }
 
     /// Begins a block: what was written is forgotten.
@@ -60,6 +61,13 @@ impl Shared {
         self.met = self.time;
     }
 
+    /// The grains of `size` bytes at `address`.
+    #[inline(always)]
+    fn grains(&self, address: u64, size: usize) -> std::ops::Range<usize> {
+        let first = address as usize;
+        first >> self.shift..((first + size - 1) >> self.shift) + 1
+    }
+
     /// Checks that a thread may touch `size` bytes at `address`, and notes that it does.
     pub fn touch(
         &mut self,
@@ -69,8 +77,7 @@ impl Shared {
         size: usize,
         touch: Touch,
     ) -> Result<(), Box<Trouble>> {
-        let cells = address as usize / self.grain..(address as usize + size).div_ceil(self.grain);
-        for i in cells {
+        for i in self.grains(address, size) {
             self.touch_cell(i, warp, lane, touch).map_err(|trouble| trouble.at(address))?;
         }
         Ok(())
@@ -122,7 +129,7 @@ impl Shared {
 
     /// Notes that lane 255, the warp as a whole, reads 16 bytes: a row of a matrix.
     pub fn read_by_all(&mut self, warp: &Warp, lane: u32, address: u64) -> Result<(), Box<Trouble>> {
-        for i in address as usize / self.grain..(address as usize + 16).div_ceil(self.grain) {
+        for i in self.grains(address, 16) {
             self.touch_cell(i, warp, lane, Touch::Read).map_err(|trouble| trouble.at(address))?;
             let cell = &mut self.cells[i];
             if cell.warp == warp.index as u8 {
@@ -135,7 +142,7 @@ impl Shared {
     /// Notes that a copy into `size` bytes begins.
     pub fn expect(&mut self, warp: &Warp, lane: u32, address: u64, size: usize) -> Result<(), Box<Trouble>> {
         self.touch(warp, lane, address, size, Touch::Write)?;
-        for i in address as usize / self.grain..(address as usize + size).div_ceil(self.grain) {
+        for i in self.grains(address, size) {
             self.cells[i].coming = true;
         }
         Ok(())
@@ -143,7 +150,7 @@ impl Shared {
 
     /// Notes that a copy is there, for the thread that waited.
     pub fn arrive(&mut self, thread: u32, address: u64, size: usize) {
-        for i in address as usize / self.grain..(address as usize + size).div_ceil(self.grain) {
+        for i in self.grains(address, size) {
             let cell = &mut self.cells[i];
             (cell.wrote, cell.writer, cell.coming) = (self.time, thread as u16, false);
         }

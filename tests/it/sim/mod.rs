@@ -1,4 +1,8 @@
 //! The simulated GPU, and the PTX that it reads.
 
+mod expand;
+mod faults;
+mod instructions;
 mod kernels;
+mod parse;
 mod rig;

@@ -39,10 +39,6 @@ pub fn cp_async<const CHECK: bool>(b: &mut Block<'_>, w: &mut Warp, ins: &Ins, m
 
 fn ask<const CHECK: bool>(b: &mut Block<'_>, w: &Warp, lane: u32, copy: Copy, to: u64) -> Outcome {
     let Copy { from, size, read, .. } = copy;
-    if !matches!(size, 4 | 8 | 16) {
-        let message = format!("cp.async of {size} bytes; it copies 4, 8 or 16");
-        return Err(Trouble::new(Kind::Unsupported, lane, message, "change the size"));
-    }
     if to + u64::from(size) > b.shared.bytes.len() as u64 {
         let message =
             format!("copies {size} bytes to outside of the block's {} bytes of shared memory", b.shared.bytes.len());

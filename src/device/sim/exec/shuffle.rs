@@ -31,6 +31,18 @@ pub fn shfl<const CHECK: bool>(w: &mut Warp, ins: &Ins, m: u32, how: Shfl) -> Ou
     let (a, by, c) = (w.get::<u32>(ins.o[2]), w.get::<u32>(ins.o[3]), w.get::<u32>(ins.o[4]));
     let mut d = [0; 32];
     let (mut inside, mut idle) = (0u32, 0u32);
+    // What sums over a warp do: no bounds, the same distance in every lane.
+    if how == Shfl::Bfly && m == !0 && *c == [31; 32] && *by == [by[0]; 32] {
+        let by = by[0] as usize & 31;
+        for i in 0..32 {
+            d[i] = a[i ^ by];
+        }
+        w.set(ins.o[0], m, &d);
+        if ins.o[1] != SINK {
+            w.set_pred(ins.o[1], m, !0);
+        }
+        return Ok(());
+    }
     for i in 0..32u32 {
         let n = i as usize;
         let (by, clamp, segments) = (by[n] & 31, c[n] & 31, c[n] >> 8 & 31);
