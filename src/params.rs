@@ -405,6 +405,13 @@ impl Params {
         group.train.as_mut().expect("trainable").grads.give_back(slot, out);
     }
 
+    /// [`return_grad`](Params::return_grad), where it may be that nothing was written.
+    pub(crate) fn take_back(&mut self, id: ParamId, out: Out, written: bool) {
+        self.return_grad(id, out);
+        let (group, slot) = self.place_mut(id);
+        group.train.as_mut().expect("trainable").written[slot] = written;
+    }
+
     /// The gradient was written for the last time before the update: sums its squares while it is in cache.
     pub(crate) fn finish_grad(&mut self, id: ParamId) {
         let (group, slot) = self.place_mut(id);

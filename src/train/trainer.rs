@@ -156,6 +156,7 @@ impl Trainer {
             let (seed, precision) = (self.seed, self.precision);
             let pass = Pass { seed, step: at.batch, micro: micro as u32, training: true, precision };
             self.tape.begin(&self.params, pass);
+            self.tape.lend(&mut self.params, self.gpt.head());
             let (x, y) = (self.tape.constant(x.freeze()), self.tape.constant(y.freeze()));
             let mean = self.gpt.loss(x, y, None, Some(norm));
             let mut value = mean.value().item();
