@@ -7,7 +7,7 @@
 use crate::cpu::convert::ConvertTo;
 use crate::cpu::elementwise::CHUNK;
 use crate::cpu::{chunks, q8};
-use crate::device::{Device, Host};
+use crate::device::Device;
 use crate::rng::{Purpose, Stream};
 use crate::tensor::{Arena, DType, Element, Out, Shape, Spec, Tensor};
 use std::ops::Range;
@@ -222,7 +222,6 @@ impl Params {
 
     /// [`new`](Params::new), with each parameter held as `hold` says.
     pub fn with(device: &Device, decls: &[Decl], seed: u64, hold: impl Fn(&Decl) -> Hold) -> Params {
-        let Device::Cpu(host) = device;
         let mut places = vec![(0, 0); decls.len()];
         let mut groups = Vec::new();
         let holds: Vec<Hold> = decls.iter().map(hold).collect();
@@ -243,21 +242,26 @@ impl Params {
                 places[i] = (groups.len(), slot);
                 let stream = Stream::new(seed, Purpose::Init, i as u32, 0);
                 let init = |values: &mut [f32]| {
-                    host.cpu.threads.each(chunks(values, CHUNK), |part, values| match decls[i].init {
+                    device.host().threads.each(chunks(values, CHUNK), |part, values| match decls[i].init {
                         Init::Zeros => values.fill(0.0),
                         Init::Ones => values.fill(1.0),
                         Init::Normal(std) => stream.normals_from((part * CHUNK / 4) as u32, std, values),
                     });
                 };
-                match dtype {
-                    DType::Bf16 | DType::Q8 => {
+                match (dtype, device) {
+                    // Arenas start as zeros.
+                    (DType::F32, _) if decls[i].init == Init::Zeros => {}
+                    (DType::F32, Device::Cpu(_)) => init(weights.slot_mut(slot)),
+                    (_, Device::Cpu(_)) => {
                         let mut values = Out::new(device, Spec::f32(decls[i].shape));
                         init(values.f32_mut());
-                        set(&mut weights, slot, values.freeze().f32(), host);
+                        set(&mut weights, slot, values.freeze().f32(), device);
                     }
-                    // Arenas start as zeros.
-                    _ if decls[i].init == Init::Zeros => {}
-                    _ => init(weights.slot_mut(slot)),
+                    (_, Device::Gpu(_)) => {
+                        let mut values = vec![0.0; decls[i].shape.numel()];
+                        init(&mut values);
+                        set(&mut weights, slot, &values, device);
+                    }
                 }
             }
             let matrices = |(slot, &i): (usize, &usize)| {
@@ -361,9 +365,8 @@ impl Params {
     /// The length differs, or tensors of the group are in use.
     pub fn set_weight(&mut self, id: ParamId, values: &[f32]) {
         let device = self.device.clone();
-        let Device::Cpu(host) = &device;
         let (group, slot) = self.place_mut(id);
-        set(&mut group.weights, slot, values, host);
+        set(&mut group.weights, slot, values, &device);
     }
 
     /// The gradient of a parameter; `None` where it is frozen or nothing was written since the last update.
@@ -463,24 +466,34 @@ impl Params {
 }
 
 /// Writes `values` to a slot of an arena of f32, bf16 or 8 bits.
-fn set(arena: &mut Arena, slot: usize, values: &[f32], host: &Host) {
-    fn write<T: Element>(arena: &mut Arena, slot: usize, values: &[f32], host: &Host)
+fn set(arena: &mut Arena, slot: usize, values: &[f32], device: &Device) {
+    fn write<T: Element>(arena: &mut Arena, slot: usize, values: &[f32], device: &Device)
     where
         f32: ConvertTo<T>,
     {
-        let to = arena.slot_mut::<T>(slot);
-        assert_eq!(to.len(), values.len(), "as many values as elements");
-        host.cpu.threads.each(chunks(to, 1 << 15), |i, to| {
-            f32::convert(host.cpu.simd, 0.0, &values[i << 15..][..to.len()], to);
-        });
+        assert_eq!(arena.range(slot).len(), values.len(), "as many values as elements");
+        let cpu = device.host();
+        let convert = |to: &mut [T]| {
+            cpu.threads.each(chunks(to, 1 << 15), |i, to| {
+                f32::convert(cpu.simd, 0.0, &values[i << 15..][..to.len()], to);
+            });
+        };
+        match device {
+            Device::Cpu(_) => convert(arena.slot_mut(slot)),
+            Device::Gpu(gpu) => {
+                let mut to = vec![T::zeroed(); values.len()];
+                convert(&mut to);
+                gpu.upload(arena.view(slot).ptr(), bytemuck::cast_slice(&to));
+            }
+        }
     }
     match arena.dtype() {
         DType::Q8 => {
             let shape = arena.view(slot).shape().as_matrix();
-            q8::quantize(&host.cpu, values, shape, arena.slot_mut::<u8>(slot));
+            q8::quantize(device.host(), values, shape, arena.slot_mut::<u8>(slot));
         }
-        DType::Bf16 => write::<half::bf16>(arena, slot, values, host),
-        _ => write::<f32>(arena, slot, values, host),
+        DType::Bf16 => write::<half::bf16>(arena, slot, values, device),
+        _ => write::<f32>(arena, slot, values, device),
     }
 }
 

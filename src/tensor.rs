@@ -8,9 +8,10 @@ use crate::cpu::convert::ConvertTo;
 use crate::cpu::gemm::Mat;
 use crate::cpu::q8::{self, Q8};
 use crate::cpu::{Cpu, chunks};
-use crate::device::{Device, Handle};
+use crate::device::{Device, Handle, Ptr};
 use arrayvec::ArrayVec;
 use half::bf16;
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::{Deref, Range};
 
@@ -185,7 +186,11 @@ impl Tensor {
     /// A tensor with a copy of `data`, on `device`.
     pub fn from_slice<T: Element>(device: &Device, data: &[T], shape: impl Into<Shape>) -> Tensor {
         let mut out = Out::new(device, Spec { shape: shape.into(), dtype: T::DTYPE });
-        out.as_mut_slice::<T>().copy_from_slice(data);
+        assert_eq!(data.len(), out.numel(), "as many values as elements");
+        match device {
+            Device::Cpu(_) => out.as_mut_slice::<T>().copy_from_slice(data),
+            Device::Gpu(gpu) => gpu.upload(out.ptr(), bytemuck::cast_slice(data)),
+        }
         out.freeze()
     }
 
@@ -227,9 +232,36 @@ impl Tensor {
     }
 
     /// The processor, for the CPU branch of an operation.
+    ///
+    /// # Panics
+    /// The data is a GPU's.
     pub fn cpu(&self) -> &Cpu {
         match self.device() {
             Device::Cpu(host) => &host.cpu,
+            Device::Gpu(_) => panic!("work for the CPU on a tensor that a GPU holds: {:?}", self.spec.shape),
+        }
+    }
+
+    /// The address of the data, on a GPU.
+    pub fn ptr(&self) -> Ptr {
+        debug_assert!(matches!(self.device(), Device::Gpu(_)));
+        Ptr(self.block.ptr() as u64 + self.offset as u64)
+    }
+
+    /// The elements, wherever they are: copied from a GPU once all work on them is done.
+    ///
+    /// # Panics
+    /// The dtype is another one.
+    pub fn read<T: Element>(&self) -> Cow<'_, [T]> {
+        match self.device() {
+            Device::Cpu(_) => Cow::Borrowed(self.as_slice()),
+            Device::Gpu(gpu) => {
+                assert_eq!(self.spec.dtype, T::DTYPE, "a {} tensor read as {}", self.spec.dtype.name(), T::DTYPE.name());
+                self.assert_there();
+                let mut data = vec![T::zeroed(); self.numel()];
+                gpu.download(bytemuck::cast_slice_mut(&mut data), self.ptr());
+                Cow::Owned(data)
+            }
         }
     }
 
@@ -241,6 +273,7 @@ impl Tensor {
     pub fn as_slice<T: Element>(&self) -> &[T] {
         assert_eq!(self.spec.dtype, T::DTYPE, "a {} tensor read as {}", self.spec.dtype.name(), T::DTYPE.name());
         self.assert_there();
+        assert!(matches!(self.device(), Device::Cpu(_)), "the data is on a GPU");
         // SAFETY: offset and shape are inside the block; `Tensor::view` and `Out::new` keep offsets aligned; every bit
         // pattern is a value of T; nobody writes the range while a tensor of it exists (an `Out` is alone).
         unsafe { std::slice::from_raw_parts(self.block.ptr().add(self.offset).cast(), self.numel()) }
@@ -293,7 +326,7 @@ impl Tensor {
     /// The one element of an f32 tensor.
     pub fn item(&self) -> f32 {
         assert_eq!(self.numel(), 1, "item: the shape is {:?}", self.spec.shape);
-        self.f32()[0]
+        self.read()[0]
     }
 
     /// The same elements under another shape.
@@ -344,11 +377,15 @@ impl Out {
     /// A buffer of zeros.
     pub fn zeros(device: &Device, spec: Spec) -> Out {
         let mut out = Out::new(device, spec);
-        let Device::Cpu(host) = device;
-        host.cpu.threads.each(chunks(out.bytes_mut(), 1 << 20), |_, bytes| bytes.fill(0));
+        match device {
+            Device::Cpu(host) => host.cpu.threads.each(chunks(out.bytes_mut(), 1 << 20), |_, bytes| bytes.fill(0)),
+            // Buffers are whole words.
+            Device::Gpu(gpu) => gpu.fill(out.ptr(), 0, spec.bytes().div_ceil(4)),
+        }
         out
     }
 
+    /// On the CPU.
     fn bytes_mut(&mut self) -> &mut [u8] {
         let len = self.0.spec.bytes();
         // SAFETY: the range lies inside the block and this `Out` alone refers to it.
@@ -363,6 +400,7 @@ impl Out {
     pub fn as_mut_slice<T: Element>(&mut self) -> &mut [T] {
         let dtype = self.0.spec.dtype;
         assert_eq!(dtype, T::DTYPE, "a {} tensor written as {}", dtype.name(), T::DTYPE.name());
+        assert!(matches!(self.0.device(), Device::Cpu(_)), "the data is on a GPU");
         // SAFETY: as in `bytes_mut`; offsets are aligned and every bit pattern is a value of T.
         unsafe { std::slice::from_raw_parts_mut(self.0.block.ptr().add(self.0.offset).cast(), self.0.numel()) }
     }
@@ -483,6 +521,7 @@ impl Arena {
     /// A tensor of a slot is still in use.
     pub fn whole_mut<T: Element>(&mut self) -> &mut [T] {
         assert!(self.whole.block.is_unique(), "parameters are written while tensors of them are in use");
+        assert!(matches!(self.whole.device(), Device::Cpu(_)), "the data is on a GPU");
         assert_eq!(self.whole.dtype(), T::DTYPE);
         let len = self.whole.numel();
         // SAFETY: nobody else refers to the block, and `self` is borrowed exclusively.

@@ -105,7 +105,7 @@ impl Product {
 }
 
 fn start(product: Product, precision: Precision, device: &Device) -> Started {
-    let Device::Cpu(host) = device.clone();
+    let held = device.clone();
     let parts = vec![Part::whole(product.work(precision), Unit::Gflops)];
     let (Product { m, k, n, .. }, [at, bt]) = (product, product.form.transposed());
     let [a, b, mut c] = product.operands();
@@ -118,7 +118,7 @@ fn start(product: Product, precision: Precision, device: &Device) -> Started {
             None => (Mat::new(&a, ar, ac), Mat::new(&b, br, bc)),
         };
         let (a, b) = (if at { a.t() } else { a }, if bt { b.t() } else { b });
-        timed(&mut seconds[0], || gemm(&host.cpu, precision, a, b, MatMut::new(&mut c, m, n), false, None));
+        timed(&mut seconds[0], || gemm(held.host(), precision, a, b, MatMut::new(&mut c, m, n), false, None));
         Ok(())
     });
     Started { parts, repeat }

@@ -74,7 +74,7 @@ fn spec(case: &ops::Case) -> Value {
 
 /// Case `i` of an operation, through the tape.
 fn start(entry: &'static Entry, i: usize, device: &Device) -> Started {
-    let Device::Cpu(host) = device.clone();
+    let held = device.clone();
     // A tape keeps what it runs, so each run needs an operation of its own.
     let operation = move || -> Box<dyn Op> { (entry.cases)().swap_remove(i).op };
     let ops::Case { op, inputs, .. } = (entry.cases)().swap_remove(i);
@@ -97,13 +97,13 @@ fn start(entry: &'static Entry, i: usize, device: &Device) -> Started {
         tape.reset();
         let x = check::leaves(&tape, &inputs, &values);
         let op = operation();
-        let before = host.cpu.flops();
+        let before = held.host().flops();
         let y = timed(&mut seconds[0], || tape.apply_dyn(op, &x));
-        let forward = host.cpu.flops();
+        let forward = held.host().flops();
         if differentiable {
             timed(&mut seconds[both - 1], || y.backward_from(&dy, &mut params, true));
         }
-        [forward - before, host.cpu.flops() - forward].map(|flops| flops as f64)
+        [forward - before, held.host().flops() - forward].map(|flops| flops as f64)
     };
     let counted = pass(&mut vec![0.0; both]);
     let part = |name, i: usize, read, written| {
@@ -132,7 +132,7 @@ pub fn xent() -> Vec<Case> {
     const ROWS: usize = 1024;
     const VOCAB: usize = 50_304;
     let start = |device: &Device| {
-        let Device::Cpu(host) = device.clone();
+        let held = device.clone();
         let mut logits = vec![0.0; ROWS * VOCAB];
         Stream::new(1, Purpose::Test, 0, 0).normals(1.0, &mut logits);
         let targets = Stream::new(1, Purpose::Test, 1, 0);
@@ -144,9 +144,9 @@ pub fn xent() -> Vec<Case> {
             z.copy_from_slice(&logits);
             let rows = (chunks(&mut z, VOCAB), chunks(&mut losses, 1));
             timed(&mut seconds[0], || {
-                host.cpu.threads.each(rows, |i, (z, loss)| {
+                held.host().threads.each(rows, |i, (z, loss)| {
                     let target = targets.bits(i as u64) as usize % VOCAB;
-                    loss[0] = linear_xent::row(host.cpu.simd, z, target, 1.0 / ROWS as f32);
+                    loss[0] = linear_xent::row(held.host().simd, z, target, 1.0 / ROWS as f32);
                 });
             });
             Ok(())
@@ -162,7 +162,7 @@ pub fn xent() -> Vec<Case> {
 pub fn adamw() -> Vec<Case> {
     let size = Size { vocab: 50_304, context: 1024, layers: 12, heads: 12, d: 768 };
     let start = move |device: &Device| {
-        let Device::Cpu(host) = device.clone();
+        let held = device.clone();
         let (gpt, decls) = Gpt::new(GptConfig::gpt2(size));
         let mut params = Params::new(device, &decls, 1);
         params.add_moments(|_| &AdamW::MOMENTS);
@@ -179,10 +179,10 @@ pub fn adamw() -> Vec<Case> {
         let repeat = repeated(1, move |seconds| {
             t += 1;
             timed(&mut seconds[0], || {
-                let square = |id| params.grad(id).map_or(0.0, |g| square_sum(&host.cpu, g.f32()));
+                let square = |id| params.grad(id).map_or(0.0, |g| square_sum(held.host(), g.f32()));
                 let norm = params.ids().map(square).sum::<f64>().sqrt();
                 let clip = (1.0 / (norm + 1e-6)).min(1.0);
-                params.groups_mut().iter_mut().for_each(|group| adamw.update(&host.cpu, group, t, 1e-4, clip));
+                params.groups_mut().iter_mut().for_each(|group| adamw.update(held.host(), group, t, 1e-4, clip));
             });
             Ok(())
         });

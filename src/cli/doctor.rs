@@ -17,8 +17,8 @@ pub struct DoctorArgs {}
 
 /// Runs `kiln doctor`; it takes about a second, to measure.
 pub fn run(_: DoctorArgs, global: &Global) -> Result<()> {
-    let Device::Cpu(host) = global.device()?;
-    let cpu = &host.cpu;
+    let device = global.device()?;
+    let cpu = device.host();
     let (processor, memory, cuda) = (probe::processor(), probe::memory(), probe::cuda());
     let gflops = limits::fma_peak(cpu, 0.3);
     let read = limits::read_bandwidth(cpu, 256 << 20, 0.3);

@@ -2,12 +2,15 @@
 
 pub mod cuda;
 pub mod driver;
+pub mod gpu;
+pub mod kernels;
 pub mod pool;
 pub mod probe;
 pub mod ptx;
 pub mod sim;
 
 pub use driver::{Arg, Driver, Grid, Ptr};
+pub use gpu::Gpu;
 pub use pool::{Block, Handle, Pool};
 pub use sim::Sim;
 
@@ -20,6 +23,8 @@ use std::sync::Arc;
 pub enum Device {
     /// The host's processor.
     Cpu(Arc<Host>),
+    /// A GPU, or a simulated one.
+    Gpu(Arc<Gpu>),
 }
 
 /// The host as a device: a [`Cpu`] and the pool from which its tensors come.
@@ -37,47 +42,56 @@ impl Device {
     /// # Errors
     /// `KILN_SIMD` names a level that this processor lacks.
     pub fn cpu(threads: usize) -> Result<Device> {
-        Ok(Device::host(Cpu::new(threads)?))
+        Ok(Device::on(Cpu::new(threads)?))
     }
 
     /// The host at a given instruction set with `threads` threads.
     pub fn cpu_with(simd: Simd, threads: usize) -> Device {
-        Device::host(Cpu::with(simd, threads))
+        Device::on(Cpu::with(simd, threads))
     }
 
-    fn host(cpu: Cpu) -> Device {
+    fn on(cpu: Cpu) -> Device {
         Device::Cpu(Arc::new(Host { cpu, pool: Pool::default() }))
+    }
+
+    /// The GPU behind `driver`, with `host` for what is prepared there.
+    pub fn gpu(driver: Arc<dyn Driver>, host: Cpu) -> Device {
+        Device::Gpu(Arc::new(Gpu::new(driver, host)))
     }
 
     /// A device like this one that computes nothing and whose memory, `limit` bytes for tensors and as many for scratch, is
     /// counted and not used: whatever runs on it tells, in a moment, the bytes that it will need on this one. Values read
     /// from it are arbitrary. More than `limit` unwinds with [`OutOfMemory`](crate::cpu::memory::OutOfMemory).
     pub fn dry(&self, limit: usize) -> Device {
+        Device::Cpu(Arc::new(Host { cpu: Cpu::dry(self.host(), limit), pool: Pool::dry(limit) }))
+    }
+
+    /// The host's processor: this device itself, or where a GPU's work is prepared.
+    pub fn host(&self) -> &Cpu {
         match self {
-            Device::Cpu(host) => {
-                Device::Cpu(Arc::new(Host { cpu: Cpu::dry(&host.cpu, limit), pool: Pool::dry(limit) }))
-            }
+            Device::Cpu(host) => &host.cpu,
+            Device::Gpu(gpu) => &gpu.host,
         }
     }
 
     /// Bytes taken from the system so far: for tensors, and for scratch.
     pub fn mapped_bytes(&self) -> [usize; 2] {
-        match self {
-            Device::Cpu(host) => [host.pool.mapped_bytes(), host.cpu.scratch.mapped()],
-        }
+        [self.pool().mapped_bytes(), self.host().scratch.mapped()]
     }
 
     /// The pool of this device's buffers.
     pub fn pool(&self) -> &Pool {
         match self {
             Device::Cpu(host) => &host.pool,
+            Device::Gpu(gpu) => &gpu.pool,
         }
     }
 
-    /// `cpu`; the name that `--device` takes.
+    /// `cpu` or `gpu`.
     pub fn name(&self) -> &'static str {
         match self {
             Device::Cpu(_) => "cpu",
+            Device::Gpu(_) => "gpu",
         }
     }
 
@@ -91,6 +105,8 @@ impl PartialEq for Device {
     fn eq(&self, other: &Device) -> bool {
         match (self, other) {
             (Device::Cpu(a), Device::Cpu(b)) => Arc::ptr_eq(a, b),
+            (Device::Gpu(a), Device::Gpu(b)) => Arc::ptr_eq(a, b),
+            _ => false,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Buffers recycled by exact size: a training step repeats its sizes, so from the second step on every request finds its
 //! buffer, at the same address as before, and neither the system nor the global allocator is asked.
 
-use super::Device;
-use crate::cpu::memory::{Memory, Region};
+use super::{Device, Driver};
+use crate::cpu::memory::{Memory, OutOfMemory, Region};
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,20 +19,57 @@ pub struct Block {
 /// A shared reference to a [`Block`]; the last one to go gives the block back to its pool.
 pub struct Handle(ManuallyDrop<Arc<Block>>);
 
+/// Where a pool's buffers come from.
+enum Source {
+    /// The host's memory, or a dry one.
+    Host(Memory),
+    /// A GPU's, with the bytes taken so far. Its regions hold the GPU's addresses.
+    Gpu(Arc<dyn Driver>, AtomicUsize),
+}
+
+impl Source {
+    fn take(&self, bytes: usize) -> Region {
+        match self {
+            Source::Host(memory) => memory.take(bytes),
+            Source::Gpu(driver, taken) => {
+                let out = OutOfMemory { mapped: taken.load(Relaxed), asked: bytes };
+                let ptr = driver.alloc(bytes).unwrap_or_else(|_| std::panic::resume_unwind(Box::new(out)));
+                taken.fetch_add(bytes, Relaxed);
+                Region { ptr: NonNull::new(ptr.0 as *mut u8).expect("an address"), bytes }
+            }
+        }
+    }
+}
+
 /// The free buffers of one device.
-#[derive(Default)]
 pub struct Pool {
-    memory: Memory,
+    source: Source,
     free: Mutex<HashMap<usize, Vec<Arc<Block>>>>,
     live: AtomicUsize,
     peak: AtomicUsize,
     misses: AtomicUsize,
 }
 
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool::from(Source::Host(Memory::default()))
+    }
+}
+
 impl Pool {
+    fn from(source: Source) -> Pool {
+        let [live, peak, misses] = [0; 3].map(AtomicUsize::new);
+        Pool { source, free: Mutex::default(), live, peak, misses }
+    }
+
     /// A pool whose buffers are counted and must not be used, `limit` bytes of them.
     pub fn dry(limit: usize) -> Pool {
-        Pool { memory: Memory::dry(limit), ..Pool::default() }
+        Pool::from(Source::Host(Memory::dry(limit)))
+    }
+
+    /// A pool of a GPU's memory.
+    pub fn of(driver: Arc<dyn Driver>) -> Pool {
+        Pool::from(Source::Gpu(driver, AtomicUsize::new(0)))
     }
 
     pub(super) fn take(&self, bytes: usize, home: &Device) -> Handle {
@@ -40,13 +78,15 @@ impl Pool {
         let recycled = self.lock().get_mut(&bytes).and_then(Vec::pop);
         let mut block = recycled.unwrap_or_else(|| {
             self.misses.fetch_add(1, Relaxed);
-            Arc::new(Block { region: self.memory.take(bytes), home: None })
+            Arc::new(Block { region: self.source.take(bytes), home: None })
         });
         let inner = Arc::get_mut(&mut block).expect("a free block has one owner");
         inner.home = Some(home.clone());
         // In debug builds a kernel that reads what it never wrote gets NaN.
         #[cfg(debug_assertions)]
-        if !self.memory.is_dry() {
+        if let Source::Host(memory) = &self.source
+            && !memory.is_dry()
+        {
             // SAFETY: the region is mapped and owned by this block alone.
             unsafe { inner.region.ptr.as_ptr().write_bytes(0xff, inner.region.bytes) };
         }
@@ -80,7 +120,10 @@ impl Pool {
 
     /// Bytes taken from the system.
     pub fn mapped_bytes(&self) -> usize {
-        self.memory.mapped()
+        match &self.source {
+            Source::Host(memory) => memory.mapped(),
+            Source::Gpu(_, taken) => taken.load(Relaxed),
+        }
     }
 
     /// Requests for which no free buffer of the size was there.

@@ -48,12 +48,12 @@ impl Optimizer {
     /// rate; `norm` is [`Params::grad_norm`]. The params were [prepared](Optimizer::prepare) for this optimizer.
     pub fn step(&self, params: &mut Params, t: u64, lr: f64, norm: f64) {
         let device = params.device().clone();
-        let Device::Cpu(host) = &device;
+        let cpu = device.host();
         let clip = self.clip.map_or(1.0, |max| (max / (norm + 1e-6)).min(1.0));
         for group in params.groups_mut() {
             match self.muon_for(group.kind) {
-                Some(muon) => muon.update(&host.cpu, group, lr, clip),
-                None => self.adamw.update(&host.cpu, group, t, lr, clip),
+                Some(muon) => muon.update(cpu, group, lr, clip),
+                None => self.adamw.update(cpu, group, t, lr, clip),
             }
         }
         params.clear_grads();

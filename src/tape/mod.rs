@@ -137,7 +137,10 @@ fn value(nodes: &mut [Node], at: Ref) -> Tensor {
         let node = &mut nodes[id];
         let mut y = Out::new(node.y[out].device(), node.y[out].spec());
         let op = node.op.as_ref().expect("a result that is read and gone can be made again");
-        op.again(out, &x, &node.y, &node.saved, &mut y);
+        match y.device().clone() {
+            Device::Cpu(_) => op.again(out, &x, &node.y, &node.saved, &mut y),
+            Device::Gpu(gpu) => op.launch_again(&gpu, out, &x, &node.y, &node.saved, &mut y),
+        }
         node.y[out] = y.freeze();
         node.gone &= !(1 << out);
     }
@@ -353,7 +356,10 @@ impl Tape {
         let specs: ArrayVec<Spec, MAX_INPUTS> = tensors.iter().map(Tensor::spec).collect();
         let mut y: ArrayVec<Out, MAX_OUTPUTS> =
             op.outputs(&specs).into_iter().map(|spec| Out::new(&self.device, spec)).collect();
-        let saved = op.forward(&tensors, &mut y, &mut need);
+        let saved = match &self.device {
+            Device::Cpu(_) => op.forward(&tensors, &mut y, &mut need),
+            Device::Gpu(gpu) => op.launch_forward(gpu, &tensors, &mut y, &mut need),
+        };
         Ran { y: y.into_iter().map(Out::freeze).collect(), saved, need: any }
     }
 
@@ -493,7 +499,11 @@ impl Tape {
         if wanted {
             let op = node.op.as_ref().expect("a recorded node has an operation");
             let state = RefCell::new(DxState { nodes: below, params });
-            op.backward(&x, &node.y, &node.saved, &node.dy, &mut Dx { state: &state, inputs: &node.x });
+            let mut dx = Dx { state: &state, inputs: &node.x };
+            match &self.device {
+                Device::Cpu(_) => op.backward(&x, &node.y, &node.saved, &node.dy, &mut dx),
+                Device::Gpu(gpu) => op.launch_backward(gpu, &x, &node.y, &node.saved, &node.dy, &mut dx),
+            }
         }
         if node.need {
             for r in &node.x {
@@ -573,9 +583,8 @@ impl<'t> Var<'t> {
     /// Every node is let go of as soon as it is passed: read values (the loss) before.
     pub fn backward(self, params: &mut Params, last: bool) {
         assert_eq!(self.shape().numel(), 1, "backward starts from a scalar, not from {:?}", self.shape());
-        let mut one = Out::new(&self.tape.device, Spec::f32(self.shape()));
-        one.f32_mut().fill(1.0);
-        self.backward_from(&[one.freeze()], params, last);
+        let one = Tensor::from_slice(&self.tape.device, &[1.0f32], self.shape());
+        self.backward_from(&[one], params, last);
     }
 
     /// [`backward`](Var::backward) from any operation, given the gradients `dy` of the loss with respect to its results.

@@ -1,6 +1,8 @@
 //! What an operation is.
 
 use super::Dx;
+use crate::device::Gpu;
+use crate::error::Error;
 use crate::tensor::{Out, Shape, Spec, Tensor, Tensors};
 use arrayvec::ArrayVec;
 use std::any::Any;
@@ -99,6 +101,30 @@ pub trait Op: Any {
     /// Given `dy`, the gradients of the results (`None`: zero), hands out the gradients of the inputs through `dx`.
     fn backward(&self, x: &[Tensor], y: &[Tensor], saved: &[Tensor], dy: &[Option<Tensor>], dx: &mut Dx);
 
+    /// [`forward`](Op::forward) by kernels of a GPU, on tensors that it holds.
+    fn launch_forward(&self, gpu: &Gpu, _x: &[Tensor], _y: &mut [Out], _need: &mut [Need]) -> Tensors {
+        gpu.fail(missing(self.name()));
+        Tensors::new()
+    }
+
+    /// [`backward`](Op::backward) by kernels of a GPU, on tensors that it holds.
+    fn launch_backward(
+        &self,
+        gpu: &Gpu,
+        _x: &[Tensor],
+        _y: &[Tensor],
+        _saved: &[Tensor],
+        _dy: &[Option<Tensor>],
+        _dx: &mut Dx,
+    ) {
+        gpu.fail(missing(self.name()));
+    }
+
+    /// [`again`](Op::again) by kernels of a GPU.
+    fn launch_again(&self, gpu: &Gpu, _i: usize, _x: &[Tensor], _y: &[Tensor], _saved: &[Tensor], _out: &mut Out) {
+        gpu.fail(missing(self.name()));
+    }
+
     /// Which inputs and results `backward` reads. The others may have no data when it is called, only their specs.
     fn reads(&self) -> Reads {
         Reads::ALL
@@ -111,4 +137,9 @@ pub trait Op: Any {
 
     /// The definition of the operation: naive loops in f64.
     fn reference(&self, x: &[Array64]) -> Vec<Array64>;
+}
+
+/// No kernel does it: never a reason to do it on the CPU without a word.
+fn missing(name: &str) -> Error {
+    Error::device(format!("{name} has no kernels for a GPU"), "use --device cpu")
 }

@@ -118,7 +118,6 @@ impl<'a> Work<'a> {
         let trainer = Trainer::new(recipe, info.tokenizer.vocab, train, device)?;
         let eval = EvalBatches::new(val, recipe.train.batch, recipe.train.context)?;
         let tokens_per_byte = info.val.tokens as f64 / info.val.bytes.max(1) as f64;
-        let Device::Cpu(host) = device;
         Ok(Work {
             recipe,
             metrics: Metrics::open(run.disk(), &run.metrics(), u64::MAX)?,
@@ -134,7 +133,7 @@ impl<'a> Work<'a> {
             best: None,
             unfinished: None,
             memory,
-            peak: Some(1e9 * crate::cpu::limits::fma_peak(&host.cpu, 0.1)),
+            peak: Some(1e9 * crate::cpu::limits::fma_peak(device.host(), 0.1)),
         })
     }
 

@@ -85,8 +85,7 @@ fn gradients_flow_through_frozen_weights_whose_own_are_not_computed() {
             assert!(group.trainable().is_none());
             assert_eq!(group.weights().dtype() == DType::Bf16, hold == Hold::FrozenBf16);
         }
-        let Device::Cpu(host) = &device;
-        (grads, host.cpu.flops())
+        (grads, device.host().flops())
     };
     let ((trained, all), (frozen, fewer), (narrow, same)) =
         (step(Hold::Train), step(Hold::Frozen), step(Hold::FrozenBf16));

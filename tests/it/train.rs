@@ -183,8 +183,7 @@ fn from_the_third_step_on_nothing_is_allocated() {
         // One thread, so that all the work is counted here.
         let device = Device::cpu(1).expect("a CPU");
         let mut trainer = Trainer::new(&recipe, tokens.vocab_size(), tokens, &device).expect("a model");
-        let Device::Cpu(host) = &device;
-        let from_system = || (host.pool.mapped_bytes(), host.pool.misses(), host.cpu.scratch.mapped());
+        let from_system = || (device.pool().mapped_bytes(), device.pool().misses(), device.host().scratch.mapped());
         for step in 0..2 {
             trainer.step(step).expect("a step");
         }
