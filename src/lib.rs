@@ -18,6 +18,7 @@ pub mod optim;
 pub mod ops;
 pub mod tape;
 
+pub mod launch;
 pub mod params;
 pub mod tensor;
 

@@ -57,6 +57,12 @@ impl Stream {
         }
     }
 
+    /// Purpose and tensor in one number, and the lowest 16 bits of the step: what a stream of a pass has beside the seed and
+    /// the step of the pass.
+    pub fn place(&self) -> (u32, u32) {
+        (self.high[0], self.high[1] & 0xffff)
+    }
+
     /// Four numbers of the stream: those with indices `4 * block` to `4 * block + 3`.
     #[inline(always)]
     pub fn block(&self, block: u32) -> [u32; 4] {

@@ -256,7 +256,13 @@ impl Tensor {
         match self.device() {
             Device::Cpu(_) => Cow::Borrowed(self.as_slice()),
             Device::Gpu(gpu) => {
-                assert_eq!(self.spec.dtype, T::DTYPE, "a {} tensor read as {}", self.spec.dtype.name(), T::DTYPE.name());
+                assert_eq!(
+                    self.spec.dtype,
+                    T::DTYPE,
+                    "a {} tensor read as {}",
+                    self.spec.dtype.name(),
+                    T::DTYPE.name()
+                );
                 self.assert_there();
                 let mut data = vec![T::zeroed(); self.numel()];
                 gpu.download(bytemuck::cast_slice_mut(&mut data), self.ptr());

@@ -60,8 +60,12 @@ pub struct Gpu {
     pub pool: Pool,
     /// The host's processor, on which its work is prepared.
     pub host: Cpu,
+    step: Ptr,
     state: Mutex<State>,
 }
+
+/// Bytes of the state of a step in device memory, which kernels/adamw.ptx describes.
+const STEP: usize = 48;
 
 #[derive(Default)]
 struct State {
@@ -71,8 +75,18 @@ struct State {
 
 impl Gpu {
     /// The GPU behind `driver`.
-    pub fn new(driver: Arc<dyn Driver>, host: Cpu) -> Gpu {
-        Gpu { pool: Pool::of(Arc::clone(&driver)), driver, host, state: Mutex::default() }
+    ///
+    /// # Errors
+    /// It has no memory.
+    pub fn new(driver: Arc<dyn Driver>, host: Cpu) -> Result<Gpu> {
+        let step = driver.alloc(STEP)?;
+        driver.fill(step, 0, STEP / 4)?;
+        Ok(Gpu { pool: Pool::of(Arc::clone(&driver)), driver, host, step, state: Mutex::default() })
+    }
+
+    /// What changes from step to step and kernels read: seed, step, learning rate and so on; see kernels/adamw.ptx.
+    pub fn state(&self) -> Ptr {
+        self.step
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,1 +1,3 @@
-pub fn source(_f: &str) -> &'static str { "" }
+pub fn source(_f: &str) -> &'static str {
+    ""
+}

@@ -55,8 +55,11 @@ impl Device {
     }
 
     /// The GPU behind `driver`, with `host` for what is prepared there.
-    pub fn gpu(driver: Arc<dyn Driver>, host: Cpu) -> Device {
-        Device::Gpu(Arc::new(Gpu::new(driver, host)))
+    ///
+    /// # Errors
+    /// It has no memory.
+    pub fn gpu(driver: Arc<dyn Driver>, host: Cpu) -> Result<Device> {
+        Ok(Device::Gpu(Arc::new(Gpu::new(driver, host)?)))
     }
 
     /// A device like this one that computes nothing and whose memory, `limit` bytes for tensors and as many for scratch, is

@@ -16,6 +16,8 @@ use super::{Case, Fill, Input};
 use crate::cpu::elementwise::{CHUNK, accumulate};
 use crate::cpu::{Cpu, Simd, Vector, chunks, math};
 use crate::simd_fn;
+use crate::device::Gpu;
+use crate::launch::{flag, flat};
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
@@ -131,6 +133,30 @@ impl Activation {
     }
 }
 
+impl Activation {
+    /// The names of its kernels, forward and backward.
+    fn entries(self) -> [&'static str; 2] {
+        match self {
+            Activation::GeluTanh => ["gelu_tanh_fwd", "gelu_tanh_bwd"],
+            Activation::GeluErf => ["gelu_erf_fwd", "gelu_erf_bwd"],
+            Activation::Silu => ["silu_fwd", "silu_bwd"],
+            Activation::Relu => ["relu_fwd", "relu_bwd"],
+            Activation::Tanh => ["tanh_fwd", "tanh_bwd"],
+            Activation::Sigmoid => ["sigmoid_fwd", "sigmoid_bwd"],
+        }
+    }
+
+    /// [`apply`](Activation::apply) on a GPU.
+    pub(super) fn launch(self, gpu: &Gpu, x: &Tensor, y: &Tensor) {
+        flat(gpu, "activation", self.entries()[0], &[x, y], &[]);
+    }
+
+    /// [`pull_back`](Activation::pull_back) on a GPU.
+    pub(super) fn launch_back(self, gpu: &Gpu, beta: f32, dx: &Tensor, v: &Tensor, dy: &Tensor) {
+        flat(gpu, "activation", self.entries()[1], &[v, dy, dx], &[flag(beta != 0.0)]);
+    }
+}
+
 impl Op for Activation {
     fn name(&self) -> &'static str {
         match self {
@@ -158,6 +184,29 @@ impl Op for Activation {
         let mut dx = dx.out(0);
         let beta = dx.beta;
         self.pull_back(v.cpu(), beta, dx.f32_mut(), v.f32(), dy);
+    }
+
+    fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
+        self.launch(gpu, &x[0], &y[0]);
+        Tensors::new()
+    }
+
+    fn launch_backward(
+        &self,
+        gpu: &Gpu,
+        x: &[Tensor],
+        y: &[Tensor],
+        _saved: &[Tensor],
+        dy: &[Option<Tensor>],
+        dx: &mut Dx,
+    ) {
+        let v = if self.slope_of_result() { &y[0] } else { &x[0] };
+        let dx = dx.out(0);
+        self.launch_back(gpu, dx.beta, &dx, v, dy[0].as_ref().expect("one result"));
+    }
+
+    fn launch_again(&self, gpu: &Gpu, _i: usize, x: &[Tensor], _y: &[Tensor], _saved: &[Tensor], out: &mut Out) {
+        self.launch(gpu, &x[0], out);
     }
 
     fn reads(&self) -> Reads {

@@ -6,6 +6,9 @@ use super::{Case, Fill, Input};
 use crate::cpu::chunks;
 use crate::cpu::convert::ConvertTo;
 use crate::cpu::elementwise::CHUNK;
+use crate::device::Gpu;
+use crate::launch::{at, blocks, flag, n};
+use crate::device::gpu::Kernel;
 use crate::tape::{Array64, Dx, Need, Op, Specs, Var};
 use crate::tensor::{DType, Element, Out, Spec, Tensor, Tensors};
 use half::{bf16, f16};
@@ -36,6 +39,16 @@ fn convert(beta: f32, x: &Tensor, y: &mut Out) {
     }
 }
 
+/// `y = beta y + x` on a GPU.
+fn launch(gpu: &Gpu, beta: f32, x: &Tensor, y: &Tensor) {
+    let whole = [x, y].iter().all(|tensor| tensor.ptr().0.is_multiple_of(16));
+    let wide = [x, y].iter().any(|tensor| tensor.dtype() == DType::F32);
+    let v = if !whole { 1 } else if wide { 4 } else { 8 };
+    let kernel = Kernel::new("cast", "cast_fwd").with("T", x.dtype().name()).with("TY", y.dtype().name()).with("V", v);
+    let args = [at(x), at(y), n(x.numel()), flag(beta != 0.0)];
+    gpu.launch(kernel, blocks(x.numel().div_ceil(256 * v), 256), &args);
+}
+
 impl Op for Cast {
     fn name(&self) -> &'static str {
         "cast"
@@ -56,6 +69,24 @@ impl Op for Cast {
         let mut dx = dx.out(0);
         let beta = dx.beta;
         convert(beta, dy[0].as_ref().expect("one result"), &mut dx);
+    }
+
+    fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
+        launch(gpu, 0.0, &x[0], &y[0]);
+        Tensors::new()
+    }
+
+    fn launch_backward(
+        &self,
+        gpu: &Gpu,
+        _x: &[Tensor],
+        _y: &[Tensor],
+        _saved: &[Tensor],
+        dy: &[Option<Tensor>],
+        dx: &mut Dx,
+    ) {
+        let dx = dx.out(0);
+        launch(gpu, dx.beta, dy[0].as_ref().expect("one result"), &dx);
     }
 
     fn reference(&self, x: &[Array64]) -> Vec<Array64> {

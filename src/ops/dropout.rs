@@ -10,6 +10,9 @@ use crate::cpu::elementwise::CHUNK;
 use crate::cpu::{Cpu, Vector, chunks};
 use crate::rng::{Purpose, Stream};
 use crate::simd_fn;
+use crate::launch::{at, blocks, flag, n, vector};
+use crate::device::{Arg, Gpu};
+use crate::device::gpu::Kernel;
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
@@ -57,6 +60,28 @@ impl Dropout {
     }
 }
 
+impl Dropout {
+    /// [`run`](Dropout::run) on a GPU. Seed and step are the stream's, written where the kernel finds them.
+    fn launch(&self, gpu: &Gpu, beta: f32, y: &Tensor, x: &Tensor) {
+        let v = vector(0, &[x, y]);
+        let kernel = Kernel::new("dropout", "dropout_fwd").with("T", x.dtype().name()).with("V", v);
+        let (tensor, micro) = self.stream.place();
+        let scale = 1.0 / (1.0 - self.p);
+        let args = [
+            at(x),
+            at(y),
+            gpu.state().into(),
+            n(x.numel()),
+            Arg::U32(tensor),
+            Arg::U32(micro),
+            Arg::F32((self.p * 16_777_216.0).ceil()),
+            Arg::F32(scale),
+            flag(beta != 0.0),
+        ];
+        gpu.launch(kernel, blocks(x.numel().div_ceil(256 * v), 256), &args);
+    }
+}
+
 impl Op for Dropout {
     fn name(&self) -> &'static str {
         "dropout"
@@ -76,6 +101,24 @@ impl Op for Dropout {
         let mut dx = dx.out(0);
         let beta = dx.beta;
         self.run(x[0].cpu(), beta, dx.f32_mut(), dy[0].as_ref().expect("one result").f32());
+    }
+
+    fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
+        self.launch(gpu, 0.0, &y[0], &x[0]);
+        Tensors::new()
+    }
+
+    fn launch_backward(
+        &self,
+        gpu: &Gpu,
+        _x: &[Tensor],
+        _y: &[Tensor],
+        _saved: &[Tensor],
+        dy: &[Option<Tensor>],
+        dx: &mut Dx,
+    ) {
+        let dx = dx.out(0);
+        self.launch(gpu, dx.beta, &dx, dy[0].as_ref().expect("one result"));
     }
 
     fn reads(&self) -> Reads {

@@ -7,6 +7,8 @@ use super::{Case, Input};
 use crate::cpu::elementwise::{CHUNK, accumulate};
 use crate::cpu::{Cpu, Simd, Vector, chunks};
 use crate::simd_fn;
+use crate::launch::{flag, flat};
+use crate::device::{Arg, Gpu};
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
@@ -118,6 +120,45 @@ impl Op for Elementwise {
                     let mut da = dx.out(i);
                     let beta = da.beta;
                     both(cpu, product, beta, da.f32_mut(), dy.f32(), x[1 - i].f32());
+                }
+            }
+        }
+    }
+
+    fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
+        match *self {
+            Elementwise::Add => flat(gpu, "elementwise", "add_fwd", &[&x[0], &x[1], &y[0]], &[flag(false)]),
+            Elementwise::Sub => flat(gpu, "elementwise", "sub_fwd", &[&x[0], &x[1], &y[0]], &[flag(false)]),
+            Elementwise::Mul => flat(gpu, "elementwise", "mul_fwd", &[&x[0], &x[1], &y[0]], &[flag(false)]),
+            Elementwise::Scale(c) => {
+                flat(gpu, "elementwise", "scale_fwd", &[&x[0], &y[0]], &[Arg::F32(c), flag(false)]);
+            }
+        }
+        Tensors::new()
+    }
+
+    fn launch_backward(
+        &self,
+        gpu: &Gpu,
+        x: &[Tensor],
+        _y: &[Tensor],
+        _saved: &[Tensor],
+        dy: &[Option<Tensor>],
+        dx: &mut Dx,
+    ) {
+        let dy = dy[0].as_ref().expect("one result");
+        for i in (0..x.len()).filter(|&i| dx.wants(i)).collect::<arrayvec::ArrayVec<usize, 2>>() {
+            match *self {
+                Elementwise::Add => dx.give(i, dy.clone()),
+                Elementwise::Sub if i == 0 => dx.give(i, dy.clone()),
+                Elementwise::Sub | Elementwise::Scale(_) => {
+                    let c = if let Elementwise::Scale(c) = *self { c } else { -1.0 };
+                    let da = dx.out(i);
+                    flat(gpu, "elementwise", "scale_fwd", &[dy, &da], &[Arg::F32(c), flag(da.beta != 0.0)]);
+                }
+                Elementwise::Mul => {
+                    let da = dx.out(i);
+                    flat(gpu, "elementwise", "mul_fwd", &[dy, &x[1 - i], &da], &[flag(da.beta != 0.0)]);
                 }
             }
         }

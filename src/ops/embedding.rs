@@ -10,6 +10,10 @@ use super::{Case, Input};
 use crate::cpu::convert::ConvertTo;
 use crate::cpu::elementwise::add_chunk;
 use crate::cpu::{Simd, chunks};
+use crate::device::Gpu;
+use crate::launch::{at, fill, flag, maybe, n};
+use crate::device::Grid;
+use crate::device::gpu::Kernel;
 use crate::tape::{Array64, Dx, Need, Op, Specs, Var};
 use crate::tensor::{DType, Out, Spec, Tensor, Tensors};
 use half::bf16;
@@ -32,6 +36,11 @@ fn add_row(simd: Simd, beta: f32, table: &Tensor, i: usize, y: &mut [f32]) {
         DType::Q8 => table.q8().row(i, beta, y),
         _ => add_chunk(simd, beta, y, &table.f32()[row]),
     }
+}
+
+/// A block for each of `rows` rows and each run of columns that 128 threads with `v` of them each take.
+fn columns(c: usize, v: usize, rows: usize) -> Grid {
+    Grid { blocks: [c.div_ceil(128 * v) as u32, rows as u32, 1], ..Grid::new(1, 128) }
 }
 
 impl Op for Embedding {
@@ -87,6 +96,50 @@ impl Op for Embedding {
                     add_chunk(cpu.simd, if b == 0 { beta } else { 1.0 }, row, &dy[(position - start) * c..][..c]);
                 }
             });
+        }
+    }
+
+    fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
+        let (y, t, c) = (&y[0], x[0].shape()[1], x[1].shape()[1]);
+        let v = if c.is_multiple_of(4) { 4 } else { 1 };
+        let kernel = Kernel::new("embedding", "embedding_fwd").with("T", y.dtype().name());
+        let kernel = kernel.with("TE", x[1].dtype().name()).with("V", v);
+        let start = self.positions.unwrap_or(0);
+        let args = [at(&x[0]), at(&x[1]), maybe(x.get(2)), at(y), n(c), n(t), n(start)];
+        gpu.launch(kernel, columns(c, v, x[0].numel()), &args);
+        Tensors::new()
+    }
+
+    fn launch_backward(
+        &self,
+        gpu: &Gpu,
+        x: &[Tensor],
+        _y: &[Tensor],
+        _saved: &[Tensor],
+        dy: &[Option<Tensor>],
+        dx: &mut Dx,
+    ) {
+        let dy = dy[0].as_ref().expect("one result");
+        let (ids, [b, t], c) = (&x[0], [x[0].shape()[0], x[0].shape()[1]], x[1].shape()[1]);
+        let v = if c.is_multiple_of(4) { 4 } else { 1 };
+        let kernel = |entry| Kernel::new("embedding", entry).with("T", dy.dtype().name()).with("V", v);
+        if dx.wants(1) {
+            let out = dx.out(1);
+            if out.beta == 0.0 {
+                fill(gpu, &out, 0.0);
+            }
+            let args = [at(ids), at(dy), at(&out), n(ids.numel()), n(c)];
+            gpu.launch(kernel("embedding_bwd"), columns(c, v, ids.numel()), &args);
+        }
+        if let Some(start) = self.positions
+            && dx.wants(2)
+        {
+            let out = dx.out(2);
+            if out.beta == 0.0 && out.shape()[0] > t {
+                fill(gpu, &out, 0.0);
+            }
+            let args = [at(dy), at(&out), n(b), n(t), n(c), n(start), flag(out.beta != 0.0)];
+            gpu.launch(kernel("position_bwd"), columns(c, v, t), &args);
         }
     }
 

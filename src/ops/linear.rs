@@ -15,6 +15,8 @@ use crate::cpu::linear::{column_sums, product};
 use crate::cpu::simd::each;
 use crate::cpu::{Simd, Vector, math};
 use crate::simd_fn;
+use crate::device::Gpu;
+use crate::launch::Product;
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
@@ -143,6 +145,56 @@ impl Op for Linear {
             let beta = out.beta;
             column_sums(cpu, beta, out.f32_mut(), dz.f32());
         }
+    }
+
+    fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], need: &mut [Need]) -> Tensors {
+        let ((m, k), c) = (x[0].shape().as_matrix(), x[1].shape()[0]);
+        let z = (self.of_input().is_some() && Need::any(need)).then(|| Out::new(x[0].device(), y[0].spec()));
+        let product = Product {
+            bias: self.bias.then(|| &x[2]),
+            z: z.as_ref().map(|z| &**z),
+            f: self.activation.map_or("none", |f| f.name()),
+            ..Product::new([false, true], [m, c, k], [&x[0], &x[1], &y[0]])
+        };
+        product.launch(gpu);
+        z.into_iter().map(Out::freeze).collect()
+    }
+
+    fn launch_backward(
+        &self,
+        gpu: &Gpu,
+        x: &[Tensor],
+        y: &[Tensor],
+        saved: &[Tensor],
+        dy: &[Option<Tensor>],
+        dx: &mut Dx,
+    ) {
+        let ((m, k), c) = (x[0].shape().as_matrix(), x[1].shape()[0]);
+        let mut dz = dy[0].clone().expect("one result");
+        if let Some(f) = self.activation {
+            let out = Out::new(dz.device(), dz.spec());
+            f.launch_back(gpu, 0.0, &out, saved.first().unwrap_or(&y[0]), &dz);
+            dz = out.freeze();
+        }
+        if dx.wants(0) {
+            let out = dx.out(0);
+            let add = out.beta != 0.0;
+            Product { add, ..Product::new([false, false], [m, k, c], [&dz, &x[1], &out]) }.launch(gpu);
+        }
+        if dx.wants(1) {
+            let out = dx.out(1);
+            let add = out.beta != 0.0;
+            Product { add, ..Product::new([true, false], [c, k, m], [&dz, &x[0], &out]) }.launch(gpu);
+        }
+        if self.bias && dx.wants(2) {
+            let out = dx.out(2);
+            crate::launch::column_sums(gpu, out.beta, &out, &dz);
+        }
+    }
+
+    fn launch_again(&self, gpu: &Gpu, _i: usize, _x: &[Tensor], _y: &[Tensor], saved: &[Tensor], out: &mut Out) {
+        let f = self.activation.expect("without one nothing is offered");
+        f.launch(gpu, &saved[0], out);
     }
 
     fn reads(&self) -> Reads {

@@ -19,6 +19,10 @@ use crate::cpu::gemm::{Mat, MatMut, Precision, gemm};
 use crate::cpu::simd::each;
 use crate::cpu::{Lanes, Vector, chunks, math};
 use crate::simd_fn;
+use crate::device::Gpu;
+use crate::launch::{Product, at, blocks, fill, flag, flat, maybe, n, vector};
+use crate::device::Arg;
+use crate::device::gpu::Kernel;
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
@@ -164,6 +168,83 @@ impl Op for LinearXent {
                 let beta = out.beta;
                 crate::cpu::elementwise::add_scaled(grad.cpu(), beta, out.f32_mut(), scale, grad.f32());
             }
+        }
+    }
+
+    fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], need: &mut [Need]) -> Tensors {
+        let ((rows, c), vocab) = (x[0].shape().as_matrix(), x[1].shape()[0]);
+        let (device, dtype) = (x[0].device(), x[0].dtype());
+        let dx = need[0].wanted().then(|| Out::new(device, x[0].spec()));
+        // The gradient of W is f32, whatever W is.
+        let own = matches!(need[1], Need::Later).then(|| Out::new(device, Spec::f32(*x[1].shape())));
+        let (dw, added) = match &mut need[1] {
+            Need::Now(dw, beta) => (Some(&***dw), std::mem::replace(*beta, 1.0) != 0.0),
+            _ => (own.as_ref().map(|dw| &**dw), false),
+        };
+        // Rows of logits begin at multiples of 16 bytes.
+        let (chunk, pitch) = (chunk_rows(vocab).min(rows), vocab.next_multiple_of(16 / dtype.size()));
+        let logits = Out::new(device, Spec { shape: [chunk, pitch].into(), dtype });
+        let [losses, norm] = [rows, 1].map(|n| Out::new(device, Spec::f32([n])));
+        let weights = x.get(3);
+        let v = vector(pitch, &[&logits]);
+        let kernel = |entry| Kernel::new("xent", entry).with("T", dtype.name()).with("V", v);
+        match self.norm {
+            Some(value) => fill(gpu, &norm, value),
+            None => {
+                let args = [at(&x[2]), maybe(weights), at(&norm), n(rows)];
+                gpu.launch(kernel("xent_norm"), blocks(1, 256), &args);
+            }
+        }
+        for start in (0..rows).step_by(chunk) {
+            let m = chunk.min(rows - start);
+            let z = logits.view(0, [m, pitch]);
+            let part = |tensor: &Tensor, width: usize| tensor.view(start * width, [m, width]);
+            let x_ = part(&x[0].reshape([rows, c]), c);
+            Product::new([false, true], [m, vocab, c], [&x_, &x[1], &z]).launch(gpu);
+            let of_rows = |tensor: &Tensor| tensor.reshape([rows]).view(start, [m]);
+            let (targets, weights, losses) = (of_rows(&x[2]), weights.map(of_rows), of_rows(&losses));
+            let grad = flag(dx.is_some() || dw.is_some());
+            let args = [
+                at(&z),
+                at(&targets),
+                maybe(weights.as_ref()),
+                at(&norm),
+                at(&losses),
+                n(vocab),
+                n(pitch),
+                grad,
+            ];
+            gpu.launch(kernel("xent"), blocks(m, 256), &args);
+            if let Some(dx) = &dx {
+                Product::new([false, false], [m, c, vocab], [&z, &x[1], &part(&dx.reshape([rows, c]), c)]).launch(gpu);
+            }
+            if let Some(dw) = dw {
+                let add = added || start > 0;
+                Product { add, ..Product::new([true, false], [vocab, c, m], [&z, &x_, dw]) }.launch(gpu);
+            }
+        }
+        let args = [at(&losses), at(&norm), at(&y[0]), n(rows)];
+        gpu.launch(kernel("xent_total"), blocks(1, 256), &args);
+        dx.into_iter().chain(own).map(Out::freeze).collect()
+    }
+
+    fn launch_backward(
+        &self,
+        gpu: &Gpu,
+        _x: &[Tensor],
+        _y: &[Tensor],
+        saved: &[Tensor],
+        dy: &[Option<Tensor>],
+        dx: &mut Dx,
+    ) {
+        let scale = dy[0].as_ref().expect("one result");
+        let wanted = [0, 1].map(|i| dx.wants(i));
+        for (i, grad) in [0, 1].into_iter().filter(|&i| wanted[i]).zip(saved) {
+            let out = dx.out(i);
+            if out.beta == 0.0 {
+                fill(gpu, &out, 0.0);
+            }
+            flat(gpu, "elementwise", "add_scaled", &[grad, &out], &[Arg::F32(1.0), at(scale)]);
         }
     }
 

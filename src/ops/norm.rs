@@ -19,6 +19,10 @@ use crate::cpu::reduce::{ROWS, sum_blocks};
 use crate::cpu::simd::each;
 use crate::cpu::{Lanes, Vector, chunks};
 use crate::simd_fn;
+use crate::device::Gpu;
+use crate::launch::{at, blocks, flag, maybe, n, vector};
+use crate::device::gpu::Kernel;
+use crate::device::Arg;
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Shape, Spec, Tensor, Tensors};
 
@@ -199,6 +203,43 @@ fn total<V: Vector>(n: usize, at: impl FnMut(usize, usize) -> V) -> f32 {
     lanes.sum()
 }
 
+/// Rows whose gradients of gain and bias one block of a GPU's kernel sums.
+const RUN: usize = 16;
+
+/// Threads of a block that works on so many rows together.
+fn threads(together: usize) -> usize {
+    if together == 4 { 128 } else { 32 * 4.max(8 / together) }
+}
+
+impl Norm {
+    /// The kernel for rows like those of `s`, and how many of them a block works on together.
+    fn kernel(&self, s: &Tensor, pass: &str) -> (Kernel, usize) {
+        let c = s.shape().last_dim();
+        let v = vector(c, &[s]);
+        // A row is held in the registers of 1, 4 or 8 warps, at most 6 vectors a thread where 8 warps can do it.
+        let vectors = c.div_ceil(32 * v);
+        let warps = [1, 4].into_iter().find(|warps| vectors <= 6 * warps).unwrap_or(8);
+        let entry = match (self.kind, pass) {
+            (NormKind::Layer, "_fwd") => "layernorm_fwd",
+            (NormKind::Layer, _) => "layernorm_bwd",
+            (NormKind::Rms, "_fwd") => "rmsnorm_fwd",
+            (NormKind::Rms, _) => "rmsnorm_bwd",
+        };
+        let kernel = Kernel::new("norm", entry).with("T", s.dtype().name()).with("V", v);
+        (kernel.with("W", warps).with("N", vectors.div_ceil(warps)), 4usize.max(warps) / warps)
+    }
+
+    /// The forward kernel from x to y; r, s and the rows' (mean, rstd) may be absent. `inputs` hold g and b.
+    fn launch(&self, gpu: &Gpu, [x, y]: [&Tensor; 2], [r, s, stats]: [Option<&Tensor>; 3], inputs: &[Tensor]) {
+        let (_, g, b) = self.places();
+        let ((rows, c), (kernel, together)) = (x.shape().as_matrix(), self.kernel(x, "_fwd"));
+        let bias = maybe(self.bias.then(|| &inputs[b]));
+        let pointers = [at(x), maybe(r), at(&inputs[g]), bias, at(y), maybe(s), maybe(stats)];
+        let args = [pointers.as_slice(), &[n(rows), n(c), Arg::F32(self.eps)]].concat();
+        gpu.launch(kernel, blocks(rows.div_ceil(together), threads(together)), &args);
+    }
+}
+
 impl Op for Norm {
     fn name(&self) -> &'static str {
         match self.kind {
@@ -297,6 +338,71 @@ impl Op for Norm {
                 sum_blocks(cpu, beta, out.f32_mut(), partial);
             }
         }
+    }
+
+    fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], need: &mut [Need]) -> Tensors {
+        let (rows, _) = x[0].shape().as_matrix();
+        let stats = Out::new(x[0].device(), Spec::f32([rows, 2]));
+        let r = self.residual.then(|| &x[1]);
+        let s = y.get(1).map(|s| &**s);
+        self.launch(gpu, [&x[0], &y[0]], [r, s, Some(&stats)], x);
+        if Need::any(need) { Tensors::from_iter([stats.freeze()]) } else { Tensors::new() }
+    }
+
+    fn launch_backward(
+        &self,
+        gpu: &Gpu,
+        x: &[Tensor],
+        y: &[Tensor],
+        saved: &[Tensor],
+        dy: &[Option<Tensor>],
+        dx: &mut Dx,
+    ) {
+        let (r, g, b) = self.places();
+        let s = if self.residual { &y[1] } else { &x[0] };
+        let ds_in = dy.get(1).and_then(Option::as_ref);
+        let Some(dy) = &dy[0] else {
+            // Only the stream was used, not its normalised value.
+            let ds_in = ds_in.expect("backward is called with a gradient");
+            for i in 0..=r {
+                if dx.wants(i) {
+                    dx.give(i, ds_in.clone());
+                }
+            }
+            return;
+        };
+        let ((rows, c), (kernel, together)) = (s.shape().as_matrix(), self.kernel(s, "_bwd"));
+        let runs = rows.div_ceil(RUN);
+        let [dg, db] = [0, 1].map(|_| Out::new(s.device(), Spec::f32([runs, c])));
+        let run = |ds: &Tensor, add: bool| {
+            let pointers = [at(s), at(&saved[0]), at(&x[g]), at(dy), maybe(ds_in), at(ds), at(&dg), at(&db)];
+            let args = [pointers.as_slice(), &[n(rows), n(c), n(RUN), flag(add)]].concat();
+            gpu.launch(kernel.clone(), blocks(rows.div_ceil(together * RUN), threads(together)), &args);
+        };
+        if !self.residual && dx.wants(0) {
+            let ds = dx.out(0);
+            run(&ds, ds.beta != 0.0);
+        } else {
+            let ds = Out::new(s.device(), s.spec());
+            run(&ds, false);
+            let ds = ds.freeze();
+            for i in 0..=r {
+                if self.residual && dx.wants(i) {
+                    dx.give(i, ds.clone());
+                }
+            }
+        }
+        for (i, partial) in [(g, &dg), (b, &db)].into_iter().take(1 + usize::from(self.bias)) {
+            if dx.wants(i) {
+                let out = dx.out(i);
+                crate::launch::sum_blocks(gpu, out.beta, &out, partial);
+            }
+        }
+    }
+
+    fn launch_again(&self, gpu: &Gpu, _i: usize, x: &[Tensor], y: &[Tensor], _saved: &[Tensor], out: &mut Out) {
+        let s = if self.residual { &y[1] } else { &x[0] };
+        self.launch(gpu, [s, out], [None; 3], x);
     }
 
     fn reads(&self) -> Reads {

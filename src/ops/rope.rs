@@ -16,8 +16,11 @@ use super::{Case, Input};
 use crate::cpu::elementwise::{CHUNK, accumulate};
 use crate::cpu::simd::each;
 use crate::cpu::{Cpu, Vector, chunks};
-use crate::device::Device;
+use crate::device::{Device, Gpu};
 use crate::simd_fn;
+use crate::launch::{at, blocks, flag, n, vector};
+use crate::device::Arg;
+use crate::device::gpu::Kernel;
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 use std::f64::consts::TAU;
@@ -146,6 +149,20 @@ impl Rope {
     }
 }
 
+impl Rope {
+    /// [`turn`](Rope::turn) on a GPU.
+    fn launch(&self, gpu: &Gpu, sign: f32, beta: f32, y: &Tensor, x: &Tensor, table: &[Tensor]) {
+        let time = x.shape()[1];
+        let (row, half) = (x.numel() / (x.shape()[0] * time).max(1), table[0].shape()[1]);
+        // V elements at a time must not cross the middle of a head, nor the end of a row.
+        let v = if half.is_multiple_of(16 / x.dtype().size()) { vector(row, &[x, y]) } else { 1 };
+        let kernel = Kernel::new("rope", "rope_fwd").with("T", x.dtype().name()).with("D", 2 * half).with("V", v);
+        let numbers = [n(row), n(self.heads), n(time), n(self.offset), Arg::F32(sign), flag(beta != 0.0)];
+        let args = [[at(x), at(&table[0]), at(&table[1]), at(y)].as_slice(), &numbers].concat();
+        gpu.launch(kernel, blocks(x.shape()[0] * time, 128), &args);
+    }
+}
+
 impl Op for Rope {
     fn name(&self) -> &'static str {
         "rope"
@@ -171,6 +188,24 @@ impl Op for Rope {
         let mut dx = dx.out(0);
         let beta = dx.beta;
         self.turn(dy.cpu(), -1.0, beta, &mut dx, dy, &x[1..]);
+    }
+
+    fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
+        self.launch(gpu, 1.0, 0.0, &y[0], &x[0], &x[1..]);
+        Tensors::new()
+    }
+
+    fn launch_backward(
+        &self,
+        gpu: &Gpu,
+        x: &[Tensor],
+        _y: &[Tensor],
+        _saved: &[Tensor],
+        dy: &[Option<Tensor>],
+        dx: &mut Dx,
+    ) {
+        let dx = dx.out(0);
+        self.launch(gpu, -1.0, dx.beta, &dx, dy[0].as_ref().expect("one result"), &x[1..]);
     }
 
     fn reads(&self) -> Reads {

@@ -10,6 +10,9 @@ use crate::cpu::elementwise::{CHUNK, map2_into};
 use crate::cpu::simd::each;
 use crate::cpu::{Vector, chunks, math};
 use crate::simd_fn;
+use crate::device::Gpu;
+use crate::launch::{at, blocks, fill, flag, flat, maybe, n, vector};
+use crate::device::gpu::Kernel;
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
@@ -93,6 +96,38 @@ impl Op for Swiglu {
             (None, Some(dup)) => run(beta, &mut cpu.scratch.take(dy.len()), dup.f32_mut()),
             (None, None) => {}
         }
+    }
+
+    fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
+        flat(gpu, "swiglu", "swiglu_fwd", &[&x[0], &x[1], &y[0]], &[]);
+        Tensors::new()
+    }
+
+    fn launch_backward(
+        &self,
+        gpu: &Gpu,
+        x: &[Tensor],
+        _y: &[Tensor],
+        _saved: &[Tensor],
+        dy: &[Option<Tensor>],
+        dx: &mut Dx,
+    ) {
+        let dy = dy[0].as_ref().expect("one result");
+        let grads = [0, 1].map(|i| dx.wants(i).then(|| dx.out(i)));
+        // Both are new, or both are there already, but where the same value is read elsewhere.
+        let beta = grads.iter().flatten().map(|grad| grad.beta).fold(0.0, f32::max);
+        for grad in grads.iter().flatten().filter(|grad| grad.beta != beta) {
+            fill(gpu, grad, 0.0);
+        }
+        let [dgate, dup] = [0, 1].map(|i| maybe(grads[i].as_ref().map(|grad| &***grad)));
+        let kernel = Kernel::new("swiglu", "swiglu_bwd").with("T", dy.dtype().name());
+        let v = vector(0, &[&x[0], &x[1], dy]);
+        let args = [at(&x[0]), at(&x[1]), at(dy), dgate, dup, n(dy.numel()), flag(beta != 0.0)];
+        gpu.launch(kernel.with("V", v), blocks(dy.numel().div_ceil(256 * v), 256), &args);
+    }
+
+    fn launch_again(&self, gpu: &Gpu, _i: usize, x: &[Tensor], _y: &[Tensor], _saved: &[Tensor], out: &mut Out) {
+        flat(gpu, "swiglu", "swiglu_fwd", &[&x[0], &x[1], out], &[]);
     }
 
     fn reads(&self) -> Reads {

@@ -15,6 +15,9 @@ use super::{Case, Input};
 use crate::cpu::elementwise::{CHUNK, accumulate};
 use crate::cpu::{Lanes, Vector, chunks, math};
 use crate::simd_fn;
+use crate::device::Gpu;
+use crate::launch::{at, blocks, flag, maybe, n, vector};
+use crate::device::gpu::Kernel;
 use crate::tape::{Array64, Dx, Need, Op, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
@@ -94,6 +97,12 @@ fn row_gradient_body<V: Vector>(
     });
 }
 
+/// A kernel over the rows of `logits`.
+fn kernel(entry: &'static str, logits: &Tensor) -> Kernel {
+    let v = vector(logits.shape().last_dim(), &[logits]);
+    Kernel::new("xent", entry).with("T", logits.dtype().name()).with("V", v)
+}
+
 impl Op for TokenLogprob {
     fn name(&self) -> &'static str {
         "token_logprob"
@@ -137,6 +146,31 @@ impl Op for TokenLogprob {
                 dx[ids[r] as usize] += dlogp;
             }
         });
+    }
+
+    fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], need: &mut [Need]) -> Tensors {
+        let (rows, vocab) = x[0].shape().as_matrix();
+        let log_z = Out::new(x[0].device(), Spec::f32([rows]));
+        let args = [at(&x[0]), at(&x[1]), at(&y[0]), at(&y[1]), at(&log_z), n(vocab), n(vocab)];
+        gpu.launch(kernel("token_logprob_fwd", &x[0]), blocks(rows, 256), &args);
+        if need[0].wanted() { Tensors::from_iter([log_z.freeze()]) } else { Tensors::new() }
+    }
+
+    fn launch_backward(
+        &self,
+        gpu: &Gpu,
+        x: &[Tensor],
+        y: &[Tensor],
+        saved: &[Tensor],
+        dy: &[Option<Tensor>],
+        dx: &mut Dx,
+    ) {
+        let (rows, vocab) = x[0].shape().as_matrix();
+        let dx = dx.out(0);
+        let [dlogp, dentropy] = [0, 1].map(|i| maybe(dy[i].as_ref()));
+        let numbers = [n(vocab), n(vocab), flag(dx.beta != 0.0)];
+        let args = [at(&x[0]), at(&x[1]), at(&y[1]), at(&saved[0]), dlogp, dentropy, at(&dx)];
+        gpu.launch(kernel("token_logprob_bwd", &x[0]), blocks(rows, 256), &[args.as_slice(), &numbers].concat());
     }
 
     fn reference(&self, x: &[Array64]) -> Vec<Array64> {

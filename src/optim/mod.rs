@@ -6,7 +6,6 @@ pub mod muon;
 pub use adamw::AdamW;
 pub use muon::{Muon, MuonScale};
 
-use crate::device::Device;
 use crate::params::{Kind, Params};
 
 /// Clipping, then AdamW for all groups, or Muon for the matrices and AdamW for the rest.

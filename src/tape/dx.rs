@@ -1,6 +1,9 @@
 //! How an operation's backward hands out the gradients of its inputs.
 
 use super::{Node, Ref, What};
+use crate::cpu::elementwise;
+use crate::device::Device;
+use crate::launch;
 use crate::params::Params;
 use crate::tensor::{Out, Tensor};
 use std::cell::RefCell;
@@ -47,7 +50,7 @@ impl<'a> Dx<'a> {
                 // Someone else reads this buffer (an aliased gradient): continue on a copy.
                 Err(grad) => {
                     let mut out = Out::new(grad.device(), grad.spec());
-                    out.f32_mut().copy_from_slice(grad.f32());
+                    add_to(0.0, &mut out, &grad);
                     (out, 1.0)
                 }
             },
@@ -69,8 +72,15 @@ impl<'a> Dx<'a> {
             }
         }
         let mut out = self.out(i);
-        let beta = out.beta;
-        crate::cpu::elementwise::add_to(grad.cpu(), beta, out.f32_mut(), grad.f32());
+        add_to(out.beta, &mut out, &grad);
+    }
+}
+
+/// `y = beta y + x`, with `beta` 0 or 1.
+fn add_to(beta: f32, y: &mut Out, x: &Tensor) {
+    match x.device() {
+        Device::Cpu(host) => elementwise::add_to(&host.cpu, beta, y.f32_mut(), x.f32()),
+        Device::Gpu(gpu) => launch::add_to(gpu, beta, y, x),
     }
 }
 
@@ -101,7 +111,7 @@ impl Drop for Grad<'_> {
                     // An operation that takes the same value twice wrote two gradients for it.
                     Some(first) => {
                         let mut out = out;
-                        crate::cpu::elementwise::add_to(first.cpu(), 1.0, out.f32_mut(), first.f32());
+                        add_to(1.0, &mut out, &first);
                         out.freeze()
                     }
                 });
