@@ -1,3 +1,0 @@
-pub fn source(_f: &str) -> &'static str {
-    ""
-}
