@@ -23,4 +23,5 @@ mod math;
 mod memory;
 mod ops;
 mod recompute;
+mod sim;
 mod train;

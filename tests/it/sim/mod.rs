@@ -1,0 +1,4 @@
+//! The simulated GPU, and the PTX that it reads.
+
+mod kernels;
+mod rig;
