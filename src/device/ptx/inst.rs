@@ -319,12 +319,11 @@ impl<'a> Parser<'a> {
                 let problem = at(token, format!("the kernel has no parameter `{}`", token.text));
                 return Err(problem.hint(format!("it has: {}", known.join(", "))));
             };
-            if let Code::Ld(access) = code {
-                if access.ty.bytes() * usize::from(access.n) != param.ty.bytes() {
-                    let message =
-                        format!("`{}` is a .{}, not {} × .{}", param.name, param.ty.word(), access.n, access.ty.word());
-                    return Err(at(token, message));
-                }
+            if let Code::Ld(access) = code
+                && access.ty.bytes() != param.ty.bytes()
+            {
+                let message = format!("`{}` is a .{}, not a .{}", param.name, param.ty.word(), access.ty.word());
+                return Err(at(token, message));
             }
             offset = param.offset as i64;
             Base::Param

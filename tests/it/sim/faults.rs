@@ -69,7 +69,7 @@ fn mistakes_in_the_text_are_found_by_the_parser() {
         ("shr.u32       %steps, %k, 5", "shr.u32       %steps, %y, 5", "`%y` is a .b64, this operand is a .u32"),
         ("shr.u32       %steps, %k, 5", "shr.u32       %steps, %kk, 5", "`%kk` is not declared"),
         ("//@ let WM = 2", "//@ let WN = 2", "unknown name `WM`"),
-        ("ld.param.u64  %c, [c]", "ld.param.u32  %x, [c]", "`c` is a .u64, not 1 × .u32"),
+        ("ld.param.u64  %c, [c]", "ld.param.u32  %x, [c]", "`c` is a .u64, not a .u32"),
         ("%lane, 3;", "%lane, 0d0000000000000000;", "`0d0000000000000000` is no constant of type .b32"),
     ] {
         let text = planted(GEMM, from, to);

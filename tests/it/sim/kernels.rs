@@ -129,6 +129,7 @@ fn softmax_by_shuffles_is_that_of_f64() {
 /// Prints the speed on one thread: `cargo test --release --test it lane_instructions -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
+#[allow(clippy::print_stdout)]
 fn lane_instructions_a_second() {
     let best = |check: bool, name: &str, run: &dyn Fn(&Rig) -> Counters| {
         let rig = Rig::new(check);

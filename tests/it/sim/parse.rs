@@ -115,7 +115,7 @@ fn mistakes_are_refused_at_their_place() {
         ("bra $there;", 5, "there is no label `$there`"),
         ("$l: ret; $l: ret;", 10, "the label `$l` is set twice"),
         ("ld.param.u32 %r0, [m];", 20, "the kernel has no parameter `m`"),
-        ("ld.param.u32 %r0, [x];", 20, "`x` is a .u64, not 1 × .u32"),
+        ("ld.param.u32 %r0, [x];", 20, "`x` is a .u64, not a .u32"),
         ("ld.global.f32 %f0, [%r0];", 21, "`%r0` is a .b32, this operand is a .b64"),
         ("ld.global.v4.f32 {%f0, %f1}, [%d0];", 18, "expected 4 registers in braces, found 2"),
         ("ld.global.v4.f32 %f0, [%d0];", 18, "expected `{`, found `%f0`"),
