@@ -241,8 +241,8 @@ impl<'a> Expander<'a> {
 
     fn assignment(&self, d: &Directive<'_>) -> Result<(String, Value), Problem> {
         let parts = d.rest.split_once('=').map(|(name, value)| (name.trim(), value));
-        let Some((name, value)) = parts.filter(|(name, _)| name.chars().all(|c| c.is_alphanumeric() || c == '_'))
-        else {
+        let named = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+        let Some((name, value)) = parts.filter(|(name, _)| named(name)) else {
             return Err(Problem::at(0, d.column, format!("expected `{} NAME = value`", d.word)));
         };
         let column = d.column + (d.rest.len() - value.len());

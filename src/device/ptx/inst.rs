@@ -75,6 +75,9 @@ impl<'a> Parser<'a> {
                 }
             }
         }
+        if inst.code == Code::CpAsync && !matches!(inst.operands[2], Operand::Imm(4 | 8 | 16, _)) {
+            return Err(at(opcode, "cp.async copies 4, 8 or 16 bytes").hint(form(opcode, row)));
+        }
         self.expect(";").map_err(|problem| problem.hint(form(opcode, row)))?;
         entry.code.push(inst);
         Ok(())
@@ -316,12 +319,11 @@ impl<'a> Parser<'a> {
                 let problem = at(token, format!("the kernel has no parameter `{}`", token.text));
                 return Err(problem.hint(format!("it has: {}", known.join(", "))));
             };
-            if let Code::Ld(access) = code {
-                if access.ty.bytes() * usize::from(access.n) != param.ty.bytes() {
-                    let message =
-                        format!("`{}` is a .{}, not {} × .{}", param.name, param.ty.word(), access.n, access.ty.word());
-                    return Err(at(token, message));
-                }
+            if let Code::Ld(access) = code
+                && access.ty.bytes() != param.ty.bytes()
+            {
+                let message = format!("`{}` is a .{}, not a .{}", param.name, param.ty.word(), access.ty.word());
+                return Err(at(token, message));
             }
             offset = param.offset as i64;
             Base::Param

@@ -231,15 +231,14 @@ impl Driver for Sim {
         check_grid(&function.module, kernel, grid, self.options.shared)?;
         let state = &mut *self.lock();
         for (arg, param) in args.iter().zip(&kernel.params) {
-            if let Arg::Ptr(ptr) = arg {
-                if self.options.check && state.memory.allocation(ptr.0).is_none() {
-                    let name = format!("{}: kernel {}", function.module.source.name, kernel.name);
-                    let problem = format!("{name}: {} is {:#x}, an address in no allocation", param.name, ptr.0);
-                    return Err(Error::device(
-                        problem,
-                        "look at whether the memory was freed, and at the order of arguments",
-                    ));
-                }
+            if let Arg::Ptr(ptr) = arg
+                && self.options.check
+                && state.memory.allocation(ptr.0).is_none()
+            {
+                let name = format!("{}: kernel {}", function.module.source.name, kernel.name);
+                let problem = format!("{name}: {} is {:#x}, an address in no allocation", param.name, ptr.0);
+                let hint = "look at whether the memory was freed, and at the order of the arguments";
+                return Err(Error::device(problem, hint));
             }
         }
         let program = Arc::clone(&state.programs[function.id]);

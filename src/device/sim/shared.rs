@@ -14,6 +14,8 @@ struct Cell {
     /// When it was last written, and by which thread.
     wrote: u32,
     writer: u16,
+    /// Whether that was an atomic operation.
+    atomic: bool,
     /// Whether an asynchronous copy into it is under way.
     coming: bool,
     /// When it was last read, and by which lane of which warp.
@@ -24,6 +26,8 @@ struct Cell {
 
 /// Several warps, or several lanes of a warp.
 const MANY: u8 = 0xff;
+/// Several threads, that wrote atomically.
+const SEVERAL: u16 = 0xffff;
 
 /// Shared memory.
 pub struct Shared {
@@ -95,8 +99,10 @@ impl Shared {
         }
         // Since when what a thread of the given warp did is not known to be over.
         let since = |other: u8| if other == mine { met.max(warp.synced) } else { met };
-        if fresh && cell.writer != me && cell.wrote >= since((cell.writer / 32) as u8) {
-            return Err(race(lane, format!("thread {} wrote", cell.writer), touch));
+        let together = touch == Touch::Atomic && cell.atomic;
+        if fresh && !together && cell.writer != me && cell.wrote >= since((cell.writer / 32) as u8) {
+            let who = if cell.writer == SEVERAL { "several threads".into() } else { format!("thread {}", cell.writer) };
+            return Err(race(lane, format!("{who} wrote"), touch));
         }
         if touch != Touch::Write && !fresh {
             let hint = "write it first, look at the address, or at a missing copy";
@@ -112,7 +118,9 @@ impl Shared {
                 };
                 return Err(race(lane, who, touch));
             }
-            (cell.wrote, cell.writer, cell.coming) = (time, me, false);
+            let shared = fresh && together && cell.writer != me && cell.wrote >= met;
+            (cell.wrote, cell.writer) = (time, if shared { SEVERAL } else { me });
+            (cell.atomic, cell.coming) = (touch == Touch::Atomic, false);
         }
         if touch == Touch::Read {
             let (warp, lane) = (mine, lane as u8);
@@ -152,7 +160,8 @@ impl Shared {
     pub fn arrive(&mut self, thread: u32, address: u64, size: usize) {
         for i in self.grains(address, size) {
             let cell = &mut self.cells[i];
-            (cell.wrote, cell.writer, cell.coming) = (self.time, thread as u16, false);
+            (cell.wrote, cell.writer) = (self.time, thread as u16);
+            (cell.atomic, cell.coming) = (false, false);
         }
     }
 }

@@ -7,13 +7,13 @@ use kiln::device::ptx::Value;
 use kiln::device::sim::{Class, Counters};
 use kiln::device::{Arg, Driver, Grid, Ptr};
 
-const GEMM: &str = include_str!("../../../kernels/gemm.ptx");
-const SGEMM: &str = include_str!("kernels/sgemm.ptx");
+pub const GEMM: &str = include_str!("../../../kernels/gemm.ptx");
+pub const SGEMM: &str = include_str!("kernels/sgemm.ptx");
 const SOFTMAX: &str = include_str!("kernels/softmax.ptx");
 const LOOP: &str = include_str!("kernels/loop.ptx");
 
 /// `a · b` in f64.
-fn product(a: &[f64], b: &[f64], [m, n, k]: [usize; 3]) -> Vec<f64> {
+pub fn product(a: &[f64], b: &[f64], [m, n, k]: [usize; 3]) -> Vec<f64> {
     let mut c = vec![0.0; m * n];
     for i in 0..m {
         for l in 0..k {
@@ -26,14 +26,14 @@ fn product(a: &[f64], b: &[f64], [m, n, k]: [usize; 3]) -> Vec<f64> {
 }
 
 /// The norm of the difference over the norm of `y`.
-fn error(x: &[f32], y: &[f64]) -> f64 {
+pub fn error(x: &[f32], y: &[f64]) -> f64 {
     let square = |v: f64| v * v;
     let difference: f64 = x.iter().zip(y).map(|(x, y)| square(f64::from(*x) - y)).sum();
     (difference / y.iter().map(|y| square(*y)).sum::<f64>()).sqrt()
 }
 
 /// A GEMM of halves with the given parameters, checked against f64.
-fn gemm(rig: &Rig, half: &str, [mi, nj, stages]: [i64; 3], [m, n, k]: [usize; 3]) -> Counters {
+pub fn gemm(rig: &Rig, half: &str, [mi, nj, stages]: [i64; 3], [m, n, k]: [usize; 3]) -> Counters {
     let params = [("TY", half.into()), ("MI", mi.into()), ("NJ", nj.into()), ("STAGES", stages.into())];
     let module = module("gemm.ptx", GEMM, &params);
     let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
@@ -69,7 +69,8 @@ fn the_tensor_core_product_of_halves_is_that_of_f64() {
         let counters = gemm(&Rig::new(true), half, sizes, shape);
         // An mma is 16 · 8 · 16 products.
         assert_eq!(counters.class(Class::Mma).warp as usize, shape.iter().product::<usize>() / 2048);
-        assert_eq!(counters.shared.steps, counters.shared.ideal, "bank conflicts: {:?}", counters.shared);
+        // ldmatrix has no conflicts; a copy's rows of 64 bytes overlap in a quarter of the banks.
+        assert!(counters.shared.steps * 3 <= counters.shared.ideal * 4, "bank conflicts: {:?}", counters.shared);
         assert_eq!(counters.global.steps, counters.global.ideal, "sectors: {:?}", counters.global);
     }
 }
@@ -128,6 +129,7 @@ fn softmax_by_shuffles_is_that_of_f64() {
 /// Prints the speed on one thread: `cargo test --release --test it lane_instructions -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
+#[allow(clippy::print_stdout)]
 fn lane_instructions_a_second() {
     let best = |check: bool, name: &str, run: &dyn Fn(&Rig) -> Counters| {
         let rig = Rig::new(check);

@@ -43,8 +43,8 @@ fn target<const CHECK: bool>(
     if len < size as u64 {
         outside = m;
     }
-    for i in 0..32 {
-        outside |= u32::from(at[i] > last) << i;
+    for (i, at) in at.iter().enumerate() {
+        outside |= u32::from(*at > last) << i;
     }
     if outside & m != 0 {
         return Err(out_of_bounds(b, (outside & m).trailing_zeros(), address, shared, size, touch));
@@ -137,17 +137,17 @@ pub fn global(b: &mut Block<'_>, lane: u32, address: u64, size: usize, touch: To
         let message = "reads global memory that nothing wrote";
         return Err(Trouble::new(Kind::GlobalUnwritten, lane, message, hint).at(address));
     }
-    if let (Some(touched), false) = (&b.launch.touched, strong) {
-        if let Err(other) = touched.touch(at, size, b.number, touch) {
-            let verb = if touch == Touch::Read { "reads" } else { "writes" };
-            let [x, y, _] = b.launch.shape.grid;
-            let who = other.map_or("other blocks touch".to_owned(), |n| {
-                format!("block ({}, {}, {}) touches", n % x, n / x % y, n / x / y)
-            });
-            let message = format!("{verb} global memory that {who} in the same launch, one of them writing");
-            let hint = "blocks run in any order: give each its own part, use atomics, or two launches";
-            return Err(Trouble::new(Kind::GlobalRace, lane, message, hint).at(address));
-        }
+    if let (Some(touched), false) = (&b.launch.touched, strong)
+        && let Err(other) = touched.touch(at, size, b.number, touch)
+    {
+        let verb = if touch == Touch::Read { "reads" } else { "writes" };
+        let [x, y, _] = b.launch.shape.grid;
+        let who = other.map_or("other blocks touch".to_owned(), |n| {
+            format!("block ({}, {}, {}) touches", n % x, n / x % y, n / x / y)
+        });
+        let message = format!("{verb} global memory that {who} in the same launch, one of them writing");
+        let hint = "blocks run in any order: give each its own part, use atomics, or two launches";
+        return Err(Trouble::new(Kind::GlobalRace, lane, message, hint).at(address));
     }
     if touch != Touch::Read {
         // SAFETY: as above.
@@ -220,8 +220,8 @@ fn words<const N: usize>(b: &mut Block<'_>, w: &mut Warp, ins: &Ins, m: u32, tar
             d[k][i] = words[k];
         }
     });
-    for k in 0..N {
-        w.set(ins.o[k], m, &d[k]);
+    for (place, d) in ins.o.iter().zip(&d) {
+        w.set(*place, m, d);
     }
 }
 
