@@ -333,7 +333,8 @@ pub fn gemm(unit: Unit, form: Form, to: Float, f: &'static str, [m, n, batch]: [
     // Warps along N, fragments of a warp, buffers: 128 x 256, 128 x 128 or 64 x 64.
     let (wn, mi, nj, stages) = match () {
         () if bytes == 2 && enough(128, 256) => (4, 4, 8, 4),
-        () if enough(128, 128) => (2, 4, 8, 3),
+        () if bytes == 2 && enough(128, 128) => (2, 4, 8, 3),
+        () if enough(128, 128) => (4, 4, 4, 3),
         () => (2, 2, 4, 4),
     };
     settings.extend([("T", Setting::Word(name)), ("WN", Setting::Number(wn))]);

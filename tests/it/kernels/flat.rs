@@ -78,15 +78,20 @@ fn activations_and_their_slopes_are_exact_to_their_type() {
     for ([f, forward, backward], t) in ACTIVATIONS.into_iter().flat_map(|f| TYPES.map(|t| (f, t))) {
         let bench = Bench::new();
         let mut x = normal(1, len, 3.0);
-        x[..3].copy_from_slice(&[90.0, -90.0, -0.01]);
+        x[..5].copy_from_slice(&[90.0, -90.0, -0.01, -70.3, -47.7]);
         let dy = normal(2, len, 1.0);
         let (rx, rdy) = (round(t, &x), round(t, &dy));
         let (px, pdy, y) = (bench.put_as(t, &x), bench.put_as(t, &dy), bench.room_for(t, len));
         bench.run(&flat("activation.ptx", forward, t, len, true), &[px.into(), y.into(), n(len)]);
         let got = bench.get_as(t, y, len);
+        // In f32, where exp alone makes the error, it is small beside the smallest results too.
+        let (relative, least) = match (t, f) {
+            (Float::F32, "silu" | "sigmoid" | "tanh") => (6e-7, 1e-37),
+            _ => (1.1 * bound(t), 1e-7),
+        };
         for (x, y) in rx.iter().zip(&got) {
             let want = exact(f, *x);
-            assert!((y - want).abs() <= 1.1 * bound(t) * want.abs() + 1e-7, "{f}({x}) in {t:?}: {y}, not {want}");
+            assert!((y - want).abs() <= relative * want.abs() + least, "{f}({x}) in {t:?}: {y}, not {want}");
         }
         let of_result = f == "tanh" || f == "sigmoid";
         let slope = |i: usize| match f {

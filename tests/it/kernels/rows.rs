@@ -160,8 +160,8 @@ fn sums_of_columns_rows_and_all() {
             close("row means back", &bench.get_as(t, dx, rows * c), &want, bound(t));
         }
         for (entry, square) in [("sum_partial", false), ("square_partial", true)] {
-            for (len, aligned) in [(rows * c - 1, true), (rows * c - 1, false), (1, true)] {
-                let plan = partial_sums(entry, t, len, aligned);
+            for (len, aligned, parts) in [(rows * c - 1, true, 40), (rows * c - 1, false, 1), (1, true, 1)] {
+                let plan = with_grid(partial_sums(entry, t, len, aligned), parts);
                 let parts = plan.grid.blocks[0] as usize;
                 let (partial, y) = (bench.room(parts * 8), bench.room(4));
                 bench.run(&plan, &[px.into(), partial.into(), n(len)]);
