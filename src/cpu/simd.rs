@@ -220,6 +220,8 @@ pub trait Vector:
     fn min(self, b: Self) -> Self;
     /// `self > b`; false where either is NaN.
     fn gt(self, b: Self) -> Self::Mask;
+    /// Whether the mask is true in all lanes.
+    fn all(mask: Self::Mask) -> bool;
     /// Whether a lane is NaN.
     fn is_nan(self) -> Self::Mask;
     /// `self` where the mask is true, else `other`.
@@ -311,6 +313,12 @@ pub trait Vector:
         let bias = Self::Bits::splat(127);
         self * Self::from_bits(half.add(bias).shl::<23>()) * Self::from_bits(rest.add(bias).shl::<23>())
     }
+    /// [`ldexp`](Vector::ldexp) where 2ⁿ is a normal number: n from −126 to 127.
+    #[inline(always)]
+    fn ldexp_normal(self, n: Self) -> Self {
+        let n = (n + Self::splat(12_582_912.0)).bits();
+        self * Self::from_bits(n.shl::<23>().add(Self::Bits::splat(127 << 23)))
+    }
     /// The magnitude of `self` with the sign of `sign`.
     #[inline(always)]
     fn copysign(self, sign: Self) -> Self {
@@ -366,6 +374,16 @@ impl<V: Vector> Lanes<V> {
         Lanes([V::splat(x); 8])
     }
 
+    /// Lanes of 64 elements: `at(i)` gives the four registers of elements from i on.
+    #[inline(always)]
+    pub fn from_fn(mut at: impl FnMut(usize) -> [V; 4]) -> Self {
+        let mut lanes = Lanes::splat(0.0);
+        for r in (0..Self::N).step_by(4) {
+            [lanes.0[r], lanes.0[r + 1], lanes.0[r + 2], lanes.0[r + 3]] = at(r * V::W);
+        }
+        lanes
+    }
+
     /// Folds `len` elements into their lanes: `lane = f(lane, at(i, w))`, where `at` gives the register of elements
     /// `i..i + w`; the last one may be partial (`w < W`), padded with a value that `f` ignores.
     #[inline(always)]
@@ -387,9 +405,9 @@ impl<V: Vector> Lanes<V> {
         }
     }
 
-    /// Folds the 64 lanes by halves: 64 to 32, 16, 8, 4, 2, 1; `f` must work lane by lane.
+    /// Folds the 64 lanes by halves as far as one register.
     #[inline(always)]
-    pub fn fold(mut self, f: impl Fn(V, V) -> V, scalar: impl Fn(f32, f32) -> f32) -> f32 {
+    fn halve(mut self, f: impl Fn(V, V) -> V) -> V {
         let mut n = Self::N;
         while n > 1 {
             n /= 2;
@@ -397,7 +415,27 @@ impl<V: Vector> Lanes<V> {
                 self.0[r] = f(self.0[r], self.0[r + n]);
             }
         }
-        let mut lanes = self.0[0].to_array();
+        self.0[0]
+    }
+
+    /// What `W` registers that [`halve`](Lanes::halve) gave become when folded on: lane i is the number of register i.
+    #[inline(always)]
+    fn fold_rows(rows: &mut [V; 16], f: impl Fn(V, V) -> V) -> V {
+        V::transpose(rows);
+        let mut n = V::W;
+        while n > 1 {
+            n /= 2;
+            for i in 0..n {
+                rows[i] = f(rows[i], rows[i + n]);
+            }
+        }
+        rows[0]
+    }
+
+    /// Folds the 64 lanes by halves: 64 to 32, 16, 8, 4, 2, 1; `f` must work lane by lane.
+    #[inline(always)]
+    pub fn fold(self, f: impl Fn(V, V) -> V, scalar: impl Fn(f32, f32) -> f32) -> f32 {
+        let mut lanes = self.halve(f).to_array();
         let mut w = V::W;
         while w > 1 {
             w /= 2;
@@ -427,6 +465,44 @@ impl<V: Vector> Lanes<V> {
             |a, b| a.max(b),
             #[inline(always)]
             |a, b| if a > b { a } else { b },
+        )
+    }
+
+    /// The lanes added as far as one register, for [`sum_rows`](Lanes::sum_rows).
+    #[inline(always)]
+    pub fn sum_register(self) -> V {
+        self.halve(
+            #[inline(always)]
+            |a, b| a + b,
+        )
+    }
+
+    /// [`sum`](Lanes::sum) of as many lanes as a register has, each given by its register; `rows` is used up.
+    #[inline(always)]
+    pub fn sum_rows(rows: &mut [V; 16]) -> V {
+        Self::fold_rows(
+            rows,
+            #[inline(always)]
+            |a, b| a + b,
+        )
+    }
+
+    /// The lanes compared as far as one register, for [`max_rows`](Lanes::max_rows).
+    #[inline(always)]
+    pub fn max_register(self) -> V {
+        self.halve(
+            #[inline(always)]
+            |a, b| a.max(b),
+        )
+    }
+
+    /// [`max`](Lanes::max) of as many lanes as a register has, each given by its register; `rows` is used up.
+    #[inline(always)]
+    pub fn max_rows(rows: &mut [V; 16]) -> V {
+        Self::fold_rows(
+            rows,
+            #[inline(always)]
+            |a, b| a.max(b),
         )
     }
 }
@@ -540,6 +616,10 @@ impl Vector for Portable {
     #[inline(always)]
     fn gt(self, b: Self) -> [bool; 8] {
         map!(self.0, b.0 => |a, b| a > b)
+    }
+    #[inline(always)]
+    fn all(mask: [bool; 8]) -> bool {
+        mask == [true; 8]
     }
     #[inline(always)]
     fn is_nan(self) -> [bool; 8] {

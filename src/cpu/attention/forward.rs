@@ -175,63 +175,87 @@ crate::simd_fn! {
 #[inline(always)]
 fn softmax_body<V: Vector>(x: &Block, state: &mut Softmax) {
     let scale = V::splat(x.scale);
-    let before = state.max;
-    for (r, &before) in before.iter().enumerate().take(x.rows) {
-        // SAFETY: row r of the scores is `KEYS` long.
-        let row = unsafe { x.scores.add(r * KEYS) };
-        let mut max = Lanes::<V>::splat(f32::NEG_INFINITY);
-        max.run(
-            x.seen(r),
-            #[inline(always)]
-            |c, n| {
-                // SAFETY: registers divide the row; masked lanes do not count.
-                let s = unsafe { V::load_ptr(row.add(c)) };
-                if n < V::W { mask(s, n) } else { s }
-            },
-            #[inline(always)]
-            |max, s| max.max(s),
-        );
-        let max = max.max() * x.scale;
-        state.max[r] = if before > max { before } else { max };
-    }
-    for r in (0..x.rows).step_by(V::W) {
-        math::exp(V::load(&before[r..]) - V::load(&state.max[r..])).store(&mut state.alpha[r..]);
-    }
-    for r in 0..x.rows {
-        // SAFETY: row r of the scores is `KEYS` long.
-        let row = unsafe { x.scores.add(r * KEYS) };
-        let less = V::splat(-state.max[r]);
-        let mut sum = Lanes::<V>::splat(0.0);
-        sum.run(
-            x.seen(r),
-            // SAFETY: registers divide the row; masked lanes count 0.
-            #[inline(always)]
-            |c, n| unsafe { exp_at(row.add(c), n, scale, less) },
-            #[inline(always)]
-            |sum, p| sum + p,
-        );
-        state.sum[r] = state.sum[r].mul_add(state.alpha[r], sum.sum());
+    // As many rows together as a register has lanes.
+    for first in (0..x.rows).step_by(V::W) {
+        let rows = first..x.rows.min(first + V::W);
+        let mut folded = [V::splat(f32::NEG_INFINITY); 16];
+        for r in rows.clone() {
+            // SAFETY: row r of the scores is `KEYS` long.
+            folded[r - first] = unsafe { largest(x.scores.add(r * KEYS), x.seen(r)) };
+        }
+        let before = V::load(&state.max[first..]);
+        let max = before.max(Lanes::max_rows(&mut folded) * scale);
+        let alpha = math::exp(before - max);
+        max.store(&mut state.max[first..]);
+        alpha.store(&mut state.alpha[first..]);
+        let mut folded = [V::splat(0.0); 16];
+        for r in rows {
+            let less = V::splat(-state.max[r]);
+            // SAFETY: as above.
+            folded[r - first] = unsafe { exponentials(x.scores.add(r * KEYS), x.seen(r), scale, less) };
+        }
+        let sum = V::load(&state.sum[first..]);
+        sum.fma(alpha, Lanes::sum_rows(&mut folded)).store(&mut state.sum[first..]);
     }
 }
 
-/// Makes the register of scores at `s`, of which n count, exp(s · scale + less), and returns it with 0 for the rest.
+/// The largest of the first `seen` of `KEYS` scores, folded to a register.
 #[inline(always)]
-unsafe fn exp_at<V: Vector>(s: *mut f32, n: usize, scale: V, less: V) -> V {
-    // SAFETY: the caller promises a register of readable and writable numbers.
-    unsafe {
-        let x = V::load_ptr(s);
-        let x = if n < V::W { mask(x, n) } else { x };
-        let p = math::exp(x.fma(scale, less));
-        p.store_ptr(s);
-        p
-    }
+unsafe fn largest<V: Vector>(scores: *const f32, seen: usize) -> V {
+    let lanes = Lanes::from_fn(
+        #[inline(always)]
+        |c| {
+            // SAFETY: the caller promises `KEYS` readable numbers.
+            let x = unsafe { load(scores.add(c)) };
+            if seen == KEYS { x } else { start(x, seen.saturating_sub(c), V::splat(f32::NEG_INFINITY)) }
+        },
+    );
+    lanes.max_register()
 }
 
-/// The first `n` lanes of `s`, −∞ in the others.
+/// Makes the first `seen` of `KEYS` scores exp(score · scale + less), those beyond something, and gives the sum, folded to
+/// a register.
 #[inline(always)]
-fn mask<V: Vector>(s: V, n: usize) -> V {
+unsafe fn exponentials<V: Vector>(scores: *mut f32, seen: usize, scale: V, less: V) -> V {
+    let lanes = Lanes::from_fn(
+        #[inline(always)]
+        |c| {
+            if c >= seen {
+                return [V::splat(0.0); 4];
+            }
+            // SAFETY: the caller promises `KEYS` numbers to read and to write.
+            unsafe {
+                let mut x = load::<V>(scores.add(c));
+                for x in &mut x {
+                    *x = x.fma(scale, less);
+                }
+                let p = math::exp_each(x);
+                for i in 0..4 {
+                    p[i].store_ptr(scores.add(c + i * V::W));
+                }
+                if seen == KEYS { p } else { start(p, seen - c, V::splat(0.0)) }
+            }
+        },
+    );
+    lanes.sum_register()
+}
+
+/// Four registers of numbers at `x`.
+#[inline(always)]
+unsafe fn load<V: Vector>(x: *const f32) -> [V; 4] {
+    // SAFETY: as the caller promises.
+    unsafe { [V::load_ptr(x), V::load_ptr(x.add(V::W)), V::load_ptr(x.add(2 * V::W)), V::load_ptr(x.add(3 * V::W))] }
+}
+
+/// The first `n` numbers of four registers, or all; `rest` instead of the others.
+#[inline(always)]
+fn start<V: Vector>(mut x: [V; 4], n: usize, rest: V) -> [V; 4] {
     const LANE: [f32; 16] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
-    s.select(V::splat(n as f32).gt(V::load(&LANE)), V::splat(f32::NEG_INFINITY))
+    for i in 0..4 {
+        let n = V::splat(n as f32 - (i * V::W) as f32);
+        x[i] = x[i].select(n.gt(V::load(&LANE)), rest);
+    }
+    x
 }
 
 crate::simd_fn! {
