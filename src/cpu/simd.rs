@@ -374,14 +374,30 @@ impl<V: Vector> Lanes<V> {
         Lanes([V::splat(x); 8])
     }
 
-    /// Lanes of 64 elements: `at(i)` gives the four registers of elements from i on.
+    /// The lanes of 64 elements folded by halves as far as one register; `at(i)` gives the four registers of elements from i on.
     #[inline(always)]
-    pub fn from_fn(mut at: impl FnMut(usize) -> [V; 4]) -> Self {
-        let mut lanes = Lanes::splat(0.0);
-        for r in (0..Self::N).step_by(4) {
-            [lanes.0[r], lanes.0[r + 1], lanes.0[r + 2], lanes.0[r + 3]] = at(r * V::W);
+    pub fn register(mut at: impl FnMut(usize) -> [V; 4], f: impl Fn(V, V) -> V) -> V {
+        let mut lanes = at(0);
+        for r in (4..Self::N).step_by(4) {
+            let more = at(r * V::W);
+            lanes = [f(lanes[0], more[0]), f(lanes[1], more[1]), f(lanes[2], more[2]), f(lanes[3], more[3])];
         }
-        lanes
+        f(f(lanes[0], lanes[2]), f(lanes[1], lanes[3]))
+    }
+
+    /// What `W` registers become when folded on by halves, each to one number: lane i is that of register i. `rows` is used
+    /// up.
+    #[inline(always)]
+    pub fn rows(rows: &mut [V; 16], f: impl Fn(V, V) -> V) -> V {
+        V::transpose(rows);
+        let mut n = V::W;
+        while n > 1 {
+            n /= 2;
+            for i in 0..n {
+                rows[i] = f(rows[i], rows[i + n]);
+            }
+        }
+        rows[0]
     }
 
     /// Folds `len` elements into their lanes: `lane = f(lane, at(i, w))`, where `at` gives the register of elements
@@ -405,9 +421,9 @@ impl<V: Vector> Lanes<V> {
         }
     }
 
-    /// Folds the 64 lanes by halves as far as one register.
+    /// Folds the 64 lanes by halves: 64 to 32, 16, 8, 4, 2, 1; `f` must work lane by lane.
     #[inline(always)]
-    fn halve(mut self, f: impl Fn(V, V) -> V) -> V {
+    pub fn fold(mut self, f: impl Fn(V, V) -> V, scalar: impl Fn(f32, f32) -> f32) -> f32 {
         let mut n = Self::N;
         while n > 1 {
             n /= 2;
@@ -415,27 +431,7 @@ impl<V: Vector> Lanes<V> {
                 self.0[r] = f(self.0[r], self.0[r + n]);
             }
         }
-        self.0[0]
-    }
-
-    /// What `W` registers that [`halve`](Lanes::halve) gave become when folded on: lane i is the number of register i.
-    #[inline(always)]
-    fn fold_rows(rows: &mut [V; 16], f: impl Fn(V, V) -> V) -> V {
-        V::transpose(rows);
-        let mut n = V::W;
-        while n > 1 {
-            n /= 2;
-            for i in 0..n {
-                rows[i] = f(rows[i], rows[i + n]);
-            }
-        }
-        rows[0]
-    }
-
-    /// Folds the 64 lanes by halves: 64 to 32, 16, 8, 4, 2, 1; `f` must work lane by lane.
-    #[inline(always)]
-    pub fn fold(self, f: impl Fn(V, V) -> V, scalar: impl Fn(f32, f32) -> f32) -> f32 {
-        let mut lanes = self.halve(f).to_array();
+        let mut lanes = self.0[0].to_array();
         let mut w = V::W;
         while w > 1 {
             w /= 2;
@@ -465,44 +461,6 @@ impl<V: Vector> Lanes<V> {
             |a, b| a.max(b),
             #[inline(always)]
             |a, b| if a > b { a } else { b },
-        )
-    }
-
-    /// The lanes added as far as one register, for [`sum_rows`](Lanes::sum_rows).
-    #[inline(always)]
-    pub fn sum_register(self) -> V {
-        self.halve(
-            #[inline(always)]
-            |a, b| a + b,
-        )
-    }
-
-    /// [`sum`](Lanes::sum) of as many lanes as a register has, each given by its register; `rows` is used up.
-    #[inline(always)]
-    pub fn sum_rows(rows: &mut [V; 16]) -> V {
-        Self::fold_rows(
-            rows,
-            #[inline(always)]
-            |a, b| a + b,
-        )
-    }
-
-    /// The lanes compared as far as one register, for [`max_rows`](Lanes::max_rows).
-    #[inline(always)]
-    pub fn max_register(self) -> V {
-        self.halve(
-            #[inline(always)]
-            |a, b| a.max(b),
-        )
-    }
-
-    /// [`max`](Lanes::max) of as many lanes as a register has, each given by its register; `rows` is used up.
-    #[inline(always)]
-    pub fn max_rows(rows: &mut [V; 16]) -> V {
-        Self::fold_rows(
-            rows,
-            #[inline(always)]
-            |a, b| a.max(b),
         )
     }
 }

@@ -81,6 +81,7 @@ impl Forward<'_> {
         let (scores, sums) = (scores.as_mut_ptr(), sums.as_mut_ptr());
         let mut softmax = [Softmax { max: [f32::NEG_INFINITY; 32], sum: [0.0; 32], alpha: [0.0; 32] }; QUERIES / CHUNK];
         let q = p.q.rows(b, i, h, n);
+        pack::ask_all(simd, q.part(0, CHUNK.min(n)));
         for j in (0..p.keys).step_by(KEYS) {
             // SAFETY: the panels of block j, packed.
             let keys = unsafe { panels.add(j / KEYS * p.block_len()) };
@@ -88,6 +89,10 @@ impl Forward<'_> {
                 let (rows, sight) = (CHUNK.min(n - c), p.sight(i + c, j));
                 if sight + (rows as isize) < 1 {
                     continue;
+                }
+                if j == 0 {
+                    let next = c + rows;
+                    pack::ask_all(simd, q.part(next, CHUNK.min(n - next)));
                 }
                 let block = Block { scores, rows, keys: KEYS.min(p.keys - j), sight, scale: p.scale };
                 // SAFETY: q has n ≥ c + rows rows of dim numbers, scores CHUNK rows of KEYS, sums QUERIES rows of width, and the
@@ -184,7 +189,7 @@ fn softmax_body<V: Vector>(x: &Block, state: &mut Softmax) {
             folded[r - first] = unsafe { largest(x.scores.add(r * KEYS), x.seen(r)) };
         }
         let before = V::load(&state.max[first..]);
-        let max = before.max(Lanes::max_rows(&mut folded) * scale);
+        let max = before.max(Lanes::rows(&mut folded, larger) * scale);
         let alpha = math::exp(before - max);
         max.store(&mut state.max[first..]);
         alpha.store(&mut state.alpha[first..]);
@@ -194,30 +199,40 @@ fn softmax_body<V: Vector>(x: &Block, state: &mut Softmax) {
             // SAFETY: as above.
             folded[r - first] = unsafe { exponentials(x.scores.add(r * KEYS), x.seen(r), scale, less) };
         }
-        let sum = V::load(&state.sum[first..]);
-        sum.fma(alpha, Lanes::sum_rows(&mut folded)).store(&mut state.sum[first..]);
+        let before = V::load(&state.sum[first..]);
+        before.fma(alpha, Lanes::rows(&mut folded, sum)).store(&mut state.sum[first..]);
     }
+}
+
+#[inline(always)]
+fn larger<V: Vector>(a: V, b: V) -> V {
+    a.max(b)
+}
+
+#[inline(always)]
+fn sum<V: Vector>(a: V, b: V) -> V {
+    a + b
 }
 
 /// The largest of the first `seen` of `KEYS` scores, folded to a register.
 #[inline(always)]
 unsafe fn largest<V: Vector>(scores: *const f32, seen: usize) -> V {
-    let lanes = Lanes::from_fn(
+    Lanes::register(
         #[inline(always)]
         |c| {
             // SAFETY: the caller promises `KEYS` readable numbers.
             let x = unsafe { load(scores.add(c)) };
             if seen == KEYS { x } else { start(x, seen.saturating_sub(c), V::splat(f32::NEG_INFINITY)) }
         },
-    );
-    lanes.max_register()
+        larger,
+    )
 }
 
 /// Makes the first `seen` of `KEYS` scores exp(score · scale + less), those beyond something, and gives the sum, folded to
 /// a register.
 #[inline(always)]
 unsafe fn exponentials<V: Vector>(scores: *mut f32, seen: usize, scale: V, less: V) -> V {
-    let lanes = Lanes::from_fn(
+    Lanes::register(
         #[inline(always)]
         |c| {
             if c >= seen {
@@ -236,8 +251,8 @@ unsafe fn exponentials<V: Vector>(scores: *mut f32, seen: usize, scale: V, less:
                 if seen == KEYS { p } else { start(p, seen - c, V::splat(0.0)) }
             }
         },
-    );
-    lanes.sum_register()
+        sum,
+    )
 }
 
 /// Four registers of numbers at `x`.
@@ -252,7 +267,7 @@ unsafe fn load<V: Vector>(x: *const f32) -> [V; 4] {
 fn start<V: Vector>(mut x: [V; 4], n: usize, rest: V) -> [V; 4] {
     const LANE: [f32; 16] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
     for i in 0..4 {
-        let n = V::splat(n as f32 - (i * V::W) as f32);
+        let n = V::splat((n as i32 - (i * V::W) as i32) as f32);
         x[i] = x[i].select(n.gt(V::load(&LANE)), rest);
     }
     x
@@ -277,6 +292,7 @@ fn finish_body<V: Vector>(
         x.store_partial(lse);
     }
     for r in 0..out.n {
+        pack::ask::<V>(out.read(), r + pack::AHEAD);
         let by = V::splat(1.0) / V::splat(state.sum[r]);
         for d in (0..out.dim).step_by(V::W) {
             // SAFETY: sums (n, width) are readable and the rows of out this task's to write.
