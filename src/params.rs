@@ -5,6 +5,7 @@
 //! gradients, the last layer first.
 
 use crate::cpu::convert::ConvertTo;
+use crate::cpu::elementwise::CHUNK;
 use crate::cpu::{chunks, q8};
 use crate::device::{Device, Host};
 use crate::rng::{Purpose, Stream};
@@ -240,26 +241,23 @@ impl Params {
             let mut weights = Arena::new(device, dtype, &shapes);
             for (slot, &i) in ids.iter().enumerate() {
                 places[i] = (groups.len(), slot);
-                let init = |values: &mut [f32]| match decls[i].init {
-                    Init::Zeros => {}
-                    Init::Ones => values.fill(1.0),
-                    Init::Normal(std) => Stream::new(seed, Purpose::Init, i as u32, 0).normals(std, values),
+                let stream = Stream::new(seed, Purpose::Init, i as u32, 0);
+                let init = |values: &mut [f32]| {
+                    host.cpu.threads.each(chunks(values, CHUNK), |part, values| match decls[i].init {
+                        Init::Zeros => values.fill(0.0),
+                        Init::Ones => values.fill(1.0),
+                        Init::Normal(std) => stream.normals_from((part * CHUNK / 4) as u32, std, values),
+                    });
                 };
-                // A loop of one iteration, so that a dry device does not run it.
-                let whole = decls[i].shape.numel().max(1);
                 match dtype {
                     DType::Bf16 | DType::Q8 => {
                         let mut values = Out::new(device, Spec::f32(decls[i].shape));
-                        host.cpu.threads.each(chunks(values.f32_mut(), whole), |_, values| {
-                            values.fill(0.0);
-                            init(values);
-                        });
+                        init(values.f32_mut());
                         set(&mut weights, slot, values.freeze().f32(), host);
                     }
-                    _ => {
-                        let values = &mut weights.slot_mut::<f32>(slot)[..];
-                        host.cpu.threads.each(chunks(values, whole), |_, values| init(values));
-                    }
+                    // Arenas start as zeros.
+                    _ if decls[i].init == Init::Zeros => {}
+                    _ => init(weights.slot_mut(slot)),
                 }
             }
             let matrices = |(slot, &i): (usize, &usize)| {
@@ -403,6 +401,13 @@ impl Params {
     pub(crate) fn return_grad(&mut self, id: ParamId, out: Out) {
         let (group, slot) = self.place_mut(id);
         group.train.as_mut().expect("trainable").grads.give_back(slot, out);
+    }
+
+    /// [`return_grad`](Params::return_grad), where it may be that nothing was written.
+    pub(crate) fn take_back(&mut self, id: ParamId, out: Out, written: bool) {
+        self.return_grad(id, out);
+        let (group, slot) = self.place_mut(id);
+        group.train.as_mut().expect("trainable").written[slot] = written;
     }
 
     /// The gradient was written for the last time before the update: sums its squares while it is in cache.

@@ -78,16 +78,21 @@ impl Stream {
     /// Fills `out` with normal deviates of the given standard deviation and mean 0, by the Box-Muller transform in
     /// f64 (from `libm`, so that every platform gets the same bits).
     pub fn normals(&self, std: f32, out: &mut [f32]) {
-        for (block, out) in out.chunks_mut(4).enumerate() {
-            let bits = self.block(block as u32);
+        self.normals_from(0, std, out);
+    }
+
+    /// The deviates of [`normals`](Stream::normals) from that at index `4 * block` on.
+    pub fn normals_from(&self, block: u32, std: f32, out: &mut [f32]) {
+        for (block, out) in (block..).zip(out.chunks_mut(4)) {
+            let bits = self.block(block);
             let mut z = [0.0f64; 4];
             for pair in 0..2 {
                 // u in (0, 1], so that its logarithm is finite.
                 let u = (f64::from(bits[2 * pair]) + 1.0) / 4_294_967_296.0;
                 let angle = std::f64::consts::TAU * f64::from(bits[2 * pair + 1]) / 4_294_967_296.0;
                 let radius = (-2.0 * libm::log(u)).sqrt();
-                z[2 * pair] = radius * libm::cos(angle);
-                z[2 * pair + 1] = radius * libm::sin(angle);
+                let (sin, cos) = libm::sincos(angle);
+                (z[2 * pair], z[2 * pair + 1]) = (radius * cos, radius * sin);
             }
             for (out, z) in out.iter_mut().zip(z) {
                 *out = (z * f64::from(std)) as f32;

@@ -204,6 +204,18 @@ impl Tensor {
         self.spec
     }
 
+    /// A tensor that stands for one of this kind whose data was let go of: it has this one's device, and reading it panics.
+    pub(crate) fn hollow(&self, spec: Spec) -> Tensor {
+        Tensor { block: self.block.clone(), offset: isize::MAX as usize, spec }
+    }
+
+    /// Panics where the data was let go of.
+    #[inline]
+    fn assert_there(&self) {
+        let bytes = self.spec.bytes();
+        assert!(self.offset + bytes <= self.block.bytes(), "the data of this {:?} was let go of", self.spec.shape);
+    }
+
     /// The number of elements.
     pub fn numel(&self) -> usize {
         self.spec.shape.numel()
@@ -228,7 +240,8 @@ impl Tensor {
     #[inline]
     pub fn as_slice<T: Element>(&self) -> &[T] {
         assert_eq!(self.spec.dtype, T::DTYPE, "a {} tensor read as {}", self.spec.dtype.name(), T::DTYPE.name());
-        // SAFETY: `Tensor::view` and `Out::new` keep offset and shape inside the block and offsets aligned; every bit
+        self.assert_there();
+        // SAFETY: offset and shape are inside the block; `Tensor::view` and `Out::new` keep offsets aligned; every bit
         // pattern is a value of T; nobody writes the range while a tensor of it exists (an `Out` is alone).
         unsafe { std::slice::from_raw_parts(self.block.ptr().add(self.offset).cast(), self.numel()) }
     }
@@ -249,6 +262,7 @@ impl Tensor {
     pub fn q8(&self) -> Q8<'_> {
         let (rows, cols) = self.spec.shape.as_matrix();
         assert_eq!(self.spec.dtype, DType::Q8, "a {} tensor read as int8", self.spec.dtype.name());
+        self.assert_there();
         // SAFETY: as in `as_slice`, with the bytes of a matrix in 8 bits; every bit pattern is a byte.
         Q8::new(unsafe { std::slice::from_raw_parts(self.block.ptr().add(self.offset), self.spec.bytes()) }, rows, cols)
     }

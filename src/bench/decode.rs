@@ -100,6 +100,7 @@ impl DecodeBench {
     /// Bytes of weights that each token needs whole: those of all matrices, and of the head.
     pub fn bytes(&self) -> usize {
         let matrices = self.params.groups().iter().filter(|group| group.kind == Kind::Matrix);
-        matrices.map(|group| group.weights().bytes()).sum::<usize>() + self.gpt.head(&self.params).spec().bytes()
+        matrices.map(|group| group.weights().bytes()).sum::<usize>()
+            + self.params.weight(self.gpt.head()).spec().bytes()
     }
 }

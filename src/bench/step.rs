@@ -12,6 +12,7 @@ use crate::params::Params;
 use crate::rng::{Purpose, Rng};
 use crate::tape::{Pass, Tape};
 use crate::tensor::Tensor;
+use crate::train::trainer::micro_batch;
 use crate::train::{Recipe, source};
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -146,13 +147,10 @@ impl StepBench {
                 let ids: Vec<i32> = (0..batch * context).map(|_| self.rng.below(config.vocab as u32) as i32).collect();
                 Tensor::from_slice(&device, &ids, [*batch, *context])
             };
-            let (x, y) = (ids(), ids());
+            let ids = [ids(), ids()];
             let start = Instant::now();
-            self.tape.begin(&self.params, pass);
-            let norm = (batch * context * accumulate) as f32;
-            let loss = self.gpt.loss(self.tape.constant(x), self.tape.constant(y), None, Some(norm));
-            value = loss.value().item();
-            loss.backward(&mut self.params, micro + 1 == *accumulate);
+            let (norm, last) = ((batch * context * accumulate) as f32, micro + 1 == *accumulate);
+            value = micro_batch(&self.gpt, &mut self.tape, &mut self.params, pass, ids, norm, last);
             self.tape.reset();
             seconds += start.elapsed().as_secs_f64();
         }

@@ -25,7 +25,7 @@ use crate::nn::{Builder, Embedding, Linear, Norm};
 use crate::ops::activation::Activation;
 use crate::ops::norm::NormKind;
 use crate::ops::rope::RopeTable;
-use crate::params::{Decl, Params};
+use crate::params::{Decl, ParamId};
 use crate::rng::Purpose;
 use crate::tape::{Tape, Var};
 use crate::tensor::{Out, Spec, Tensor};
@@ -144,8 +144,8 @@ impl Gpt {
     }
 
     /// The matrix (V, C) of the head.
-    pub fn head(&self, params: &Params) -> Tensor {
-        params.weight(self.head.id())
+    pub fn head(&self) -> ParamId {
+        self.head.id()
     }
 
     /// ids (B, T), the first of them at position `start`, to the normalised stream (B, T, C) that the head reads.
@@ -171,7 +171,9 @@ impl Gpt {
         let tape = ids.tape();
         self.stream(ids, 0, |_, block, x| {
             let heads = self.heads(tape.device()).clone();
-            tape.checkpoint(x, move |x| block.apply(x, |qkv| heads.attend(qkv)))
+            let y = tape.checkpoint(x, move |x| block.apply(x, |qkv| heads.attend(qkv)));
+            tape.spent(x);
+            y
         })
     }
 

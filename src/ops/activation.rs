@@ -14,9 +14,9 @@
 
 use super::{Case, Fill, Input};
 use crate::cpu::elementwise::{CHUNK, accumulate};
-use crate::cpu::{Simd, Vector, chunks, math};
+use crate::cpu::{Cpu, Simd, Vector, chunks, math};
 use crate::simd_fn;
-use crate::tape::{Array64, Dx, Op, Specs, Var};
+use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
 /// Which function.
@@ -111,8 +111,23 @@ impl Activation {
     }
 
     /// Whether the derivative is computed from the result and not from the input.
-    fn slope_of_result(self) -> bool {
+    pub(super) fn slope_of_result(self) -> bool {
         matches!(self, Activation::Tanh | Activation::Sigmoid)
+    }
+
+    /// `y = f(x)`.
+    pub(super) fn apply(self, cpu: &Cpu, x: &[f32], y: &mut [f32]) {
+        let (forward, _) = self.kernels();
+        cpu.threads.each(chunks(y, CHUNK), |i, y| forward(cpu.simd, &x[i * CHUNK..][..y.len()], y));
+    }
+
+    /// `dx = beta dx + dy · f′`, from `v`, which is y where [the derivative comes from it](Self::slope_of_result), else x.
+    pub(super) fn pull_back(self, cpu: &Cpu, beta: f32, dx: &mut [f32], v: &[f32], dy: &[f32]) {
+        let (_, backward) = self.kernels();
+        cpu.threads.each(chunks(dx, CHUNK), |i, dx| {
+            let range = i * CHUNK..i * CHUNK + dx.len();
+            backward(cpu.simd, beta, dx, &v[range.clone()], &dy[range]);
+        });
     }
 }
 
@@ -132,22 +147,26 @@ impl Op for Activation {
         Specs::from_iter([x[0]])
     }
 
-    fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &[bool]) -> Tensors {
-        let (cpu, x, (forward, _)) = (x[0].cpu(), x[0].f32(), self.kernels());
-        cpu.threads.each(chunks(y[0].f32_mut(), CHUNK), |i, y| forward(cpu.simd, &x[i * CHUNK..][..y.len()], y));
+    fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
+        self.apply(x[0].cpu(), x[0].f32(), y[0].f32_mut());
         Tensors::new()
     }
 
     fn backward(&self, x: &[Tensor], y: &[Tensor], _saved: &[Tensor], dy: &[Option<Tensor>], dx: &mut Dx) {
         let dy = dy[0].as_ref().expect("one result").f32();
-        let (cpu, (_, backward)) = (x[0].cpu(), self.kernels());
-        let v = if self.slope_of_result() { y[0].f32() } else { x[0].f32() };
+        let v = if self.slope_of_result() { &y[0] } else { &x[0] };
         let mut dx = dx.out(0);
         let beta = dx.beta;
-        cpu.threads.each(chunks(dx.f32_mut(), CHUNK), |i, dx| {
-            let range = i * CHUNK..i * CHUNK + dx.len();
-            backward(cpu.simd, beta, dx, &v[range.clone()], &dy[range]);
-        });
+        self.pull_back(v.cpu(), beta, dx.f32_mut(), v.f32(), dy);
+    }
+
+    fn reads(&self) -> Reads {
+        let of_result = u8::from(self.slope_of_result());
+        Reads { x: 1 - of_result, y: of_result, again: 1 - of_result }
+    }
+
+    fn again(&self, _i: usize, x: &[Tensor], _y: &[Tensor], _saved: &[Tensor], out: &mut Out) {
+        self.apply(x[0].cpu(), x[0].f32(), out.f32_mut());
     }
 
     fn reference(&self, x: &[Array64]) -> Vec<Array64> {

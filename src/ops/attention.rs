@@ -12,7 +12,7 @@
 
 use super::{Case, Input};
 use crate::cpu::attention::{Attention, Layout, View, ViewMut};
-use crate::tape::{Array64, Dx, Op, Specs, Var};
+use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
 /// Input: qkv. Result: y.
@@ -54,13 +54,13 @@ impl Op for SelfAttention {
         Specs::from_iter([Spec { shape: shape.with_last(self.heads * self.sizes(shape).1), ..x[0] }])
     }
 
-    fn forward(&self, x: &[Tensor], y: &mut [Out], need: &[bool]) -> Tensors {
+    fn forward(&self, x: &[Tensor], y: &mut [Out], need: &mut [Need]) -> Tensors {
         let ([b, t], dim) = self.sizes(x[0].shape());
         let mut lse = Out::new(x[0].device(), Spec::f32([b, self.heads, t]));
         let [q, k, v] = self.views(&x[0]);
         let out = ViewMut::new(y[0].f32_mut(), self.out(x[0].shape()));
         Attention::causal(dim).forward(x[0].cpu(), q, k, v, out, lse.f32_mut());
-        if need[0] { Tensors::from_iter([lse.freeze()]) } else { Tensors::new() }
+        if need[0].wanted() { Tensors::from_iter([lse.freeze()]) } else { Tensors::new() }
     }
 
     fn backward(&self, x: &[Tensor], y: &[Tensor], saved: &[Tensor], dy: &[Option<Tensor>], dx: &mut Dx) {
@@ -74,6 +74,10 @@ impl Op for SelfAttention {
         let add = grad.beta != 0.0;
         let grads = ViewMut::packed(grad.f32_mut(), sizes, [self.heads, self.kv_heads], dim);
         Attention::causal(dim).backward(x[0].cpu(), self.views(&x[0]), out, dout, saved[0].f32(), grads, add);
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { x: 1, y: 1, again: 0 }
     }
 
     fn reference(&self, x: &[Array64]) -> Vec<Array64> {

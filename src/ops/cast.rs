@@ -6,7 +6,7 @@ use super::{Case, Fill, Input};
 use crate::cpu::chunks;
 use crate::cpu::convert::ConvertTo;
 use crate::cpu::elementwise::CHUNK;
-use crate::tape::{Array64, Dx, Op, Specs, Var};
+use crate::tape::{Array64, Dx, Need, Op, Specs, Var};
 use crate::tensor::{DType, Element, Out, Spec, Tensor, Tensors};
 use half::{bf16, f16};
 
@@ -47,7 +47,7 @@ impl Op for Cast {
         Specs::from_iter([Spec { dtype: self.0, ..x[0] }])
     }
 
-    fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &[bool]) -> Tensors {
+    fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
         convert(0.0, &x[0], &mut y[0]);
         Tensors::new()
     }

@@ -10,7 +10,7 @@ use crate::cpu::elementwise::CHUNK;
 use crate::cpu::{Cpu, Vector, chunks};
 use crate::rng::{Purpose, Stream};
 use crate::simd_fn;
-use crate::tape::{Array64, Dx, Op, Specs, Var};
+use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
 /// Drops with probability `p`, by `stream`.
@@ -67,7 +67,7 @@ impl Op for Dropout {
         Specs::from_iter([x[0]])
     }
 
-    fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &[bool]) -> Tensors {
+    fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
         self.run(x[0].cpu(), 0.0, y[0].f32_mut(), x[0].f32());
         Tensors::new()
     }
@@ -76,6 +76,10 @@ impl Op for Dropout {
         let mut dx = dx.out(0);
         let beta = dx.beta;
         self.run(x[0].cpu(), beta, dx.f32_mut(), dy[0].as_ref().expect("one result").f32());
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { x: 0, y: 0, again: 0 }
     }
 
     fn reference(&self, x: &[Array64]) -> Vec<Array64> {

@@ -7,7 +7,7 @@ use super::{Case, Input};
 use crate::cpu::elementwise::{CHUNK, accumulate};
 use crate::cpu::{Cpu, Simd, Vector, chunks};
 use crate::simd_fn;
-use crate::tape::{Array64, Dx, Op, Specs, Var};
+use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
 /// An elementwise operation on two inputs, or on one where it is [`Scale`](Elementwise::Scale).
@@ -87,7 +87,7 @@ impl Op for Elementwise {
         Specs::from_iter([x[0]])
     }
 
-    fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &[bool]) -> Tensors {
+    fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
         let (cpu, y, a) = (x[0].cpu(), y[0].f32_mut(), x[0].f32());
         match *self {
             Elementwise::Add => both(cpu, sum, 0.0, y, a, x[1].f32()),
@@ -121,6 +121,10 @@ impl Op for Elementwise {
                 }
             }
         }
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { x: if matches!(self, Elementwise::Mul) { 0b11 } else { 0 }, y: 0, again: 0 }
     }
 
     fn reference(&self, x: &[Array64]) -> Vec<Array64> {

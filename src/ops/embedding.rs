@@ -10,7 +10,7 @@ use super::{Case, Input};
 use crate::cpu::convert::ConvertTo;
 use crate::cpu::elementwise::add_chunk;
 use crate::cpu::{Simd, chunks};
-use crate::tape::{Array64, Dx, Op, Specs, Var};
+use crate::tape::{Array64, Dx, Need, Op, Specs, Var};
 use crate::tensor::{DType, Out, Spec, Tensor, Tensors};
 use half::bf16;
 
@@ -46,7 +46,7 @@ impl Op for Embedding {
         Specs::from_iter([Spec::f32([b, t, c])])
     }
 
-    fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &[bool]) -> Tensors {
+    fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
         let (cpu, ids, t, c) = (x[0].cpu(), x[0].i32(), x[0].shape()[1], x[1].shape()[1]);
         cpu.threads.each(chunks(y[0].f32_mut(), ROWS * c), |i, y| {
             for (row, y) in y.chunks_exact_mut(c).enumerate() {

@@ -1,8 +1,8 @@
 //! A linear layer with its bias and activation: `y = f(x·Wᵀ + b)`.
 //!
 //! x: (…, K); W: (N, K), as PyTorch keeps it; b: (N); y: (…, N). W and b may be bf16, without gradients then. Bias and activation are applied to each piece of the
-//! product while it is in cache. The forward pass keeps the slope f′(z) and not z, since both come from one evaluation of
-//! the transcendental; so the backward pass has none.
+//! product while it is in cache. The forward pass keeps z = x·Wᵀ + b, from which the backward pass computes f′(z) and, for
+//! the layer that reads it, y again.
 //!
 //! In [`Precision::Bf16`] each product rounds both of its operands to bf16, dz too; all else is f32.
 //!
@@ -10,13 +10,12 @@
 
 use super::activation::Activation;
 use super::{Case, Input};
-use crate::cpu::elementwise::{CHUNK, map2_into};
 use crate::cpu::gemm::{Mat, MatMut, Precision, gemm};
 use crate::cpu::linear::{column_sums, product};
 use crate::cpu::simd::each;
-use crate::cpu::{Simd, Vector, chunks, math};
+use crate::cpu::{Simd, Vector, math};
 use crate::simd_fn;
-use crate::tape::{Array64, Dx, Op, Specs, Var};
+use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
 /// Inputs: x, W, then b if `bias`. Result: y.
@@ -30,19 +29,19 @@ pub struct Linear {
     pub precision: Precision,
 }
 
-/// `y = f(y + b)` in place, and `slope = f′(y + b)`; `b` and `slope` may be empty.
+/// `y = f(y + b)` in place, and `z = y + b`; `b` and `z` may be empty.
 #[inline(always)]
-fn finish<V: Vector>(y: &mut [f32], b: &[f32], slope: &mut [f32], f: impl Fn(V) -> (V, V)) {
+fn finish<V: Vector>(y: &mut [f32], b: &[f32], z: &mut [f32], f: impl Fn(V) -> V) {
     each::<V>(
         y.len(),
         #[inline(always)]
         |i, w| {
-            let z = V::at(&y[i..], w);
-            let (value, s) = f(if b.is_empty() { z } else { z + V::at(&b[i..], w) });
-            value.put(&mut y[i..], w);
-            if !slope.is_empty() {
-                s.put(&mut slope[i..], w);
+            let v = V::at(&y[i..], w);
+            let v = if b.is_empty() { v } else { v + V::at(&b[i..], w) };
+            if !z.is_empty() {
+                v.put(&mut z[i..], w);
             }
+            f(v).put(&mut y[i..], w);
         },
     );
 }
@@ -50,25 +49,22 @@ fn finish<V: Vector>(y: &mut [f32], b: &[f32], slope: &mut [f32], f: impl Fn(V) 
 macro_rules! finishers {
     ($($name:ident $body:ident = |$z:ident| $f:expr;)*) => {$(
         #[inline(always)]
-        fn $body<V: Vector>(y: &mut [f32], b: &[f32], slope: &mut [f32]) {
-            finish::<V>(y, b, slope, #[inline(always)] |$z| $f);
+        fn $body<V: Vector>(y: &mut [f32], b: &[f32], z: &mut [f32]) {
+            finish::<V>(y, b, z, #[inline(always)] |$z| $f);
         }
         simd_fn! {
-            fn $name(y: &mut [f32], b: &[f32], slope: &mut [f32]) = $body
+            fn $name(y: &mut [f32], b: &[f32], z: &mut [f32]) = $body
         }
     )*};
 }
 finishers! {
-    plain plain_body = |z| (z, z);
-    gelu_tanh gelu_tanh_body = |z| math::gelu_tanh_grad(z);
-    gelu_erf gelu_erf_body = |z| math::gelu_erf_grad(z);
-    silu silu_body = |z| math::silu_grad(z);
-    relu relu_body = |z| {
-        let zero = V::splat(0.0);
-        (z.max(zero), V::splat(1.0).select(z.gt(zero), zero))
-    };
-    tanh tanh_body = |z| { let t = math::tanh(z); (t, V::splat(1.0) - t * t) };
-    sigmoid sigmoid_body = |z| { let s = math::sigmoid(z); (s, s * (V::splat(1.0) - s)) };
+    plain plain_body = |z| z;
+    gelu_tanh gelu_tanh_body = |z| math::gelu_tanh(z);
+    gelu_erf gelu_erf_body = |z| math::gelu_erf(z);
+    silu silu_body = |z| math::silu(z);
+    relu relu_body = |z| z.max(V::splat(0.0));
+    tanh tanh_body = |z| math::tanh(z);
+    sigmoid sigmoid_body = |z| math::sigmoid(z);
 }
 
 fn finisher(activation: Option<Activation>) -> fn(Simd, &mut [f32], &[f32], &mut [f32]) {
@@ -83,12 +79,11 @@ fn finisher(activation: Option<Activation>) -> fn(Simd, &mut [f32], &[f32], &mut
     }
 }
 
-simd_fn! {
-    fn multiply(y: &mut [f32], a: &[f32], b: &[f32]) = multiply_body
-}
-#[inline(always)]
-fn multiply_body<V: Vector>(y: &mut [f32], a: &[f32], b: &[f32]) {
-    map2_into::<V>(y, a, b, #[inline(always)] |a, b| a * b);
+impl Linear {
+    /// The activation, where its derivative is computed from z and not from y.
+    fn of_input(&self) -> Option<Activation> {
+        self.activation.filter(|f| !f.slope_of_result())
+    }
 }
 
 impl Op for Linear {
@@ -104,35 +99,31 @@ impl Op for Linear {
         Specs::from_iter([Spec { shape: x[0].shape.with_last(n), ..x[0] }])
     }
 
-    fn forward(&self, x: &[Tensor], y: &mut [Out], need: &[bool]) -> Tensors {
+    fn forward(&self, x: &[Tensor], y: &mut [Out], need: &mut [Need]) -> Tensors {
         let (cpu, (m, k), n) = (x[0].cpu(), x[0].shape().as_matrix(), x[1].shape()[0]);
         let bias = self.bias.then(|| x[2].widened());
         let bias = bias.as_ref().map_or(&[][..], Tensor::f32);
         let mut saved = Tensors::new();
-        let mut slope = (self.activation.is_some() && need.contains(&true)).then(|| Out::new(x[0].device(), y[0].spec()));
-        let side = slope.as_mut().map_or(&mut [][..], |slope| slope.f32_mut());
+        let mut z = (self.of_input().is_some() && Need::any(need)).then(|| Out::new(x[0].device(), y[0].spec()));
+        let side = z.as_mut().map_or(&mut [][..], |z| z.f32_mut());
         let (a, b) = (Mat::new(x[0].f32(), m, k), x[1].mat(n, k).t());
         let last = finisher(self.activation);
-        let apply = |first: usize, y: &mut [f32], slope: &mut [f32]| {
+        let apply = |first: usize, y: &mut [f32], z: &mut [f32]| {
             let bias = if bias.is_empty() { bias } else { &bias[first..][..y.len()] };
-            last(cpu.simd, y, bias, slope);
+            last(cpu.simd, y, bias, z);
         };
         let trivial = !self.bias && self.activation.is_none();
         product(cpu, self.precision, a, b, y[0].f32_mut(), side, (!trivial).then_some(&apply));
-        saved.extend(slope.map(Out::freeze));
+        saved.extend(z.map(Out::freeze));
         saved
     }
 
-    fn backward(&self, x: &[Tensor], _y: &[Tensor], saved: &[Tensor], dy: &[Option<Tensor>], dx: &mut Dx) {
+    fn backward(&self, x: &[Tensor], y: &[Tensor], saved: &[Tensor], dy: &[Option<Tensor>], dx: &mut Dx) {
         let (cpu, (m, k), n) = (x[0].cpu(), x[0].shape().as_matrix(), x[1].shape()[0]);
         let mut dz = dy[0].clone().expect("one result");
-        if let Some(slope) = saved.first() {
+        if let Some(f) = self.activation {
             let mut out = Out::new(dz.device(), dz.spec());
-            let (dy, slope) = (dz.f32(), slope.f32());
-            cpu.threads.each(chunks(out.f32_mut(), CHUNK), |i, dz| {
-                let range = i * CHUNK..i * CHUNK + dz.len();
-                multiply(cpu.simd, dz, &dy[range.clone()], &slope[range]);
-            });
+            f.pull_back(cpu, 0.0, out.f32_mut(), saved.first().unwrap_or(&y[0]).f32(), dz.f32());
             dz = out.freeze();
         }
         let dz_ = Mat::new(dz.f32(), m, n);
@@ -152,6 +143,16 @@ impl Op for Linear {
             let beta = out.beta;
             column_sums(cpu, beta, out.f32_mut(), dz.f32());
         }
+    }
+
+    fn reads(&self) -> Reads {
+        let again = u8::from(self.of_input().is_some());
+        Reads { x: 0b111, y: u8::from(self.activation.is_some()) - again, again }
+    }
+
+    fn again(&self, _i: usize, _x: &[Tensor], _y: &[Tensor], saved: &[Tensor], out: &mut Out) {
+        let f = self.activation.expect("without one nothing is offered");
+        f.apply(saved[0].cpu(), saved[0].f32(), out.f32_mut());
     }
 
     fn reference(&self, x: &[Array64]) -> Vec<Array64> {

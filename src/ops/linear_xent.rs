@@ -10,7 +10,7 @@
 //!
 //! Rows go in chunks. Where gradients are needed they are computed in the forward pass, while a chunk's logits are there:
 //! `dz = w_i/norm · (softmax(z) − onehot)`, `dx = dz·W`, `dW += dzᵀ·x`; computing the logits again would cost a fourth
-//! product.
+//! product. Where the gradient of W is [lent](crate::tape::Tape::lend), dW goes straight there.
 //!
 //! In [`Precision::Bf16`] each product rounds both of its operands to bf16, dz too; softmax and loss are f32.
 
@@ -19,7 +19,7 @@ use crate::cpu::gemm::{Mat, MatMut, Precision, gemm};
 use crate::cpu::simd::each;
 use crate::cpu::{Lanes, Vector, chunks, math};
 use crate::simd_fn;
-use crate::tape::{Array64, Dx, Op, Specs, Var};
+use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
 /// Inputs: x, W, targets, then token weights if `weights`. Result: the loss.
@@ -109,12 +109,16 @@ impl Op for LinearXent {
         Specs::from_iter([Spec::f32([1])])
     }
 
-    fn forward(&self, x: &[Tensor], y: &mut [Out], need: &[bool]) -> Tensors {
+    fn forward(&self, x: &[Tensor], y: &mut [Out], need: &mut [Need]) -> Tensors {
         let (cpu, (rows, c), vocab) = (x[0].cpu(), x[0].shape().as_matrix(), x[1].shape()[0]);
         let (x_, w, targets) = (x[0].f32(), x[1].mat(vocab, c), x[2].i32());
         let (weight, norm) = self.weighing(x);
-        let mut dx = need[0].then(|| Out::new(x[0].device(), x[0].spec()));
-        let mut dw = need[1].then(|| Out::new(x[1].device(), x[1].spec()));
+        let mut dx = need[0].wanted().then(|| Out::new(x[0].device(), x[0].spec()));
+        let mut own = matches!(need[1], Need::Later).then(|| Out::new(x[1].device(), x[1].spec()));
+        let (mut dw, add) = match &mut need[1] {
+            Need::Now(dw, beta) => (Some(&mut **dw), std::mem::replace(*beta, 1.0) != 0.0),
+            _ => (own.as_mut(), false),
+        };
         let chunk = chunk_rows(vocab).min(rows);
         let mut logits = cpu.scratch.take(chunk * vocab);
         let mut losses = cpu.scratch.take(chunk);
@@ -139,17 +143,19 @@ impl Op for LinearXent {
                 gemm(cpu, self.precision, dz, w, MatMut::new(&mut dx.f32_mut()[start * c..][..n * c], n, c), false, None);
             }
             if let Some(dw) = &mut dw {
-                gemm(cpu, self.precision, dz.t(), x_, MatMut::new(dw.f32_mut(), vocab, c), start > 0, None);
+                gemm(cpu, self.precision, dz.t(), x_, MatMut::new(dw.f32_mut(), vocab, c), add || start > 0, None);
             }
         }
         y[0].f32_mut()[0] = (loss / f64::from(norm)) as f32;
         // In the order of the inputs; backward knows which are there from what it is asked for.
-        dx.into_iter().chain(dw).map(Out::freeze).collect()
+        dx.into_iter().chain(own).map(Out::freeze).collect()
     }
 
     fn backward(&self, _x: &[Tensor], _y: &[Tensor], saved: &[Tensor], dy: &[Option<Tensor>], dx: &mut Dx) {
         let scale = dy[0].as_ref().expect("one result").item();
         let wanted = [0, 1].map(|i| dx.wants(i));
+        let early = saved.len() < wanted.into_iter().filter(|&wanted| wanted).count();
+        assert!(scale == 1.0 || !early, "a loss whose gradients were added in its forward pass is where backward starts");
         for (i, grad) in [0, 1].into_iter().filter(|&i| wanted[i]).zip(saved) {
             if scale == 1.0 {
                 dx.give(i, grad.clone());
@@ -159,6 +165,11 @@ impl Op for LinearXent {
                 crate::cpu::elementwise::add_scaled(grad.cpu(), beta, out.f32_mut(), scale, grad.f32());
             }
         }
+    }
+
+    fn reads(&self) -> Reads {
+        // All gradients are there already.
+        Reads { x: 0, y: 0, again: 0 }
     }
 
     fn reference(&self, x: &[Array64]) -> Vec<Array64> {

@@ -19,7 +19,7 @@ use crate::cpu::reduce::{ROWS, sum_blocks};
 use crate::cpu::simd::each;
 use crate::cpu::{Lanes, Vector, chunks};
 use crate::simd_fn;
-use crate::tape::{Array64, Dx, Op, Specs, Var};
+use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Shape, Spec, Tensor, Tensors};
 
 /// What is normalised.
@@ -94,15 +94,38 @@ fn forward_rows_body<V: Vector>(rows: Rows, y: &mut [f32], s: &mut [f32], stats:
                 d * d
             },
         ) / channels as f32;
-        let rstd = 1.0 / (var + norm.eps).sqrt();
-        let k = V::splat(rstd);
-        each::<V>(channels, #[inline(always)] |i, w| {
+        stats.copy_from_slice(&[mean, 1.0 / (var + norm.eps).sqrt()]);
+        normalise::<V>(norm.bias, s, stats, g, b, y);
+    }
+}
+
+/// A row of y from a row of s and its (mean, rstd).
+#[inline(always)]
+fn normalise<V: Vector>(bias: bool, s: &[f32], stats: &[f32], g: &[f32], b: &[f32], y: &mut [f32]) {
+    let (m, k) = (V::splat(stats[0]), V::splat(stats[1]));
+    each::<V>(
+        y.len(),
+        #[inline(always)]
+        |i, w| {
             let n = (V::at(&s[i..], w) - m) * k;
             let g = V::at(&g[i..], w);
-            let value = if norm.bias { n.fma(g, V::at(&b[i..], w)) } else { n * g };
+            let value = if bias { n.fma(g, V::at(&b[i..], w)) } else { n * g };
             value.put(&mut y[i..], w);
-        });
-        stats.copy_from_slice(&[mean, rstd]);
+        },
+    );
+}
+
+simd_fn! {
+    /// Writes rows of y from rows of s, as `x`, and their (mean, rstd).
+    fn again_rows(rows: Rows, y: &mut [f32], stats: &[f32]) = again_rows_body
+}
+
+#[inline(always)]
+fn again_rows_body<V: Vector>(rows: Rows, y: &mut [f32], stats: &[f32]) {
+    let Rows { norm, x, g, b, .. } = rows;
+    let c = g.len();
+    for ((y, s), stats) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(stats.chunks_exact(2)) {
+        normalise::<V>(norm.bias, s, stats, g, b, y);
     }
 }
 
@@ -192,7 +215,7 @@ impl Op for Norm {
         std::iter::repeat_n(x[0], 1 + r).collect()
     }
 
-    fn forward(&self, x: &[Tensor], y: &mut [Out], need: &[bool]) -> Tensors {
+    fn forward(&self, x: &[Tensor], y: &mut [Out], need: &mut [Need]) -> Tensors {
         let (r, g, b) = self.places();
         let (cpu, (rows, channels)) = (x[0].cpu(), x[0].shape().as_matrix());
         let mut stats = Out::new(x[0].device(), Spec::f32([rows, 2]));
@@ -220,7 +243,7 @@ impl Op for Norm {
             }
             _ => unreachable!("norm has one result or two"),
         }
-        if need.contains(&true) { Tensors::from_iter([stats.freeze()]) } else { Tensors::new() }
+        if Need::any(need) { Tensors::from_iter([stats.freeze()]) } else { Tensors::new() }
     }
 
     fn backward(&self, x: &[Tensor], y: &[Tensor], saved: &[Tensor], dy: &[Option<Tensor>], dx: &mut Dx) {
@@ -274,6 +297,29 @@ impl Op for Norm {
                 sum_blocks(cpu, beta, out.f32_mut(), partial);
             }
         }
+    }
+
+    fn reads(&self) -> Reads {
+        let (_, g, b) = self.places();
+        let vectors = 1 << g | u8::from(self.bias) << b;
+        match self.residual {
+            true => Reads { x: vectors, y: 0b10, again: 1 },
+            false => Reads { x: vectors | 1, y: 0, again: 1 },
+        }
+    }
+
+    fn again(&self, _i: usize, x: &[Tensor], y: &[Tensor], saved: &[Tensor], out: &mut Out) {
+        let (_, g, b) = self.places();
+        let s = if self.residual { &y[1] } else { &x[0] };
+        let (cpu, channels) = (s.cpu(), s.shape().last_dim());
+        let gain = x[g].widened();
+        let bias = self.bias.then(|| x[b].widened());
+        let (s, stats, g, b) = (s.f32(), saved[0].f32(), gain.f32(), bias.as_ref().map_or(&[][..], Tensor::f32));
+        let size = ROWS * channels;
+        cpu.threads.each(chunks(out.f32_mut(), size), |i, y| {
+            let rows = Rows { norm: *self, x: &s[i * size..][..y.len()], r: &[], g, b };
+            again_rows(cpu.simd, rows, y, &stats[2 * ROWS * i..][..2 * y.len() / channels]);
+        });
     }
 
     fn reference(&self, x: &[Array64]) -> Vec<Array64> {

@@ -8,7 +8,7 @@ use crate::cpu::elementwise::{CHUNK, accumulate};
 use crate::cpu::reduce::{ROWS, block_sum, sum};
 use crate::cpu::{Vector, chunks};
 use crate::simd_fn;
-use crate::tape::{Array64, Dx, Op, Specs, Var};
+use crate::tape::{Array64, Dx, Need, Op, Specs, Var};
 use crate::tensor::{Out, Shape, Spec, Tensor, Tensors};
 
 /// Over which elements a reduction goes.
@@ -58,7 +58,7 @@ impl Op for Reduce {
         Specs::from_iter([Spec::f32(Shape::new(axes))])
     }
 
-    fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &[bool]) -> Tensors {
+    fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
         let (cpu, (n, divisor)) = (x[0].cpu(), self.counts(x[0].shape()));
         let (x, y) = (x[0].f32(), y[0].f32_mut());
         match self.over {

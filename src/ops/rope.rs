@@ -18,7 +18,7 @@ use crate::cpu::simd::each;
 use crate::cpu::{Cpu, Vector, chunks};
 use crate::device::Device;
 use crate::simd_fn;
-use crate::tape::{Array64, Dx, Op, Specs, Var};
+use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 use std::f64::consts::TAU;
 
@@ -161,7 +161,7 @@ impl Op for Rope {
         Specs::from_iter([x[0]])
     }
 
-    fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &[bool]) -> Tensors {
+    fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
         self.turn(x[0].cpu(), 1.0, 0.0, &mut y[0], &x[0], &x[1..]);
         Tensors::new()
     }
@@ -171,6 +171,10 @@ impl Op for Rope {
         let mut dx = dx.out(0);
         let beta = dx.beta;
         self.turn(dy.cpu(), -1.0, beta, &mut dx, dy, &x[1..]);
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { x: 0b110, y: 0, again: 0 }
     }
 
     fn reference(&self, x: &[Array64]) -> Vec<Array64> {

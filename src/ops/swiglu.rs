@@ -10,7 +10,7 @@ use crate::cpu::elementwise::{CHUNK, map2_into};
 use crate::cpu::simd::each;
 use crate::cpu::{Vector, chunks, math};
 use crate::simd_fn;
-use crate::tape::{Array64, Dx, Op, Specs, Var};
+use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
 /// Inputs: gate, up.
@@ -66,7 +66,7 @@ impl Op for Swiglu {
         Specs::from_iter([x[0]])
     }
 
-    fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &[bool]) -> Tensors {
+    fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
         let (cpu, gate, up) = (x[0].cpu(), x[0].f32(), x[1].f32());
         cpu.threads.each(chunks(y[0].f32_mut(), CHUNK), |i, y| {
             let range = i * CHUNK..i * CHUNK + y.len();
@@ -93,6 +93,14 @@ impl Op for Swiglu {
             (None, Some(dup)) => run(beta, &mut cpu.scratch.take(dy.len()), dup.f32_mut()),
             (None, None) => {}
         }
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { x: 0b11, y: 0, again: 1 }
+    }
+
+    fn again(&self, _i: usize, x: &[Tensor], _y: &[Tensor], _saved: &[Tensor], out: &mut Out) {
+        self.forward(x, std::slice::from_mut(out), &mut []);
     }
 
     fn reference(&self, x: &[Array64]) -> Vec<Array64> {

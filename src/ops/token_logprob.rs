@@ -15,7 +15,7 @@ use super::{Case, Input};
 use crate::cpu::elementwise::{CHUNK, accumulate};
 use crate::cpu::{Lanes, Vector, chunks, math};
 use crate::simd_fn;
-use crate::tape::{Array64, Dx, Op, Specs, Var};
+use crate::tape::{Array64, Dx, Need, Op, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
 /// Inputs: logits, ids. Results: logp, entropy.
@@ -105,7 +105,7 @@ impl Op for TokenLogprob {
         Specs::from_iter([Spec::f32(ids), Spec::f32(ids)])
     }
 
-    fn forward(&self, x: &[Tensor], y: &mut [Out], need: &[bool]) -> Tensors {
+    fn forward(&self, x: &[Tensor], y: &mut [Out], need: &mut [Need]) -> Tensors {
         let (cpu, (rows, vocab)) = (x[0].cpu(), x[0].shape().as_matrix());
         let mut log_z = Out::new(x[0].device(), Spec::f32([rows]));
         let (logits, ids) = (x[0].f32(), x[1].i32());
@@ -119,7 +119,7 @@ impl Op for TokenLogprob {
                 *logp = row[ids[r] as usize] - *log_z;
             }
         });
-        if need[0] { Tensors::from_iter([log_z.freeze()]) } else { Tensors::new() }
+        if need[0].wanted() { Tensors::from_iter([log_z.freeze()]) } else { Tensors::new() }
     }
 
     fn backward(&self, x: &[Tensor], y: &[Tensor], saved: &[Tensor], dy: &[Option<Tensor>], dx: &mut Dx) {

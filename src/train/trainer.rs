@@ -10,7 +10,7 @@ use crate::model::Gpt;
 use crate::optim::Optimizer;
 use crate::params::{Decl, ParamId, Params};
 use crate::tape::{Pass, Tape};
-use crate::tensor::{DType, Out, Shape, Spec};
+use crate::tensor::{DType, Out, Shape, Spec, Tensor};
 use std::sync::Arc;
 
 /// Fills inputs and targets of a micro-batch: `(step, micro-batch, inputs, targets)`.
@@ -81,6 +81,26 @@ fn fresh(device: &Device, decls: &[Decl], seed: u64, optim: &Optimizer) -> Param
     let mut params = Params::new(device, decls, seed);
     optim.prepare(&mut params);
     params
+}
+
+/// Forward and backward over one micro-batch, `ids` (B, T) and their targets: adds to the gradients, and returns the sum of
+/// the losses over `norm`. `last`: see [`Var::backward`](crate::tape::Var::backward).
+pub fn micro_batch(
+    gpt: &Gpt,
+    tape: &mut Tape,
+    params: &mut Params,
+    pass: Pass,
+    ids: [Tensor; 2],
+    norm: f32,
+    last: bool,
+) -> f32 {
+    tape.begin(params, pass);
+    tape.lend(params, gpt.head());
+    let [x, y] = ids.map(|ids| tape.constant(ids));
+    let loss = gpt.loss(x, y, None, Some(norm));
+    let value = loss.value().item();
+    loss.backward(params, last);
+    value
 }
 
 impl Trainer {
@@ -155,11 +175,8 @@ impl Trainer {
             filled.inspect_err(|_| self.params.clear_grads())?;
             let (seed, precision) = (self.seed, self.precision);
             let pass = Pass { seed, step: at.batch, micro: micro as u32, training: true, precision };
-            self.tape.begin(&self.params, pass);
-            let (x, y) = (self.tape.constant(x.freeze()), self.tape.constant(y.freeze()));
-            let mean = self.gpt.loss(x, y, None, Some(norm));
-            let mut value = mean.value().item();
-            mean.backward(&mut self.params, micro + 1 == self.micros);
+            let (ids, last) = ([x.freeze(), y.freeze()], micro + 1 == self.micros);
+            let mut value = micro_batch(&self.gpt, &mut self.tape, &mut self.params, pass, ids, norm, last);
             probe(micro, &mut self.params, &mut value);
             loss += f64::from(value);
         }

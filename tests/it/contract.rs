@@ -38,7 +38,7 @@ const CASES: [Case; 3] = [
         name: "gpt2",
         vocab: 97,
         set: "model.heads=4 model.dropout=0.1 train.accumulate=2",
-        hash: "201e14467941ff5240ef3fffff527b0a6174576b0587de934dd8bd4c3fe89a58",
+        hash: "392c541eef8b8615942860b59c4000a783ca2ae821a0dcb1f3e8d5a491483c7c",
     },
     Case {
         name: "llama, with muon",
@@ -50,7 +50,7 @@ const CASES: [Case; 3] = [
         name: "gpt2 in bf16",
         vocab: 97,
         set: "model.heads=4 model.dropout=0.1 train.accumulate=2 train.precision=bf16",
-        hash: "fffc98ae8c39e9163d304784da6099940c7af75ff8cd472e1381feda937617fb",
+        hash: "6c9016696d7b684ca566b95092556ad4b4599181cb1a0a499b3c4ec2d804be06",
     },
 ];
 
@@ -58,7 +58,7 @@ const NANO: Case = Case {
     name: "nano",
     vocab: 8192,
     set: "model.layers=4 model.heads=4 model.d=256 train.context=256 train.batch=4 optim.warmup=5 optim.lr=1e-3",
-    hash: "b970fde9c179ebf670254fa4e6d2bbfdef34e483712063bcbc1c72f9fac6a902",
+    hash: "1597e4861f5dcf08b6908e3ce380867b17de61bdfb9e301a7896a6d7d052385b",
 };
 
 impl Case {

@@ -2,9 +2,11 @@
 
 use kiln::cpu::Simd;
 use kiln::device::Device;
+use kiln::nn::{Builder, Embedding};
+use kiln::ops::elementwise::Elementwise;
 use kiln::ops::{Case, Role, TABLE, check};
 use kiln::params::Params;
-use kiln::tape::Tape;
+use kiln::tape::{Pass, Tape};
 use kiln::tensor::Tensor;
 
 fn checks() -> impl Iterator<Item = (&'static str, usize)> {
@@ -83,4 +85,73 @@ fn gradients_are_added_to_those_that_are_there() {
             assert!(once.iter().zip(twice).all(close), "{name}: {}", case(name, i).name);
         }
     }
+}
+
+/// What an operation does not claim to read is gone when its backward pass runs, and what it offers to make again is made
+/// again: the gradients are the same bits as with everything kept.
+#[test]
+fn gradients_need_no_more_than_an_operation_says_that_it_reads() {
+    let device = Device::cpu(2).expect("a CPU");
+    let gradients = |name: &str, i: usize, keep: bool| -> Vec<Vec<u32>> {
+        let tape = Tape::new(&device);
+        let inputs = case(name, i).inputs;
+        let x = check::leaves(&tape, &inputs, &check::values(&inputs, &device));
+        // Inputs made by operations, and results that are read, so that the tape may let go of both.
+        let loss = || {
+            let x: Vec<_> =
+                x.iter().zip(&inputs).map(|(x, input)| if input.grad { x.scale(1.0) } else { *x }).collect();
+            let y = tape.apply_dyn(case(name, i).op, &x);
+            let of = |o| {
+                let y = y.output(o);
+                (y.value().dtype() == kiln::tensor::DType::F32).then(|| y.tape().apply(Elementwise::Mul, &[y, y]).sum())
+            };
+            [(0..y.outputs()).filter_map(of).reduce(|a, b| a + b).expect("a result in f32")]
+        };
+        let [loss] = if keep { loss() } else { tape.scope(loss) };
+        loss.backward(&mut Params::new(&device, &[], 0), true);
+        x.iter().filter_map(|x| x.grad()).map(|grad| grad.f32().iter().map(|g| g.to_bits()).collect()).collect()
+    };
+    for (name, i) in checks() {
+        let case = case(name, i);
+        if case.inputs.iter().any(|input| input.grad) {
+            assert!(gradients(name, i, true) == gradients(name, i, false), "{name}: {}", case.name);
+        }
+    }
+}
+
+#[test]
+fn a_gradient_that_is_lent_is_written_or_added_to_in_the_forward_pass() {
+    let device = Device::cpu(2).expect("a CPU");
+    let mut builder = Builder::default();
+    let table = Embedding::new(&mut builder, "table", [11, 5], 0.5);
+    let decls = builder.finish();
+    // The head's gradient after some micro-batches, and the norm. The head computes it in its forward pass, or later.
+    let gradient = |lend: bool, micros: usize, early: bool| {
+        let mut params = Params::new(&device, &decls, 1);
+        let mut tape = Tape::new(&device);
+        for _ in 0..micros {
+            tape.begin(&params, Pass::default());
+            if lend {
+                tape.lend(&mut params, table.id());
+            }
+            // The table is read twice, as a tied one is.
+            let ids = tape.constant(Tensor::from_slice(&device, &[1i32, 2, 3, 4], [1, 4]));
+            let x = ids.embedding(table.table(&tape), None, 0);
+            let head = table.table(&tape);
+            let loss = match early {
+                true => {
+                    x.linear_xent(head, tape.constant(Tensor::from_slice(&device, &[3i32, 0, 10, 7], [4])), None, None)
+                }
+                false => x.linear(head, None).sum(),
+            };
+            loss.backward(&mut params, true);
+        }
+        (params.grad(table.id()).expect("a gradient").f32().to_vec(), params.grad_norm())
+    };
+    assert_eq!(gradient(true, 1, true), gradient(false, 1, true));
+    // What is not computed in a forward pass comes in the backward pass as ever.
+    assert_eq!(gradient(true, 2, false), gradient(false, 2, false));
+    let (lent, own) = (gradient(true, 3, true), gradient(false, 3, true));
+    assert!((lent.1 - own.1).abs() < 1e-6 * own.1 && lent.1 > 1.0, "{lent:?} {own:?}");
+    assert!(lent.0.iter().zip(&own.0).all(|(a, b)| (a - b).abs() < 1e-6), "{lent:?} {own:?}");
 }

@@ -36,7 +36,7 @@ fn gradients(decls: &[Decl], recompute: bool, loss: &impl for<'t> Fn(&'t Tape) -
 
 #[test]
 fn a_model_whose_blocks_are_run_again_has_the_same_gradients_in_less_memory() {
-    let size = Size { vocab: 50, context: 64, layers: 4, heads: 2, d: 32 };
+    let size = Size { vocab: 50, context: 64, layers: 8, heads: 2, d: 32 };
     let with = |dropout, config| GptConfig { dropout, ..config };
     let configs = [GptConfig::gpt2(size), with(0.1, GptConfig::gpt2(size)), with(0.1, GptConfig::llama(size))];
     for config in configs {

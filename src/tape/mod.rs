@@ -10,6 +10,16 @@
 //! of the record, walks what this recorded, and forgets it: of all blocks one at a time is whole. Gradients are the same
 //! bits: dropout draws from the same streams, and every gradient is added to in the same order. Source: Chen et al. 2016,
 //! "Training deep nets with sublinear memory cost" (arXiv 1604.06174), with one block as the segment.
+//!
+//! Even without that not every value is kept. At the end of a block the tape lets go of the results made in it that no
+//! backward pass reads, and of those that an operation can make again from what is kept in one pass over memory
+//! ([`Op::reads`]): a norm's result, an activation. The walk makes them when it first meets a reader.
+
+mod dx;
+mod op;
+
+pub use dx::{Dx, Grad};
+pub use op::{Array64, MAX_INPUTS, MAX_OUTPUTS, Need, Op, Reads, Specs};
 
 use crate::cpu::gemm::Precision;
 use crate::device::Device;
@@ -17,67 +27,16 @@ use crate::params::{ParamId, Params};
 use crate::rng::{Purpose, Stream};
 use crate::tensor::{Out, Shape, Spec, Tensor, Tensors};
 use arrayvec::ArrayVec;
+use dx::DxState;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
-/// The most inputs of an operation.
-pub const MAX_INPUTS: usize = 8;
-/// The most results of an operation.
-pub const MAX_OUTPUTS: usize = 3;
-
-/// The specs of an operation's results.
-pub type Specs = ArrayVec<Spec, MAX_OUTPUTS>;
-
-/// A plain f64 array: what references compute on. Integers are held as their values.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Array64 {
-    /// The lengths of the axes.
-    pub shape: Shape,
-    /// The elements, row-major.
-    pub data: Vec<f64>,
-}
-
-impl Array64 {
-    /// An array with these elements.
-    pub fn new(shape: impl Into<Shape>, data: Vec<f64>) -> Array64 {
-        let shape = shape.into();
-        assert_eq!(shape.numel(), data.len());
-        Array64 { shape, data }
-    }
-
-    /// An array of this shape, each element from its flat index.
-    pub fn from_fn(shape: impl Into<Shape>, f: impl FnMut(usize) -> f64) -> Array64 {
-        let shape = shape.into();
-        Array64 { shape, data: (0..shape.numel()).map(f).collect() }
-    }
-
-    /// The elements in rows of the last axis.
-    pub fn rows(&self) -> impl Iterator<Item = &[f64]> {
-        self.data.chunks_exact(self.shape.last_dim().max(1))
-    }
-}
-
-/// One differentiable operation: shape rule, forward, backward and definition in one place.
-pub trait Op: Any {
-    /// The name in tables, profiles and messages.
-    fn name(&self) -> &'static str;
-
-    /// Shape and dtype of each result.
-    ///
-    /// # Panics
-    /// The inputs do not fit the operation: a bug of the model.
-    fn outputs(&self, x: &[Spec]) -> Specs;
-
-    /// Computes the results `y` from `x`. `need[i]` says whether the gradient of input i will be asked for. Returns what
-    /// `backward` needs beside `x` and `y`.
-    fn forward(&self, x: &[Tensor], y: &mut [Out], need: &[bool]) -> Tensors;
-
-    /// Given `dy`, the gradients of the results (`None`: zero), hands out the gradients of the inputs through `dx`.
-    fn backward(&self, x: &[Tensor], y: &[Tensor], saved: &[Tensor], dy: &[Option<Tensor>], dx: &mut Dx);
-
-    /// The definition of the operation: naive loops in f64.
-    fn reference(&self, x: &[Array64]) -> Vec<Array64>;
+/// A gradient that the tape was lent.
+struct Lent {
+    id: ParamId,
+    out: Out,
+    beta: f32,
 }
 
 /// A result of a node.
@@ -122,6 +81,10 @@ struct Node {
     y: ArrayVec<Tensor, MAX_OUTPUTS>,
     dy: ArrayVec<Option<Tensor>, MAX_OUTPUTS>,
     saved: Tensors,
+    /// Results that the backward of another node reads; bit i for the i-th.
+    read: u8,
+    /// Results that were let go of.
+    gone: u8,
     /// Whether a gradient is wanted here or below.
     need: bool,
     /// How often a parameter was used and has not been passed in the backward walk.
@@ -130,8 +93,8 @@ struct Node {
 
 impl Node {
     fn empty() -> Node {
-        let (x, y, dy) = (ArrayVec::new(), ArrayVec::new(), ArrayVec::new());
-        Node { op: None, block: None, what: What::Op, x, y, dy, saved: Tensors::new(), need: false, uses: 0 }
+        let (x, y, dy, saved) = (ArrayVec::new(), ArrayVec::new(), ArrayVec::new(), Tensors::new());
+        Node { op: None, block: None, what: What::Op, x, y, dy, saved, read: 0, gone: 0, need: false, uses: 0 }
     }
 
     /// Lets go of all tensors, and keeps the boxes for the next step.
@@ -141,9 +104,54 @@ impl Node {
         self.y.clear();
         self.dy.clear();
         self.saved.clear();
+        (self.read, self.gone) = (0, 0);
         self.need = false;
         self.uses = 0;
     }
+
+    /// What its own operation reads; nothing where it was not recorded.
+    fn reads(&self) -> Reads {
+        match &self.op {
+            Some(op) if self.need => op.reads(),
+            _ => Reads { x: 0, y: 0, again: 0 },
+        }
+    }
+
+    /// Lets go of result `out` where no backward pass reads it or it can be made again. `hollow`: see [`Tape`].
+    fn let_go(&mut self, out: u8, hollow: &Tensor) {
+        let (own, bit) = (self.reads(), 1 << out);
+        if self.what == What::Op && own.y & bit == 0 && (self.read & bit == 0 || own.again & bit != 0) {
+            let y = &mut self.y[out as usize];
+            *y = hollow.hollow(y.spec());
+            self.gone |= bit;
+        }
+    }
+}
+
+/// The value that `at` refers to, made again where it was let go of.
+fn value(nodes: &mut [Node], at: Ref) -> Tensor {
+    let (id, out) = (at.node as usize, at.out as usize);
+    if nodes[id].gone & (1 << out) != 0 {
+        let reads = nodes[id].reads();
+        let x = inputs(nodes, id, reads.x);
+        let node = &mut nodes[id];
+        let mut y = Out::new(node.y[out].device(), node.y[out].spec());
+        let op = node.op.as_ref().expect("a result that is read and gone can be made again");
+        op.again(out, &x, &node.y, &node.saved, &mut y);
+        node.y[out] = y.freeze();
+        node.gone &= !(1 << out);
+    }
+    nodes[id].y[out].clone()
+}
+
+/// The inputs of a node, those in `read` with their data.
+fn inputs(nodes: &mut [Node], id: usize, read: u8) -> Tensors {
+    let refs = nodes[id].x.clone();
+    let input = |(i, at): (usize, Ref)| match read >> i & 1 {
+        0 => nodes[at.node as usize].y[at.out as usize].clone(),
+        _ => value(nodes, at),
+    };
+    refs.into_iter().enumerate().map(input).collect()
 }
 
 /// What an operation's forward left.
@@ -156,8 +164,11 @@ struct Ran {
 /// The record of a forward pass.
 pub struct Tape {
     device: Device,
+    /// An empty buffer, which stands for the data of values that were let go of.
+    hollow: Tensor,
     nodes: RefCell<Vec<Node>>,
     used: Cell<usize>,
+    lent: RefCell<Option<Lent>>,
     recording: Cell<bool>,
     recompute: bool,
     /// Whether this is the first run of a block: its nodes are forgotten at its end, so operations need not save anything.
@@ -195,8 +206,10 @@ impl Tape {
     pub fn new(device: &Device) -> Tape {
         Tape {
             device: device.clone(),
+            hollow: Out::new(device, Spec::f32([0])).freeze(),
             nodes: RefCell::default(),
             used: Cell::new(0),
+            lent: RefCell::new(None),
             recording: Cell::new(true),
             recompute: false,
             first: Cell::new(false),
@@ -225,6 +238,18 @@ impl Tape {
             let var = self.leaf(params.weight(id), params.is_trainable(id), What::Param(id));
             debug_assert_eq!(var.at.node, id.0);
         }
+    }
+
+    /// Lends this pass the gradient of a parameter, if it has one, so that an operation that computes it in its forward pass
+    /// ([`linear_xent`](crate::ops::linear_xent)) needs no buffer for it. The backward pass must start from that operation,
+    /// with gradient 1.
+    pub fn lend(&mut self, params: &mut Params, id: ParamId) {
+        if !params.is_trainable(id) {
+            return;
+        }
+        let (out, beta) = params.lend_grad(id);
+        let before = self.lent.get_mut().replace(Lent { id, out, beta });
+        assert!(before.is_none(), "a pass is lent one gradient, and gives it back when it goes back");
     }
 
     /// Forgets everything recorded and lets go of all tensors.
@@ -307,23 +332,28 @@ impl Tape {
     /// Runs an operation forward.
     fn run(&self, op: &dyn Op, x: &[Var]) -> Ran {
         let mut tensors = Tensors::new();
-        let mut need: ArrayVec<bool, MAX_INPUTS> = ArrayVec::new();
+        let mut lent = self.lent.borrow_mut();
+        let mut need: ArrayVec<Need, MAX_INPUTS> = ArrayVec::new();
+        let mut now = lent.as_mut();
+        let mut any = false;
         {
             let nodes = self.nodes.borrow();
             for var in x {
                 let node = &nodes[var.at.node as usize];
                 tensors.push(node.y[var.at.out as usize].clone());
-                need.push(self.recording.get() && node.need);
+                let wanted = self.recording.get() && node.need;
+                any |= wanted;
+                need.push(match now.take_if(|lent| node.what == What::Param(lent.id)) {
+                    _ if !wanted || self.first.get() => Need::No,
+                    Some(lent) => Need::Now(&mut lent.out, &mut lent.beta),
+                    None => Need::Later,
+                });
             }
         }
         let specs: ArrayVec<Spec, MAX_INPUTS> = tensors.iter().map(Tensor::spec).collect();
         let mut y: ArrayVec<Out, MAX_OUTPUTS> =
             op.outputs(&specs).into_iter().map(|spec| Out::new(&self.device, spec)).collect();
-        let any = need.contains(&true);
-        if self.first.get() {
-            need.fill(false);
-        }
-        let saved = op.forward(&tensors, &mut y, &need);
+        let saved = op.forward(&tensors, &mut y, &mut need);
         Ran { y: y.into_iter().map(Out::freeze).collect(), saved, need: any }
     }
 
@@ -333,7 +363,8 @@ impl Tape {
             let mut nodes = self.nodes.borrow_mut();
             x.iter().for_each(|var| nodes[var.at.node as usize].uses += 1);
         }
-        self.push(|node| {
+        let mut reads = 0;
+        let y = self.push(|node| {
             node.dy.extend(ran.y.iter().map(|_| None));
             node.y = ran.y;
             node.need = ran.need;
@@ -341,8 +372,25 @@ impl Tape {
                 node.x.extend(x.iter().map(|var| var.at));
                 node.saved = ran.saved;
                 keep(&mut node.op);
+                reads = node.reads().x;
             }
-        })
+        });
+        self.mark(x, reads);
+        y
+    }
+
+    /// Notes that a backward pass will read those of `x` that are in `reads`.
+    fn mark(&self, x: &[Var], reads: u8) {
+        let mut nodes = self.nodes.borrow_mut();
+        for var in x.iter().enumerate().filter_map(|(i, var)| (reads >> i & 1 != 0).then_some(var)) {
+            nodes[var.at.node as usize].read |= 1 << var.at.out;
+        }
+    }
+
+    /// Says that no further operation will read `x`: the tape lets go of what its backward passes do not read either.
+    pub fn spent(&self, x: &[Var]) {
+        let nodes = &mut *self.nodes.borrow_mut();
+        x.iter().for_each(|var| nodes[var.at.node as usize].let_go(var.at.out, &self.hollow));
     }
 
     /// Runs `f` without recording: nothing computed inside has a gradient.
@@ -353,14 +401,23 @@ impl Tape {
         result
     }
 
-    /// Runs `f` and, where nothing is being recorded, lets go of every value made inside but the results: a model calls
-    /// its blocks through this, so that inference holds one block's activations and not all.
+    /// Runs `f` and lets go of every value made inside but the results and, where `f` is being recorded, what backward
+    /// passes read and cannot make again: a model calls its blocks through this, so that inference holds one block's
+    /// activations and not all.
     ///
     /// Vars made inside must not be used afterwards, except for the results.
     pub fn scope<'t, const N: usize>(&'t self, f: impl FnOnce() -> [Var<'t>; N]) -> [Var<'t>; N] {
         let start = self.used.get();
         let vars = f();
         if self.recording.get() {
+            let nodes = &mut self.nodes.borrow_mut()[..self.used.get()];
+            for (id, node) in nodes.iter_mut().enumerate().skip(start) {
+                for out in 0..node.y.len() as u8 {
+                    if !vars.iter().any(|var| var.at == Ref { node: id as u32, out }) {
+                        node.let_go(out, &self.hollow);
+                    }
+                }
+            }
             return vars;
         }
         let values = vars.map(Var::value);
@@ -403,6 +460,7 @@ impl Tape {
                 }
             }
         });
+        self.mark(x, if need && !outer { !0 } else { 0 });
         std::array::from_fn(|i| first.output(i))
     }
 
@@ -426,12 +484,14 @@ impl Tape {
 
     /// Hands out the gradients of the inputs of an operation, and lets go of the node.
     fn step_back(&self, id: usize, params: &mut Params, last: bool) {
-        let mut nodes = self.nodes.borrow_mut();
+        let nodes = &mut *self.nodes.borrow_mut();
+        let wanted = nodes[id].need && nodes[id].dy.iter().any(Option::is_some);
+        let reads = if wanted { nodes[id].reads().x } else { 0 };
+        let x = if wanted { inputs(nodes, id, reads) } else { Tensors::new() };
         let (below, rest) = nodes.split_at_mut(id);
         let node = &mut rest[0];
-        if node.need && node.dy.iter().any(Option::is_some) {
+        if wanted {
             let op = node.op.as_ref().expect("a recorded node has an operation");
-            let x: Tensors = node.x.iter().map(|r| below[r.node as usize].y[r.out as usize].clone()).collect();
             let state = RefCell::new(DxState { nodes: below, params });
             op.backward(&x, &node.y, &node.saved, &node.dy, &mut Dx { state: &state, inputs: &node.x });
         }
@@ -451,7 +511,9 @@ impl Tape {
     /// Runs a block again at the end of the record, walks back over it, and lets go of all of it.
     fn replay(&self, id: usize, streams: u32, params: &mut Params, last: bool) {
         let (block, x, dy) = {
-            let node = &mut self.nodes.borrow_mut()[id];
+            let nodes = &mut *self.nodes.borrow_mut();
+            inputs(nodes, id, !0);
+            let node = &mut nodes[id];
             let x: ArrayVec<Var, MAX_INPUTS> = node.x.iter().map(|&at| Var { tape: self, at }).collect();
             let dy = std::mem::take(&mut node.dy);
             // The results are about to be computed again.
@@ -526,111 +588,9 @@ impl<'t> Var<'t> {
                 *slot = Some(dy.clone());
             }
         }
+        if let Some(Lent { id, out, beta }) = self.tape.lent.take() {
+            params.take_back(id, out, beta != 0.0);
+        }
         self.tape.walk(0..self.tape.used.get(), params, last);
-    }
-}
-
-struct DxState<'a> {
-    nodes: &'a mut [Node],
-    params: &'a mut Params,
-}
-
-/// Where an operation's backward puts the gradients of its inputs.
-pub struct Dx<'a> {
-    state: &'a RefCell<DxState<'a>>,
-    inputs: &'a [Ref],
-}
-
-/// A gradient being written. Dropping it puts it in its place.
-pub struct Grad<'a> {
-    out: Option<Out>,
-    /// 0: what is there is arbitrary and must be overwritten. 1: add to what is there.
-    pub beta: f32,
-    at: Ref,
-    state: &'a RefCell<DxState<'a>>,
-}
-
-impl<'a> Dx<'a> {
-    /// Whether the gradient of input `i` is wanted; where not, its work is skipped.
-    pub fn wants(&self, i: usize) -> bool {
-        self.state.borrow().nodes[self.inputs[i].node as usize].need
-    }
-
-    /// The gradient buffer of input `i`; see [`Grad::beta`].
-    pub fn out(&mut self, i: usize) -> Grad<'a> {
-        let at = self.inputs[i];
-        let state = &mut *self.state.borrow_mut();
-        let node = &mut state.nodes[at.node as usize];
-        let (out, beta) = match (node.what, node.dy[at.out as usize].take()) {
-            (What::Param(id), _) => state.params.lend_grad(id),
-            (_, None) => {
-                let y = &node.y[at.out as usize];
-                (Out::new(y.device(), y.spec()), 0.0)
-            }
-            (_, Some(grad)) => match grad.into_out() {
-                Ok(out) => (out, 1.0),
-                // Someone else reads this buffer (an aliased gradient): continue on a copy.
-                Err(grad) => {
-                    let mut out = Out::new(grad.device(), grad.spec());
-                    out.f32_mut().copy_from_slice(grad.f32());
-                    (out, 1.0)
-                }
-            },
-        };
-        Grad { out: Some(out), beta, at, state: self.state }
-    }
-
-    /// Gives input `i` a gradient that exists already (often `dy` itself): the first one is taken as it is, without a
-    /// copy; to an earlier one it is added.
-    pub fn give(&mut self, i: usize, grad: Tensor) {
-        let at = self.inputs[i];
-        {
-            let state = &mut *self.state.borrow_mut();
-            let node = &mut state.nodes[at.node as usize];
-            if !matches!(node.what, What::Param(_)) && node.dy[at.out as usize].is_none() {
-                let shape = *node.y[at.out as usize].shape();
-                node.dy[at.out as usize] = Some(grad.reshape(shape));
-                return;
-            }
-        }
-        let mut out = self.out(i);
-        let beta = out.beta;
-        crate::cpu::elementwise::add_to(grad.cpu(), beta, out.f32_mut(), grad.f32());
-    }
-}
-
-impl std::ops::Deref for Grad<'_> {
-    type Target = Out;
-    fn deref(&self) -> &Out {
-        self.out.as_ref().expect("a gradient is there until it is dropped")
-    }
-}
-
-impl std::ops::DerefMut for Grad<'_> {
-    fn deref_mut(&mut self) -> &mut Out {
-        self.out.as_mut().expect("a gradient is there until it is dropped")
-    }
-}
-
-impl Drop for Grad<'_> {
-    fn drop(&mut self) {
-        let Some(out) = self.out.take() else { return };
-        let state = &mut *self.state.borrow_mut();
-        let node = &mut state.nodes[self.at.node as usize];
-        match node.what {
-            What::Param(id) => state.params.return_grad(id, out),
-            _ => {
-                let slot = &mut node.dy[self.at.out as usize];
-                *slot = Some(match slot.take() {
-                    None => out.freeze(),
-                    // An operation that takes the same value twice wrote two gradients for it.
-                    Some(first) => {
-                        let mut out = out;
-                        crate::cpu::elementwise::add_to(first.cpu(), 1.0, out.f32_mut(), first.f32());
-                        out.freeze()
-                    }
-                });
-            }
-        }
     }
 }

@@ -1,0 +1,111 @@
+//! How an operation's backward hands out the gradients of its inputs.
+
+use super::{Node, Ref, What};
+use crate::params::Params;
+use crate::tensor::{Out, Tensor};
+use std::cell::RefCell;
+
+pub(super) struct DxState<'a> {
+    pub(super) nodes: &'a mut [Node],
+    pub(super) params: &'a mut Params,
+}
+
+/// Where an operation's backward puts the gradients of its inputs.
+pub struct Dx<'a> {
+    pub(super) state: &'a RefCell<DxState<'a>>,
+    pub(super) inputs: &'a [Ref],
+}
+
+/// A gradient being written. Dropping it puts it in its place.
+pub struct Grad<'a> {
+    out: Option<Out>,
+    /// 0: what is there is arbitrary and must be overwritten. 1: add to what is there.
+    pub beta: f32,
+    at: Ref,
+    state: &'a RefCell<DxState<'a>>,
+}
+
+impl<'a> Dx<'a> {
+    /// Whether the gradient of input `i` is wanted; where not, its work is skipped.
+    pub fn wants(&self, i: usize) -> bool {
+        self.state.borrow().nodes[self.inputs[i].node as usize].need
+    }
+
+    /// The gradient buffer of input `i`; see [`Grad::beta`].
+    pub fn out(&mut self, i: usize) -> Grad<'a> {
+        let at = self.inputs[i];
+        let state = &mut *self.state.borrow_mut();
+        let node = &mut state.nodes[at.node as usize];
+        let (out, beta) = match (node.what, node.dy[at.out as usize].take()) {
+            (What::Param(id), _) => state.params.lend_grad(id),
+            (_, None) => {
+                let y = &node.y[at.out as usize];
+                (Out::new(y.device(), y.spec()), 0.0)
+            }
+            (_, Some(grad)) => match grad.into_out() {
+                Ok(out) => (out, 1.0),
+                // Someone else reads this buffer (an aliased gradient): continue on a copy.
+                Err(grad) => {
+                    let mut out = Out::new(grad.device(), grad.spec());
+                    out.f32_mut().copy_from_slice(grad.f32());
+                    (out, 1.0)
+                }
+            },
+        };
+        Grad { out: Some(out), beta, at, state: self.state }
+    }
+
+    /// Gives input `i` a gradient that exists already (often `dy` itself): the first one is taken as it is, without a
+    /// copy; to an earlier one it is added.
+    pub fn give(&mut self, i: usize, grad: Tensor) {
+        let at = self.inputs[i];
+        {
+            let state = &mut *self.state.borrow_mut();
+            let node = &mut state.nodes[at.node as usize];
+            if !matches!(node.what, What::Param(_)) && node.dy[at.out as usize].is_none() {
+                let shape = *node.y[at.out as usize].shape();
+                node.dy[at.out as usize] = Some(grad.reshape(shape));
+                return;
+            }
+        }
+        let mut out = self.out(i);
+        let beta = out.beta;
+        crate::cpu::elementwise::add_to(grad.cpu(), beta, out.f32_mut(), grad.f32());
+    }
+}
+
+impl std::ops::Deref for Grad<'_> {
+    type Target = Out;
+    fn deref(&self) -> &Out {
+        self.out.as_ref().expect("a gradient is there until it is dropped")
+    }
+}
+
+impl std::ops::DerefMut for Grad<'_> {
+    fn deref_mut(&mut self) -> &mut Out {
+        self.out.as_mut().expect("a gradient is there until it is dropped")
+    }
+}
+
+impl Drop for Grad<'_> {
+    fn drop(&mut self) {
+        let Some(out) = self.out.take() else { return };
+        let state = &mut *self.state.borrow_mut();
+        let node = &mut state.nodes[self.at.node as usize];
+        match node.what {
+            What::Param(id) => state.params.return_grad(id, out),
+            _ => {
+                let slot = &mut node.dy[self.at.out as usize];
+                *slot = Some(match slot.take() {
+                    None => out.freeze(),
+                    // An operation that takes the same value twice wrote two gradients for it.
+                    Some(first) => {
+                        let mut out = out;
+                        crate::cpu::elementwise::add_to(first.cpu(), 1.0, out.f32_mut(), first.f32());
+                        out.freeze()
+                    }
+                });
+            }
+        }
+    }
+}
