@@ -307,3 +307,45 @@ over_slices_grad!(
     map_gelu_tanh_grad gelu_tanh_grad_body = gelu_tanh_grad,
     map_gelu_erf_grad gelu_erf_grad_body = gelu_erf_grad
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::Simd;
+
+    crate::simd_fn! { fn exp_of_64(x: &[f32; 64], y: &mut [f32; 64]) = exp_of_64_body }
+    #[inline(always)]
+    fn exp_of_64_body<V: Vector>(x: &[f32; 64], y: &mut [f32; 64]) {
+        for i in (0..64).step_by(4 * V::W) {
+            let at = [i, i + V::W, i + 2 * V::W, i + 3 * V::W];
+            let values =
+                exp_each([V::load(&x[at[0]..]), V::load(&x[at[1]..]), V::load(&x[at[2]..]), V::load(&x[at[3]..])]);
+            for (value, at) in values.iter().zip(at) {
+                value.store(&mut y[at..]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_exponential_of_a_number_does_not_depend_on_its_neighbours() {
+        let (inf, nan) = (f32::INFINITY, f32::NAN);
+        let special = [inf, -inf, nan, 88.5, 89.5, 86.9, 87.1, -86.9, -87.1, -87.4, -95.0, -103.9, -104.1, 1e30, -1e30];
+        for simd in Simd::available() {
+            for shift in 0..64 {
+                // Each pair of special values meets in a lane, and each is alone among usual ones.
+                for stride in 1..=special.len() {
+                    let at = |i: usize| i + shift < 64 && i.is_multiple_of(stride);
+                    let x =
+                        std::array::from_fn(|i| if at(i) { special[(i + shift) % special.len()] } else { i as f32 });
+                    let (mut y, mut alone) = ([0.0; 64], [0.0; 64]);
+                    exp_of_64(simd, &x, &mut y);
+                    for i in 0..64 {
+                        exp_of_64(simd, &[x[i]; 64], &mut alone);
+                        let same = y[i].to_bits() == alone[0].to_bits() || y[i].is_nan() && alone[0].is_nan();
+                        assert!(same, "exp({}) is {} beside {x:?}: {}", x[i], y[i], simd.name());
+                    }
+                }
+            }
+        }
+    }
+}

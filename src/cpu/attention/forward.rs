@@ -188,8 +188,13 @@ fn softmax_body<V: Vector>(x: &Block, state: &mut Softmax) {
             // SAFETY: row r of the scores is `KEYS` long.
             folded[r - first] = unsafe { largest(x.scores.add(r * KEYS), x.seen(r)) };
         }
+        let largest = Lanes::rows(
+            &mut folded,
+            #[inline(always)]
+            |a, b| a.max(b),
+        );
         let before = V::load(&state.max[first..]);
-        let max = before.max(Lanes::rows(&mut folded, larger) * scale);
+        let max = before.max(largest * scale);
         let alpha = math::exp(before - max);
         max.store(&mut state.max[first..]);
         alpha.store(&mut state.alpha[first..]);
@@ -199,19 +204,13 @@ fn softmax_body<V: Vector>(x: &Block, state: &mut Softmax) {
             // SAFETY: as above.
             folded[r - first] = unsafe { exponentials(x.scores.add(r * KEYS), x.seen(r), scale, less) };
         }
-        let before = V::load(&state.sum[first..]);
-        before.fma(alpha, Lanes::rows(&mut folded, sum)).store(&mut state.sum[first..]);
+        let sum = Lanes::rows(
+            &mut folded,
+            #[inline(always)]
+            |a, b| a + b,
+        );
+        V::load(&state.sum[first..]).fma(alpha, sum).store(&mut state.sum[first..]);
     }
-}
-
-#[inline(always)]
-fn larger<V: Vector>(a: V, b: V) -> V {
-    a.max(b)
-}
-
-#[inline(always)]
-fn sum<V: Vector>(a: V, b: V) -> V {
-    a + b
 }
 
 /// The largest of the first `seen` of `KEYS` scores, folded to a register.
@@ -224,7 +223,8 @@ unsafe fn largest<V: Vector>(scores: *const f32, seen: usize) -> V {
             let x = unsafe { load(scores.add(c)) };
             if seen == KEYS { x } else { start(x, seen.saturating_sub(c), V::splat(f32::NEG_INFINITY)) }
         },
-        larger,
+        #[inline(always)]
+        |a, b| a.max(b),
     )
 }
 
@@ -245,13 +245,14 @@ unsafe fn exponentials<V: Vector>(scores: *mut f32, seen: usize, scale: V, less:
                     *x = x.fma(scale, less);
                 }
                 let p = math::exp_each(x);
-                for i in 0..4 {
-                    p[i].store_ptr(scores.add(c + i * V::W));
+                for (i, p) in p.iter().enumerate() {
+                    p.store_ptr(scores.add(c + i * V::W));
                 }
                 if seen == KEYS { p } else { start(p, seen - c, V::splat(0.0)) }
             }
         },
-        sum,
+        #[inline(always)]
+        |a, b| a + b,
     )
 }
 
@@ -266,9 +267,9 @@ unsafe fn load<V: Vector>(x: *const f32) -> [V; 4] {
 #[inline(always)]
 fn start<V: Vector>(mut x: [V; 4], n: usize, rest: V) -> [V; 4] {
     const LANE: [f32; 16] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
-    for i in 0..4 {
+    for (i, x) in x.iter_mut().enumerate() {
         let n = V::splat((n as i32 - (i * V::W) as i32) as f32);
-        x[i] = x[i].select(n.gt(V::load(&LANE)), rest);
+        *x = x.select(n.gt(V::load(&LANE)), rest);
     }
     x
 }
