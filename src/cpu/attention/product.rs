@@ -146,24 +146,17 @@ unsafe fn tile<V: Vector, const M: usize, const N: usize>(p: &Product, r0: usize
                 acc[i][j] = V::load_ptr(c.add(i * p.c_row + j * V::W)) * V::splat(*by.add(r0 + i));
             }),
         }
-        // Row counts are constants here, once the loops are unrolled.
         if let Part::From(n) = p.part {
-            for i in 1..M {
-                let k = r - n + i as isize - 1;
-                if (0..p.steps as isize).contains(&k) {
-                    step(p, a, b, k as usize, 0..i, &mut acc);
-                }
+            for k in row(r - n)..all.start {
+                step(p, a, b, k, 0..(k as isize + n - r + 1) as usize, &mut acc);
             }
         }
         for k in all.clone() {
             step(p, a, b, k, 0..M, &mut acc);
         }
         if let Part::Until(n) = p.part {
-            for i in 1..M {
-                let k = r + n + i as isize;
-                if (0..p.steps as isize).contains(&k) {
-                    step(p, a, b, k as usize, i..M, &mut acc);
-                }
+            for k in all.end..row(r + M as isize + n) {
+                step(p, a, b, k, (k as isize - n - r) as usize..M, &mut acc);
             }
         }
         each::<M, N>(|i, j| acc[i][j].store_ptr(c.add(i * p.c_row + j * V::W)));
