@@ -1,11 +1,13 @@
 //! The `//@` directives, with which a kernel's unrolled tiles stay readable: PTX with directives in, plain PTX out.
 //!
-//!     //@ param NAME = expr             a value that the caller may override
-//!     //@ let NAME = expr               a value
-//!     //@ for v in a..b step s  …  //@ end
-//!     //@ if expr  …  //@ else if expr  …  //@ else  …  //@ end
-//!     //@ macro name(x, y)  …  //@ end
-//!     //@ name(1, %r0)                  a call: what stands in the macro, with x and y replaced
+//! ```text
+//! //@ param NAME = expr             a value that the caller may override
+//! //@ let NAME = expr               a value
+//! //@ for v in a..b step s  …  //@ end
+//! //@ if expr  …  //@ else if expr  …  //@ else  …  //@ end
+//! //@ macro name(x, y)  …  //@ end
+//! //@ name(1, %r0)                  a call: what stands in the macro, with x and y replaced
+//! ```
 //!
 //! `${expr}` is replaced anywhere in a line of PTX, but not in comments. Directives stand in comments, so that a file without loops is PTX as
 //! it is. A macro's body sees the names of its caller and its own arguments; what it sets with `let` ends with it, while
@@ -82,6 +84,8 @@ pub fn expand(source: &str, overrides: &Names) -> Result<Expanded, Problem> {
         names: Names::new(),
         macros: HashMap::new(),
         call: 0,
+        depth: 0,
+        turns: 0,
         out: Expanded::default(),
     };
     expander.block(0, lines.len())?;
@@ -95,7 +99,7 @@ pub fn expand(source: &str, overrides: &Names) -> Result<Expanded, Problem> {
 
 /// The most lines of a result: a loop over a wrong bound ends here, not in the machine's memory.
 const MAX_LINES: usize = 1 << 20;
-/// The most calls within each other.
+/// The most calls within each other, and half as many directives as may be.
 const MAX_DEPTH: usize = 64;
 
 #[derive(Clone)]
@@ -112,6 +116,9 @@ struct Expander<'a> {
     macros: HashMap<String, Macro>,
     /// The call being expanded, as in [`Line::call`].
     call: usize,
+    /// Directives within each other, and turns of loops and calls so far.
+    depth: usize,
+    turns: usize,
     out: Expanded,
 }
 
@@ -148,10 +155,19 @@ impl<'a> Expander<'a> {
     }
 
     fn block(&mut self, start: usize, end: usize) -> Result<(), Problem> {
+        self.turns += 1;
+        if self.turns > MAX_LINES {
+            return Err(Problem::at(0, 0, format!("more than {MAX_LINES} turns of loops and calls")));
+        }
+        self.depth += 1;
+        if self.depth > 2 * MAX_DEPTH {
+            return Err(Problem::at(0, 0, format!("more than {} directives within each other", 2 * MAX_DEPTH)));
+        }
         let mut at = start;
         while at < end {
             at = self.line(at).map_err(|problem| self.on(at, problem))?;
         }
+        self.depth -= 1;
         Ok(())
     }
 

@@ -352,7 +352,8 @@ impl<'a> Parser<'a> {
             let Kind::Int(i) = number.kind else {
                 return Err(at(number, format!("expected a number, found `{}`", number.text)));
             };
-            offset += if negative { -(i as i64) } else { i as i64 };
+            let i = i as i64;
+            offset = offset.wrapping_add(if negative { i.wrapping_neg() } else { i });
         }
         self.expect("]")?;
         if i32::try_from(offset).is_err() {

@@ -291,6 +291,7 @@ fn what_is_in_order_is_no_fault() {
         // Threads that have ended are not waited for.
         "setp.ge.u32 %p, %t, 32; @%p ret; bar.sync 0;",
         "setp.ge.u32 %p, %t, 40; @%p ret; bar.sync 0;",
+        "setp.ge.u32 %p, %t, 40; @%p ret; bar.sync 3, 64;",
     ] {
         let rig = Rig::new(true);
         let x = rig.put(&(0..128u32).collect::<Vec<_>>());

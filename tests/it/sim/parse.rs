@@ -139,6 +139,10 @@ fn mistakes_are_refused_at_their_place() {
         (".reg .i32 %x;", 6, "`.i32` is not a type"),
         ("mov.b32 %r0, {%h0, %h1, %h2};", 14, "`mov.b32` cannot be of 3 parts"),
         (".shared .b8 tile[3];", 13, "`tile` is declared twice"),
+        (".shared .align 3 .b8 odd[4];", 16, "an alignment of 3; it is a power of 2, at most 1024"),
+        (".shared .b8 all[4294967296][4294967296];", 13, "`all` is larger than the shared memory of any GPU"),
+        (".reg .b32 %z<100000>;", 11, "100000 registers are more than any GPU has"),
+        ("ld.global.b32 %r0, [%d0+-9223372036854775808];", 21, "the offset -9223372036854775808 does not fit 32 bits"),
         ("0 ret;", 1, "expected an instruction, found `0`"),
     ] {
         let error = refusal(&kernel(line)).to_string();
