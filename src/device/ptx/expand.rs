@@ -9,10 +9,10 @@
 //! //@ name(1, %r0)                  a call: what stands in the macro, with x and y replaced
 //! ```
 //!
-//! `${expr}` is replaced anywhere in a line of PTX, but not in comments. Directives stand in comments, so that a file without loops is PTX as
-//! it is. A macro's body sees the names of its caller and its own arguments; what it sets with `let` ends with it, while
-//! `for` and `if` open no scope. An argument that is an expression is passed as its value, any other (a register) as its
-//! text. `${@}` is a number that differs in every call: labels in a macro end in it.
+//! `${expr}` is replaced anywhere in a line of PTX, but not in comments. Directives stand in comments, so that a file
+//! without loops is PTX as it is. A macro's body sees the names of its caller and its own arguments; what it sets with
+//! `let` ends with it, while `for` and `if` open no scope. An argument that is an expression is passed as its value, any
+//! other (a register) as its text. `${@}` is a number that differs in every call: labels in a macro end in it.
 //!
 //! Every line of the result knows the line that it came from, through which calls, and which columns were replaced, so
 //! that whoever finds a mistake in the result can point into the source.
