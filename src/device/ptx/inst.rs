@@ -310,9 +310,8 @@ impl<'a> Parser<'a> {
         self.expect("[")?;
         let token = self.next();
         let mut offset = 0i64;
-        let base = if let Kind::Int(i) = token.kind {
-            offset = i as i64;
-            Base::Zero
+        let base = if let Kind::Int(_) = token.kind {
+            return Err(at(token, "an address is a register or a name, and perhaps an offset"));
         } else if space == Space::Param {
             let Some(param) = entry.params.iter().find(|param| param.name == token.text) else {
                 let known: Vec<&str> = entry.params.iter().map(|param| param.name.as_str()).collect();

@@ -389,6 +389,9 @@ impl<'a> Parser<'a> {
                     return Err(at(token, format!("expected `{{` or a directive, found `{other}`")).hint(hint));
                 }
             }
+            if entry.max_threads.is_some() && entry.block.is_some() {
+                return Err(at(token, "`.maxntid` and `.reqntid` exclude each other"));
+            }
         }
         // Memory declared inside belongs to this kernel alone.
         let outside = self.shared.clone();
@@ -426,7 +429,7 @@ impl<'a> Parser<'a> {
                     self.scopes.pop();
                 }
                 ".reg" => self.registers(entry)?,
-                ".shared" | ".extern" => {
+                ".shared" => {
                     let first = self.next();
                     self.shared_declaration(first)?;
                 }
