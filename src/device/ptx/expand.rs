@@ -1,17 +1,19 @@
 //! The `//@` directives, with which a kernel's unrolled tiles stay readable: PTX with directives in, plain PTX out.
 //!
-//!     //@ param NAME = expr             a value that the caller may override
-//!     //@ let NAME = expr               a value
-//!     //@ for v in a..b step s  …  //@ end
-//!     //@ if expr  …  //@ else if expr  …  //@ else  …  //@ end
-//!     //@ macro name(x, y)  …  //@ end
-//!     //@ name(1, %r0)                  a call: what stands in the macro, with x and y replaced
-//!     //@ include name                  the macros of a file of the [`LIBRARY`]
+//! ```text
+//! //@ param NAME = expr             a value that the caller may override
+//! //@ let NAME = expr               a value
+//! //@ for v in a..b step s  …  //@ end
+//! //@ if expr  …  //@ else if expr  …  //@ else  …  //@ end
+//! //@ macro name(x, y)  …  //@ end
+//! //@ name(1, %r0)                  a call: what stands in the macro, with x and y replaced
+//! //@ include name                  the macros of a file of the [`LIBRARY`]
+//! ```
 //!
-//! `${expr}` is replaced anywhere in a line of PTX, but not in comments. Directives stand in comments, so that a file without loops is PTX as
-//! it is. A macro's body sees the names of its caller and its own arguments; what it sets with `let` ends with it, while
-//! `for` and `if` open no scope. An argument that is an expression is passed as its value, any other (a register) as its
-//! text. `${@}` is a number that differs in every call: labels in a macro end in it.
+//! `${expr}` is replaced anywhere in a line of PTX, but not in comments. Directives stand in comments, so that a file
+//! without loops is PTX as it is. A macro's body sees the names of its caller and its own arguments; what it sets with
+//! `let` ends with it, while `for` and `if` open no scope. An argument that is an expression is passed as its value, any
+//! other (a register) as its text. `${@}` is a number that differs in every call: labels in a macro end in it.
 //!
 //! Every line of the result knows the line that it came from, through which calls, and which columns were replaced, so
 //! that whoever finds a mistake in the result can point into the source. What a macro of the library made stands, for that
@@ -60,7 +62,7 @@ struct Piece {
     replaced: bool,
 }
 
-/// A macro call: its line, and the call within which it stands.
+/// A macro call, or an `include`: its line, and the call within which it stands.
 #[derive(Debug)]
 struct Call {
     line: usize,
@@ -111,8 +113,16 @@ impl Expanded {
 pub fn expand(source: &str, overrides: &Names) -> Result<Expanded, Problem> {
     let lines: Vec<&str> = source.lines().collect();
     let own = lines.len();
-    let mut expander =
-        Expander { lines, overrides, names: Names::new(), macros: HashMap::new(), call: 0, out: Expanded::default() };
+    let mut expander = Expander {
+        lines,
+        overrides,
+        names: Names::new(),
+        macros: HashMap::new(),
+        call: 0,
+        depth: 0,
+        turns: 0,
+        out: Expanded::default(),
+    };
     expander.block(0, own)?;
     let known: Vec<&str> = expander.out.params.iter().map(|(name, _)| name.as_str()).collect();
     if let Some(name) = overrides.keys().find(|name| !known.contains(&name.as_str())) {
@@ -124,7 +134,7 @@ pub fn expand(source: &str, overrides: &Names) -> Result<Expanded, Problem> {
 
 /// The most lines of a result: a loop over a wrong bound ends here, not in the machine's memory.
 const MAX_LINES: usize = 1 << 20;
-/// The most calls within each other.
+/// The most calls within each other, and half as many directives as may be.
 const MAX_DEPTH: usize = 64;
 
 #[derive(Clone)]
@@ -142,6 +152,9 @@ struct Expander<'a> {
     macros: HashMap<String, Macro>,
     /// The call being expanded, as in [`Line::call`].
     call: usize,
+    /// Directives within each other, and turns of loops and calls so far.
+    depth: usize,
+    turns: usize,
     out: Expanded,
 }
 
@@ -176,10 +189,19 @@ impl<'a> Expander<'a> {
     }
 
     fn block(&mut self, start: usize, end: usize) -> Result<(), Problem> {
+        self.turns += 1;
+        if self.turns > MAX_LINES {
+            return Err(Problem::at(0, 0, format!("more than {MAX_LINES} turns of loops and calls")));
+        }
+        self.depth += 1;
+        if self.depth > 2 * MAX_DEPTH {
+            return Err(Problem::at(0, 0, format!("more than {} directives within each other", 2 * MAX_DEPTH)));
+        }
         let mut at = start;
         while at < end {
             at = self.line(at).map_err(|problem| self.on(at, problem))?;
         }
+        self.depth -= 1;
         Ok(())
     }
 
@@ -268,7 +290,11 @@ impl<'a> Expander<'a> {
                 let start = self.lines.len();
                 self.out.included.push((start, name));
                 self.lines.extend(text.lines());
+                // As a call, so that what stands outside of macros has a place in the source too.
+                self.out.calls.push(Call { line: at + 1, outer: self.call });
+                let caller = std::mem::replace(&mut self.call, self.out.calls.len());
                 self.block(start, self.lines.len())?;
+                self.call = caller;
                 Ok(at + 1)
             }
             "end" | "else" => Err(Problem::at(0, d.column, format!("`//@ {}` closes nothing", d.word))),

@@ -310,9 +310,8 @@ impl<'a> Parser<'a> {
         self.expect("[")?;
         let token = self.next();
         let mut offset = 0i64;
-        let base = if let Kind::Int(i) = token.kind {
-            offset = i as i64;
-            Base::Zero
+        let base = if let Kind::Int(_) = token.kind {
+            return Err(at(token, "an address is a register or a name, and perhaps an offset"));
         } else if space == Space::Param {
             let Some(param) = entry.params.iter().find(|param| param.name == token.text) else {
                 let known: Vec<&str> = entry.params.iter().map(|param| param.name.as_str()).collect();
@@ -352,7 +351,8 @@ impl<'a> Parser<'a> {
             let Kind::Int(i) = number.kind else {
                 return Err(at(number, format!("expected a number, found `{}`", number.text)));
             };
-            offset += if negative { -(i as i64) } else { i as i64 };
+            let i = i as i64;
+            offset = offset.wrapping_add(if negative { i.wrapping_neg() } else { i });
         }
         self.expect("]")?;
         if i32::try_from(offset).is_err() {

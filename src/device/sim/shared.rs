@@ -82,12 +82,44 @@ impl Shared {
         touch: Touch,
     ) -> Result<(), Box<Trouble>> {
         for i in self.grains(address, size) {
-            self.touch_cell(i, warp, lane, touch).map_err(|trouble| trouble.at(address))?;
+            if !self.touch_quietly(i, warp, lane, touch) {
+                self.touch_cell(i, warp, lane, touch).map_err(|trouble| trouble.at(address))?;
+            }
         }
         Ok(())
     }
 
-    #[inline]
+    /// The usual cases of [`touch_cell`](Self::touch_cell): all that others did was over when the block last met.
+    #[inline(always)]
+    fn touch_quietly(&mut self, i: usize, warp: &Warp, lane: u32, touch: Touch) -> bool {
+        let (met, time) = (self.met, self.time);
+        let cell = &mut self.cells[i];
+        let mine = warp.index as u8;
+        if cell.wrote >= met || cell.coming {
+            return false;
+        }
+        match touch {
+            Touch::Read if cell.wrote >= self.began => {
+                if cell.read < met {
+                    (cell.warp, cell.lane) = (mine, lane as u8);
+                } else if cell.warp != mine || cell.read < warp.synced {
+                    return false;
+                } else if cell.lane != lane as u8 {
+                    cell.lane = MANY;
+                }
+                cell.read = time;
+                true
+            }
+            Touch::Write if cell.read < met => {
+                (cell.wrote, cell.writer, cell.atomic) = (time, (warp.index * 32 + lane) as u16, false);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Checks one grain, and notes that it is touched.
+    #[inline(never)]
     fn touch_cell(&mut self, i: usize, warp: &Warp, lane: u32, touch: Touch) -> Result<(), Box<Trouble>> {
         let (began, met, time) = (self.began, self.met, self.time);
         let cell = &mut self.cells[i];
@@ -135,10 +167,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Notes that lane 255, the warp as a whole, reads 16 bytes: a row of a matrix.
-    pub fn read_by_all(&mut self, warp: &Warp, lane: u32, address: u64) -> Result<(), Box<Trouble>> {
-        for i in self.grains(address, 16) {
-            self.touch_cell(i, warp, lane, Touch::Read).map_err(|trouble| trouble.at(address))?;
+    /// Checks that several lanes of a warp may read `size` bytes, and notes that they do.
+    pub fn read_by_many(&mut self, warp: &Warp, lane: u32, address: u64, size: usize) -> Result<(), Box<Trouble>> {
+        for i in self.grains(address, size) {
+            if !self.touch_quietly(i, warp, lane, Touch::Read) {
+                self.touch_cell(i, warp, lane, Touch::Read).map_err(|trouble| trouble.at(address))?;
+            }
             let cell = &mut self.cells[i];
             if cell.warp == warp.index as u8 {
                 cell.lane = MANY;

@@ -298,6 +298,11 @@ fn floats_are_exact() {
     check("max.NaN.f32 %d, %a0, %a1;", &|a, b, _| {
         if a.is_nan() || b.is_nan() { f32::NAN } else { extreme(a, b, true) }
     });
+    let (plus, minus) = (vec![0u64; 32], vec![0x8000_0000u64; 32]);
+    for (a, b) in [(&plus, &minus), (&minus, &plus)] {
+        assert_eq!(NARROW.run("min.f32 %d, %a0, %a1;", [a, b, a])[0], 0x8000_0000);
+        assert_eq!(NARROW.run("max.f32 %d, %a0, %a1;", [a, b, a])[0], 0);
+    }
     let wide = |body: &str, g: &dyn Fn(f64, f64, f64) -> f64| {
         let d = |x: u64| f64::from_bits(x);
         super::instructions::check(

@@ -178,6 +178,21 @@ $out: activemask.b32 %r2; popc.b32 %r2, %r2; mad.lo.u32 %d, %r2, 1000000, %d;";
     }
 }
 
+/// Some lanes wait at the nearer of two labels while others are sent to the farther one: those that go on meet the first.
+#[test]
+fn lanes_that_wait_are_met_on_the_way() {
+    let a: Vec<u64> = (0..32).collect();
+    let body = "
+setp.lt.u32 %q, %lane, 8; setp.lt.u32 %s, %lane, 16; mov.u32 %d, 0;
+@%q bra $near; @%s bra $far; mov.u32 %r0, 1;
+$near: activemask.b32 %d;
+$far: activemask.b32 %r1; popc.b32 %r1, %r1; add.u32 %d, %d, %r1;";
+    let found = NARROW.run(body, [&a, &a, &a]);
+    for (lane, found) in found.into_iter().enumerate() {
+        assert_eq!(found, if (8..16).contains(&lane) { 32 } else { 0xffff_00ff + 32 }, "lane {lane}");
+    }
+}
+
 #[test]
 fn matrices_are_spread_over_lanes_row_by_row_or_column_by_column() {
     // Matrix k, row r, column c holds 64 k + 8 r + c; its rows lie backwards, 48 bytes apart.

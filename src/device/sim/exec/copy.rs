@@ -164,7 +164,7 @@ pub fn ld_matrix<const CHECK: bool>(b: &mut Block<'_>, w: &mut Warp, ins: &Ins, 
     let row = rows::<CHECK>(b, w, ins, m, n, usize::from(n))?;
     if CHECK {
         for lane in 0..8 * u32::from(n) {
-            b.shared.read_by_all(w, lane, row[lane as usize])?;
+            b.shared.read_by_many(w, lane, row[lane as usize], 16)?;
         }
     }
     for matrix in 0..usize::from(n) {

@@ -8,7 +8,7 @@ use crate::device::sim::decode::Ins;
 use crate::device::sim::fault::{Kind, Trouble};
 use crate::device::sim::memory::{BASE, SHARED_WINDOW, Touch};
 use crate::device::sim::number::{fma_to_odd, narrow, widen};
-use crate::device::sim::warp::{Warp, extend};
+use crate::device::sim::warp::{Warp, extend, lanes};
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Where the lanes of an access begin, in bytes of the block's shared memory or of global memory.
@@ -31,11 +31,14 @@ fn target<const CHECK: bool>(
 ) -> Result<Target, Box<Trouble>> {
     let (mut at, mut shared) = (address, space == Space::Shared);
     if space == Space::Generic && address[m.trailing_zeros() as usize].wrapping_sub(SHARED_WINDOW) < 1 << 32 {
-        (at, shared) = (at.map(|a| a.wrapping_sub(SHARED_WINDOW)), true);
+        (at, shared) = (lanes(|i| address[i].wrapping_sub(SHARED_WINDOW)), true);
     }
     let len = if shared { b.shared.bytes.len() } else { b.launch.memory.bytes.len() } as u64;
     if !shared {
-        at = at.map(|a| a.wrapping_sub(BASE));
+        at = lanes(
+            #[inline(always)]
+            |i| address[i].wrapping_sub(BASE),
+        );
     }
     let mut outside = 0u32;
     // `len` is at least 16 less than 2⁶⁴, so that the sum wraps for no address that is inside.
@@ -95,14 +98,26 @@ fn check(
     touch: Touch,
     strong: bool,
 ) -> Outcome {
+    // Whether lane i + 1 reads the bytes that lane i reads: such lanes are looked at once.
+    let same = |i: usize| {
+        let both = shared && touch == Touch::Read && i < 31 && m >> i & 3 == 3;
+        both && at[i] == at[i + 1]
+    };
     for lane in (0..32u32).filter(|lane| m >> lane & 1 == 1) {
-        let (at, address) = (at[lane as usize], address[lane as usize]);
+        let i = lane as usize;
+        if i > 0 && same(i - 1) {
+            continue;
+        }
+        let repeated = same(i);
+        let (at, address) = (at[i], address[i]);
         if at & (size as u64 - 1) != 0 {
             let message = format!("an access of {size} bytes at an address that is no multiple of {size}");
             let hint = "look at the offset and at the stride of a row";
             return Err(Trouble::new(Kind::Alignment, lane, message, hint).at(address));
         }
-        if shared {
+        if repeated {
+            b.shared.read_by_many(w, lane, at, size)?;
+        } else if shared {
             b.shared.touch(w, lane, at, size, touch)?;
         } else {
             global(b, lane, address, size, touch, strong)?;
