@@ -42,31 +42,71 @@ fn clamp<V: Vector>(x: V, low: f32, high: f32) -> V {
     V::splat(low).max(V::splat(high).min(x))
 }
 
-/// x = n ln 2 + r and exp(x) = exp(r) · 2ⁿ: exp(r) and n. For |x| < 2²² (and NaN).
+/// x = n ln 2 + r and exp(x) = exp(r) · 2ⁿ: exp(r) and n. For |x| < 2²² (and NaN). Each operation waits for the one before it,
+/// so those of several registers are interleaved.
 #[inline(always)]
-fn exp_parts<V: Vector>(x: V) -> (V, V) {
+fn exp_parts<V: Vector, const N: usize>(x: [V; N]) -> ([V; N], [V; N]) {
     // Adding 1.5 · 2²³ rounds to an integer.
     let magic = V::splat(12_582_912.0);
-    let n = x.fma(V::splat(LOG2_E), magic) - magic;
-    let r = (-n).fma(V::splat(LN2_HIGH), x);
-    let r = (-n).fma(V::splat(LN2_LOW), r);
-    (poly(r, EXP).fma(r * r, r) + V::splat(1.0), n)
+    let (mut n, mut r, mut p) = (x, x, [V::splat(EXP[EXP.len() - 1]); N]);
+    for n in &mut n {
+        *n = n.fma(V::splat(LOG2_E), magic) - magic;
+    }
+    for i in 0..N {
+        r[i] = (-n[i]).fma(V::splat(LN2_HIGH), r[i]);
+    }
+    for i in 0..N {
+        r[i] = (-n[i]).fma(V::splat(LN2_LOW), r[i]);
+    }
+    for c in EXP[..EXP.len() - 1].iter().rev() {
+        for i in 0..N {
+            p[i] = p[i].fma(r[i], V::splat(*c));
+        }
+    }
+    for i in 0..N {
+        p[i] = p[i].fma(r[i] * r[i], r[i]) + V::splat(1.0);
+    }
+    (p, n)
 }
 
 /// [`exp`] for x from −87 to 88 (and NaN).
 #[inline(always)]
-fn exp_normal<V: Vector>(x: V) -> V {
-    let (p, n) = exp_parts(x);
-    p.ldexp(n)
+fn exp_normal<V: Vector, const N: usize>(x: [V; N]) -> [V; N] {
+    let (mut p, n) = exp_parts(x);
+    for i in 0..N {
+        p[i] = p[i].ldexp_normal(n[i]);
+    }
+    p
 }
 
 /// eˣ; overflows to ∞, underflows through the subnormal numbers to 0.
 #[inline(always)]
 pub fn exp<V: Vector>(x: V) -> V {
-    let (p, n) = exp_parts(clamp(x, -104.0, 89.0));
-    // A product that underflows costs a hundred times one with 0, and −∞ is common: masked scores.
-    let p = V::splat(0.0).select(V::splat(-104.0).gt(x), p);
-    p.ldexp(n)
+    let [y] = exp_each([x]);
+    y
+}
+
+/// [`exp`] of several registers, which is faster than one by one, and fastest where all numbers are from −87 to 87.
+#[inline(always)]
+pub fn exp_each<V: Vector, const N: usize>(x: [V; N]) -> [V; N] {
+    let mut largest = V::splat(0.0);
+    for x in x {
+        // Passes over NaN.
+        largest = x.abs().max(largest);
+    }
+    if V::all(V::splat(87.0).gt(largest)) {
+        return exp_normal(x);
+    }
+    let mut held = x;
+    for x in &mut held {
+        *x = clamp(*x, -104.0, 89.0);
+    }
+    let (mut p, n) = exp_parts(held);
+    for i in 0..N {
+        // A product that underflows costs a hundred times one with 0, and −∞ is common: masked scores.
+        p[i] = V::splat(0.0).select(V::splat(-104.0).gt(x[i]), p[i]).ldexp(n[i]);
+    }
+    p
 }
 
 /// The natural logarithm; log(±0) = −∞, NaN below.
@@ -103,7 +143,7 @@ pub fn tanh<V: Vector>(x: V) -> V {
     let (a, one) = (x.abs(), V::splat(1.0));
     let z = a * a;
     let small = poly(z, TANH).fma(a * z, a);
-    let e = exp_normal(V::splat(20.0).min(a + a));
+    let [e] = exp_normal([V::splat(20.0).min(a + a)]);
     let large = one - V::splat(2.0) / (e + one);
     large.select(a.gt(V::splat(TANH_EDGE)), small).copysign(x)
 }
@@ -113,7 +153,8 @@ pub fn tanh<V: Vector>(x: V) -> V {
 pub fn erf<V: Vector>(x: V) -> V {
     let a = V::splat(4.0).min(x.abs());
     let small = poly(a * a, ERF_SMALL).fma(a, a);
-    let large = V::splat(1.0) - exp_normal(poly(a, ERF_LARGE));
+    let [e] = exp_normal([poly(a, ERF_LARGE)]);
+    let large = V::splat(1.0) - e;
     large.select(a.gt(V::splat(ERF_EDGE)), small).copysign(x)
 }
 
@@ -266,3 +307,45 @@ over_slices_grad!(
     map_gelu_tanh_grad gelu_tanh_grad_body = gelu_tanh_grad,
     map_gelu_erf_grad gelu_erf_grad_body = gelu_erf_grad
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::Simd;
+
+    crate::simd_fn! { fn exp_of_64(x: &[f32; 64], y: &mut [f32; 64]) = exp_of_64_body }
+    #[inline(always)]
+    fn exp_of_64_body<V: Vector>(x: &[f32; 64], y: &mut [f32; 64]) {
+        for i in (0..64).step_by(4 * V::W) {
+            let at = [i, i + V::W, i + 2 * V::W, i + 3 * V::W];
+            let values =
+                exp_each([V::load(&x[at[0]..]), V::load(&x[at[1]..]), V::load(&x[at[2]..]), V::load(&x[at[3]..])]);
+            for (value, at) in values.iter().zip(at) {
+                value.store(&mut y[at..]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_exponential_of_a_number_does_not_depend_on_its_neighbours() {
+        let (inf, nan) = (f32::INFINITY, f32::NAN);
+        let special = [inf, -inf, nan, 88.5, 89.5, 86.9, 87.1, -86.9, -87.1, -87.4, -95.0, -103.9, -104.1, 1e30, -1e30];
+        for simd in Simd::available() {
+            for shift in 0..64 {
+                // Each pair of special values meets in a lane, and each is alone among usual ones.
+                for stride in 1..=special.len() {
+                    let at = |i: usize| i + shift < 64 && i.is_multiple_of(stride);
+                    let x =
+                        std::array::from_fn(|i| if at(i) { special[(i + shift) % special.len()] } else { i as f32 });
+                    let (mut y, mut alone) = ([0.0; 64], [0.0; 64]);
+                    exp_of_64(simd, &x, &mut y);
+                    for i in 0..64 {
+                        exp_of_64(simd, &[x[i]; 64], &mut alone);
+                        let same = y[i].to_bits() == alone[0].to_bits() || y[i].is_nan() && alone[0].is_nan();
+                        assert!(same, "exp({}) is {} beside {x:?}: {}", x[i], y[i], simd.name());
+                    }
+                }
+            }
+        }
+    }
+}

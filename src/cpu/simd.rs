@@ -220,6 +220,8 @@ pub trait Vector:
     fn min(self, b: Self) -> Self;
     /// `self > b`; false where either is NaN.
     fn gt(self, b: Self) -> Self::Mask;
+    /// Whether the mask is true in all lanes.
+    fn all(mask: Self::Mask) -> bool;
     /// Whether a lane is NaN.
     fn is_nan(self) -> Self::Mask;
     /// `self` where the mask is true, else `other`.
@@ -311,6 +313,12 @@ pub trait Vector:
         let bias = Self::Bits::splat(127);
         self * Self::from_bits(half.add(bias).shl::<23>()) * Self::from_bits(rest.add(bias).shl::<23>())
     }
+    /// [`ldexp`](Vector::ldexp) where 2ⁿ is a normal number: n from −126 to 127.
+    #[inline(always)]
+    fn ldexp_normal(self, n: Self) -> Self {
+        let n = (n + Self::splat(12_582_912.0)).bits();
+        self * Self::from_bits(n.shl::<23>().add(Self::Bits::splat(127 << 23)))
+    }
     /// The magnitude of `self` with the sign of `sign`.
     #[inline(always)]
     fn copysign(self, sign: Self) -> Self {
@@ -364,6 +372,32 @@ impl<V: Vector> Lanes<V> {
     #[inline(always)]
     pub fn splat(x: f32) -> Self {
         Lanes([V::splat(x); 8])
+    }
+
+    /// The lanes of 64 elements folded by halves as far as one register; `at(i)` gives the four registers of elements from i on.
+    #[inline(always)]
+    pub fn register(mut at: impl FnMut(usize) -> [V; 4], f: impl Fn(V, V) -> V) -> V {
+        let mut lanes = at(0);
+        for r in (4..Self::N).step_by(4) {
+            let more = at(r * V::W);
+            lanes = [f(lanes[0], more[0]), f(lanes[1], more[1]), f(lanes[2], more[2]), f(lanes[3], more[3])];
+        }
+        f(f(lanes[0], lanes[2]), f(lanes[1], lanes[3]))
+    }
+
+    /// What `W` registers become when folded on by halves, each to one number: lane i is that of register i. `rows` is used
+    /// up.
+    #[inline(always)]
+    pub fn rows(rows: &mut [V; 16], f: impl Fn(V, V) -> V) -> V {
+        V::transpose(rows);
+        let mut n = V::W;
+        while n > 1 {
+            n /= 2;
+            for i in 0..n {
+                rows[i] = f(rows[i], rows[i + n]);
+            }
+        }
+        rows[0]
     }
 
     /// Folds `len` elements into their lanes: `lane = f(lane, at(i, w))`, where `at` gives the register of elements
@@ -540,6 +574,10 @@ impl Vector for Portable {
     #[inline(always)]
     fn gt(self, b: Self) -> [bool; 8] {
         map!(self.0, b.0 => |a, b| a > b)
+    }
+    #[inline(always)]
+    fn all(mask: [bool; 8]) -> bool {
+        mask == [true; 8]
     }
     #[inline(always)]
     fn is_nan(self) -> [bool; 8] {

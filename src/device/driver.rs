@@ -13,7 +13,7 @@ pub struct Ptr(pub u64);
 
 impl Ptr {
     /// The address `bytes` further on.
-    pub fn add(self, bytes: usize) -> Ptr {
+    pub fn offset(self, bytes: usize) -> Ptr {
         Ptr(self.0 + bytes as u64)
     }
 }

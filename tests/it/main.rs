@@ -19,6 +19,7 @@ mod gemm;
 mod gpt;
 mod guard;
 mod half;
+mod kernels;
 mod layers;
 mod math;
 mod memory;

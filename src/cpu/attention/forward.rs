@@ -81,6 +81,7 @@ impl Forward<'_> {
         let (scores, sums) = (scores.as_mut_ptr(), sums.as_mut_ptr());
         let mut softmax = [Softmax { max: [f32::NEG_INFINITY; 32], sum: [0.0; 32], alpha: [0.0; 32] }; QUERIES / CHUNK];
         let q = p.q.rows(b, i, h, n);
+        pack::ask_all(simd, q.part(0, CHUNK.min(n)));
         for j in (0..p.keys).step_by(KEYS) {
             // SAFETY: the panels of block j, packed.
             let keys = unsafe { panels.add(j / KEYS * p.block_len()) };
@@ -88,6 +89,10 @@ impl Forward<'_> {
                 let (rows, sight) = (CHUNK.min(n - c), p.sight(i + c, j));
                 if sight + (rows as isize) < 1 {
                     continue;
+                }
+                if j == 0 {
+                    let next = c + rows;
+                    pack::ask_all(simd, q.part(next, CHUNK.min(n - next)));
                 }
                 let block = Block { scores, rows, keys: KEYS.min(p.keys - j), sight, scale: p.scale };
                 // SAFETY: q has n ≥ c + rows rows of dim numbers, scores CHUNK rows of KEYS, sums QUERIES rows of width, and the
@@ -175,63 +180,98 @@ crate::simd_fn! {
 #[inline(always)]
 fn softmax_body<V: Vector>(x: &Block, state: &mut Softmax) {
     let scale = V::splat(x.scale);
-    let before = state.max;
-    for (r, &before) in before.iter().enumerate().take(x.rows) {
-        // SAFETY: row r of the scores is `KEYS` long.
-        let row = unsafe { x.scores.add(r * KEYS) };
-        let mut max = Lanes::<V>::splat(f32::NEG_INFINITY);
-        max.run(
-            x.seen(r),
+    // As many rows together as a register has lanes.
+    for first in (0..x.rows).step_by(V::W) {
+        let rows = first..x.rows.min(first + V::W);
+        let mut folded = [V::splat(f32::NEG_INFINITY); 16];
+        for r in rows.clone() {
+            // SAFETY: row r of the scores is `KEYS` long.
+            folded[r - first] = unsafe { largest(x.scores.add(r * KEYS), x.seen(r)) };
+        }
+        let largest = Lanes::rows(
+            &mut folded,
             #[inline(always)]
-            |c, n| {
-                // SAFETY: registers divide the row; masked lanes do not count.
-                let s = unsafe { V::load_ptr(row.add(c)) };
-                if n < V::W { mask(s, n) } else { s }
-            },
-            #[inline(always)]
-            |max, s| max.max(s),
+            |a, b| a.max(b),
         );
-        let max = max.max() * x.scale;
-        state.max[r] = if before > max { before } else { max };
-    }
-    for r in (0..x.rows).step_by(V::W) {
-        math::exp(V::load(&before[r..]) - V::load(&state.max[r..])).store(&mut state.alpha[r..]);
-    }
-    for r in 0..x.rows {
-        // SAFETY: row r of the scores is `KEYS` long.
-        let row = unsafe { x.scores.add(r * KEYS) };
-        let less = V::splat(-state.max[r]);
-        let mut sum = Lanes::<V>::splat(0.0);
-        sum.run(
-            x.seen(r),
-            // SAFETY: registers divide the row; masked lanes count 0.
+        let before = V::load(&state.max[first..]);
+        let max = before.max(largest * scale);
+        let alpha = math::exp(before - max);
+        max.store(&mut state.max[first..]);
+        alpha.store(&mut state.alpha[first..]);
+        let mut folded = [V::splat(0.0); 16];
+        for r in rows {
+            let less = V::splat(-state.max[r]);
+            // SAFETY: as above.
+            folded[r - first] = unsafe { exponentials(x.scores.add(r * KEYS), x.seen(r), scale, less) };
+        }
+        let sum = Lanes::rows(
+            &mut folded,
             #[inline(always)]
-            |c, n| unsafe { exp_at(row.add(c), n, scale, less) },
-            #[inline(always)]
-            |sum, p| sum + p,
+            |a, b| a + b,
         );
-        state.sum[r] = state.sum[r].mul_add(state.alpha[r], sum.sum());
+        V::load(&state.sum[first..]).fma(alpha, sum).store(&mut state.sum[first..]);
     }
 }
 
-/// Makes the register of scores at `s`, of which n count, exp(s · scale + less), and returns it with 0 for the rest.
+/// The largest of the first `seen` of `KEYS` scores, folded to a register.
 #[inline(always)]
-unsafe fn exp_at<V: Vector>(s: *mut f32, n: usize, scale: V, less: V) -> V {
-    // SAFETY: the caller promises a register of readable and writable numbers.
-    unsafe {
-        let x = V::load_ptr(s);
-        let x = if n < V::W { mask(x, n) } else { x };
-        let p = math::exp(x.fma(scale, less));
-        p.store_ptr(s);
-        p
-    }
+unsafe fn largest<V: Vector>(scores: *const f32, seen: usize) -> V {
+    Lanes::register(
+        #[inline(always)]
+        |c| {
+            // SAFETY: the caller promises `KEYS` readable numbers.
+            let x = unsafe { load(scores.add(c)) };
+            if seen == KEYS { x } else { start(x, seen.saturating_sub(c), V::splat(f32::NEG_INFINITY)) }
+        },
+        #[inline(always)]
+        |a, b| a.max(b),
+    )
 }
 
-/// The first `n` lanes of `s`, −∞ in the others.
+/// Makes the first `seen` of `KEYS` scores exp(score · scale + less), those beyond something, and gives the sum, folded to
+/// a register.
 #[inline(always)]
-fn mask<V: Vector>(s: V, n: usize) -> V {
+unsafe fn exponentials<V: Vector>(scores: *mut f32, seen: usize, scale: V, less: V) -> V {
+    Lanes::register(
+        #[inline(always)]
+        |c| {
+            if c >= seen {
+                return [V::splat(0.0); 4];
+            }
+            // SAFETY: the caller promises `KEYS` numbers to read and to write.
+            unsafe {
+                let mut x = load::<V>(scores.add(c));
+                for x in &mut x {
+                    *x = x.fma(scale, less);
+                }
+                let p = math::exp_each(x);
+                for (i, p) in p.iter().enumerate() {
+                    p.store_ptr(scores.add(c + i * V::W));
+                }
+                if seen == KEYS { p } else { start(p, seen - c, V::splat(0.0)) }
+            }
+        },
+        #[inline(always)]
+        |a, b| a + b,
+    )
+}
+
+/// Four registers of numbers at `x`.
+#[inline(always)]
+unsafe fn load<V: Vector>(x: *const f32) -> [V; 4] {
+    // SAFETY: as the caller promises.
+    unsafe { [V::load_ptr(x), V::load_ptr(x.add(V::W)), V::load_ptr(x.add(2 * V::W)), V::load_ptr(x.add(3 * V::W))] }
+}
+
+/// The first `n` numbers of four registers, or all; `rest` instead of the others.
+#[inline(always)]
+fn start<V: Vector>(mut x: [V; 4], n: usize, rest: V) -> [V; 4] {
     const LANE: [f32; 16] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
-    s.select(V::splat(n as f32).gt(V::load(&LANE)), V::splat(f32::NEG_INFINITY))
+    for (i, x) in x.iter_mut().enumerate() {
+        let n = V::splat((n as i32 - (i * V::W) as i32) as f32);
+        *x = x.select(n.gt(V::load(&LANE)), rest);
+    }
+    x
 }
 
 crate::simd_fn! {
@@ -253,6 +293,7 @@ fn finish_body<V: Vector>(
         x.store_partial(lse);
     }
     for r in 0..out.n {
+        pack::ask::<V>(out.read(), r + pack::AHEAD);
         let by = V::splat(1.0) / V::splat(state.sum[r]);
         for d in (0..out.dim).step_by(V::W) {
             // SAFETY: sums (n, width) are readable and the rows of out this task's to write.

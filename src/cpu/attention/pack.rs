@@ -35,10 +35,34 @@ pub unsafe fn dot(simd: Simd, x: *const f32, y: Rows<*const f32>, width: usize, 
     dot_rows(simd, x, y, width, sums);
 }
 
+crate::simd_fn! {
+    /// Asks for all rows.
+    pub fn ask_all(x: Rows<*const f32>) = ask_body
+}
 crate::simd_fn! { fn transpose_rows(x: Rows<*const f32>, y: *mut f32, columns: usize) = transpose_body }
 crate::simd_fn! { fn copy_rows(x: Rows<*const f32>, y: *mut f32, width: usize) = copy_body }
 crate::simd_fn! { fn write_rows(x: *const f32, width: usize, y: Rows<*mut f32>, add: bool) = write_body }
 crate::simd_fn! { fn dot_rows(x: *const f32, y: Rows<*const f32>, width: usize, sums: *mut f32) = dot_body }
+
+/// Rows that are asked for in advance: each is in a page of its own, where the hardware does not look ahead.
+pub const AHEAD: usize = 8;
+
+/// Asks for row r, which need not exist.
+#[inline(always)]
+pub fn ask<V: Vector>(x: Rows<*const f32>, r: usize) {
+    let row = x.ptr.wrapping_add(r * x.stride);
+    (0..x.dim).step_by(16).for_each(
+        #[inline(always)]
+        |d| V::prefetch(row.wrapping_add(d)),
+    );
+}
+
+#[inline(always)]
+fn ask_body<V: Vector>(x: Rows<*const f32>) {
+    for r in 0..x.n {
+        ask::<V>(x, r);
+    }
+}
 
 #[inline(always)]
 fn transpose_body<V: Vector>(x: Rows<*const f32>, y: *mut f32, columns: usize) {
@@ -46,8 +70,11 @@ fn transpose_body<V: Vector>(x: Rows<*const f32>, y: *mut f32, columns: usize) {
     let (n, dim) = (x.n - x.n % V::W, x.dim - x.dim % V::W);
     // SAFETY: the caller of `transpose` vouches for `x.n` ≤ `columns` ≤ 64 rows of `x.dim` and for `y`.
     unsafe {
-        for d in (0..dim).step_by(V::W) {
-            for r in (0..n).step_by(V::W) {
+        for r in (0..n).step_by(V::W) {
+            for i in 0..V::W {
+                ask::<V>(x, r + AHEAD + i);
+            }
+            for d in (0..dim).step_by(V::W) {
                 V::transpose_at(x.ptr.add(r * x.stride + d), x.stride, y.add(d * KEYS + r), KEYS);
             }
         }
@@ -65,6 +92,7 @@ fn transpose_body<V: Vector>(x: Rows<*const f32>, y: *mut f32, columns: usize) {
 #[inline(always)]
 fn copy_body<V: Vector>(x: Rows<*const f32>, y: *mut f32, width: usize) {
     for r in 0..x.n {
+        ask::<V>(x, r + AHEAD);
         for d in (0..width).step_by(V::W) {
             // SAFETY: the caller of `copy` vouches for the rows and for `y`.
             unsafe { load::<V>(x.ptr.add(r * x.stride), x.dim, d).store_ptr(y.add(r * width + d)) };
@@ -75,6 +103,7 @@ fn copy_body<V: Vector>(x: Rows<*const f32>, y: *mut f32, width: usize) {
 #[inline(always)]
 fn write_body<V: Vector>(x: *const f32, width: usize, y: Rows<*mut f32>, add: bool) {
     for r in 0..y.n {
+        ask::<V>(y.read(), r + AHEAD);
         for d in (0..y.dim).step_by(V::W) {
             // SAFETY: the caller of `write` vouches for `x` and the rows.
             unsafe {
@@ -92,6 +121,7 @@ fn write_body<V: Vector>(x: *const f32, width: usize, y: Rows<*mut f32>, add: bo
 #[inline(always)]
 fn dot_body<V: Vector>(x: *const f32, y: Rows<*const f32>, width: usize, sums: *mut f32) {
     for r in 0..y.n {
+        ask::<V>(y, r + AHEAD);
         let mut lanes = crate::cpu::Lanes::<V>::splat(0.0);
         lanes.run(
             y.dim,

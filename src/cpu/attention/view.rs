@@ -149,6 +149,23 @@ pub(super) struct Rows<P> {
     pub dim: usize,
 }
 
+impl Rows<*const f32> {
+    /// `n` of the rows, from `first` on.
+    #[inline(always)]
+    pub fn part(self, first: usize, n: usize) -> Rows<*const f32> {
+        assert!(first + n <= self.n);
+        Rows { ptr: self.ptr.wrapping_add(first * self.stride), n, ..self }
+    }
+}
+
+impl Rows<*mut f32> {
+    /// The same rows, to read.
+    #[inline(always)]
+    pub fn read(self) -> Rows<*const f32> {
+        Rows { ptr: self.ptr, stride: self.stride, n: self.n, dim: self.dim }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

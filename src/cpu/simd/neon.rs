@@ -171,6 +171,11 @@ impl Vector for F32x8 {
         both!(Mask: vcgtq_f32(self, b))
     }
     #[inline(always)]
+    fn all(mask: Mask) -> bool {
+        // SAFETY: see the head of this file.
+        unsafe { vminvq_u32(vandq_u32(mask.0, mask.1)) != 0 }
+    }
+    #[inline(always)]
     fn is_nan(self) -> Mask {
         let same = both!(Mask: vceqq_f32(self, self));
         both!(Mask: vmvnq_u32(same))

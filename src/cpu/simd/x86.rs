@@ -129,6 +129,11 @@ impl Vector for F32x8 {
         unsafe { _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, b.0) }
     }
     #[inline(always)]
+    fn all(mask: __m256) -> bool {
+        // SAFETY: see the head of this file.
+        unsafe { _mm256_movemask_ps(mask) == 0xff }
+    }
+    #[inline(always)]
     fn is_nan(self) -> __m256 {
         // SAFETY: see the head of this file.
         unsafe { _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0) }
@@ -273,6 +278,10 @@ impl Vector for F32x16 {
         unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, b.0) }
     }
     #[inline(always)]
+    fn all(mask: __mmask16) -> bool {
+        mask == 0xffff
+    }
+    #[inline(always)]
     fn is_nan(self) -> __mmask16 {
         // SAFETY: see the head of this file.
         unsafe { _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0) }
@@ -301,6 +310,10 @@ impl Vector for F32x16 {
     fn ldexp(self, n: Self) -> Self {
         // SAFETY: see the head of this file.
         F32x16(unsafe { _mm512_scalef_ps(self.0, n.0) })
+    }
+    #[inline(always)]
+    fn ldexp_normal(self, n: Self) -> Self {
+        self.ldexp(n)
     }
     #[inline(always)]
     fn transpose(rows: &mut [Self; 16]) {

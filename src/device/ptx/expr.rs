@@ -57,7 +57,7 @@ pub type Names = HashMap<String, Value>;
 /// # Errors
 /// What is wrong, and at which column; the line is the caller's to fill in.
 pub fn eval(text: &str, column: usize, names: &Names) -> Result<Value, Problem> {
-    let mut parser = Parser { text, column, at: 0, names };
+    let mut parser = Parser { text, column, at: 0, names, depth: 0 };
     let value = parser.binary(0)?;
     match parser.peek() {
         "" => Ok(value),
@@ -70,7 +70,12 @@ struct Parser<'a> {
     column: usize,
     at: usize,
     names: &'a Names,
+    /// Parentheses and signs that are open.
+    depth: usize,
 }
+
+/// The most of them.
+const MAX_DEPTH: usize = 100;
 
 /// Operators by rising precedence.
 const LEVELS: [&[&str]; 10] = [
@@ -142,6 +147,16 @@ impl<'a> Parser<'a> {
     }
 
     fn unary(&mut self) -> Result<Value, Problem> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(self.problem("the expression is nested too deep"));
+        }
+        let value = self.signed();
+        self.depth -= 1;
+        value
+    }
+
+    fn signed(&mut self) -> Result<Value, Problem> {
         for operator in ["-", "!"] {
             let start = self.at;
             if self.take(operator) {
@@ -297,6 +312,8 @@ mod tests {
             ("9223372036854775807 + 1", 30, "`9223372036854775807 + 1` does not fit 64 bits"),
             ("12x", 10, "`12x` is not a number"),
             ("#", 10, "expected a number, a name or a text, found `#`"),
+            (&"(".repeat(100_000), 110, "the expression is nested too deep"),
+            (&"-".repeat(100_000), 110, "the expression is nested too deep"),
         ] {
             let problem = eval(text, 10, &names()).unwrap_err();
             assert_eq!((problem.column, problem.message.as_str()), (column, message), "{text}");

@@ -310,21 +310,19 @@ impl<'a> Parser<'a> {
         self.expect("[")?;
         let token = self.next();
         let mut offset = 0i64;
-        let base = if let Kind::Int(i) = token.kind {
-            offset = i as i64;
-            Base::Zero
+        let base = if let Kind::Int(_) = token.kind {
+            return Err(at(token, "an address is a register or a name, and perhaps an offset"));
         } else if space == Space::Param {
             let Some(param) = entry.params.iter().find(|param| param.name == token.text) else {
                 let known: Vec<&str> = entry.params.iter().map(|param| param.name.as_str()).collect();
                 let problem = at(token, format!("the kernel has no parameter `{}`", token.text));
                 return Err(problem.hint(format!("it has: {}", known.join(", "))));
             };
-            if let Code::Ld(access) = code {
-                if access.ty.bytes() * usize::from(access.n) != param.ty.bytes() {
-                    let message =
-                        format!("`{}` is a .{}, not {} × .{}", param.name, param.ty.word(), access.n, access.ty.word());
-                    return Err(at(token, message));
-                }
+            if let Code::Ld(access) = code
+                && access.ty.bytes() != param.ty.bytes()
+            {
+                let message = format!("`{}` is a .{}, not a .{}", param.name, param.ty.word(), access.ty.word());
+                return Err(at(token, message));
             }
             offset = param.offset as i64;
             Base::Param
@@ -353,7 +351,8 @@ impl<'a> Parser<'a> {
             let Kind::Int(i) = number.kind else {
                 return Err(at(number, format!("expected a number, found `{}`", number.text)));
             };
-            offset += if negative { -(i as i64) } else { i as i64 };
+            let i = i as i64;
+            offset = offset.wrapping_add(if negative { i.wrapping_neg() } else { i });
         }
         self.expect("]")?;
         if i32::try_from(offset).is_err() {

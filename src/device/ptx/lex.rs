@@ -44,6 +44,11 @@ pub fn lex(text: &str) -> Result<Vec<Token<'_>>, Problem> {
     let mut last = 1;
     for (i, line) in text.lines().enumerate() {
         let number = i + 1;
+        // NVIDIA's assembler takes ASCII alone, also in comments.
+        if let Some((at, other)) = line.char_indices().find(|(_, c)| !c.is_ascii()) {
+            let problem = Problem::at(number, at + 1, format!("PTX has no character `{other}`"));
+            return Err(problem.hint("write ASCII, also in comments"));
+        }
         last = number;
         let mut at = 0;
         while at < line.len() {
@@ -82,7 +87,7 @@ pub fn lex(text: &str) -> Result<Vec<Token<'_>>, Problem> {
             } else if first.is_ascii_punctuation() {
                 (Kind::Mark(first), 1)
             } else {
-                return problem(format!("PTX has no character `{}`", rest.chars().next().unwrap_or('?')));
+                return problem(format!("PTX has no character {first:#04x}"));
             };
             tokens.push(Token { kind, text: &rest[..len], line: number, column: at + 1 });
             at += len;
@@ -164,7 +169,8 @@ mod tests {
             ("\n  12x", 2, 3, "`12x` is not a number"),
             ("a /* b", 1, 3, "the comment has no `*/`"),
             (".pragma \"x", 1, 9, "the text has no closing `\"`"),
-            ("é", 1, 1, "PTX has no character `é`"),
+            ("x\n; // é", 2, 6, "PTX has no character `é`"),
+            ("\u{1}", 1, 1, "PTX has no character 0x01"),
         ] {
             let problem = lex(text).unwrap_err();
             assert_eq!((problem.line, problem.column, problem.message.as_str()), (line, column, message));

@@ -136,6 +136,11 @@ super::types::words! {
     }
 }
 
+/// More elements than any shared memory has.
+const MAX_SHARED: usize = 1 << 20;
+/// More registers than any kernel needs.
+const MAX_REGISTERS: usize = 8192;
+
 /// Parses expanded PTX. Problems bear lines and columns of that text.
 ///
 /// # Errors
@@ -306,16 +311,24 @@ impl<'a> Parser<'a> {
         }
         let mut align = 1;
         if self.take(".align") {
+            let token = self.peek();
             align = self.int()? as usize;
+            if !align.is_power_of_two() || align > 1024 {
+                return Err(at(token, format!("an alignment of {align}; it is a power of 2, at most 1024")));
+            }
         }
         let ty = self.type_of()?;
-        let align = align.max(ty.bytes()).next_power_of_two();
+        let align = align.max(ty.bytes());
         loop {
             let name = self.name()?;
             let mut count = 1;
             while self.take("[") {
-                count *= if self.peek().text == "]" && dynamic { 0 } else { self.int()? as usize };
+                let more = if self.peek().text == "]" && dynamic { 0 } else { self.int()? as usize };
+                count = more.saturating_mul(count);
                 self.expect("]")?;
+            }
+            if count > MAX_SHARED {
+                return Err(at(name, format!("`{}` is larger than the shared memory of any GPU", name.text)));
             }
             let text = name.text.to_owned();
             if self.shared.names.contains_key(&text) || self.shared.dynamic.contains(&text) {
@@ -376,6 +389,9 @@ impl<'a> Parser<'a> {
                     return Err(at(token, format!("expected `{{` or a directive, found `{other}`")).hint(hint));
                 }
             }
+            if entry.max_threads.is_some() && entry.block.is_some() {
+                return Err(at(token, "`.maxntid` and `.reqntid` exclude each other"));
+            }
         }
         // Memory declared inside belongs to this kernel alone.
         let outside = self.shared.clone();
@@ -413,7 +429,7 @@ impl<'a> Parser<'a> {
                     self.scopes.pop();
                 }
                 ".reg" => self.registers(entry)?,
-                ".shared" | ".extern" => {
+                ".shared" => {
                     let first = self.next();
                     self.shared_declaration(first)?;
                 }
@@ -451,6 +467,9 @@ impl<'a> Parser<'a> {
         loop {
             let token = self.name()?;
             let first = token.text;
+            if entry.registers.len() > MAX_REGISTERS {
+                return Err(at(token, format!("more than {MAX_REGISTERS} registers")));
+            }
             if Special::ALL.iter().any(|(_, word)| word.split('.').next() == Some(first)) {
                 let hint = "choose another name";
                 return Err(at(token, format!("`{first}` would hide the special register of that name")).hint(hint));
@@ -458,7 +477,7 @@ impl<'a> Parser<'a> {
             let mut names = vec![first.to_owned()];
             if self.take("<") {
                 let count = self.int()?;
-                if count > 1 << 14 {
+                if count > MAX_REGISTERS as u64 {
                     return Err(at(token, format!("{count} registers are more than any GPU has")));
                 }
                 names = (0..count).map(|i| format!("{first}{i}")).collect();

@@ -42,7 +42,7 @@ impl<'a> Mods<'a> {
     /// The type that is written as the `i`-th from the left; the last one where there are fewer.
     pub fn ty(&self, i: usize) -> Type {
         let types = || self.0.iter().filter_map(|word| Type::named(word));
-        types().nth(i).or(types().last()).unwrap_or(Type::B32)
+        types().nth(i).or(types().next_back()).unwrap_or(Type::B32)
     }
 
     /// How many elements `.v2`, `.x4` and so on ask for; else 1.

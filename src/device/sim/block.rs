@@ -117,7 +117,6 @@ impl<'a> Block<'a> {
         let mut released = false;
         for (id, barrier) in self.barriers.iter_mut().enumerate() {
             let waits = |warp: &Warp| warp.state == State::Waiting(id as u32);
-            // A warp counts whole, also where some of its threads have ended.
             let expected = barrier.1.unwrap_or(live);
             if barrier.0 == 0 || barrier.0 < expected || !warps.iter().any(waits) {
                 continue;

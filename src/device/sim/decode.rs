@@ -6,6 +6,7 @@
 use super::counters::Class;
 use crate::device::ptx::code::{Access, Code, Space};
 use crate::device::ptx::{Base, Entry, Inst, Module, Operand, Special, Type};
+use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -103,19 +104,22 @@ struct Decoder<'a> {
     registers: Vec<u16>,
     fills: HashMap<Fill, u16>,
     order: Vec<(u16, Fill)>,
-    slots: u16,
+    slots: usize,
 }
 
 /// Decodes entry `entry` of `module`.
-pub fn decode(module: &Arc<Module>, entry: usize) -> Program {
+///
+/// # Errors
+/// It has more registers and constants than a slot's number can tell apart.
+pub fn decode(module: &Arc<Module>, entry: usize) -> Result<Program> {
     let kernel = &module.entries[entry];
     let mut decoder = Decoder { entry: kernel, registers: vec![], fills: HashMap::new(), order: vec![], slots: 2 };
-    let mut preds = 2;
+    let mut preds = 2usize;
     let mut names = HashMap::new();
     for register in &kernel.registers {
         let place = if register.ty == Type::Pred {
             preds += 1;
-            (preds - 1) | PRED
+            (preds - 1) as u16 | PRED
         } else {
             decoder.slots(register.ty.bits() == 64)
         };
@@ -133,18 +137,23 @@ pub fn decode(module: &Arc<Module>, entry: usize) -> Program {
         code.push(ins);
         uses.push(touch);
     }
-    Program {
+    if decoder.slots > usize::from(PRED) || preds > usize::from(PRED) {
+        let name = format!("{}: kernel {}", module.source.name, kernel.name);
+        let problem = format!("{name}: {} registers and constants", decoder.slots.max(preds));
+        return Err(Error::device(problem, "declare fewer registers, or make the kernel smaller"));
+    }
+    Ok(Program {
         module: Arc::clone(module),
         entry,
         code,
         pool,
         uses,
-        slots: usize::from(decoder.slots),
-        preds: usize::from(preds),
+        slots: decoder.slots,
+        preds,
         fills: decoder.order,
         names,
         grain,
-    }
+    })
 }
 
 /// Whether an instruction uses shared memory, and its smallest piece.
@@ -165,8 +174,9 @@ fn grain_of(code: Code) -> Option<(bool, usize)> {
 impl Decoder<'_> {
     fn slots(&mut self, wide: bool) -> u16 {
         let first = self.slots;
-        self.slots = first + 1 + u16::from(wide);
-        first
+        self.slots = first + 1 + usize::from(wide);
+        // One that does not fit is found at the end.
+        first as u16
     }
 
     fn fill(&mut self, fill: Fill) -> u16 {

@@ -218,10 +218,10 @@ impl Driver for Sim {
         let entry = find(module, name)?;
         let mut state = self.lock();
         let known = state.programs.iter().position(|p| Arc::ptr_eq(&p.module, module) && p.entry == entry);
-        let id = known.unwrap_or_else(|| {
-            state.programs.push(Arc::new(decode::decode(module, entry)));
-            state.programs.len() - 1
-        });
+        let id = known.unwrap_or(state.programs.len());
+        if id == state.programs.len() {
+            state.programs.push(Arc::new(decode::decode(module, entry)?));
+        }
         Ok(Function { module: Arc::clone(module), entry, id })
     }
 
@@ -229,17 +229,21 @@ impl Driver for Sim {
         let kernel = function.kernel();
         let params = parameters(&function.module, kernel, args)?;
         check_grid(&function.module, kernel, grid, self.options.shared)?;
+        if grid.blocks.iter().map(|n| u64::from(*n)).product::<u64>() >= 1 << 30 {
+            let problem =
+                format!("{}: kernel {}: a grid of {:?} blocks", function.module.source.name, kernel.name, grid.blocks);
+            return Err(Error::device(problem, "the simulated device runs less than 2³⁰ blocks"));
+        }
         let state = &mut *self.lock();
         for (arg, param) in args.iter().zip(&kernel.params) {
-            if let Arg::Ptr(ptr) = arg {
-                if self.options.check && state.memory.allocation(ptr.0).is_none() {
-                    let name = format!("{}: kernel {}", function.module.source.name, kernel.name);
-                    let problem = format!("{name}: {} is {:#x}, an address in no allocation", param.name, ptr.0);
-                    return Err(Error::device(
-                        problem,
-                        "look at whether the memory was freed, and at the order of arguments",
-                    ));
-                }
+            if let Arg::Ptr(ptr) = arg
+                && self.options.check
+                && state.memory.allocation(ptr.0).is_none()
+            {
+                let name = format!("{}: kernel {}", function.module.source.name, kernel.name);
+                let problem = format!("{name}: {} is {:#x}, an address in no allocation", param.name, ptr.0);
+                let hint = "look at whether the memory was freed, and at the order of the arguments";
+                return Err(Error::device(problem, hint));
             }
         }
         let program = Arc::clone(&state.programs[function.id]);

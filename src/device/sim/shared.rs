@@ -14,6 +14,8 @@ struct Cell {
     /// When it was last written, and by which thread.
     wrote: u32,
     writer: u16,
+    /// Whether that was an atomic operation.
+    atomic: bool,
     /// Whether an asynchronous copy into it is under way.
     coming: bool,
     /// When it was last read, and by which lane of which warp.
@@ -24,6 +26,8 @@ struct Cell {
 
 /// Several warps, or several lanes of a warp.
 const MANY: u8 = 0xff;
+/// Several threads, that wrote atomically.
+const SEVERAL: u16 = 0xffff;
 
 /// Shared memory.
 pub struct Shared {
@@ -78,12 +82,44 @@ impl Shared {
         touch: Touch,
     ) -> Result<(), Box<Trouble>> {
         for i in self.grains(address, size) {
-            self.touch_cell(i, warp, lane, touch).map_err(|trouble| trouble.at(address))?;
+            if !self.touch_quietly(i, warp, lane, touch) {
+                self.touch_cell(i, warp, lane, touch).map_err(|trouble| trouble.at(address))?;
+            }
         }
         Ok(())
     }
 
-    #[inline]
+    /// The usual cases of [`touch_cell`](Self::touch_cell): all that others did was over when the block last met.
+    #[inline(always)]
+    fn touch_quietly(&mut self, i: usize, warp: &Warp, lane: u32, touch: Touch) -> bool {
+        let (met, time) = (self.met, self.time);
+        let cell = &mut self.cells[i];
+        let mine = warp.index as u8;
+        if cell.wrote >= met || cell.coming {
+            return false;
+        }
+        match touch {
+            Touch::Read if cell.wrote >= self.began => {
+                if cell.read < met {
+                    (cell.warp, cell.lane) = (mine, lane as u8);
+                } else if cell.warp != mine || cell.read < warp.synced {
+                    return false;
+                } else if cell.lane != lane as u8 {
+                    cell.lane = MANY;
+                }
+                cell.read = time;
+                true
+            }
+            Touch::Write if cell.read < met => {
+                (cell.wrote, cell.writer, cell.atomic) = (time, (warp.index * 32 + lane) as u16, false);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Checks one grain, and notes that it is touched.
+    #[inline(never)]
     fn touch_cell(&mut self, i: usize, warp: &Warp, lane: u32, touch: Touch) -> Result<(), Box<Trouble>> {
         let (began, met, time) = (self.began, self.met, self.time);
         let cell = &mut self.cells[i];
@@ -95,8 +131,10 @@ impl Shared {
         }
         // Since when what a thread of the given warp did is not known to be over.
         let since = |other: u8| if other == mine { met.max(warp.synced) } else { met };
-        if fresh && cell.writer != me && cell.wrote >= since((cell.writer / 32) as u8) {
-            return Err(race(lane, format!("thread {} wrote", cell.writer), touch));
+        let together = touch == Touch::Atomic && cell.atomic;
+        if fresh && !together && cell.writer != me && cell.wrote >= since((cell.writer / 32) as u8) {
+            let who = if cell.writer == SEVERAL { "several threads".into() } else { format!("thread {}", cell.writer) };
+            return Err(race(lane, format!("{who} wrote"), touch));
         }
         if touch != Touch::Write && !fresh {
             let hint = "write it first, look at the address, or at a missing copy";
@@ -112,7 +150,9 @@ impl Shared {
                 };
                 return Err(race(lane, who, touch));
             }
-            (cell.wrote, cell.writer, cell.coming) = (time, me, false);
+            let shared = fresh && together && cell.writer != me && cell.wrote >= met;
+            (cell.wrote, cell.writer) = (time, if shared { SEVERAL } else { me });
+            (cell.atomic, cell.coming) = (touch == Touch::Atomic, false);
         }
         if touch == Touch::Read {
             let (warp, lane) = (mine, lane as u8);
@@ -127,10 +167,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Notes that lane 255, the warp as a whole, reads 16 bytes: a row of a matrix.
-    pub fn read_by_all(&mut self, warp: &Warp, lane: u32, address: u64) -> Result<(), Box<Trouble>> {
-        for i in self.grains(address, 16) {
-            self.touch_cell(i, warp, lane, Touch::Read).map_err(|trouble| trouble.at(address))?;
+    /// Checks that several lanes of a warp may read `size` bytes, and notes that they do.
+    pub fn read_by_many(&mut self, warp: &Warp, lane: u32, address: u64, size: usize) -> Result<(), Box<Trouble>> {
+        for i in self.grains(address, size) {
+            if !self.touch_quietly(i, warp, lane, Touch::Read) {
+                self.touch_cell(i, warp, lane, Touch::Read).map_err(|trouble| trouble.at(address))?;
+            }
             let cell = &mut self.cells[i];
             if cell.warp == warp.index as u8 {
                 cell.lane = MANY;
@@ -152,7 +194,8 @@ impl Shared {
     pub fn arrive(&mut self, thread: u32, address: u64, size: usize) {
         for i in self.grains(address, size) {
             let cell = &mut self.cells[i];
-            (cell.wrote, cell.writer, cell.coming) = (self.time, thread as u16, false);
+            (cell.wrote, cell.writer) = (self.time, thread as u16);
+            (cell.atomic, cell.coming) = (false, false);
         }
     }
 }

@@ -107,6 +107,16 @@ macro_rules! lane {
 }
 lane!(u32 i32 f32; u64 i64 f64);
 
+/// `f` of each lane. (`array::map` is not inlined by force, and then not compiled with the level's instructions.)
+#[inline(always)]
+pub fn lanes<T: Lane>(f: impl Fn(usize) -> T) -> [T; 32] {
+    let mut d = [T::zeroed(); 32];
+    for (i, d) in d.iter_mut().enumerate() {
+        *d = f(i);
+    }
+    d
+}
+
 impl Warp {
     /// Warp `index` of a block that runs `program`.
     pub fn new(program: &Program, index: u32, check: bool) -> Warp {
@@ -195,14 +205,19 @@ impl Warp {
         if wide {
             self.set(s, mask, values);
         } else {
-            self.set(s, mask, &values.map(|value| value as u32));
+            self.set(s, mask, &lanes(|i| values[i] as u32));
         }
     }
 
     /// The lanes of a register that has 64 bits where `wide`, else 32.
     #[inline(always)]
     pub fn get_either(&self, s: u16, wide: bool) -> [u64; 32] {
-        if wide { *self.get(s) } else { self.get::<u32>(s).map(u64::from) }
+        if wide {
+            *self.get(s)
+        } else {
+            let narrow = self.get::<u32>(s);
+            lanes(|i| u64::from(narrow[i]))
+        }
     }
 
     /// Sets the bits of `mask` in a predicate.

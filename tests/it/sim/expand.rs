@@ -112,7 +112,10 @@ fn a_wrong_directive_is_refused_at_its_place() {
             "//@ macro f(a)\nx ${a + b};\n//@ end\n//@ macro g()\n//@ f(1)\n//@ end\n//@ g()\n",
             "2:9: unknown name `b` (in the macro called in line 5, called in line 7)",
         ),
-        ("//@ for i in 0..2000000\nx\n//@ end\n", "2: the kernel expands to more than 1048576 lines"),
+        ("//@ for i in 0..9000000000000000000\n//@ end\n", "1: more than 1048576 turns of loops and calls"),
+        (&"//@ if 1\n".repeat(1000), "1: this has no `//@ end`"),
+        (&("//@ if 1\n".repeat(1000) + &"//@ end\n".repeat(1000)), "128: more than 128 directives within each other"),
+        ("//@ for i in 0..600000\nx\nx\n//@ end\n", "2: the kernel expands to more than 1048576 lines"),
     ] {
         let problem = expand(text, &Names::new()).expect_err(text).to_string();
         assert!(problem.starts_with(message), "{text}\nexpected {message}\n   found {problem}");

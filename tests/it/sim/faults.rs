@@ -69,7 +69,7 @@ fn mistakes_in_the_text_are_found_by_the_parser() {
         ("shr.u32       %steps, %k, 5", "shr.u32       %steps, %y, 5", "`%y` is a .b64, this operand is a .u32"),
         ("shr.u32       %steps, %k, 5", "shr.u32       %steps, %kk, 5", "`%kk` is not declared"),
         ("//@ let WM = 2", "//@ let WN = 2", "unknown name `WM`"),
-        ("ld.param.u64  %c, [c]", "ld.param.u32  %x, [c]", "`c` is a .u64, not 1 × .u32"),
+        ("ld.param.u64  %c, [c]", "ld.param.u32  %x, [c]", "`c` is a .u64, not a .u32"),
         ("%lane, 3;", "%lane, 0d0000000000000000;", "`0d0000000000000000` is no constant of type .b32"),
     ] {
         let text = planted(GEMM, from, to);
@@ -200,7 +200,7 @@ fn each_kind_of_fault_names_its_thread_and_address() {
     for (body, kind, block, thread, message) in [
         ("ld.global.u32 %v, [%a+4];", Kind::Bounds, 1, 63, "reads 4 bytes of global memory outside of any allocation"),
         ("ld.global.u32 %v, [%a+-4];", Kind::Bounds, 0, 0, "reads 4 bytes of global memory outside"),
-        ("ld.global.u32 %v, [16];", Kind::Bounds, 0, 0, "far from any"),
+        ("mov.u64 %c, 16; ld.global.u32 %v, [%c];", Kind::Bounds, 0, 0, "far from any"),
         (
             "shl.b32 %u, %t, 3; add.u32 %u, %u, 16; st.shared.u32 [%u], %t;",
             Kind::Bounds,
@@ -291,6 +291,7 @@ fn what_is_in_order_is_no_fault() {
         // Threads that have ended are not waited for.
         "setp.ge.u32 %p, %t, 32; @%p ret; bar.sync 0;",
         "setp.ge.u32 %p, %t, 40; @%p ret; bar.sync 0;",
+        "setp.ge.u32 %p, %t, 40; @%p ret; bar.sync 3, 64;",
     ] {
         let rig = Rig::new(true);
         let x = rig.put(&(0..128u32).collect::<Vec<_>>());
@@ -315,8 +316,9 @@ fn arguments_and_grids_that_do_not_fit_are_refused() {
     let gone = rig.put(&[0u32; 4]);
     rig.sim.free(gone).unwrap();
     let plain = module("small.ptx", &small(""), &[]);
-    let demands = module("small.ptx", &small("").replace("n) {", "n) .reqntid 64 .maxntid 96 {"), &[]);
-    let dynamic = module("small.ptx", &small(".extern .shared .b8 more[];"), &[]);
+    let demands = module("small.ptx", &small("").replace("n) {", "n) .reqntid 64 {"), &[]);
+    let dynamic =
+        module("small.ptx", &small("").replace(".visible", ".extern .shared .align 16 .b8 more[]; .visible"), &[]);
     let grid = Grid::new(2, 64);
     let good = [x.into(), Arg::U32(128)];
     for (module, grid, args, message) in [
@@ -342,7 +344,11 @@ fn arguments_and_grids_that_do_not_fit_are_refused() {
 
 #[test]
 fn without_checks_memory_is_still_safe() {
-    for body in ["ld.global.u32 %v, [16];", "st.shared.u32 [1000000], %t;", "st.global.u32 [%a+-2000000000], %t;"] {
+    for body in [
+        "mov.u64 %c, 16; ld.global.u32 %v, [%c];",
+        "mov.u32 %u, 1000000; st.shared.u32 [%u], %t;",
+        "st.global.u32 [%a+-2000000000], %t;",
+    ] {
         let rig = Rig::new(false);
         let x = rig.put(&[0u32; 128]);
         let fault = rig.fault(&module("small.ptx", &small(body), &[]), Grid::new(2, 64), &[x.into(), Arg::U32(128)]);

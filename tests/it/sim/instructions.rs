@@ -170,8 +170,8 @@ fn integers_of_other_widths() {
     check(&WIDE, 64, "add.u64 %e, %a0, %a1;", |a, b, _| a.wrapping_add(b));
     check(&WIDE, 64, "sub.s64 %e, %a0, %a1;", |a, b, _| a.wrapping_sub(b));
     check(&WIDE, 64, "mul.lo.u64 %e, %a0, %a1;", |a, b, _| a.wrapping_mul(b));
-    check(&WIDE, 64, "mul.hi.u64 %e, %a0, %a1;", |a, b, _| (u128::from(a) * u128::from(b) >> 64) as u64);
-    check(&WIDE, 64, "mul.hi.s64 %e, %a0, %a1;", |a, b, _| (i128::from(s(a)) * i128::from(s(b)) >> 64) as u64);
+    check(&WIDE, 64, "mul.hi.u64 %e, %a0, %a1;", |a, b, _| ((u128::from(a) * u128::from(b)) >> 64) as u64);
+    check(&WIDE, 64, "mul.hi.s64 %e, %a0, %a1;", |a, b, _| ((i128::from(s(a)) * i128::from(s(b))) >> 64) as u64);
     check(&WIDE, 64, "min.s64 %e, %a0, %a1;", |a, b, _| s(a).min(s(b)) as u64);
     check(&WIDE, 64, "max.u64 %e, %a0, %a1;", |a, b, _| a.max(b));
     check(&WIDE, 64, "xor.b64 %e, %a0, %a1;", |a, b, _| a ^ b);
@@ -197,7 +197,7 @@ fn integers_of_other_widths() {
         ("mul.lo.u16", &|a, b| low(low(a) * low(b))),
         ("min.s16", &|a, b| low(short(a).min(short(b)) as u64)),
         ("max.u16", &|a, b| low(a).max(low(b))),
-        ("mul.hi.s16", &|a, b| low((short(a) * short(b) >> 16) as u64)),
+        ("mul.hi.s16", &|a, b| low(((short(a) * short(b)) >> 16) as u64)),
     ] {
         check(&NARROW, 32, &format!("{pair} {op} %h0, %h0, %h2; mov.b32 %d, {{%h0, %h1}};"), |a, b, _| {
             f(a, b) | a >> 16 << 16
@@ -298,6 +298,11 @@ fn floats_are_exact() {
     check("max.NaN.f32 %d, %a0, %a1;", &|a, b, _| {
         if a.is_nan() || b.is_nan() { f32::NAN } else { extreme(a, b, true) }
     });
+    let (plus, minus) = (vec![0u64; 32], vec![0x8000_0000u64; 32]);
+    for (a, b) in [(&plus, &minus), (&minus, &plus)] {
+        assert_eq!(NARROW.run("min.f32 %d, %a0, %a1;", [a, b, a])[0], 0x8000_0000);
+        assert_eq!(NARROW.run("max.f32 %d, %a0, %a1;", [a, b, a])[0], 0);
+    }
     let wide = |body: &str, g: &dyn Fn(f64, f64, f64) -> f64| {
         let d = |x: u64| f64::from_bits(x);
         super::instructions::check(

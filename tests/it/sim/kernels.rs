@@ -7,7 +7,7 @@ use kiln::device::ptx::Value;
 use kiln::device::sim::{Class, Counters};
 use kiln::device::{Arg, Driver, Grid, Ptr};
 
-pub const GEMM: &str = include_str!("../../../kernels/gemm.ptx");
+pub const GEMM: &str = include_str!("kernels/gemm.ptx");
 pub const SGEMM: &str = include_str!("kernels/sgemm.ptx");
 const SOFTMAX: &str = include_str!("kernels/softmax.ptx");
 const LOOP: &str = include_str!("kernels/loop.ptx");
@@ -126,18 +126,27 @@ fn softmax_by_shuffles_is_that_of_f64() {
     }
 }
 
+/// Seconds that this thread has run, where Linux tells; else, of the clock.
+fn processor_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = text.split(' ').next().and_then(|n| n.parse::<f64>().ok());
+    let clock = || std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0.0, |t| t.as_secs_f64());
+    nanoseconds.map_or_else(clock, |n| n * 1e-9)
+}
+
 /// Prints the speed on one thread: `cargo test --release --test it lane_instructions -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
+#[allow(clippy::print_stdout)]
 fn lane_instructions_a_second() {
     let best = |check: bool, name: &str, run: &dyn Fn(&Rig) -> Counters| {
         let rig = Rig::new(check);
         let mut best = f64::INFINITY;
         let mut counters = Counters::default();
         for _ in 0..if check { 5 } else { 15 } {
-            let start = std::time::Instant::now();
+            let start = processor_seconds();
             counters = run(&rig);
-            best = best.min(start.elapsed().as_secs_f64());
+            best = best.min(processor_seconds() - start);
         }
         let Counters { classes, .. } = &counters;
         let total = classes.iter().fold((0, 0), |sum, c| (sum.0 + c.warp, sum.1 + c.lane));

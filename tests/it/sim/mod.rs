@@ -4,5 +4,6 @@ mod expand;
 mod faults;
 mod instructions;
 mod kernels;
+mod layouts;
 mod parse;
 mod rig;

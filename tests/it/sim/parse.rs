@@ -115,7 +115,7 @@ fn mistakes_are_refused_at_their_place() {
         ("bra $there;", 5, "there is no label `$there`"),
         ("$l: ret; $l: ret;", 10, "the label `$l` is set twice"),
         ("ld.param.u32 %r0, [m];", 20, "the kernel has no parameter `m`"),
-        ("ld.param.u32 %r0, [x];", 20, "`x` is a .u64, not 1 × .u32"),
+        ("ld.param.u32 %r0, [x];", 20, "`x` is a .u64, not a .u32"),
         ("ld.global.f32 %f0, [%r0];", 21, "`%r0` is a .b32, this operand is a .b64"),
         ("ld.global.v4.f32 {%f0, %f1}, [%d0];", 18, "expected 4 registers in braces, found 2"),
         ("ld.global.v4.f32 %f0, [%d0];", 18, "expected `{`, found `%f0`"),
@@ -139,6 +139,12 @@ fn mistakes_are_refused_at_their_place() {
         (".reg .i32 %x;", 6, "`.i32` is not a type"),
         ("mov.b32 %r0, {%h0, %h1, %h2};", 14, "`mov.b32` cannot be of 3 parts"),
         (".shared .b8 tile[3];", 13, "`tile` is declared twice"),
+        (".shared .align 3 .b8 odd[4];", 16, "an alignment of 3; it is a power of 2, at most 1024"),
+        (".shared .b8 all[4294967296][4294967296];", 13, "`all` is larger than the shared memory of any GPU"),
+        (".reg .b32 %z<100000>;", 11, "100000 registers are more than any GPU has"),
+        ("ld.global.b32 %r0, [%d0+-9223372036854775808];", 21, "the offset -9223372036854775808 does not fit 32 bits"),
+        ("ld.global.b32 %r0, [16];", 21, "an address is a register or a name, and perhaps an offset"),
+        (".extern .shared .b8 z[];", 1, "expected an instruction, found `.extern`"),
         ("0 ret;", 1, "expected an instruction, found `0`"),
     ] {
         let error = refusal(&kernel(line)).to_string();
@@ -151,6 +157,10 @@ fn mistakes_are_refused_at_their_place() {
 fn mistakes_of_a_file_are_refused() {
     for (text, message) in [
         (".entry k() { ret; }", "k.ptx:1:1: `.version` and `.target` must stand before the first kernel"),
+        (
+            ".version 7.0\n.target sm_80\n.entry k() .reqntid 32 .maxntid 64 {",
+            "k.ptx:3:24: `.maxntid` and `.reqntid` exclude",
+        ),
         (".version x\n", "k.ptx:1:10: expected a version, as `7.8`"),
         (".version 7.0\n.target gfx90\n", "k.ptx:2:9: expected a target, as `sm_80`"),
         (".address_size 32\n", "k.ptx:1:15: addresses have 64 bits here, not 32"),

@@ -26,7 +26,7 @@ impl Rig {
     }
 
     pub fn with(check: bool, threads: usize, simd: Simd) -> Rig {
-        let options = Options { threads, simd, memory: 64 << 20, limit: 20_000, ..Options::new(check).unwrap() };
+        let options = Options { threads, simd, memory: 64 << 20, limit: 2_000, ..Options::new(check).unwrap() };
         Rig { sim: Sim::new(options) }
     }
 

@@ -54,7 +54,8 @@ pub fn bar<const CHECK: bool>(b: &mut Block<'_>, w: &mut Warp, ins: &Ins, m: u32
         let hint = "barriers are 0 to 15, and wait for a multiple of 32 threads";
         return Err(Trouble::new(Kind::Divergence, lane as u32, message, hint));
     }
-    b.arrive(id, m.count_ones(), expected);
+    // Of a barrier with a count each warp is a whole one, whatever its threads do; else those that ended are not waited for.
+    b.arrive(id, if expected.is_some() { 32 } else { m.count_ones() }, expected);
     if wait {
         w.state = State::Waiting(id);
     }

@@ -5,7 +5,7 @@ use crate::device::ptx::Type;
 use crate::device::ptx::code::{Cvt, Round};
 use crate::device::sim::decode::Ins;
 use crate::device::sim::number::{Format, integral, narrow, to_integer, widen};
-use crate::device::sim::warp::{Warp, extend};
+use crate::device::sim::warp::{Warp, extend, lanes};
 use half::{bf16, f16};
 
 pub fn cvt(w: &mut Warp, ins: &Ins, m: u32, cvt: Cvt) {
@@ -13,11 +13,12 @@ pub fn cvt(w: &mut Warp, ins: &Ins, m: u32, cvt: Cvt) {
     let a = w.get_either(ins.o[1], ins.is_wide(1));
     // The common ones, without a detour.
     let d = match (cvt.to, cvt.from) {
-        (Type::F32, Type::F16) if !cvt.sat => a.map(|a| u64::from(f16::from_bits(a as u16).to_f32().to_bits())),
-        (Type::F32, Type::Bf16) => a.map(|a| a << 16 & 0xffff_ffff),
-        (Type::F32, Type::S32) if cvt.round == Round::Rn => a.map(|a| u64::from((a as i32 as f32).to_bits())),
-        (Type::F32, Type::U32) if cvt.round == Round::Rn => a.map(|a| u64::from((a as u32 as f32).to_bits())),
-        _ => a.map(|a| one(a, cvt, wide)),
+        (Type::F32, Type::F16) if !cvt.sat => lanes(|i| u64::from(f16::from_bits(a[i] as u16).to_f32().to_bits())),
+        (Type::F32, Type::Bf16) => lanes(|i| a[i] << 16 & 0xffff_ffff),
+        (Type::F32, Type::S32) if cvt.round == Round::Rn => lanes(|i| u64::from((a[i] as i32 as f32).to_bits())),
+        (Type::F32, Type::U32) if cvt.round == Round::Rn => lanes(|i| u64::from((a[i] as u32 as f32).to_bits())),
+        (Type::U64, Type::U32) => a,
+        _ => lanes(|i| one(a[i], cvt, wide)),
     };
     w.set_either(ins.o[0], wide, m, &d);
 }

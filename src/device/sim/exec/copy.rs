@@ -51,9 +51,10 @@ fn ask<const CHECK: bool>(b: &mut Block<'_>, w: &Warp, lane: u32, copy: Copy, to
         let hint = "look at the index, or give 0 as the bytes to read";
         return Err(Trouble::new(Kind::Bounds, lane, message, hint).at(from));
     }
-    if to % u64::from(size) != 0 || (from % u64::from(size) != 0 && read > 0) {
+    let aligned = |address: u64| address.is_multiple_of(size.into());
+    if !aligned(to) || !(aligned(from) || read == 0) {
         let message = format!("cp.async of {size} bytes between addresses that are no multiples of {size}");
-        let at = if to % u64::from(size) != 0 { to } else { from };
+        let at = if aligned(to) { from } else { to };
         return Err(Trouble::new(Kind::Alignment, lane, message, "look at the offset and the stride of a row").at(at));
     }
     if CHECK {
@@ -139,7 +140,7 @@ fn rows<const CHECK: bool>(
             let hint = "look at the index and at the bytes of shared memory that the launch gives";
             return Err(Trouble::new(Kind::Bounds, lane, message, hint).at(at));
         }
-        if at % 16 != 0 {
+        if !at.is_multiple_of(16) {
             let message = "a row of a matrix begins at an address that is no multiple of 16";
             return Err(
                 Trouble::new(Kind::Alignment, lane, message, "look at the offset and the stride of a row").at(at)
@@ -163,7 +164,7 @@ pub fn ld_matrix<const CHECK: bool>(b: &mut Block<'_>, w: &mut Warp, ins: &Ins, 
     let row = rows::<CHECK>(b, w, ins, m, n, usize::from(n))?;
     if CHECK {
         for lane in 0..8 * u32::from(n) {
-            b.shared.read_by_all(w, lane, row[lane as usize])?;
+            b.shared.read_by_many(w, lane, row[lane as usize], 16)?;
         }
     }
     for matrix in 0..usize::from(n) {

@@ -8,7 +8,7 @@ use crate::device::sim::decode::Ins;
 use crate::device::sim::fault::{Kind, Trouble};
 use crate::device::sim::memory::{BASE, SHARED_WINDOW, Touch};
 use crate::device::sim::number::{fma_to_odd, narrow, widen};
-use crate::device::sim::warp::{Warp, extend};
+use crate::device::sim::warp::{Warp, extend, lanes};
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Where the lanes of an access begin, in bytes of the block's shared memory or of global memory.
@@ -31,11 +31,14 @@ fn target<const CHECK: bool>(
 ) -> Result<Target, Box<Trouble>> {
     let (mut at, mut shared) = (address, space == Space::Shared);
     if space == Space::Generic && address[m.trailing_zeros() as usize].wrapping_sub(SHARED_WINDOW) < 1 << 32 {
-        (at, shared) = (at.map(|a| a.wrapping_sub(SHARED_WINDOW)), true);
+        (at, shared) = (lanes(|i| address[i].wrapping_sub(SHARED_WINDOW)), true);
     }
     let len = if shared { b.shared.bytes.len() } else { b.launch.memory.bytes.len() } as u64;
     if !shared {
-        at = at.map(|a| a.wrapping_sub(BASE));
+        at = lanes(
+            #[inline(always)]
+            |i| address[i].wrapping_sub(BASE),
+        );
     }
     let mut outside = 0u32;
     // `len` is at least 16 less than 2⁶⁴, so that the sum wraps for no address that is inside.
@@ -43,8 +46,8 @@ fn target<const CHECK: bool>(
     if len < size as u64 {
         outside = m;
     }
-    for i in 0..32 {
-        outside |= u32::from(at[i] > last) << i;
+    for (i, at) in at.iter().enumerate() {
+        outside |= u32::from(*at > last) << i;
     }
     if outside & m != 0 {
         return Err(out_of_bounds(b, (outside & m).trailing_zeros(), address, shared, size, touch));
@@ -95,14 +98,26 @@ fn check(
     touch: Touch,
     strong: bool,
 ) -> Outcome {
+    // Whether lane i + 1 reads the bytes that lane i reads: such lanes are looked at once.
+    let same = |i: usize| {
+        let both = shared && touch == Touch::Read && i < 31 && m >> i & 3 == 3;
+        both && at[i] == at[i + 1]
+    };
     for lane in (0..32u32).filter(|lane| m >> lane & 1 == 1) {
-        let (at, address) = (at[lane as usize], address[lane as usize]);
+        let i = lane as usize;
+        if i > 0 && same(i - 1) {
+            continue;
+        }
+        let repeated = same(i);
+        let (at, address) = (at[i], address[i]);
         if at & (size as u64 - 1) != 0 {
             let message = format!("an access of {size} bytes at an address that is no multiple of {size}");
             let hint = "look at the offset and at the stride of a row";
             return Err(Trouble::new(Kind::Alignment, lane, message, hint).at(address));
         }
-        if shared {
+        if repeated {
+            b.shared.read_by_many(w, lane, at, size)?;
+        } else if shared {
             b.shared.touch(w, lane, at, size, touch)?;
         } else {
             global(b, lane, address, size, touch, strong)?;
@@ -137,17 +152,17 @@ pub fn global(b: &mut Block<'_>, lane: u32, address: u64, size: usize, touch: To
         let message = "reads global memory that nothing wrote";
         return Err(Trouble::new(Kind::GlobalUnwritten, lane, message, hint).at(address));
     }
-    if let (Some(touched), false) = (&b.launch.touched, strong) {
-        if let Err(other) = touched.touch(at, size, b.number, touch) {
-            let verb = if touch == Touch::Read { "reads" } else { "writes" };
-            let [x, y, _] = b.launch.shape.grid;
-            let who = other.map_or("other blocks touch".to_owned(), |n| {
-                format!("block ({}, {}, {}) touches", n % x, n / x % y, n / x / y)
-            });
-            let message = format!("{verb} global memory that {who} in the same launch, one of them writing");
-            let hint = "blocks run in any order: give each its own part, use atomics, or two launches";
-            return Err(Trouble::new(Kind::GlobalRace, lane, message, hint).at(address));
-        }
+    if let (Some(touched), false) = (&b.launch.touched, strong)
+        && let Err(other) = touched.touch(at, size, b.number, touch)
+    {
+        let verb = if touch == Touch::Read { "reads" } else { "writes" };
+        let [x, y, _] = b.launch.shape.grid;
+        let who = other.map_or("other blocks touch".to_owned(), |n| {
+            format!("block ({}, {}, {}) touches", n % x, n / x % y, n / x / y)
+        });
+        let message = format!("{verb} global memory that {who} in the same launch, one of them writing");
+        let hint = "blocks run in any order: give each its own part, use atomics, or two launches";
+        return Err(Trouble::new(Kind::GlobalRace, lane, message, hint).at(address));
     }
     if touch != Touch::Read {
         // SAFETY: as above.
@@ -220,8 +235,8 @@ fn words<const N: usize>(b: &mut Block<'_>, w: &mut Warp, ins: &Ins, m: u32, tar
             d[k][i] = words[k];
         }
     });
-    for k in 0..N {
-        w.set(ins.o[k], m, &d[k]);
+    for (place, d) in ins.o.iter().zip(&d) {
+        w.set(*place, m, d);
     }
 }
 

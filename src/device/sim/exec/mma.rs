@@ -76,6 +76,8 @@ simd_fn! {
     fn product(left: &[[f32; 16]; 16], right: &[[f32; 8]; 16], sum: &mut [[f32; 8]; 16], k: usize) = product_body
 }
 
+// The vector type stands for the instruction set that this is compiled for; the loops do without it.
+#[allow(clippy::extra_unused_type_parameters)]
 #[inline(always)]
 fn product_body<V: Vector>(left: &[[f32; 16]; 16], right: &[[f32; 8]; 16], sum: &mut [[f32; 8]; 16], k: usize) {
     for (left, sum) in left.iter().zip(sum) {

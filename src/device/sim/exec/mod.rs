@@ -17,7 +17,7 @@ pub use float::min_max;
 use super::block::Block;
 use super::decode::{Ins, PRED, Program};
 use super::fault::{Fault, Kind, Trouble};
-use super::warp::{Lane, State, Warp};
+use super::warp::{Lane, State, Warp, lanes};
 use crate::device::ptx::Code;
 
 /// What an instruction may find wrong.
@@ -216,8 +216,16 @@ fn each_lane(m: u32, mut f: impl FnMut(usize)) {
 #[inline(always)]
 fn addresses(w: &Warp, ins: &Ins, i: usize, offset: i32) -> [u64; 32] {
     if ins.is_wide(i) {
-        w.get::<u64>(ins.o[i]).map(|a| a.wrapping_add_signed(i64::from(offset)))
+        let a = w.get::<u64>(ins.o[i]);
+        lanes(
+            #[inline(always)]
+            |i| a[i].wrapping_add_signed(i64::from(offset)),
+        )
     } else {
-        w.get::<u32>(ins.o[i]).map(|a| u64::from(a.wrapping_add_signed(offset)))
+        let a = w.get::<u32>(ins.o[i]);
+        lanes(
+            #[inline(always)]
+            |i| u64::from(a[i].wrapping_add_signed(offset)),
+        )
     }
 }
