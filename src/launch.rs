@@ -1,12 +1,13 @@
-//! Kernels over tensors of a GPU: which file and settings, over which grid.
+//! Kernels over tensors of a GPU.
 //!
-//! Everything here launches and returns; see [`Gpu::launch`]. Where addresses or rows are no multiples of 16 bytes, kernels
-//! take one element at a time.
+//! Everything here launches and returns; see [`Gpu::launch`]. Which variant of a kernel runs over which grid is
+//! [`kernels`]' affair.
 
-use crate::device::gpu::{Gpu, Kernel};
-use crate::device::{Arg, Grid};
+use crate::device::kernels::{self, Float, Form, Unit};
+use crate::device::{Arg, Gpu};
 use crate::error::Error;
 use crate::tensor::{DType, Out, Spec, Tensor};
+use arrayvec::ArrayVec;
 
 /// A count as a kernel's argument.
 pub fn n(n: usize) -> Arg {
@@ -28,67 +29,64 @@ pub fn maybe(tensor: Option<&Tensor>) -> Arg {
     tensor.map_or(Arg::U64(0), at)
 }
 
-/// Blocks of `threads` threads, one for each of `n`.
-pub fn blocks(n: usize, threads: usize) -> Grid {
-    Grid::new(n.max(1) as u32, threads as u32)
+/// The type of a tensor's elements, as kernels know it.
+///
+/// # Panics
+/// They are no floats.
+pub fn float(tensor: &Tensor) -> Float {
+    match tensor.dtype() {
+        DType::F32 => Float::F32,
+        DType::Bf16 => Float::Bf16,
+        DType::F16 => Float::F16,
+        other => panic!("no kernel computes on {}", other.name()),
+    }
 }
 
-/// Elements of an access to rows of `row` elements: those of 16 bytes, or one where these do not fit.
-pub fn vector(row: usize, tensors: &[&Tensor]) -> usize {
-    let v = 16 / tensors[0].dtype().size();
-    let fits = |tensor: &&Tensor| tensor.ptr().0.is_multiple_of(16);
-    if row.is_multiple_of(v) && tensors.iter().all(fits) { v } else { 1 }
+/// Whether all of these begin at multiples of 16 bytes.
+pub fn aligned(tensors: &[&Tensor]) -> bool {
+    tensors.iter().all(|tensor| tensor.ptr().0.is_multiple_of(16))
 }
 
-/// A kernel that does the same with each element of `tensors`, all of one shape; the first one's type is the file's T. The
-/// addresses are its first arguments, in order, then the number of elements, then `rest`.
+/// A kernel that does the same with each element of `tensors`, all of one shape and type. The addresses are its first
+/// arguments, in order, then the number of elements, then `rest`.
 pub fn flat(gpu: &Gpu, file: &'static str, entry: &'static str, tensors: &[&Tensor], rest: &[Arg]) {
-    let (count, v) = (tensors[0].numel(), vector(0, tensors));
-    let mut args: arrayvec::ArrayVec<Arg, 12> = tensors.iter().map(|tensor| at(tensor)).collect();
+    let count = tensors[0].numel();
+    let mut args: ArrayVec<Arg, 12> = tensors.iter().map(|tensor| at(tensor)).collect();
     args.push(n(count));
     args.extend(rest.iter().copied());
-    let kernel = Kernel::new(file, entry).with("T", tensors[0].dtype().name()).with("V", v);
-    gpu.launch(kernel, blocks(count.div_ceil(v).div_ceil(256), 256), &args);
+    gpu.launch(kernels::flat(file, entry, float(tensors[0]), count, aligned(tensors)), &args);
 }
 
 /// `y = beta y + x`, with `beta` 0 or 1.
 pub fn add_to(gpu: &Gpu, beta: f32, y: &Tensor, x: &Tensor) {
     assert_eq!((y.numel(), y.dtype()), (x.numel(), x.dtype()), "sums are of one type");
-    flat(gpu, "elementwise", "scale_fwd", &[x, y], &[Arg::F32(1.0), flag(beta != 0.0)]);
+    flat(gpu, "elementwise.ptx", "scale_fwd", &[x, y], &[Arg::F32(1.0), flag(beta != 0.0)]);
 }
 
 /// All elements of `y` are `value`.
 pub fn fill(gpu: &Gpu, y: &Tensor, value: f32) {
-    let kernel = Kernel::new("elementwise", "fill").with("T", y.dtype().name()).with("V", vector(0, &[y]));
-    gpu.launch(kernel, blocks(y.numel().div_ceil(256 * vector(0, &[y])), 256), &[at(y), n(y.numel()), Arg::F32(value)]);
+    flat(gpu, "elementwise.ptx", "fill", &[y], &[Arg::F32(value)]);
 }
 
 /// `y[j] = beta y[j] + Σ_i x[i][j]` in f32, for x (rows, columns): runs of rows, then the runs in order.
 pub fn column_sums(gpu: &Gpu, beta: f32, y: &Tensor, x: &Tensor) {
-    const RUN: usize = 64;
-    let ((rows, c), run) = (x.shape().as_matrix(), RUN);
-    let runs = rows.div_ceil(run);
-    let partial = &Out::new(x.device(), Spec::f32([runs, c]));
-    let v = vector(c, &[x]);
-    let kernel = Kernel::new("reduce", "column_sums").with("T", x.dtype().name()).with("V", v);
-    let grid = Grid { blocks: [c.div_ceil(128 * v) as u32, runs as u32, 1], ..Grid::new(1, 128) };
-    gpu.launch(kernel, grid, &[at(x), at(partial), n(rows), n(c), n(run)]);
-    sum_blocks(gpu, beta, y, partial);
+    let (rows, c) = x.shape().as_matrix();
+    let run = kernels::run_of_rows(rows);
+    let partial = Out::new(x.device(), Spec::f32([rows.div_ceil(run), c]));
+    gpu.launch(kernels::column_sums(float(x), rows, c, run), &[at(x), at(&partial), n(rows), n(c), n(run)]);
+    sum_blocks(gpu, beta, y, &partial);
 }
 
 /// `y[j] = beta y[j] + Σ_q partial[q][j]`, in the order of q; f32.
 pub fn sum_blocks(gpu: &Gpu, beta: f32, y: &Tensor, partial: &Tensor) {
     let (runs, c) = partial.shape().as_matrix();
-    let args = [at(partial), at(y), n(runs), n(c), flag(beta != 0.0)];
-    gpu.launch(Kernel::new("reduce", "sum_blocks"), blocks(c.div_ceil(128), 128), &args);
+    gpu.launch(kernels::sum_blocks(c), &[at(partial), at(y), n(runs), n(c), flag(beta != 0.0)]);
 }
 
 /// A matrix product C = f(op(A)·op(B) + bias) + beta C; see kernels/gemm.ptx.
 pub struct Product<'a> {
-    /// Whether A lies as (K, M).
-    pub ta: bool,
-    /// Whether B lies as (N, K).
-    pub tb: bool,
+    /// How A and B lie.
+    pub form: Form,
     /// M, N and K.
     pub size: [usize; 3],
     /// A, of B's type.
@@ -109,65 +107,31 @@ pub struct Product<'a> {
 
 impl<'a> Product<'a> {
     /// C = op(A)·op(B); rows may be longer than the sizes say.
-    pub fn new([ta, tb]: [bool; 2], size: [usize; 3], [a, b, c]: [&'a Tensor; 3]) -> Product<'a> {
-        Product { ta, tb, size, a, b, c, add: false, bias: None, z: None, f: "none" }
+    pub fn new(form: Form, size: [usize; 3], [a, b, c]: [&'a Tensor; 3]) -> Product<'a> {
+        Product { form, size, a, b, c, add: false, bias: None, z: None, f: "none" }
     }
 
     /// Launches it.
     pub fn launch(&self, gpu: &Gpu) {
-        let Product { ta, tb, size: [rows, columns, k], a, b, c, .. } = *self;
-        let [lda, ldb, ldc] = [a, b, c].map(|tensor| tensor.shape().last_dim());
-        let aligned = |tensor: &Tensor, ld: usize| {
-            (ld * tensor.dtype().size()).is_multiple_of(16) && tensor.ptr().0.is_multiple_of(16)
+        let Product { form, size: [rows, columns, k], a, b, c, .. } = *self;
+        let ld = [a, b, c].map(|tensor| tensor.shape().last_dim());
+        let whole = |tensor: &&Tensor| (tensor.shape().last_dim() * tensor.dtype().size()).is_multiple_of(16);
+        let whole = aligned(&[a, b, c]) && [a, b, c].iter().all(whole);
+        let unit = match a.dtype() {
+            DType::F32 => Unit::F32(whole),
+            DType::F16 => Unit::F16,
+            _ => Unit::Bf16,
         };
-        let whole = aligned(a, lda) && aligned(b, ldb) && aligned(c, ldc);
-        let set = |kernel: Kernel| {
-            let kernel = kernel.with("TC", c.dtype().name()).with("TA", usize::from(ta)).with("TB", usize::from(tb));
-            kernel.with("F", self.f)
-        };
-        // Small matrices in small tiles, so that more of them are worked on at a time.
-        let small = rows.div_ceil(128) * columns.div_ceil(128) < 64;
-        let (kernel, tile, grid) = match a.dtype() {
-            DType::F32 => {
-                let t = if small { 4 } else { 8 };
-                let v = if whole { 4 } else { 1 };
-                let kernel = set(Kernel::new("sgemm", "gemm")).with("TM", t).with("TN", t).with("V", v);
-                (kernel, [16 * t, 16 * t], Grid::new(0, 256))
-            }
-            half if whole => {
-                let ([wm, wn], stages) = ([2, 2], 4);
-                let (mi, nj) = if small { (2, 4) } else { (4, 8) };
-                let kernel = set(Kernel::new("gemm", "gemm")).with("T", half.name()).with("MI", mi).with("NJ", nj);
-                let tile = [wm * mi * 16, wn * nj * 8];
-                let shared = stages * (tile[0] + tile[1]) * 32 * half.size();
-                (kernel, tile, Grid { shared, ..Grid::new(0, 32 * (wm * wn) as u32) })
-            }
-            half => {
-                let problem = format!("a product in {} of rows that are no multiples of 16 bytes", half.name());
-                let hint = "use widths and a vocabulary that 8 divides, or train.precision = \"f32\"";
-                return gpu.fail(Error::device(format!("{problem}: {lda}, {ldb}, {ldc} elements"), hint));
-            }
-        };
-        let tiles = rows.div_ceil(tile[0]) * columns.div_ceil(tile[1]);
+        if !whole && a.dtype() != DType::F32 {
+            let problem = format!("a product in {} of rows that are no multiples of 16 bytes", a.dtype().name());
+            let hint = "use widths that 8 divides, or train.precision = \"f32\"";
+            return gpu.fail(Error::device(format!("{problem}: {ld:?} elements"), hint));
+        }
         let no = Arg::U64(0);
-        let r = if self.add { at(c) } else { no };
-        let args = [
-            at(a),
-            at(b),
-            at(c),
-            maybe(self.bias),
-            r,
-            maybe(self.z),
-            n(rows),
-            n(columns),
-            n(k),
-            n(lda),
-            n(ldb),
-            n(ldc),
-            no,
-            no,
-            no,
-        ];
-        gpu.launch(kernel, Grid { blocks: [tiles as u32, 1, 1], ..grid }, &args);
+        let added = if self.add { at(c) } else { no };
+        let pointers = [at(a), at(b), at(c), maybe(self.bias), added, maybe(self.z)];
+        let numbers = [n(rows), n(columns), n(k), n(ld[0]), n(ld[1]), n(ld[2]), no, no, no];
+        let args: ArrayVec<Arg, 15> = pointers.into_iter().chain(numbers).collect();
+        gpu.launch(kernels::gemm(unit, form, float(c), self.f, [rows, columns, 1]), &args);
     }
 }

@@ -4,7 +4,7 @@ use super::Global;
 use super::term::{print, safe};
 use clap::Args;
 use kiln::cpu::{available_threads, limits};
-use kiln::device::{Device, probe};
+use kiln::device::probe;
 use kiln::error::Result;
 use serde_json::json;
 

@@ -3,54 +3,14 @@
 //! Operations launch kernels and go on; nothing waits. A launch that is refused, or a kernel that fails, is kept as the
 //! device's failure, and later launches do nothing: who waits for results ([`Gpu::check`]) is told.
 
-use super::ptx::{Module, Names, Value};
-use super::{Arg, Driver, Grid, Pool, Ptr, driver::Function};
+use super::driver::Function;
+use super::kernels::{Plan, Variant};
+use super::ptx::Module;
+use super::{Arg, Driver, Pool, Ptr};
 use crate::cpu::Cpu;
 use crate::error::{Error, Result};
-use arrayvec::ArrayVec;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// A setting of a kernel's parameter, `//@ param` in its source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Set {
-    /// A number.
-    Int(i64),
-    /// A word.
-    Text(&'static str),
-}
-
-impl From<usize> for Set {
-    fn from(x: usize) -> Set {
-        Set::Int(x as i64)
-    }
-}
-impl From<&'static str> for Set {
-    fn from(x: &'static str) -> Set {
-        Set::Text(x)
-    }
-}
-
-/// A kernel: its file, its entry, and the settings with which the file is expanded.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Kernel {
-    file: &'static str,
-    entry: &'static str,
-    set: ArrayVec<(&'static str, Set), 8>,
-}
-
-impl Kernel {
-    /// Entry `entry` of kernels/`file`.ptx.
-    pub fn new(file: &'static str, entry: &'static str) -> Kernel {
-        Kernel { file, entry, set: ArrayVec::new() }
-    }
-
-    /// The same with parameter `name` of the file set.
-    pub fn with(mut self, name: &'static str, value: impl Into<Set>) -> Kernel {
-        self.set.push((name, value.into()));
-        self
-    }
-}
 
 /// A GPU, real or simulated.
 pub struct Gpu {
@@ -69,7 +29,8 @@ const STEP: usize = 48;
 
 #[derive(Default)]
 struct State {
-    functions: HashMap<Kernel, Function>,
+    modules: HashMap<Variant, Arc<Module>>,
+    functions: HashMap<(Variant, &'static str), Function>,
     failure: Option<Error>,
 }
 
@@ -93,37 +54,32 @@ impl Gpu {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs a kernel over `grid`, in the order of all calls; what goes wrong is told by [`check`](Gpu::check).
-    pub fn launch(&self, kernel: Kernel, grid: Grid, args: &[Arg]) {
-        let mut state = self.lock();
-        if state.failure.is_some() {
-            return;
-        }
-        if let Err(error) = self.try_launch(&mut state, kernel, grid, args) {
+    /// Runs a kernel, in the order of all calls; what goes wrong is told by [`check`](Gpu::check).
+    pub fn launch(&self, plan: Plan, args: &[Arg]) {
+        let state = &mut *self.lock();
+        if state.failure.is_none()
+            && let Err(error) = self.try_launch(state, plan, args)
+        {
             state.failure = Some(error);
         }
     }
 
-    fn try_launch(&self, state: &mut State, kernel: Kernel, grid: Grid, args: &[Arg]) -> Result<()> {
-        if let Some(function) = state.functions.get(&kernel) {
+    fn try_launch(&self, state: &mut State, plan: Plan, args: &[Arg]) -> Result<()> {
+        let Plan { variant, entry, grid } = plan;
+        let key = (variant, entry);
+        if let Some(function) = state.functions.get(&key) {
             return self.driver.launch(function, grid, args);
         }
-        let names: Names = kernel
-            .set
-            .iter()
-            .map(|(name, set)| {
-                let value = match *set {
-                    Set::Int(x) => Value::Int(x),
-                    Set::Text(x) => Value::Text(x.to_owned()),
-                };
-                ((*name).to_owned(), value)
-            })
-            .collect();
-        let text = super::kernels::source(kernel.file);
-        let module = Arc::new(Module::new(&format!("{}.ptx", kernel.file), text, &names)?);
-        let function = self.driver.function(&module, kernel.entry)?;
-        let function = state.functions.entry(kernel).or_insert(function);
-        self.driver.launch(function, grid, args)
+        let module = match state.modules.get(&key.0) {
+            Some(module) => Arc::clone(module),
+            None => {
+                let module = Arc::new(key.0.module()?);
+                state.modules.insert(key.0.clone(), Arc::clone(&module));
+                module
+            }
+        };
+        let function = self.driver.function(&module, entry)?;
+        self.driver.launch(state.functions.entry(key).or_insert(function), grid, args)
     }
 
     /// Notes that something went wrong; the first of several is kept.

@@ -148,12 +148,12 @@ impl Activation {
 
     /// [`apply`](Activation::apply) on a GPU.
     pub(super) fn launch(self, gpu: &Gpu, x: &Tensor, y: &Tensor) {
-        flat(gpu, "activation", self.entries()[0], &[x, y], &[]);
+        flat(gpu, "activation.ptx", self.entries()[0], &[x, y], &[]);
     }
 
     /// [`pull_back`](Activation::pull_back) on a GPU.
     pub(super) fn launch_back(self, gpu: &Gpu, beta: f32, dx: &Tensor, v: &Tensor, dy: &Tensor) {
-        flat(gpu, "activation", self.entries()[1], &[v, dy, dx], &[flag(beta != 0.0)]);
+        flat(gpu, "activation.ptx", self.entries()[1], &[v, dy, dx], &[flag(beta != 0.0)]);
     }
 }
 

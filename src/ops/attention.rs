@@ -13,9 +13,8 @@
 use super::{Case, Input};
 use crate::cpu::attention::{Attention, Layout, View, ViewMut};
 use crate::device::Gpu;
-use crate::launch::{at, blocks, flag, n};
-use crate::device::Grid;
-use crate::device::gpu::Kernel;
+use crate::device::kernels::{self, Heads, Plan};
+use crate::launch::{at, flag, float, n};
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
@@ -46,17 +45,12 @@ impl SelfAttention {
     }
 }
 
-/// A kernel for heads of `dim` channels.
-fn kernel(qkv: &Tensor, dim: usize, entry: &'static str) -> Kernel {
-    Kernel::new("attention", entry).with("T", qkv.dtype().name()).with("D", dim)
-}
-
 impl SelfAttention {
-    /// Blocks of 64 rows of `heads` heads, with room for `tiles` tiles.
-    fn grid(&self, qkv: &Tensor, heads: usize, tiles: usize) -> Grid {
-        let ([b, t], dim) = self.sizes(qkv.shape());
-        let shared = tiles * 128 * dim + 1024;
-        Grid { blocks: [t.div_ceil(64) as u32, heads as u32, b as u32], shared, ..Grid::new(1, 128) }
+    /// A kernel on arrays like qkv.
+    fn plan(&self, qkv: &Tensor, entry: &'static str) -> Plan {
+        let ([batch, time], dim) = self.sizes(qkv.shape());
+        let heads = Heads { batch, time, heads: self.heads, kv_heads: self.kv_heads, dim };
+        kernels::attention(entry, float(qkv), heads)
     }
 }
 
@@ -95,11 +89,10 @@ impl Op for SelfAttention {
     }
 
     fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], need: &mut [Need]) -> Tensors {
-        let ([b, t], dim) = self.sizes(x[0].shape());
+        let ([b, t], _) = self.sizes(x[0].shape());
         let lse = Out::new(x[0].device(), Spec::f32([b, self.heads, t]));
-        let grid = self.grid(&x[0], self.heads, 5);
         let args = [at(&x[0]), at(&y[0]), at(&lse), n(t), n(self.heads), n(self.kv_heads)];
-        gpu.launch(kernel(&x[0], dim, "attention_fwd"), grid, &args);
+        gpu.launch(self.plan(&x[0], "attention_fwd"), &args);
         if need[0].wanted() { Tensors::from_iter([lse.freeze()]) } else { Tensors::new() }
     }
 
@@ -115,17 +108,15 @@ impl Op for SelfAttention {
         if !dx.wants(0) {
             return;
         }
-        let ([b, t], dim) = self.sizes(x[0].shape());
+        let ([b, t], _) = self.sizes(x[0].shape());
         let (dy, out) = (dy[0].as_ref().expect("one result"), dx.out(0));
         let delta = Out::new(dy.device(), Spec::f32([b, self.heads, t]));
-        let rows = b * t * self.heads;
-        let args = [at(&y[0]), at(dy), at(&delta), n(rows), n(t), n(self.heads)];
-        let grid = blocks((rows * dim / 8).div_ceil(128), 128);
-        gpu.launch(kernel(&x[0], dim, "attention_delta"), grid, &args);
+        let args = [at(&y[0]), at(dy), at(&delta), n(b * t * self.heads), n(t), n(self.heads)];
+        gpu.launch(self.plan(&x[0], "attention_delta"), &args);
         let numbers = [n(t), n(self.heads), n(self.kv_heads), flag(out.beta != 0.0)];
         let args = [[at(&x[0]), at(dy), at(&saved[0]), at(&delta), at(&out)].as_slice(), &numbers].concat();
-        for (entry, heads) in [("attention_bwd_q", self.heads), ("attention_bwd_kv", self.kv_heads)] {
-            gpu.launch(kernel(&x[0], dim, entry), self.grid(&x[0], heads, 6), &args);
+        for entry in ["attention_bwd_q", "attention_bwd_kv"] {
+            gpu.launch(self.plan(&x[0], entry), &args);
         }
     }
 

@@ -7,8 +7,8 @@ use crate::cpu::chunks;
 use crate::cpu::convert::ConvertTo;
 use crate::cpu::elementwise::CHUNK;
 use crate::device::Gpu;
-use crate::launch::{at, blocks, flag, n};
-use crate::device::gpu::Kernel;
+use crate::device::kernels;
+use crate::launch::{aligned, at, flag, float, n};
 use crate::tape::{Array64, Dx, Need, Op, Specs, Var};
 use crate::tensor::{DType, Element, Out, Spec, Tensor, Tensors};
 use half::{bf16, f16};
@@ -41,12 +41,8 @@ fn convert(beta: f32, x: &Tensor, y: &mut Out) {
 
 /// `y = beta y + x` on a GPU.
 fn launch(gpu: &Gpu, beta: f32, x: &Tensor, y: &Tensor) {
-    let whole = [x, y].iter().all(|tensor| tensor.ptr().0.is_multiple_of(16));
-    let wide = [x, y].iter().any(|tensor| tensor.dtype() == DType::F32);
-    let v = if !whole { 1 } else if wide { 4 } else { 8 };
-    let kernel = Kernel::new("cast", "cast_fwd").with("T", x.dtype().name()).with("TY", y.dtype().name()).with("V", v);
-    let args = [at(x), at(y), n(x.numel()), flag(beta != 0.0)];
-    gpu.launch(kernel, blocks(x.numel().div_ceil(256 * v), 256), &args);
+    let plan = kernels::cast(float(x), float(y), x.numel(), aligned(&[x, y]));
+    gpu.launch(plan, &[at(x), at(y), n(x.numel()), flag(beta != 0.0)]);
 }
 
 impl Op for Cast {

@@ -24,7 +24,7 @@ pub fn run(case: Case, device: &Device) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
         y0.backward_from(&upstream(y0), &mut params, true);
     }
     let gradient = |(x, input): (&Var, &Input)| {
-        input.grad.then(|| x.grad().map_or_else(|| vec![0.0; x.shape().numel()], |g| g.f32().to_vec()))
+        input.grad.then(|| x.grad().map_or_else(|| vec![0.0; x.shape().numel()], |g| to_f32(&g)))
     };
     (results, x.iter().zip(&case.inputs).filter_map(gradient).collect())
 }
@@ -70,11 +70,11 @@ pub fn upstream(y: Var) -> Vec<Tensor> {
 
 fn to_f32(tensor: &Tensor) -> Vec<f32> {
     match tensor.dtype() {
-        DType::F32 => tensor.f32().to_vec(),
-        DType::I32 => tensor.i32().iter().map(|&x| x as f32).collect(),
-        DType::Bf16 => tensor.as_slice::<bf16>().iter().map(|x| x.to_f32()).collect(),
-        DType::F16 => tensor.as_slice::<f16>().iter().map(|x| x.to_f32()).collect(),
-        DType::U8 => tensor.as_slice::<u8>().iter().map(|&x| f32::from(x)).collect(),
+        DType::F32 => tensor.read().into_owned(),
+        DType::I32 => tensor.read::<i32>().iter().map(|&x| x as f32).collect(),
+        DType::Bf16 => tensor.read::<bf16>().iter().map(|x| x.to_f32()).collect(),
+        DType::F16 => tensor.read::<f16>().iter().map(|x| x.to_f32()).collect(),
+        DType::U8 => tensor.read::<u8>().iter().map(|&x| f32::from(x)).collect(),
         DType::Q8 => to_f32(&tensor.widened()),
     }
 }
@@ -153,6 +153,9 @@ pub fn check(case: Case, device: &Device) -> Result<(), String> {
     }
     let (name, bound) = (case.name.clone(), case.bound);
     let (values, gradients) = run(case, device);
+    if let Device::Gpu(gpu) = device {
+        gpu.check().map_err(|error| format!("{name}: {error}"))?;
+    }
     for (i, (got, expected)) in values.iter().zip(&expected).enumerate() {
         let max = expected.data.iter().fold(0.0f64, |m, x| m.max(x.abs()));
         for (j, (&got, &want)) in got.iter().zip(&expected.data).enumerate() {

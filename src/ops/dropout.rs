@@ -10,9 +10,9 @@ use crate::cpu::elementwise::CHUNK;
 use crate::cpu::{Cpu, Vector, chunks};
 use crate::rng::{Purpose, Stream};
 use crate::simd_fn;
-use crate::launch::{at, blocks, flag, n, vector};
+use crate::device::kernels;
+use crate::launch::{aligned, at, flag, float, n};
 use crate::device::{Arg, Gpu};
-use crate::device::gpu::Kernel;
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
@@ -63,8 +63,6 @@ impl Dropout {
 impl Dropout {
     /// [`run`](Dropout::run) on a GPU. Seed and step are the stream's, written where the kernel finds them.
     fn launch(&self, gpu: &Gpu, beta: f32, y: &Tensor, x: &Tensor) {
-        let v = vector(0, &[x, y]);
-        let kernel = Kernel::new("dropout", "dropout_fwd").with("T", x.dtype().name()).with("V", v);
         let (tensor, micro) = self.stream.place();
         let scale = 1.0 / (1.0 - self.p);
         let args = [
@@ -78,7 +76,7 @@ impl Dropout {
             Arg::F32(scale),
             flag(beta != 0.0),
         ];
-        gpu.launch(kernel, blocks(x.numel().div_ceil(256 * v), 256), &args);
+        gpu.launch(kernels::flat("dropout.ptx", "dropout_fwd", float(x), x.numel(), aligned(&[x, y])), &args);
     }
 }
 

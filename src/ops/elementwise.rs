@@ -127,11 +127,11 @@ impl Op for Elementwise {
 
     fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
         match *self {
-            Elementwise::Add => flat(gpu, "elementwise", "add_fwd", &[&x[0], &x[1], &y[0]], &[flag(false)]),
-            Elementwise::Sub => flat(gpu, "elementwise", "sub_fwd", &[&x[0], &x[1], &y[0]], &[flag(false)]),
-            Elementwise::Mul => flat(gpu, "elementwise", "mul_fwd", &[&x[0], &x[1], &y[0]], &[flag(false)]),
+            Elementwise::Add => flat(gpu, "elementwise.ptx", "add_fwd", &[&x[0], &x[1], &y[0]], &[flag(false)]),
+            Elementwise::Sub => flat(gpu, "elementwise.ptx", "sub_fwd", &[&x[0], &x[1], &y[0]], &[flag(false)]),
+            Elementwise::Mul => flat(gpu, "elementwise.ptx", "mul_fwd", &[&x[0], &x[1], &y[0]], &[flag(false)]),
             Elementwise::Scale(c) => {
-                flat(gpu, "elementwise", "scale_fwd", &[&x[0], &y[0]], &[Arg::F32(c), flag(false)]);
+                flat(gpu, "elementwise.ptx", "scale_fwd", &[&x[0], &y[0]], &[Arg::F32(c), flag(false)]);
             }
         }
         Tensors::new()
@@ -154,11 +154,11 @@ impl Op for Elementwise {
                 Elementwise::Sub | Elementwise::Scale(_) => {
                     let c = if let Elementwise::Scale(c) = *self { c } else { -1.0 };
                     let da = dx.out(i);
-                    flat(gpu, "elementwise", "scale_fwd", &[dy, &da], &[Arg::F32(c), flag(da.beta != 0.0)]);
+                    flat(gpu, "elementwise.ptx", "scale_fwd", &[dy, &da], &[Arg::F32(c), flag(da.beta != 0.0)]);
                 }
                 Elementwise::Mul => {
                     let da = dx.out(i);
-                    flat(gpu, "elementwise", "mul_fwd", &[dy, &x[1 - i], &da], &[flag(da.beta != 0.0)]);
+                    flat(gpu, "elementwise.ptx", "mul_fwd", &[dy, &x[1 - i], &da], &[flag(da.beta != 0.0)]);
                 }
             }
         }

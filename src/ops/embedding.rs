@@ -11,9 +11,8 @@ use crate::cpu::convert::ConvertTo;
 use crate::cpu::elementwise::add_chunk;
 use crate::cpu::{Simd, chunks};
 use crate::device::Gpu;
-use crate::launch::{at, fill, flag, maybe, n};
-use crate::device::Grid;
-use crate::device::gpu::Kernel;
+use crate::device::kernels::{self, Float};
+use crate::launch::{at, fill, flag, float, maybe, n};
 use crate::tape::{Array64, Dx, Need, Op, Specs, Var};
 use crate::tensor::{DType, Out, Spec, Tensor, Tensors};
 use half::bf16;
@@ -36,11 +35,6 @@ fn add_row(simd: Simd, beta: f32, table: &Tensor, i: usize, y: &mut [f32]) {
         DType::Q8 => table.q8().row(i, beta, y),
         _ => add_chunk(simd, beta, y, &table.f32()[row]),
     }
-}
-
-/// A block for each of `rows` rows and each run of columns that 128 threads with `v` of them each take.
-fn columns(c: usize, v: usize, rows: usize) -> Grid {
-    Grid { blocks: [c.div_ceil(128 * v) as u32, rows as u32, 1], ..Grid::new(1, 128) }
 }
 
 impl Op for Embedding {
@@ -101,12 +95,9 @@ impl Op for Embedding {
 
     fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
         let (y, t, c) = (&y[0], x[0].shape()[1], x[1].shape()[1]);
-        let v = if c.is_multiple_of(4) { 4 } else { 1 };
-        let kernel = Kernel::new("embedding", "embedding_fwd").with("T", y.dtype().name());
-        let kernel = kernel.with("TE", x[1].dtype().name()).with("V", v);
         let start = self.positions.unwrap_or(0);
         let args = [at(&x[0]), at(&x[1]), maybe(x.get(2)), at(y), n(c), n(t), n(start)];
-        gpu.launch(kernel, columns(c, v, x[0].numel()), &args);
+        gpu.launch(kernels::embedding("embedding_fwd", float(y), float(&x[1]), x[0].numel(), c), &args);
         Tensors::new()
     }
 
@@ -121,15 +112,14 @@ impl Op for Embedding {
     ) {
         let dy = dy[0].as_ref().expect("one result");
         let (ids, [b, t], c) = (&x[0], [x[0].shape()[0], x[0].shape()[1]], x[1].shape()[1]);
-        let v = if c.is_multiple_of(4) { 4 } else { 1 };
-        let kernel = |entry| Kernel::new("embedding", entry).with("T", dy.dtype().name()).with("V", v);
+        let plan = |entry, rows| kernels::embedding(entry, float(dy), Float::F32, rows, c);
         if dx.wants(1) {
             let out = dx.out(1);
             if out.beta == 0.0 {
                 fill(gpu, &out, 0.0);
             }
             let args = [at(ids), at(dy), at(&out), n(ids.numel()), n(c)];
-            gpu.launch(kernel("embedding_bwd"), columns(c, v, ids.numel()), &args);
+            gpu.launch(plan("embedding_bwd", ids.numel()), &args);
         }
         if let Some(start) = self.positions
             && dx.wants(2)
@@ -139,7 +129,7 @@ impl Op for Embedding {
                 fill(gpu, &out, 0.0);
             }
             let args = [at(dy), at(&out), n(b), n(t), n(c), n(start), flag(out.beta != 0.0)];
-            gpu.launch(kernel("position_bwd"), columns(c, v, t), &args);
+            gpu.launch(plan("position_bwd", t), &args);
         }
     }
 

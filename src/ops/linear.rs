@@ -16,6 +16,7 @@ use crate::cpu::simd::each;
 use crate::cpu::{Simd, Vector, math};
 use crate::simd_fn;
 use crate::device::Gpu;
+use crate::device::kernels::Form;
 use crate::launch::Product;
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
@@ -154,7 +155,7 @@ impl Op for Linear {
             bias: self.bias.then(|| &x[2]),
             z: z.as_ref().map(|z| &**z),
             f: self.activation.map_or("none", |f| f.name()),
-            ..Product::new([false, true], [m, c, k], [&x[0], &x[1], &y[0]])
+            ..Product::new(Form::Nt, [m, c, k], [&x[0], &x[1], &y[0]])
         };
         product.launch(gpu);
         z.into_iter().map(Out::freeze).collect()
@@ -179,12 +180,12 @@ impl Op for Linear {
         if dx.wants(0) {
             let out = dx.out(0);
             let add = out.beta != 0.0;
-            Product { add, ..Product::new([false, false], [m, k, c], [&dz, &x[1], &out]) }.launch(gpu);
+            Product { add, ..Product::new(Form::Nn, [m, k, c], [&dz, &x[1], &out]) }.launch(gpu);
         }
         if dx.wants(1) {
             let out = dx.out(1);
             let add = out.beta != 0.0;
-            Product { add, ..Product::new([true, false], [c, k, m], [&dz, &x[0], &out]) }.launch(gpu);
+            Product { add, ..Product::new(Form::Tn, [c, k, m], [&dz, &x[0], &out]) }.launch(gpu);
         }
         if self.bias && dx.wants(2) {
             let out = dx.out(2);

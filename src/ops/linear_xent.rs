@@ -20,9 +20,9 @@ use crate::cpu::simd::each;
 use crate::cpu::{Lanes, Vector, chunks, math};
 use crate::simd_fn;
 use crate::device::Gpu;
-use crate::launch::{Product, at, blocks, fill, flag, flat, maybe, n, vector};
+use crate::device::kernels::{self, Form};
+use crate::launch::{Product, at, fill, flag, flat, float, maybe, n};
 use crate::device::Arg;
-use crate::device::gpu::Kernel;
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
@@ -186,13 +186,11 @@ impl Op for LinearXent {
         let logits = Out::new(device, Spec { shape: [chunk, pitch].into(), dtype });
         let [losses, norm] = [rows, 1].map(|n| Out::new(device, Spec::f32([n])));
         let weights = x.get(3);
-        let v = vector(pitch, &[&logits]);
-        let kernel = |entry| Kernel::new("xent", entry).with("T", dtype.name()).with("V", v);
         match self.norm {
             Some(value) => fill(gpu, &norm, value),
             None => {
                 let args = [at(&x[2]), maybe(weights), at(&norm), n(rows)];
-                gpu.launch(kernel("xent_norm"), blocks(1, 256), &args);
+                gpu.launch(kernels::xent_sum("xent_norm"), &args);
             }
         }
         for start in (0..rows).step_by(chunk) {
@@ -200,7 +198,7 @@ impl Op for LinearXent {
             let z = logits.view(0, [m, pitch]);
             let part = |tensor: &Tensor, width: usize| tensor.view(start * width, [m, width]);
             let x_ = part(&x[0].reshape([rows, c]), c);
-            Product::new([false, true], [m, vocab, c], [&x_, &x[1], &z]).launch(gpu);
+            Product::new(Form::Nt, [m, vocab, c], [&x_, &x[1], &z]).launch(gpu);
             let of_rows = |tensor: &Tensor| tensor.reshape([rows]).view(start, [m]);
             let (targets, weights, losses) = (of_rows(&x[2]), weights.map(of_rows), of_rows(&losses));
             let grad = flag(dx.is_some() || dw.is_some());
@@ -214,17 +212,17 @@ impl Op for LinearXent {
                 n(pitch),
                 grad,
             ];
-            gpu.launch(kernel("xent"), blocks(m, 256), &args);
+            gpu.launch(kernels::logits("xent", float(&z), m, pitch), &args);
             if let Some(dx) = &dx {
-                Product::new([false, false], [m, c, vocab], [&z, &x[1], &part(&dx.reshape([rows, c]), c)]).launch(gpu);
+                Product::new(Form::Nn, [m, c, vocab], [&z, &x[1], &part(&dx.reshape([rows, c]), c)]).launch(gpu);
             }
             if let Some(dw) = dw {
                 let add = added || start > 0;
-                Product { add, ..Product::new([true, false], [vocab, c, m], [&z, &x_, dw]) }.launch(gpu);
+                Product { add, ..Product::new(Form::Tn, [vocab, c, m], [&z, &x_, dw]) }.launch(gpu);
             }
         }
         let args = [at(&losses), at(&norm), at(&y[0]), n(rows)];
-        gpu.launch(kernel("xent_total"), blocks(1, 256), &args);
+        gpu.launch(kernels::xent_sum("xent_total"), &args);
         dx.into_iter().chain(own).map(Out::freeze).collect()
     }
 
@@ -244,7 +242,7 @@ impl Op for LinearXent {
             if out.beta == 0.0 {
                 fill(gpu, &out, 0.0);
             }
-            flat(gpu, "elementwise", "add_scaled", &[grad, &out], &[Arg::F32(1.0), at(scale)]);
+            flat(gpu, "elementwise.ptx", "add_scaled", &[grad, &out], &[Arg::F32(1.0), at(scale)]);
         }
     }
 

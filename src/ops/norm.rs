@@ -20,8 +20,8 @@ use crate::cpu::simd::each;
 use crate::cpu::{Lanes, Vector, chunks};
 use crate::simd_fn;
 use crate::device::Gpu;
-use crate::launch::{at, blocks, flag, maybe, n, vector};
-use crate::device::gpu::Kernel;
+use crate::device::kernels;
+use crate::launch::{at, flag, float, maybe, n};
 use crate::device::Arg;
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Shape, Spec, Tensor, Tensors};
@@ -203,40 +203,23 @@ fn total<V: Vector>(n: usize, at: impl FnMut(usize, usize) -> V) -> f32 {
     lanes.sum()
 }
 
-/// Rows whose gradients of gain and bias one block of a GPU's kernel sums.
-const RUN: usize = 16;
-
-/// Threads of a block that works on so many rows together.
-fn threads(together: usize) -> usize {
-    if together == 4 { 128 } else { 32 * 4.max(8 / together) }
-}
-
 impl Norm {
-    /// The kernel for rows like those of `s`, and how many of them a block works on together.
-    fn kernel(&self, s: &Tensor, pass: &str) -> (Kernel, usize) {
-        let c = s.shape().last_dim();
-        let v = vector(c, &[s]);
-        // A row is held in the registers of 1, 4 or 8 warps, at most 6 vectors a thread where 8 warps can do it.
-        let vectors = c.div_ceil(32 * v);
-        let warps = [1, 4].into_iter().find(|warps| vectors <= 6 * warps).unwrap_or(8);
-        let entry = match (self.kind, pass) {
-            (NormKind::Layer, "_fwd") => "layernorm_fwd",
-            (NormKind::Layer, _) => "layernorm_bwd",
-            (NormKind::Rms, "_fwd") => "rmsnorm_fwd",
-            (NormKind::Rms, _) => "rmsnorm_bwd",
-        };
-        let kernel = Kernel::new("norm", entry).with("T", s.dtype().name()).with("V", v);
-        (kernel.with("W", warps).with("N", vectors.div_ceil(warps)), 4usize.max(warps) / warps)
+    /// The names of its kernels, forward and backward.
+    fn entries(&self) -> [&'static str; 2] {
+        match self.kind {
+            NormKind::Layer => ["layernorm_fwd", "layernorm_bwd"],
+            NormKind::Rms => ["rmsnorm_fwd", "rmsnorm_bwd"],
+        }
     }
 
     /// The forward kernel from x to y; r, s and the rows' (mean, rstd) may be absent. `inputs` hold g and b.
     fn launch(&self, gpu: &Gpu, [x, y]: [&Tensor; 2], [r, s, stats]: [Option<&Tensor>; 3], inputs: &[Tensor]) {
         let (_, g, b) = self.places();
-        let ((rows, c), (kernel, together)) = (x.shape().as_matrix(), self.kernel(x, "_fwd"));
+        let (rows, c) = x.shape().as_matrix();
         let bias = maybe(self.bias.then(|| &inputs[b]));
         let pointers = [at(x), maybe(r), at(&inputs[g]), bias, at(y), maybe(s), maybe(stats)];
         let args = [pointers.as_slice(), &[n(rows), n(c), Arg::F32(self.eps)]].concat();
-        gpu.launch(kernel, blocks(rows.div_ceil(together), threads(together)), &args);
+        gpu.launch(kernels::norm_forward(self.entries()[0], float(x), rows, c), &args);
     }
 }
 
@@ -371,13 +354,14 @@ impl Op for Norm {
             }
             return;
         };
-        let ((rows, c), (kernel, together)) = (s.shape().as_matrix(), self.kernel(s, "_bwd"));
-        let runs = rows.div_ceil(RUN);
+        let (rows, c) = s.shape().as_matrix();
+        let per_run = kernels::run_of_rows(rows);
+        let runs = rows.div_ceil(per_run);
         let [dg, db] = [0, 1].map(|_| Out::new(s.device(), Spec::f32([runs, c])));
         let run = |ds: &Tensor, add: bool| {
             let pointers = [at(s), at(&saved[0]), at(&x[g]), at(dy), maybe(ds_in), at(ds), at(&dg), at(&db)];
-            let args = [pointers.as_slice(), &[n(rows), n(c), n(RUN), flag(add)]].concat();
-            gpu.launch(kernel.clone(), blocks(rows.div_ceil(together * RUN), threads(together)), &args);
+            let args = [pointers.as_slice(), &[n(rows), n(c), n(per_run), flag(add)]].concat();
+            gpu.launch(kernels::norm_backward(self.entries()[1], float(s), rows, c, per_run), &args);
         };
         if !self.residual && dx.wants(0) {
             let ds = dx.out(0);

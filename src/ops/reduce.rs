@@ -9,9 +9,9 @@ use crate::cpu::reduce::{ROWS, block_sum, sum};
 use crate::cpu::{Vector, chunks};
 use crate::simd_fn;
 use crate::device::Gpu;
-use crate::launch::{at, blocks, flag, n, vector};
+use crate::device::kernels;
+use crate::launch::{aligned, at, flag, float, n};
 use crate::device::Arg;
-use crate::device::gpu::Kernel;
 use crate::tape::{Array64, Dx, Need, Op, Specs, Var};
 use crate::tensor::{Out, Shape, Spec, Tensor, Tensors};
 
@@ -95,22 +95,19 @@ impl Op for Reduce {
 
     fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
         let (x, y, (count, divisor)) = (&x[0], &y[0], self.counts(x[0].shape()));
-        let t = x.dtype().name();
         match self.over {
             Over::All => {
-                // The order of the sum must not depend on the machine.
-                let parts = x.numel().div_ceil(1 << 14).min(256);
+                let plan = kernels::partial_sums("sum_partial", float(x), x.numel(), aligned(&[x]));
+                let parts = plan.grid.blocks[0] as usize;
+                // f64.
                 let partial = Out::new(x.device(), Spec::f32([2 * parts]));
-                let kernel = Kernel::new("reduce", "sum_partial").with("T", t).with("V", vector(0, &[x]));
-                gpu.launch(kernel, blocks(parts, 256), &[at(x), at(&partial), n(x.numel())]);
-                let args = [at(&partial), at(y), n(parts), n(divisor)];
-                gpu.launch(Kernel::new("reduce", "sum_total"), blocks(1, 32), &args);
+                gpu.launch(plan, &[at(x), at(&partial), n(x.numel())]);
+                gpu.launch(kernels::total(), &[at(&partial), at(y), n(parts), n(divisor)]);
             }
             Over::LastAxis => {
-                let kernel = Kernel::new("reduce", "sum_fwd").with("T", t).with("V", vector(count, &[x]));
                 let rows = y.numel();
                 let args = [at(x), at(y), n(rows), n(count), Arg::F32(1.0 / divisor as f32)];
-                gpu.launch(kernel, blocks(rows.div_ceil(4), 128), &args);
+                gpu.launch(kernels::row_sums(float(x), rows, count), &args);
             }
         }
         Tensors::new()
@@ -127,11 +124,9 @@ impl Op for Reduce {
     ) {
         let (count, divisor) = self.counts(x[0].shape());
         let (dy, dx) = (dy[0].as_ref().expect("one result"), dx.out(0));
-        let v = vector(count, &[&dx]);
-        let kernel = Kernel::new("reduce", "sum_bwd").with("T", dx.dtype().name()).with("V", v);
         let scale = Arg::F32(1.0 / divisor as f32);
         let args = [at(dy), at(&dx), n(dx.numel()), n(count), scale, flag(dx.beta != 0.0)];
-        gpu.launch(kernel, blocks(dx.numel().div_ceil(256 * v), 256), &args);
+        gpu.launch(kernels::row_sums_backward(float(&dx), dx.numel() / count, count), &args);
     }
 
     fn reference(&self, x: &[Array64]) -> Vec<Array64> {

@@ -18,9 +18,9 @@ use crate::cpu::simd::each;
 use crate::cpu::{Cpu, Vector, chunks};
 use crate::device::{Device, Gpu};
 use crate::simd_fn;
-use crate::launch::{at, blocks, flag, n, vector};
+use crate::device::kernels;
+use crate::launch::{at, flag, float, n};
 use crate::device::Arg;
-use crate::device::gpu::Kernel;
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 use std::f64::consts::TAU;
@@ -154,12 +154,9 @@ impl Rope {
     fn launch(&self, gpu: &Gpu, sign: f32, beta: f32, y: &Tensor, x: &Tensor, table: &[Tensor]) {
         let time = x.shape()[1];
         let (row, half) = (x.numel() / (x.shape()[0] * time).max(1), table[0].shape()[1]);
-        // V elements at a time must not cross the middle of a head, nor the end of a row.
-        let v = if half.is_multiple_of(16 / x.dtype().size()) { vector(row, &[x, y]) } else { 1 };
-        let kernel = Kernel::new("rope", "rope_fwd").with("T", x.dtype().name()).with("D", 2 * half).with("V", v);
         let numbers = [n(row), n(self.heads), n(time), n(self.offset), Arg::F32(sign), flag(beta != 0.0)];
         let args = [[at(x), at(&table[0]), at(&table[1]), at(y)].as_slice(), &numbers].concat();
-        gpu.launch(kernel, blocks(x.shape()[0] * time, 128), &args);
+        gpu.launch(kernels::rope(float(x), x.shape()[0] * time, row, 2 * half), &args);
     }
 }
 

@@ -11,8 +11,8 @@ use crate::cpu::simd::each;
 use crate::cpu::{Vector, chunks, math};
 use crate::simd_fn;
 use crate::device::Gpu;
-use crate::launch::{at, blocks, fill, flag, flat, maybe, n, vector};
-use crate::device::gpu::Kernel;
+use crate::device::kernels;
+use crate::launch::{aligned, at, fill, flag, flat, float, maybe, n};
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
@@ -99,7 +99,7 @@ impl Op for Swiglu {
     }
 
     fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
-        flat(gpu, "swiglu", "swiglu_fwd", &[&x[0], &x[1], &y[0]], &[]);
+        flat(gpu, "swiglu.ptx", "swiglu_fwd", &[&x[0], &x[1], &y[0]], &[]);
         Tensors::new()
     }
 
@@ -120,14 +120,12 @@ impl Op for Swiglu {
             fill(gpu, grad, 0.0);
         }
         let [dgate, dup] = [0, 1].map(|i| maybe(grads[i].as_ref().map(|grad| &***grad)));
-        let kernel = Kernel::new("swiglu", "swiglu_bwd").with("T", dy.dtype().name());
-        let v = vector(0, &[&x[0], &x[1], dy]);
-        let args = [at(&x[0]), at(&x[1]), at(dy), dgate, dup, n(dy.numel()), flag(beta != 0.0)];
-        gpu.launch(kernel.with("V", v), blocks(dy.numel().div_ceil(256 * v), 256), &args);
+        let plan = kernels::flat("swiglu.ptx", "swiglu_bwd", float(dy), dy.numel(), aligned(&[&x[0], &x[1], dy]));
+        gpu.launch(plan, &[at(&x[0]), at(&x[1]), at(dy), dgate, dup, n(dy.numel()), flag(beta != 0.0)]);
     }
 
     fn launch_again(&self, gpu: &Gpu, _i: usize, x: &[Tensor], _y: &[Tensor], _saved: &[Tensor], out: &mut Out) {
-        flat(gpu, "swiglu", "swiglu_fwd", &[&x[0], &x[1], out], &[]);
+        flat(gpu, "swiglu.ptx", "swiglu_fwd", &[&x[0], &x[1], out], &[]);
     }
 
     fn reads(&self) -> Reads {

@@ -16,8 +16,8 @@ use crate::cpu::elementwise::{CHUNK, accumulate};
 use crate::cpu::{Lanes, Vector, chunks, math};
 use crate::simd_fn;
 use crate::device::Gpu;
-use crate::launch::{at, blocks, flag, maybe, n, vector};
-use crate::device::gpu::Kernel;
+use crate::device::kernels;
+use crate::launch::{at, flag, float, maybe, n};
 use crate::tape::{Array64, Dx, Need, Op, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
@@ -97,12 +97,6 @@ fn row_gradient_body<V: Vector>(
     });
 }
 
-/// A kernel over the rows of `logits`.
-fn kernel(entry: &'static str, logits: &Tensor) -> Kernel {
-    let v = vector(logits.shape().last_dim(), &[logits]);
-    Kernel::new("xent", entry).with("T", logits.dtype().name()).with("V", v)
-}
-
 impl Op for TokenLogprob {
     fn name(&self) -> &'static str {
         "token_logprob"
@@ -152,7 +146,7 @@ impl Op for TokenLogprob {
         let (rows, vocab) = x[0].shape().as_matrix();
         let log_z = Out::new(x[0].device(), Spec::f32([rows]));
         let args = [at(&x[0]), at(&x[1]), at(&y[0]), at(&y[1]), at(&log_z), n(vocab), n(vocab)];
-        gpu.launch(kernel("token_logprob_fwd", &x[0]), blocks(rows, 256), &args);
+        gpu.launch(kernels::logits("token_logprob_fwd", float(&x[0]), rows, vocab), &args);
         if need[0].wanted() { Tensors::from_iter([log_z.freeze()]) } else { Tensors::new() }
     }
 
@@ -170,7 +164,7 @@ impl Op for TokenLogprob {
         let [dlogp, dentropy] = [0, 1].map(|i| maybe(dy[i].as_ref()));
         let numbers = [n(vocab), n(vocab), flag(dx.beta != 0.0)];
         let args = [at(&x[0]), at(&x[1]), at(&y[1]), at(&saved[0]), dlogp, dentropy, at(&dx)];
-        gpu.launch(kernel("token_logprob_bwd", &x[0]), blocks(rows, 256), &[args.as_slice(), &numbers].concat());
+        gpu.launch(kernels::logits("token_logprob_bwd", float(&x[0]), rows, vocab), &[args.as_slice(), &numbers].concat());
     }
 
     fn reference(&self, x: &[Array64]) -> Vec<Array64> {

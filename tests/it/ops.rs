@@ -1,13 +1,15 @@
 //! The sweep: every case of the operation table.
 
-use kiln::cpu::Simd;
-use kiln::device::Device;
+use kiln::cpu::{Cpu, Simd};
+use kiln::device::sim::Options;
+use kiln::device::{Device, Sim};
 use kiln::nn::{Builder, Embedding};
 use kiln::ops::elementwise::Elementwise;
 use kiln::ops::{Case, Role, TABLE, check};
 use kiln::params::Params;
 use kiln::tape::{Pass, Tape};
 use kiln::tensor::Tensor;
+use std::sync::Arc;
 
 fn checks() -> impl Iterator<Item = (&'static str, usize)> {
     TABLE.iter().flat_map(|entry| {
@@ -25,6 +27,17 @@ fn case(name: &str, i: usize) -> Case {
 #[test]
 fn results_and_gradients_match_the_f64_reference() {
     let device = Device::cpu(2).expect("a CPU");
+    let failures: Vec<String> = checks()
+        .filter_map(|(name, i)| check::check(case(name, i), &device).err().map(|error| format!("{name}: {error}")))
+        .collect();
+    assert!(failures.is_empty(), "{} cases fail:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// The same on a simulated GPU that checks every access of every kernel.
+#[test]
+fn kernels_match_the_f64_reference() {
+    let sim = Sim::new(Options::new(true).expect("a simulated device"));
+    let device = Device::gpu(Arc::new(sim), Cpu::new(2).expect("a CPU")).expect("a GPU");
     let failures: Vec<String> = checks()
         .filter_map(|(name, i)| check::check(case(name, i), &device).err().map(|error| format!("{name}: {error}")))
         .collect();
