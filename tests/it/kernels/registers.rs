@@ -82,6 +82,7 @@ fn assemble(ptxas: &Path, dir: &Path, name: &str, module: &Module, target: &str)
 }
 
 #[test]
+#[allow(clippy::print_stdout)]
 fn registers_are_those_of_the_table() {
     let Some(ptxas) = std::env::var_os("KILN_PTXAS") else {
         println!("skipped: KILN_PTXAS does not name a ptxas");
