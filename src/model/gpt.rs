@@ -32,7 +32,7 @@ use crate::tensor::{Out, Spec, Tensor};
 use arrayvec::ArrayVec;
 use std::sync::OnceLock;
 
-/// The layers of the model; the values of its parameters are in a [`Params`].
+/// The layers of the model; the values of its parameters are in a [`Params`](crate::params::Params).
 pub struct Gpt {
     config: GptConfig,
     tokens: Embedding,

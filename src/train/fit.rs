@@ -247,7 +247,7 @@ mod tests {
         const BASE: &str = "train.sample_every=0 model.d=128 model.layers=4 train.context=128";
         for (set, limit, key, hint) in [
             ("train.batch=64 train.accumulate=2", 200, "train.batch", "train.batch="),
-            ("train.batch=1 train.context=2048", 150, "train.recompute", "train.recompute=true fits"),
+            ("train.batch=1 train.context=2048", 100, "train.recompute", "train.recompute=true fits"),
             ("train.batch=2 train.context=65536", 200, "train.context", "train.context="),
             ("model.layers=1000", 200, "model.layers", "model.layers="),
             ("model.d=4096 model.layers=1", 200, "model.d", "lower model.d"),
