@@ -1,9 +1,15 @@
 //! Where tensors live and who computes on them.
 
+pub mod driver;
+pub mod kernels;
 pub mod pool;
 pub mod probe;
+pub mod ptx;
+pub mod sim;
 
+pub use driver::{Arg, Driver, Grid, Ptr};
 pub use pool::{Block, Handle, Pool};
+pub use sim::Sim;
 
 use crate::cpu::{Cpu, Simd};
 use crate::error::Result;

@@ -1,0 +1,279 @@
+//! A simulated CUDA device: it runs the PTX that a GPU would, instruction by instruction, on the CPU.
+//!
+//! A kernel is decoded once ([`decode`]); the blocks of a launch are spread over threads ([`block`]), and in each the warps
+//! of 32 lanes take turns ([`exec`]): all lanes of a warp that stand at the lowest instruction execute it together, the
+//! others wait until they meet. With checks on, every access is watched ([`shared`], [`memory`]) and the first thing
+//! that is wrong ends the launch with a [`Fault`].
+//!
+//! What is not simulated: time, caches, and the order of memory between blocks, which is always the order of execution.
+
+pub mod block;
+pub mod counters;
+pub mod decode;
+pub mod exec;
+pub mod fault;
+pub mod memory;
+pub mod number;
+pub mod shared;
+pub mod warp;
+
+pub use counters::{Class, Count, Counters, Traffic};
+pub use fault::{Fault, Kind};
+
+use super::driver::{Arg, Driver, Function, Grid, Ptr, check_grid, find, parameters};
+use super::ptx::Module;
+use crate::cpu::{Simd, Threads};
+use crate::error::{Error, Result};
+use block::{Block, Launch};
+use decode::Program;
+use memory::{Memory, Touched};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use warp::Shape;
+
+/// What a simulated device is like.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whether every access is checked. Slower by a factor of about three.
+    pub check: bool,
+    /// Bytes of global memory; the host's are used as they are touched.
+    pub memory: usize,
+    /// Bytes of shared memory that a block can have: those of an sm_80 by default.
+    pub shared: usize,
+    /// Host threads; 0 for as many as this process may use.
+    pub threads: usize,
+    /// The most jumps backwards that a warp may make, with checks on: a loop that does not end becomes a fault.
+    pub limit: u64,
+    /// The instruction set of the interpreter.
+    pub simd: Simd,
+}
+
+impl Options {
+    /// A device with or without checks: 1 GiB of memory, all host threads, the best instruction set.
+    ///
+    /// # Errors
+    /// `KILN_SIMD` names a level that this processor lacks.
+    pub fn new(check: bool) -> Result<Options> {
+        let simd = Simd::detect()?;
+        Ok(Options { check, memory: 1 << 30, shared: 163 << 10, threads: 0, limit: 1 << 24, simd })
+    }
+}
+
+/// A simulated device.
+pub struct Sim {
+    options: Options,
+    threads: Threads,
+    state: Mutex<State>,
+}
+
+struct State {
+    memory: Memory,
+    programs: Vec<Arc<Program>>,
+    /// What the last launch did.
+    counters: Counters,
+    /// What went wrong in the last launch.
+    fault: Option<Box<Fault>>,
+}
+
+impl Sim {
+    /// A device.
+    pub fn new(options: Options) -> Sim {
+        let threads = if options.threads == 0 { crate::cpu::available_threads() } else { options.threads };
+        let state = State {
+            memory: Memory::new(options.memory, options.check),
+            programs: Vec::new(),
+            counters: Counters::default(),
+            fault: None,
+        };
+        Sim { threads: Threads::new(threads), state: Mutex::new(state), options }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the last launch did.
+    pub fn counters(&self) -> Counters {
+        self.lock().counters.clone()
+    }
+
+    /// What went wrong in the last launch, if its kernel did.
+    pub fn fault(&self) -> Option<Fault> {
+        self.lock().fault.as_deref().cloned()
+    }
+
+    /// Bytes allocated.
+    pub fn used(&self) -> u64 {
+        self.lock().memory.used()
+    }
+
+    /// Runs all blocks of a launch.
+    fn run(&self, launch: &Launch<'_>) -> Result<Counters, Box<Fault>> {
+        let blocks: u32 = launch.shape.grid.iter().product();
+        let (next, stop) = (AtomicU32::new(0), AtomicU32::new(u32::MAX));
+        let total = Mutex::new((Counters::default(), vec![Count::default(); launch.program.code.len()]));
+        let fault: Mutex<Option<(u32, Box<Fault>)>> = Mutex::new(None);
+        self.threads.run(self.threads.count().min(blocks as usize), &|_| {
+            let mut block = Block::new(launch);
+            let mut warps = block.warps();
+            let mut fresh = true;
+            loop {
+                let number = next.fetch_add(1, Relaxed);
+                // Blocks before one that failed go on: of several faults the one of the first block is told.
+                if number >= blocks || number > stop.load(Relaxed) {
+                    break;
+                }
+                if let Err(found) = block.run(number, &mut warps, fresh) {
+                    stop.fetch_min(number, Relaxed);
+                    let mut first = fault.lock().unwrap_or_else(PoisonError::into_inner);
+                    if first.as_ref().is_none_or(|(other, _)| number < *other) {
+                        *first = Some((number, found));
+                    }
+                    break;
+                }
+                fresh = false;
+            }
+            let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+            total.0.divergent += block.divergent;
+            total.0.shared += block.shared_traffic;
+            total.0.global += block.global_traffic;
+            total.1.iter_mut().zip(&block.counts).for_each(|(total, count)| *total += *count);
+        });
+        if let Some((_, fault)) = fault.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(fault);
+        }
+        let (mut counters, counts) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for (pc, count) in counts.iter().enumerate() {
+            counters.classes[launch.program.class(pc) as usize] += *count;
+            let line = launch.program.line(pc);
+            match counters.lines.last_mut().filter(|(last, _)| *last == line) {
+                Some((_, total)) => *total += *count,
+                None => counters.lines.push((line, *count)),
+            }
+        }
+        Ok(counters)
+    }
+}
+
+/// The place of `bytes` bytes at `ptr` in the arena.
+fn range(memory: &Memory, ptr: Ptr, bytes: usize, what: &str) -> Result<usize> {
+    memory.range(ptr.0, bytes).ok_or_else(|| {
+        let problem = format!("{what} {bytes} bytes at {:#x}: they do not lie in one allocation", ptr.0);
+        Error::device(problem, "look at the size, and at whether the memory was freed")
+    })
+}
+
+impl Driver for Sim {
+    fn describe(&self) -> String {
+        let checks = if self.options.check { "with checks" } else { "without checks" };
+        let (threads, simd) = (self.threads.count(), self.options.simd.name());
+        format!("simulated GPU {checks}, {threads} threads, {simd}")
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<Ptr> {
+        let mut state = self.lock();
+        let used = state.memory.used();
+        state.memory.alloc(bytes).map(Ptr).ok_or_else(|| {
+            let problem = format!("{bytes} bytes do not fit: {used} of {} are in use", self.options.memory);
+            Error::device(problem, "give the simulated device more memory, or use a smaller batch")
+        })
+    }
+
+    fn free(&self, ptr: Ptr) -> Result<()> {
+        if self.lock().memory.free(ptr.0) {
+            return Ok(());
+        }
+        let problem = format!("free of {:#x}, where no allocation begins", ptr.0);
+        Err(Error::device(problem, "free what alloc gave, once"))
+    }
+
+    fn upload(&self, to: Ptr, from: &[u8]) -> Result<()> {
+        let memory = &mut self.lock().memory;
+        let at = range(memory, to, from.len(), "upload of")?;
+        memory.bytes.slice(at, from.len()).copy_from_slice(from);
+        memory.wrote(at, from.len());
+        Ok(())
+    }
+
+    fn download(&self, to: &mut [u8], from: Ptr) -> Result<()> {
+        let memory = &mut self.lock().memory;
+        let at = range(memory, from, to.len(), "download of")?;
+        to.copy_from_slice(memory.bytes.slice(at, to.len()));
+        Ok(())
+    }
+
+    fn fill(&self, to: Ptr, word: u32, words: usize) -> Result<()> {
+        let memory = &mut self.lock().memory;
+        let at = range(memory, to, 4 * words, "fill of")?;
+        memory
+            .bytes
+            .slice(at, 4 * words)
+            .chunks_exact_mut(4)
+            .for_each(|bytes| bytes.copy_from_slice(&word.to_le_bytes()));
+        memory.wrote(at, 4 * words);
+        Ok(())
+    }
+
+    fn function(&self, module: &Arc<Module>, name: &str) -> Result<Function> {
+        let entry = find(module, name)?;
+        let mut state = self.lock();
+        let known = state.programs.iter().position(|p| Arc::ptr_eq(&p.module, module) && p.entry == entry);
+        let id = known.unwrap_or(state.programs.len());
+        if id == state.programs.len() {
+            state.programs.push(Arc::new(decode::decode(module, entry)?));
+        }
+        Ok(Function { module: Arc::clone(module), entry, id })
+    }
+
+    fn launch(&self, function: &Function, grid: Grid, args: &[Arg]) -> Result<()> {
+        let kernel = function.kernel();
+        let params = parameters(&function.module, kernel, args)?;
+        check_grid(&function.module, kernel, grid, self.options.shared)?;
+        if grid.blocks.iter().map(|n| u64::from(*n)).product::<u64>() >= 1 << 30 {
+            let problem =
+                format!("{}: kernel {}: a grid of {:?} blocks", function.module.source.name, kernel.name, grid.blocks);
+            return Err(Error::device(problem, "the simulated device runs less than 2³⁰ blocks"));
+        }
+        let state = &mut *self.lock();
+        for (arg, param) in args.iter().zip(&kernel.params) {
+            if let Arg::Ptr(ptr) = arg
+                && self.options.check
+                && state.memory.allocation(ptr.0).is_none()
+            {
+                let name = format!("{}: kernel {}", function.module.source.name, kernel.name);
+                let problem = format!("{name}: {} is {:#x}, an address in no allocation", param.name, ptr.0);
+                let hint = "look at whether the memory was freed, and at the order of the arguments";
+                return Err(Error::device(problem, hint));
+            }
+        }
+        let program = Arc::clone(&state.programs[function.id]);
+        let bytes = state.memory.bytes.len();
+        let launch = Launch {
+            program: &program,
+            shape: Shape {
+                grid: grid.blocks,
+                block: grid.threads,
+                shared: [kernel.shared.next_multiple_of(16), grid.shared],
+            },
+            params: &params,
+            memory: &state.memory,
+            touched: self.options.check.then(|| Touched::new(bytes, program.grain[1])),
+            limit: self.options.limit,
+            simd: self.options.simd,
+        };
+        match self.run(&launch) {
+            Ok(counters) => {
+                (state.counters, state.fault) = (counters, None);
+                Ok(())
+            }
+            Err(fault) => {
+                state.fault = Some(fault.clone());
+                Err(fault.into())
+            }
+        }
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+}

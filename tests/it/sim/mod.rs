@@ -1,0 +1,9 @@
+//! The simulated GPU, and the PTX that it reads.
+
+mod expand;
+mod faults;
+mod instructions;
+mod kernels;
+mod layouts;
+mod parse;
+mod rig;
