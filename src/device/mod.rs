@@ -1,5 +1,6 @@
 //! Where tensors live and who computes on them.
 
+pub mod cuda;
 pub mod driver;
 pub mod kernels;
 pub mod pool;

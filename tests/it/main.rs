@@ -9,6 +9,7 @@ mod bits;
 mod cli;
 mod contract;
 mod crash;
+mod cuda;
 mod data;
 mod decode;
 mod fixtures;
