@@ -34,7 +34,7 @@ fn variants() -> BTreeMap<String, Variant> {
             plans.push(attention("", t, Heads { batch: 1, time: 1, heads: 1, kv_heads: 1, dim }));
         }
     }
-    for side in [64, 1024, 8192] {
+    for side in [64, 1536, 8192] {
         for form in [Form::Nt, Form::Nn, Form::Tn] {
             let sizes = [side, side, 1];
             plans.push(gemm(Unit::Bf16, form, Float::Bf16, "none", sizes));
