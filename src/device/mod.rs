@@ -1,6 +1,8 @@
 //! Where tensors live and who computes on them.
 
+pub mod cuda;
 pub mod driver;
+pub mod kernels;
 pub mod pool;
 pub mod probe;
 pub mod ptx;

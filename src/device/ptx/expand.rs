@@ -7,6 +7,7 @@
 //! //@ if expr  …  //@ else if expr  …  //@ else  …  //@ end
 //! //@ macro name(x, y)  …  //@ end
 //! //@ name(1, %r0)                  a call: what stands in the macro, with x and y replaced
+//! //@ include name                  the macros of a file of the [`LIBRARY`]
 //! ```
 //!
 //! `${expr}` is replaced anywhere in a line of PTX, but not in comments. Directives stand in comments, so that a file
@@ -15,11 +16,21 @@
 //! other (a register) as its text. `${@}` is a number that differs in every call: labels in a macro end in it.
 //!
 //! Every line of the result knows the line that it came from, through which calls, and which columns were replaced, so
-//! that whoever finds a mistake in the result can point into the source.
+//! that whoever finds a mistake in the result can point into the source. What a macro of the library made stands, for that
+//! purpose, where the source calls it.
 
 use super::expr::{Names, Value, eval};
 use super::{Place, Problem};
 use std::collections::HashMap;
+
+/// Files of macros that kernels include, by name.
+pub const LIBRARY: [(&str, &str); 5] = [
+    ("columns", include_str!("../../../kernels/lib/columns.ptx")),
+    ("each", include_str!("../../../kernels/lib/each.ptx")),
+    ("math", include_str!("../../../kernels/lib/math.ptx")),
+    ("rows", include_str!("../../../kernels/lib/rows.ptx")),
+    ("vec", include_str!("../../../kernels/lib/vec.ptx")),
+];
 
 /// PTX without directives, and where its lines came from.
 #[derive(Debug, Default)]
@@ -30,6 +41,8 @@ pub struct Expanded {
     pub params: Vec<(String, Value)>,
     lines: Vec<Line>,
     calls: Vec<Call>,
+    /// Where included files begin among the numbers of source lines: they follow the source's own.
+    included: Vec<(usize, &'static str)>,
 }
 
 /// Where a line of the result came from.
@@ -49,7 +62,7 @@ struct Piece {
     replaced: bool,
 }
 
-/// A macro call: its line, and the call within which it stands.
+/// A macro call, or an `include`: its line, and the call within which it stands.
 #[derive(Debug)]
 struct Call {
     line: usize,
@@ -62,13 +75,34 @@ impl Expanded {
         let Some(from) = self.lines.get(line.wrapping_sub(1)) else { return Place { line, column, calls: Vec::new() } };
         let piece = from.pieces.iter().rev().find(|piece| piece.to <= column);
         let column = piece.map_or(column, |p| if p.replaced { p.from } else { p.from + (column - p.to) });
+        let (line, calls) = self.outside(from.source, from.call);
+        Place { line, column: if line == from.source { column } else { 1 }, calls }
+    }
+
+    /// The file of the library and its line that line `line` (from 1) of the result came from, if it did.
+    pub fn library(&self, line: usize) -> Option<(&'static str, usize)> {
+        self.file(self.lines.get(line.wrapping_sub(1))?.source)
+    }
+
+    fn file(&self, source: usize) -> Option<(&'static str, usize)> {
+        let (start, name) = self.included.iter().rev().find(|(start, _)| source > *start)?;
+        Some((name, source - start))
+    }
+
+    /// Source line `line`, made by `call`, or the line of the innermost call that is not in the library, and the lines of
+    /// the calls around it.
+    fn outside(&self, mut line: usize, mut call: usize) -> (usize, Vec<usize>) {
         let mut calls = Vec::new();
-        let mut call = from.call;
         while call > 0 {
-            calls.push(self.calls[call - 1].line);
-            call = self.calls[call - 1].outer;
+            let Call { line: at, outer } = self.calls[call - 1];
+            if self.file(line).is_some() {
+                line = at;
+            } else {
+                calls.push(at);
+            }
+            call = outer;
         }
-        Place { line: from.source, column, calls }
+        (line, calls)
     }
 }
 
@@ -78,8 +112,9 @@ impl Expanded {
 /// A directive that is not understood, an expression that has no value, an override of something that is no parameter.
 pub fn expand(source: &str, overrides: &Names) -> Result<Expanded, Problem> {
     let lines: Vec<&str> = source.lines().collect();
+    let own = lines.len();
     let mut expander = Expander {
-        lines: &lines,
+        lines,
         overrides,
         names: Names::new(),
         macros: HashMap::new(),
@@ -88,7 +123,7 @@ pub fn expand(source: &str, overrides: &Names) -> Result<Expanded, Problem> {
         turns: 0,
         out: Expanded::default(),
     };
-    expander.block(0, lines.len())?;
+    expander.block(0, own)?;
     let known: Vec<&str> = expander.out.params.iter().map(|(name, _)| name.as_str()).collect();
     if let Some(name) = overrides.keys().find(|name| !known.contains(&name.as_str())) {
         let hint = if known.is_empty() { "it has none".to_owned() } else { format!("it has: {}", known.join(", ")) };
@@ -110,7 +145,8 @@ struct Macro {
 }
 
 struct Expander<'a> {
-    lines: &'a [&'a str],
+    /// Those of the source, then those of included files.
+    lines: Vec<&'a str>,
     overrides: &'a Names,
     names: Names,
     macros: HashMap<String, Macro>,
@@ -144,12 +180,10 @@ impl<'a> Expander<'a> {
     /// Gives a problem its line and, inside of a macro, the lines of the calls.
     fn on(&self, line: usize, mut problem: Problem) -> Problem {
         if problem.line == 0 {
-            problem.line = line + 1;
-            let mut call = self.call;
-            while call > 0 {
-                problem.calls.push(self.out.calls[call - 1].line);
-                call = self.out.calls[call - 1].outer;
+            if let Some((file, at)) = self.out.file(line + 1) {
+                problem = problem.within(file, at);
             }
+            (problem.line, problem.calls) = self.out.outside(line + 1, self.call);
         }
         problem
     }
@@ -247,6 +281,22 @@ impl<'a> Expander<'a> {
                 self.macros.insert(name.to_owned(), Macro { args, body: at + 1..end });
                 Ok(end + 1)
             }
+            "include" => {
+                let Some((name, text)) = LIBRARY.iter().find(|(name, _)| *name == d.rest) else {
+                    let known: Vec<&str> = LIBRARY.iter().map(|(name, _)| *name).collect();
+                    let problem = Problem::at(0, d.column, format!("there is no file `{}` to include", d.rest));
+                    return Err(problem.hint(format!("there are: {}", known.join(", "))));
+                };
+                let start = self.lines.len();
+                self.out.included.push((start, name));
+                self.lines.extend(text.lines());
+                // As a call, so that what stands outside of macros has a place in the source too.
+                self.out.calls.push(Call { line: at + 1, outer: self.call });
+                let caller = std::mem::replace(&mut self.call, self.out.calls.len());
+                self.block(start, self.lines.len())?;
+                self.call = caller;
+                Ok(at + 1)
+            }
             "end" | "else" => Err(Problem::at(0, d.column, format!("`//@ {}` closes nothing", d.word))),
             _ => {
                 self.call(at, &d)?;
@@ -286,8 +336,8 @@ impl<'a> Expander<'a> {
     }
 
     /// The lines that follow `at`, each with how deep it stands below the directive at `at` and the word of its directive.
-    fn nested(&self, at: usize) -> impl Iterator<Item = (usize, i32, &'a str)> {
-        let lines = self.lines;
+    fn nested(&self, at: usize) -> impl Iterator<Item = (usize, i32, &'a str)> + '_ {
+        let lines = &self.lines;
         let mut depth = 0;
         (at + 1..lines.len()).filter_map(move |i| {
             let word = directive(lines[i])?.word;
@@ -316,7 +366,10 @@ impl<'a> Expander<'a> {
         let known = |macros: &HashMap<String, Macro>| {
             let mut names: Vec<&str> = macros.keys().map(String::as_str).collect();
             names.sort_unstable();
-            format!("directives are param, let, for, if, else, macro, end; macros defined above: {}", names.join(", "))
+            format!(
+                "directives are param, let, for, if, else, macro, include, end; macros defined above: {}",
+                names.join(", ")
+            )
         };
         let Some(args) = d.rest.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) else {
             return Err(Problem::at(0, 0, format!("unknown directive `{}`", d.word)).hint(known(&self.macros)));

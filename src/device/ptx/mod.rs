@@ -67,6 +67,11 @@ impl Problem {
         Problem { line, column, message: message.into(), ..Problem::default() }
     }
 
+    /// The same problem, which lies in line `line` of a file of the library.
+    fn within(self, file: &str, line: usize) -> Problem {
+        Problem { message: format!("{} (lib/{file}.ptx:{line})", self.message), ..self }
+    }
+
     /// The same problem with advice.
     pub fn hint(self, hint: impl Into<String>) -> Problem {
         Problem { hint: hint.into(), ..self }
@@ -130,6 +135,10 @@ impl Module {
             Ok(module) => Ok(Module { source, ..module }),
             Err(problem) => {
                 let place = source.expanded.place(problem.line, problem.column);
+                let problem = match source.expanded.library(problem.line) {
+                    Some((file, line)) => problem.within(file, line),
+                    None => problem,
+                };
                 let problem = Problem { line: place.line, column: place.column, calls: place.calls, ..problem };
                 Err(source.error(&problem))
             }

@@ -104,13 +104,17 @@ impl Fault {
         thread: [u32; 3],
     ) -> Fault {
         let place = source.expanded.place(line, 1);
+        let mut text = source.expanded.text.lines().nth(line.wrapping_sub(1)).unwrap_or("").trim().to_owned();
+        if let Some((file, line)) = source.expanded.library(line) {
+            text.push_str(&format!("  // lib/{file}.ptx:{line}"));
+        }
         Fault {
             kind: trouble.kind,
             kernel: kernel.to_owned(),
             file: source.name.clone(),
             line: place.line,
             calls: place.calls,
-            text: source.expanded.text.lines().nth(line.wrapping_sub(1)).unwrap_or("").trim().to_owned(),
+            text,
             block,
             thread,
             address: trouble.address,

@@ -7,7 +7,7 @@ use kiln::device::ptx::Value;
 use kiln::device::sim::{Class, Counters};
 use kiln::device::{Arg, Driver, Grid, Ptr};
 
-pub const GEMM: &str = include_str!("../../../kernels/gemm.ptx");
+pub const GEMM: &str = include_str!("kernels/gemm.ptx");
 pub const SGEMM: &str = include_str!("kernels/sgemm.ptx");
 const SOFTMAX: &str = include_str!("kernels/softmax.ptx");
 const LOOP: &str = include_str!("kernels/loop.ptx");
