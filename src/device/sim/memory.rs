@@ -122,6 +122,11 @@ impl Memory {
         self.allocations.iter().map(|(start, end)| end - start).sum()
     }
 
+    /// Bytes up to the end of the last allocation.
+    pub fn extent(&self) -> usize {
+        self.allocations.last().map_or(0, |(_, end)| (end - BASE) as usize)
+    }
+
     /// The allocation that `address` lies in.
     pub fn allocation(&self, address: u64) -> Option<(u64, u64)> {
         let after = self.allocations.partition_point(|(start, _)| *start <= address);
@@ -243,6 +248,7 @@ mod tests {
         assert_eq!(memory.alloc(200), Some(b));
         assert_eq!(memory.alloc(1 << 16), None);
         assert_eq!(memory.used(), 301);
+        assert_eq!(memory.extent() as u64, c + 1 - BASE);
     }
 
     #[test]

@@ -247,7 +247,7 @@ impl Driver for Sim {
             }
         }
         let program = Arc::clone(&state.programs[function.id]);
-        let bytes = state.memory.bytes.len();
+        let bytes = state.memory.extent();
         let launch = Launch {
             program: &program,
             shape: Shape {

@@ -94,24 +94,27 @@ impl Shared {
     fn touch_quietly(&mut self, i: usize, warp: &Warp, lane: u32, touch: Touch) -> bool {
         let (met, time) = (self.met, self.time);
         let cell = &mut self.cells[i];
-        let mine = warp.index as u8;
-        if cell.wrote >= met || cell.coming {
+        let (mine, me) = (warp.index as u8, (warp.index * 32 + lane) as u16);
+        if cell.coming || (cell.wrote >= met && cell.writer != me) {
             return false;
         }
+        let own = cell.warp == mine && cell.lane == lane as u8;
         match touch {
             Touch::Read if cell.wrote >= self.began => {
                 if cell.read < met {
                     (cell.warp, cell.lane) = (mine, lane as u8);
-                } else if cell.warp != mine || cell.read < warp.synced {
+                } else if cell.warp != mine {
+                    (cell.warp, cell.lane) = (MANY, MANY);
+                } else if cell.read < warp.synced {
                     return false;
-                } else if cell.lane != lane as u8 {
+                } else if !own {
                     cell.lane = MANY;
                 }
                 cell.read = time;
                 true
             }
-            Touch::Write if cell.read < met => {
-                (cell.wrote, cell.writer, cell.atomic) = (time, (warp.index * 32 + lane) as u16, false);
+            Touch::Write if cell.read < met || own => {
+                (cell.wrote, cell.writer, cell.atomic) = (time, me, false);
                 true
             }
             _ => false,

@@ -9,6 +9,9 @@ use Float::{Bf16, F16, F32};
 
 const FORMS: [Form; 3] = [Form::Nt, Form::Nn, Form::Tn];
 
+/// Values for parameters that a plan leaves to the sizes, and the tile that they give.
+type Tile = ([(&'static str, i64); 5], [usize; 2]);
+
 #[derive(Clone, Copy)]
 struct Case {
     unit: Unit,
@@ -17,14 +20,14 @@ struct Case {
     f: &'static str,
     /// M, N, K and the number of products.
     sizes: [usize; 4],
-    /// Values for parameters that the plan leaves to the sizes, and the tile that they give.
-    tile: Option<([(&'static str, i64); 5], [usize; 2])>,
+    /// The planned one if none.
+    tile: Option<Tile>,
     /// Whether there are a bias, a side result and something to add.
     full: bool,
 }
 
 /// Warps along M and N, fragments and buffers.
-const fn tile(wm: i64, wn: i64, mi: i64, nj: i64, stages: i64) -> Option<([(&'static str, i64); 5], [usize; 2])> {
+const fn tile(wm: i64, wn: i64, mi: i64, nj: i64, stages: i64) -> Option<Tile> {
     let settings = [("WM", wm), ("WN", wn), ("MI", mi), ("NJ", nj), ("STAGES", stages)];
     Some((settings, [(wm * mi * 16) as usize, (wn * nj * 8) as usize]))
 }
@@ -109,7 +112,7 @@ impl Case {
     }
 }
 
-const SMALL: Option<([(&str, i64); 5], [usize; 2])> = tile(2, 2, 2, 4, 3);
+const SMALL: Option<Tile> = tile(2, 2, 2, 4, 3);
 
 #[test]
 fn tensor_cores_multiply_in_all_forms() {

@@ -369,6 +369,16 @@ fn pairs_of_halves_are_rounded_once() {
 }
 
 #[test]
+fn what_lies_far_below_decides_a_tie() {
+    // 1.0078125 * 1.5 lies half way between two bf16; 2^-100 less rounds down, where rounding to f64 first would not.
+    let pair = |x: u64| vec![x << 16 | x; 32];
+    let found = NARROW.run("fma.rn.bf16x2 %d, %a0, %a1, %a2;", [&pair(0x3f81), &pair(0x3fc0), &pair(0x8d80)]);
+    assert_eq!(found[0], 0x3fc1_3fc1);
+    let found = NARROW.run("fma.rn.bf16x2 %d, %a0, %a1, %a2;", [&pair(0x3f81), &pair(0x3fc0), &pair(0x0d80)]);
+    assert_eq!(found[0], 0x3fc2_3fc2);
+}
+
+#[test]
 fn approximations_stay_within_the_documented_errors() {
     let numbers: Vec<f32> =
         (0..4096).map(|i| (i as f32 - 2048.0) / 64.0).chain((0..4096).map(|i| (i as f32 + 0.5) * 1e-3)).collect();

@@ -383,6 +383,7 @@ fn copies_land_when_they_are_waited_for_and_fill_up_with_zeros() {
 .reg .b32 %t, %s, %n, %v; .reg .b64 %x, %y; .shared .align 16 .b8 m[1024];
 mov.u32 %t, %tid.x; ld.param.u64 %x, [x]; ld.param.u64 %y, [y];
 mov.u32 %s, m; mad.lo.u32 %s, %t, 16, %s; mad.wide.u32 %x, %t, 16, %x;
+st.shared.u32 [%s+512], -1; st.shared.u32 [%s+516], -1; st.shared.u32 [%s+520], -1; st.shared.u32 [%s+524], -1;
 cp.async.cg.shared.global [%s], [%x], 16; cp.async.commit_group;
 and.b32 %n, %t, 15;
 cp.async.ca.shared.global [%s+512], [%x], 8, %n; cp.async.ca.shared.global [%s+520], [%x+8], 4; 
