@@ -6,10 +6,12 @@
 
 use crate::cpu::convert::ConvertTo;
 use crate::cpu::elementwise::CHUNK;
+use crate::cpu::reduce::square_sum;
 use crate::cpu::{chunks, q8};
 use crate::device::Device;
 use crate::rng::{Purpose, Stream};
 use crate::tensor::{Arena, DType, Element, Out, Shape, Spec, Tensor};
+use arrayvec::ArrayVec;
 use std::ops::Range;
 
 /// What a parameter is, as far as optimizers care.
@@ -194,10 +196,24 @@ pub struct Slices<'a, const N: usize> {
     pub matrices: &'a [Matrix],
 }
 
+/// Weights, gradients and moments of a group that a GPU holds.
+pub struct Arenas<'a> {
+    /// The weights.
+    pub weights: &'a Tensor,
+    /// The same in bf16.
+    pub shadow: Option<&'a Tensor>,
+    /// The gradients.
+    pub grads: &'a Tensor,
+    /// The moments.
+    pub moments: ArrayVec<&'a Tensor, 2>,
+}
+
 /// What a trainable group owns beside its weights.
 pub struct Trainable {
     /// Gradients, in the weights' layout.
     pub grads: Arena,
+    /// The weights in bf16, for a GPU's products; see [`Params::add_shadows`].
+    shadow: Option<Arena>,
     /// The optimizer's moments, in the weights' layout, under their names in checkpoints; what they mean is the
     /// optimizer's affair.
     pub moments: Vec<(&'static str, Arena)>,
@@ -274,6 +290,7 @@ impl Params {
             };
             let train = (hold == Hold::Train).then(|| Trainable {
                 grads: Arena::new(device, DType::F32, &shapes),
+                shadow: None,
                 moments: Vec::new(),
                 written: vec![false; ids.len()],
                 squares: vec![0.0; ids.len()],
@@ -298,6 +315,18 @@ impl Params {
             let shapes: Vec<Shape> = (0..group.ids.len()).map(|slot| *group.weights.view(slot).shape()).collect();
             let moment = |&name| (name, Arena::new(&self.device, DType::F32, &shapes));
             train.moments = names(group.kind).iter().map(moment).collect();
+        }
+    }
+
+    /// Gives each trainable group of matrices or embeddings a copy in bf16, for operations to compute with. The weights
+    /// themselves stay in f32; who changes them changes the copy.
+    pub fn add_shadows(&mut self) {
+        for group in self.groups.iter_mut().filter(|group| group.kind != Kind::Vector) {
+            let Some(train) = &mut group.train else { continue };
+            let shapes: Vec<Shape> = (0..group.ids.len()).map(|slot| *group.weights.view(slot).shape()).collect();
+            let mut shadow = Arena::new(&self.device, DType::Bf16, &shapes);
+            (0..shapes.len()).for_each(|slot| set(&mut shadow, slot, &group.weights.view(slot).read(), &self.device));
+            train.shadow = Some(shadow);
         }
     }
 
@@ -359,6 +388,13 @@ impl Params {
         group.weights.view(slot)
     }
 
+    /// The values of a parameter that operations compute with: the copy in bf16 where there is one.
+    pub fn operand(&self, id: ParamId) -> Tensor {
+        let (group, slot) = self.place(id);
+        let shadow = group.train.as_ref().and_then(|train| train.shadow.as_ref());
+        shadow.unwrap_or(&group.weights).view(slot)
+    }
+
     /// Sets the values of a parameter; where it is held in bf16 or 8 bits, to the nearest ones.
     ///
     /// # Panics
@@ -367,6 +403,9 @@ impl Params {
         let device = self.device.clone();
         let (group, slot) = self.place_mut(id);
         set(&mut group.weights, slot, values, &device);
+        if let Some(shadow) = group.train.as_mut().and_then(|train| train.shadow.as_mut()) {
+            set(shadow, slot, values, &device);
+        }
     }
 
     /// The gradient of a parameter; `None` where it is frozen or nothing was written since the last update.
@@ -415,12 +454,22 @@ impl Params {
 
     /// The gradient was written for the last time before the update: sums its squares while it is in cache.
     pub(crate) fn finish_grad(&mut self, id: ParamId) {
+        let Device::Cpu(host) = self.device.clone() else { return };
         let (group, slot) = self.place_mut(id);
         if let Some(train) = &mut group.train
             && train.written[slot]
         {
-            let grad = train.grads.view(slot);
-            train.squares[slot] = crate::cpu::reduce::square_sum(grad.cpu(), grad.f32());
+            train.squares[slot] = square_sum(&host.cpu, train.grads.view(slot).f32());
+        }
+    }
+
+    /// Sums the squares of all gradients that a GPU holds, on the host.
+    pub(crate) fn measure_grads(&mut self) {
+        let cpu = self.device.host();
+        for train in self.groups.iter_mut().filter_map(|group| group.train.as_mut()) {
+            for slot in (0..train.written.len()).filter(|&slot| train.written[slot]) {
+                train.squares[slot] = square_sum(cpu, &train.grads.view(slot).read());
+            }
         }
     }
 
@@ -451,7 +500,14 @@ impl Params {
             return false;
         }
         let (mut out, _) = self.lend_grad(id);
-        edit(out.f32_mut());
+        match self.device.clone() {
+            Device::Cpu(_) => edit(out.f32_mut()),
+            Device::Gpu(gpu) => {
+                let mut values = out.read().into_owned();
+                edit(&mut values);
+                gpu.upload(out.ptr(), bytemuck::cast_slice(&values));
+            }
+        }
         self.return_grad(id, out);
         self.finish_grad(id);
         true
@@ -508,6 +564,11 @@ impl Group {
         &self.ids
     }
 
+    /// The weights' copy in bf16, if there is one.
+    pub fn shadow(&self) -> Option<&Arena> {
+        self.train.as_ref()?.shadow.as_ref()
+    }
+
     /// Gradients and moments, where the group is trainable.
     pub fn trainable(&self) -> Option<&Trainable> {
         self.train.as_ref()
@@ -527,6 +588,20 @@ impl Group {
         Some(Slices { weights, grads, moments, matrices })
     }
 
+    /// The same of a group that a GPU holds, for kernels.
+    pub fn arenas(&self) -> Option<Arenas<'_>> {
+        let train = self.train.as_ref()?;
+        for slot in (0..train.written.len()).filter(|&slot| !train.written[slot]) {
+            let grad = train.grads.view(slot);
+            if let Device::Gpu(gpu) = grad.device() {
+                gpu.fill(grad.ptr(), 0, grad.numel());
+            }
+        }
+        let moments = train.moments.iter().map(|(_, arena)| arena.whole()).collect();
+        let shadow = train.shadow.as_ref().map(Arena::whole);
+        Some(Arenas { weights: self.weights.whole(), shadow, grads: train.grads.whole(), moments })
+    }
+
     /// The tensors of files that hold slot `slot`.
     pub fn images(&self, slot: usize) -> &[Image] {
         &self.images[slot]
@@ -542,10 +617,11 @@ impl Group {
         Some(self.train.as_ref()?.moments.get(k)?.1.view(slot))
     }
 
-    /// Moment `k` of slot `slot`, for writing.
-    pub fn moment_mut(&mut self, k: usize, slot: usize) -> Option<&mut [f32]> {
-        let (_, moment) = self.train.as_mut()?.moments.get_mut(k)?;
-        let range = moment.range(slot);
-        Some(&mut moment.whole_mut::<f32>()[range])
+    /// Sets the values of moment `k` of slot `slot`, if there is such a moment.
+    pub fn set_moment(&mut self, k: usize, slot: usize, values: &[f32]) {
+        if let Some((_, moment)) = self.train.as_mut().and_then(|train| train.moments.get_mut(k)) {
+            let device = moment.whole().device().clone();
+            set(moment, slot, values, &device);
+        }
     }
 }

@@ -107,9 +107,9 @@ impl StepCase {
             let work = Work { flops: bench.flops(), precision: self.precision, ..Work::default() };
             let parts = vec![Part::whole(work, Unit::Tokens(bench.tokens()))];
             for _ in 0..2 {
-                bench.step();
+                bench.step()?;
             }
-            Ok(Started { parts, repeat: Box::new(move || Ok(vec![bench.step().0])) })
+            Ok(Started { parts, repeat: Box::new(move || Ok(vec![bench.step()?.0])) })
         })
     }
 }
@@ -121,6 +121,7 @@ pub struct StepBench {
     params: Params,
     tape: Tape,
     rng: Rng,
+    losses: Vec<Tensor>,
     steps: u64,
 }
 
@@ -133,15 +134,19 @@ impl StepBench {
         let rng = Rng::new(1, Purpose::Test, 0, 0);
         let mut tape = Tape::new(device);
         tape.recompute(case.recompute);
-        StepBench { case, gpt, params, tape, rng, steps: 0 }
+        StepBench { case, gpt, params, tape, rng, losses: Vec::new(), steps: 0 }
     }
 
-    /// One step on new random batches: its seconds, the making of the batches left out, and the last one's loss.
-    pub fn step(&mut self) -> (f64, f32) {
+    /// One step on new random batches: its seconds, the making of the batches left out, and its loss.
+    ///
+    /// # Errors
+    /// A kernel failed.
+    pub fn step(&mut self) -> Result<(f64, f32)> {
         let device = self.params.device().clone();
         let StepCase { config, batch, context, accumulate, precision, optim, .. } = &self.case;
         let pass = Pass { step: self.steps, training: true, precision: *precision, ..Pass::default() };
-        let (mut seconds, mut value) = (0.0, 0.0);
+        self.losses.clear();
+        let mut seconds = 0.0;
         for micro in 0..*accumulate {
             let mut ids = || {
                 let ids: Vec<i32> = (0..batch * context).map(|_| self.rng.below(config.vocab as u32) as i32).collect();
@@ -150,15 +155,14 @@ impl StepBench {
             let ids = [ids(), ids()];
             let start = Instant::now();
             let (norm, last) = ((batch * context * accumulate) as f32, micro + 1 == *accumulate);
-            value = micro_batch(&self.gpt, &mut self.tape, &mut self.params, pass, ids, norm, last);
+            self.losses.push(micro_batch(&self.gpt, &mut self.tape, &mut self.params, pass, ids, norm, last));
             self.tape.reset();
             seconds += start.elapsed().as_secs_f64();
         }
         let start = Instant::now();
         self.steps += 1;
-        let norm = self.params.grad_norm();
-        optim.step(&mut self.params, self.steps, 3e-4, norm);
-        (seconds + start.elapsed().as_secs_f64(), value * *accumulate as f32)
+        let found = optim.step(&mut self.params, self.steps, 3e-4, &self.losses)?;
+        Ok((seconds + start.elapsed().as_secs_f64(), found.loss))
     }
 
     /// Tokens of a step.

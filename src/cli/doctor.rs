@@ -17,7 +17,7 @@ pub struct DoctorArgs {}
 
 /// Runs `kiln doctor`; it takes about a second, to measure.
 pub fn run(_: DoctorArgs, global: &Global) -> Result<()> {
-    let device = global.device()?;
+    let device = global.host()?;
     let cpu = device.host();
     let (processor, memory, cuda) = (probe::processor(), probe::memory(), probe::cuda());
     let gflops = limits::fma_peak(cpu, 0.3);

@@ -9,13 +9,17 @@ mod train;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use kiln::cpu::Cpu;
 use kiln::cpu::memory::or_out_of_memory;
-use kiln::device::Device;
+use kiln::device::cuda::Cuda;
+use kiln::device::sim::Options;
+use kiln::device::{Device, Driver, Sim, probe};
 use kiln::error::{Error, Result};
 use kiln::params::Hold;
 use serde_json::json;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Train, study and use generative models: the whole life cycle in one program.
 #[derive(Parser)]
@@ -37,7 +41,7 @@ pub struct Global {
     #[arg(long, global = true, display_order = 101)]
     #[arg(value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// What computes: auto, cpu
+    /// What computes: auto, cpu, cuda, sim, sim-checked
     #[arg(
         long,
         global = true,
@@ -74,7 +78,11 @@ enum DeviceName {
     Cpu,
     Cuda,
     Sim,
+    SimChecked,
 }
+
+/// Bytes of the simulated GPU's memory; the host's are used as they are touched.
+const SIM_MEMORY: usize = 16 << 30;
 
 #[derive(Subcommand)]
 enum Command {
@@ -90,12 +98,40 @@ const GROUPS: [(&str, &[&str]); 4] =
     [("Prepare", &["data"]), ("Train", &["train"]), ("Use", &["sample"]), ("Study", &["bench", "doctor"])];
 
 impl Global {
-    /// The device that `--device` and `--threads` ask for.
-    pub fn device(&self) -> Result<Device> {
+    /// The host, for commands that compute nowhere else.
+    pub fn host(&self) -> Result<Device> {
         match self.device {
             DeviceName::Auto | DeviceName::Cpu => Device::cpu(self.threads()),
-            DeviceName::Cuda => Err(Error::device("kiln does not compute on CUDA devices yet", "use --device cpu")),
-            DeviceName::Sim => Err(Error::device("kiln has no simulated device yet", "use --device cpu")),
+            _ => Err(Error::device("this command computes on the CPU only", "leave --device out, or use --device cpu")),
+        }
+    }
+
+    /// The device that `--device` and `--threads` ask for. `auto` is a GPU if one can be used, and says so.
+    pub fn device(&self) -> Result<Device> {
+        let gpu = |driver: Arc<dyn Driver>| Device::gpu(driver, Cpu::new(self.threads())?);
+        let sim = |check| {
+            gpu(Arc::new(Sim::new(Options { memory: SIM_MEMORY, threads: self.threads(), ..Options::new(check)? })))
+        };
+        match self.device {
+            DeviceName::Cpu => Device::cpu(self.threads()),
+            DeviceName::Sim => sim(false),
+            DeviceName::SimChecked => sim(true),
+            DeviceName::Cuda => gpu(Arc::new(Cuda::new()?)),
+            DeviceName::Auto => {
+                if !probe::cuda().is_ok_and(|cuda| !cuda.gpus.is_empty()) {
+                    return Device::cpu(self.threads());
+                }
+                match Cuda::new() {
+                    Ok(cuda) => {
+                        term::note(&format!("computing on {}", cuda.describe()));
+                        gpu(Arc::new(cuda))
+                    }
+                    Err(error) => {
+                        term::warn(&format!("computing on the CPU: {error}"));
+                        Device::cpu(self.threads())
+                    }
+                }
+            }
         }
     }
 

@@ -50,7 +50,7 @@ pub struct SampleArgs {
 /// Runs `kiln sample`: text appears as it is written, and its speed in the end.
 pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
     let start = Instant::now();
-    let mut sampler = Sampler::open(&args.run, args.weights.hold(), &global.device()?)?;
+    let mut sampler = Sampler::open(&args.run, args.weights.hold(), &global.host()?)?;
     for damage in sampler.damaged() {
         warn(&format!("{damage}; an older checkpoint writes"));
     }

@@ -192,6 +192,10 @@ impl Driver for Cuda {
         format!("{}, {} GiB, compute capability {major}.{minor}, CUDA {a}.{b}", self.name, self.memory >> 30)
     }
 
+    fn memory(&self) -> usize {
+        self.memory
+    }
+
     fn alloc(&self, bytes: usize) -> Result<Ptr> {
         self.enter()?;
         // SAFETY: the address is used within its bytes only: callers keep to their allocations.

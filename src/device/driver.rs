@@ -6,6 +6,7 @@
 use super::ptx::{Entry, Module, Type};
 use crate::error::{Error, Result};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// An address in a device's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -111,6 +112,14 @@ pub trait Driver: Send + Sync {
     /// What it is, in a line.
     fn describe(&self) -> String;
 
+    /// Bytes of memory that allocations can have, all together.
+    fn memory(&self) -> usize;
+
+    /// Whether it only counts: nothing is computed, and what is read from it is 0.
+    fn is_dry(&self) -> bool {
+        false
+    }
+
     /// `bytes` bytes of memory, at a multiple of 256. Their content is arbitrary.
     ///
     /// # Errors
@@ -159,6 +168,71 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// A launch failed.
     fn sync(&self) -> Result<()>;
+}
+
+/// A driver that computes nothing and counts memory, which nobody may touch.
+pub struct Dry {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl Dry {
+    /// A driver with `limit` bytes of memory.
+    pub fn new(limit: usize) -> Dry {
+        Dry { limit, used: AtomicUsize::new(0) }
+    }
+}
+
+impl Driver for Dry {
+    fn describe(&self) -> String {
+        "a device that computes nothing".into()
+    }
+
+    fn memory(&self) -> usize {
+        self.limit
+    }
+
+    fn is_dry(&self) -> bool {
+        true
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<Ptr> {
+        let bytes = bytes.next_multiple_of(256);
+        let before = self.used.fetch_add(bytes, Relaxed);
+        if before.saturating_add(bytes) > self.limit {
+            return Err(Error::device(format!("no {bytes} bytes are left"), "use a smaller batch"));
+        }
+        Ok(Ptr(256 + before as u64))
+    }
+
+    fn free(&self, _: Ptr) -> Result<()> {
+        Ok(())
+    }
+
+    fn upload(&self, _: Ptr, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn download(&self, to: &mut [u8], _: Ptr) -> Result<()> {
+        to.fill(0);
+        Ok(())
+    }
+
+    fn fill(&self, _: Ptr, _: u32, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn function(&self, module: &Arc<Module>, name: &str) -> Result<Function> {
+        Ok(Function { entry: find(module, name)?, module: Arc::clone(module), id: 0 })
+    }
+
+    fn launch(&self, _: &Function, _: Grid, _: &[Arg]) -> Result<()> {
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The entry called `name`.

@@ -6,10 +6,10 @@
 use super::driver::Function;
 use super::kernels::{Plan, Variant};
 use super::ptx::Module;
-use super::{Arg, Driver, Pool, Ptr};
-use crate::cpu::Cpu;
+use super::{Arg, Driver, Host, Pool, Ptr};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
+use std::mem::offset_of;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A GPU, real or simulated.
@@ -19,13 +19,31 @@ pub struct Gpu {
     /// The buffers of its tensors.
     pub pool: Pool,
     /// The host's processor, on which its work is prepared.
-    pub host: Cpu,
+    pub host: Arc<Host>,
     step: Ptr,
     state: Mutex<State>,
 }
 
-/// Bytes of the state of a step in device memory, which kernels/adamw.ptx describes.
-const STEP: usize = 48;
+/// What changes from step to step and kernels read, in device memory, so that a recorded step can be run again.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct StepState {
+    /// The run's seed, for dropout.
+    pub seed: u64,
+    /// The step, for dropout.
+    pub step: u64,
+    /// The factor of all gradients, the device's own.
+    pub clip: f32,
+    /// 1 where the sum of the gradients' squares is not finite in f32, the device's own.
+    pub skip: u32,
+    /// The norm of all gradients, the device's own.
+    pub norm: f32,
+    /// The three numbers of an update that hang on the step and on the learning rate; see kernels/adamw.ptx.
+    pub rates: [f32; 3],
+    /// The sum of the micro-batches' losses, the device's own.
+    pub loss: f32,
+    unused: u32,
+}
 
 #[derive(Default)]
 struct State {
@@ -39,15 +57,40 @@ impl Gpu {
     ///
     /// # Errors
     /// It has no memory.
-    pub fn new(driver: Arc<dyn Driver>, host: Cpu) -> Result<Gpu> {
-        let step = driver.alloc(STEP)?;
-        driver.fill(step, 0, STEP / 4)?;
+    pub fn new(driver: Arc<dyn Driver>, host: Arc<Host>) -> Result<Gpu> {
+        let step = driver.alloc(size_of::<StepState>())?;
+        driver.fill(step, 0, size_of::<StepState>() / 4)?;
         Ok(Gpu { pool: Pool::of(Arc::clone(&driver)), driver, host, step, state: Mutex::default() })
     }
 
-    /// What changes from step to step and kernels read: seed, step, learning rate and so on; see kernels/adamw.ptx.
+    /// Where the [`StepState`] lies.
     pub fn state(&self) -> Ptr {
         self.step
+    }
+
+    /// Sets seed and step.
+    pub fn begin(&self, seed: u64, step: u64) {
+        self.upload(self.step, bytemuck::bytes_of(&[seed, step]));
+    }
+
+    /// Where the sum of the losses lies.
+    pub fn loss(&self) -> Ptr {
+        self.step.offset(offset_of!(StepState, loss))
+    }
+
+    /// Sets the rates.
+    pub fn set_rates(&self, rates: [f32; 3]) {
+        self.upload(self.step.offset(offset_of!(StepState, rates)), bytemuck::bytes_of(&rates));
+    }
+
+    /// The state, once all that was launched is done.
+    ///
+    /// # Errors
+    /// What went wrong first since the last call of this or of [`check`](Gpu::check).
+    pub fn finish(&self) -> Result<StepState> {
+        let mut state = StepState::default();
+        self.download(bytemuck::bytes_of_mut(&mut state), self.step);
+        self.lock().failure.take().map_or(Ok(state), Err)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -56,6 +99,9 @@ impl Gpu {
 
     /// Runs a kernel, in the order of all calls; what goes wrong is told by [`check`](Gpu::check).
     pub fn launch(&self, plan: Plan, args: &[Arg]) {
+        if self.driver.is_dry() {
+            return;
+        }
         let state = &mut *self.lock();
         if state.failure.is_none()
             && let Err(error) = self.try_launch(state, plan, args)

@@ -9,7 +9,7 @@ pub mod probe;
 pub mod ptx;
 pub mod sim;
 
-pub use driver::{Arg, Driver, Grid, Ptr};
+pub use driver::{Arg, Driver, Dry, Grid, Ptr};
 pub use gpu::Gpu;
 pub use pool::{Block, Handle, Pool};
 pub use sim::Sim;
@@ -35,6 +35,12 @@ pub struct Host {
     pub pool: Pool,
 }
 
+impl Host {
+    fn new(cpu: Cpu) -> Arc<Host> {
+        Arc::new(Host { cpu, pool: Pool::default() })
+    }
+}
+
 impl Device {
     /// The host with `threads` threads (0: as many as this process may use), at the best instruction set or the one
     /// that `KILN_SIMD` names.
@@ -51,7 +57,7 @@ impl Device {
     }
 
     fn on(cpu: Cpu) -> Device {
-        Device::Cpu(Arc::new(Host { cpu, pool: Pool::default() }))
+        Device::Cpu(Host::new(cpu))
     }
 
     /// The GPU behind `driver`, with `host` for what is prepared there.
@@ -59,21 +65,45 @@ impl Device {
     /// # Errors
     /// It has no memory.
     pub fn gpu(driver: Arc<dyn Driver>, host: Cpu) -> Result<Device> {
-        Ok(Device::Gpu(Arc::new(Gpu::new(driver, host)?)))
+        Ok(Device::Gpu(Arc::new(Gpu::new(driver, Host::new(host))?)))
     }
 
     /// A device like this one that computes nothing and whose memory, `limit` bytes for tensors and as many for scratch, is
     /// counted and not used: whatever runs on it tells, in a moment, the bytes that it will need on this one. Values read
-    /// from it are arbitrary. More than `limit` unwinds with [`OutOfMemory`](crate::cpu::memory::OutOfMemory).
+    /// from it are arbitrary (0 on a GPU). More than `limit` unwinds with [`OutOfMemory`](crate::cpu::memory::OutOfMemory).
     pub fn dry(&self, limit: usize) -> Device {
-        Device::Cpu(Arc::new(Host { cpu: Cpu::dry(self.host(), limit), pool: Pool::dry(limit) }))
+        let host = || Arc::new(Host { cpu: Cpu::dry(self.host(), limit), pool: Pool::dry(limit) });
+        match self {
+            Device::Cpu(_) => Device::Cpu(host()),
+            Device::Gpu(_) => {
+                let limit = limit.saturating_add(4096);
+                let gpu = Gpu::new(Arc::new(Dry::new(limit)), host()).expect("there is room for a step's state");
+                Device::Gpu(Arc::new(gpu))
+            }
+        }
+    }
+
+    /// The host: this device itself, or the one on which a GPU's work is prepared.
+    pub fn on_host(&self) -> Device {
+        match self {
+            Device::Cpu(_) => self.clone(),
+            Device::Gpu(gpu) => Device::Cpu(Arc::clone(&gpu.host)),
+        }
+    }
+
+    /// Bytes of a GPU's memory; `None` for the host.
+    pub fn gpu_memory(&self) -> Option<usize> {
+        match self {
+            Device::Cpu(_) => None,
+            Device::Gpu(gpu) => Some(gpu.driver.memory()),
+        }
     }
 
     /// The host's processor: this device itself, or where a GPU's work is prepared.
     pub fn host(&self) -> &Cpu {
         match self {
             Device::Cpu(host) => &host.cpu,
-            Device::Gpu(gpu) => &gpu.host,
+            Device::Gpu(gpu) => &gpu.host.cpu,
         }
     }
 

@@ -110,7 +110,7 @@ pub(super) fn cases() -> Vec<Case> {
         // Rounding has no derivative: the gradient is checked below.
         let input = |n: usize| {
             let spec = Spec { shape: [3, n].into(), dtype: from };
-            Input { spec, fill: Fill::Normal(0.0, 100.0), grad: false, rounded: false }
+            Input { spec, fill: Fill::Normal(0.0, 100.0), ..Input::normal(spec.shape).fixed() }
         };
         let name = format!("{} to {}", from.name(), to.name());
         cases.push(Case::check(format!("{name} 3x7"), Cast(to), [input(7)]));

@@ -4,29 +4,67 @@
 //! Bounds: max |y − y64| ≤ 1e-5 · max |y64| + 1e-6 for results, max |g − g64| ≤ bound · max |g64| + 1e-6 for gradients, with
 //! the case's bound, 1e-4 where it names none; all coordinates up to 256, else 64 sampled ones and 8 random directions.
 //! Inputs that an operation rounds to bf16 are rounded for the reference too, and only for it.
+//!
+//! [`in_bf16`] is the same for a GPU that computes in bf16: activations and parameters that are no vectors are held in it,
+//! the gradients of parameters in f32. The bounds are then those of numbers with 8 bits.
 
+use super::embedding::Embedding;
 use super::{Case, Input};
 use crate::device::Device;
-use crate::params::Params;
+use crate::params::{Decl, Init, Kind, ParamId, Params};
 use crate::rng::{Purpose, Rng};
-use crate::tape::{Array64, Tape, Var};
+use crate::tape::{Array64, Pass, Tape, Var};
 use crate::tensor::{DType, Tensor};
 use half::{bf16, f16};
+use std::any::Any;
+
+/// The same case in bf16, for a GPU.
+pub fn in_bf16(case: Case) -> Case {
+    let Case { mut op, mut inputs, .. } = case;
+    if let Some(embedding) = (&mut *op as &mut dyn Any).downcast_mut::<Embedding>() {
+        embedding.dtype = DType::Bf16;
+    }
+    for input in inputs.iter_mut().filter(|input| input.grad && input.spec.dtype == DType::F32) {
+        match input.param {
+            false => input.spec.dtype = DType::Bf16,
+            // Held in f32 too, and computed with in bf16.
+            true => input.rounded = input.spec.shape.len() > 1,
+        }
+    }
+    Case { op, inputs, bounds: [1.0 / 128.0, 1.0 / 64.0], ..case }
+}
 
 /// The results and gradients of a case on a device, as f32: results first, then the gradients of the inputs that have one.
 pub fn run(case: Case, device: &Device) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
-    let tape = Tape::new(device);
-    let mut params = Params::new(device, &[], 0);
-    let x = leaves(&tape, &case.inputs, &values(&case.inputs, device));
+    let mut tape = Tape::new(device);
+    let params = (0..).zip(&case.inputs).filter(|(_, input)| input.param);
+    let decl = |input: &Input| {
+        let kind = if input.spec.shape.len() > 1 { Kind::Matrix } else { Kind::Vector };
+        Decl::new("", input.spec.shape, kind, Init::Zeros)
+    };
+    let (numbers, decls): (Vec<u32>, Vec<Decl>) = params.map(|(number, input)| (number, decl(input))).unzip();
+    let mut params = Params::new(device, &decls, 0);
+    for (id, &number) in (0..).map(ParamId).zip(&numbers) {
+        params.set_weight(id, &case.inputs[number as usize].data(number));
+    }
+    if case.inputs.iter().any(|input| input.spec.dtype == DType::Bf16 && input.grad) {
+        params.add_shadows();
+    }
+    tape.begin(&params, Pass::default());
+    let mut x = leaves(&tape, &case.inputs, &values(&case.inputs, device));
+    let ids: Vec<Option<ParamId>> =
+        (0..x.len() as u32).map(|i| numbers.iter().position(|&n| n == i).map(|at| ParamId(at as u32))).collect();
+    x.iter_mut().zip(&ids).for_each(|(x, id)| *x = id.map_or(*x, |id| tape.param(id)));
     let y0 = tape.apply_dyn(case.op, &x);
     let results = (0..y0.outputs()).map(|i| to_f32(&y0.output(i).value())).collect();
     if case.inputs.iter().any(|input| input.grad) {
         y0.backward_from(&upstream(y0), &mut params, true);
     }
-    let gradient = |(x, input): (&Var, &Input)| {
-        input.grad.then(|| x.grad().map_or_else(|| vec![0.0; x.shape().numel()], |g| to_f32(&g)))
+    let gradient = |((x, id), input): ((&Var, &Option<ParamId>), &Input)| {
+        let grad = || id.map_or_else(|| x.grad(), |id| params.grad(id));
+        input.grad.then(|| grad().map_or_else(|| vec![0.0; x.shape().numel()], |g| to_f32(&g)))
     };
-    (results, x.iter().zip(&case.inputs).filter_map(gradient).collect())
+    (results, x.iter().zip(&ids).zip(&case.inputs).filter_map(gradient).collect())
 }
 
 /// The values of a case's inputs on a device.
@@ -62,8 +100,12 @@ pub fn leaves<'t>(tape: &'t Tape, inputs: &[Input], values: &[Tensor]) -> Vec<Va
 /// through.
 pub fn upstream(y: Var) -> Vec<Tensor> {
     let gradient = |i| {
-        let shape = y.output(i).shape();
-        Tensor::from_slice(y.tape().device(), &weights(i, shape.numel()), shape)
+        let (y, device) = (y.output(i).value(), y.tape().device());
+        let weights = weights(i, y.numel());
+        match y.dtype() {
+            DType::Bf16 => Tensor::from_slice(device, &convert(&weights, bf16::from_f32), *y.shape()),
+            _ => Tensor::from_slice(device, &weights, *y.shape()),
+        }
     };
     (0..y.outputs()).map(gradient).collect()
 }
@@ -151,7 +193,7 @@ pub fn check(case: Case, device: &Device) -> Result<(), String> {
                 .collect(),
         );
     }
-    let (name, bound) = (case.name.clone(), case.bound);
+    let (name, bounds) = (case.name.clone(), case.bounds);
     let (values, gradients) = run(case, device);
     if let Device::Gpu(gpu) = device {
         gpu.check().map_err(|error| format!("{name}: {error}"))?;
@@ -160,7 +202,7 @@ pub fn check(case: Case, device: &Device) -> Result<(), String> {
         let max = expected.data.iter().fold(0.0f64, |m, x| m.max(x.abs()));
         for (j, (&got, &want)) in got.iter().zip(&expected.data).enumerate() {
             let error = (f64::from(got) - want).abs();
-            if (error.is_nan() || error > 1e-5 * max + 1e-6) && f64::from(got) != want {
+            if (error.is_nan() || error > bounds[0] * max + 1e-6) && f64::from(got) != want {
                 return Err(format!("{name}: result {i}, element {j}: {got}, the reference says {want}"));
             }
         }
@@ -173,7 +215,7 @@ pub fn check(case: Case, device: &Device) -> Result<(), String> {
         for ((what, direction), want) in differences {
             let got: f64 = got.iter().enumerate().map(|(j, &g)| f64::from(g) * direction(j)).sum();
             let error = (got - want).abs();
-            if error.is_nan() || error > bound * max + 1e-6 {
+            if error.is_nan() || error > bounds[1] * max + 1e-6 {
                 return Err(format!("{name}: gradient of input {i}, {what}: {got}, the reference says {want}"));
             }
         }

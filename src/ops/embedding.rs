@@ -22,6 +22,8 @@ use half::bf16;
 pub struct Embedding {
     /// Where learned positions are added: that of the first token.
     pub positions: Option<usize>,
+    /// The type of y: f32, or on a GPU that of the tables.
+    pub dtype: DType,
 }
 
 /// Rows a task in the forward pass.
@@ -46,7 +48,7 @@ impl Op for Embedding {
         let (b, t, c) = (x[0].shape[0], x[0].shape[1], x[1].shape[1]);
         let fits = |start| x[2].shape[0] >= start + t && x[2].shape[1] == c;
         assert!(self.positions.is_none_or(fits), "embedding: positions {:?}", x[2].shape);
-        Specs::from_iter([Spec::f32([b, t, c])])
+        Specs::from_iter([Spec { shape: [b, t, c].into(), dtype: self.dtype }])
     }
 
     fn forward(&self, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
@@ -147,7 +149,7 @@ impl<'t> Var<'t> {
     /// The rows of the table (V, C) that these ids (B, T) name, plus the learned positions from `start` on, if any:
     /// (B, T, C).
     pub fn embedding(self, table: Var<'t>, positions: Option<Var<'t>>, start: usize) -> Var<'t> {
-        let op = Embedding { positions: positions.map(|_| start) };
+        let op = Embedding { positions: positions.map(|_| start), dtype: self.tape().activations() };
         match positions {
             Some(positions) => self.tape().apply(op, &[self, table, positions]),
             None => self.tape().apply(op, &[self, table]),
@@ -157,15 +159,16 @@ impl<'t> Var<'t> {
 
 pub(super) fn cases() -> Vec<Case> {
     let inputs = |b, t, v, c, positions: Option<usize>| {
-        let mut inputs = vec![Input::ids([b, t], v), Input::normal([v, c])];
-        inputs.extend(positions.map(|p| Input::normal([p, c])));
+        let mut inputs = vec![Input::ids([b, t], v), Input::normal([v, c]).param()];
+        inputs.extend(positions.map(|p| Input::normal([p, c]).param()));
         inputs
     };
+    let f32 = DType::F32;
     vec![
-        Case::check("2x3 of 5x8", Embedding { positions: None }, inputs(2, 3, 5, 8, None)),
-        Case::check("2x3 of 5x8, 4 positions", Embedding { positions: Some(0) }, inputs(2, 3, 5, 8, Some(4))),
-        Case::check("2x3 of 5x8, from position 2 of 6", Embedding { positions: Some(2) }, inputs(2, 3, 5, 8, Some(6))),
-        Case::check("3x50 of 7x130", Embedding { positions: Some(0) }, inputs(3, 50, 7, 130, Some(50))),
-        Case::bench("16x256 of 8192x256", Embedding { positions: Some(0) }, inputs(16, 256, 8192, 256, Some(256))),
+        Case::check("2x3 of 5x8", Embedding { positions: None, dtype: f32 }, inputs(2, 3, 5, 8, None)),
+        Case::check("2x3 of 5x8, 4 positions", Embedding { positions: Some(0), dtype: f32 }, inputs(2, 3, 5, 8, Some(4))),
+        Case::check("2x3 of 5x8, from position 2 of 6", Embedding { positions: Some(2), dtype: f32 }, inputs(2, 3, 5, 8, Some(6))),
+        Case::check("3x50 of 7x130", Embedding { positions: Some(0), dtype: f32 }, inputs(3, 50, 7, 130, Some(50))),
+        Case::bench("16x256 of 8192x256", Embedding { positions: Some(0), dtype: f32 }, inputs(16, 256, 8192, 256, Some(256))),
     ]
 }

@@ -241,7 +241,7 @@ pub(super) fn cases() -> Vec<Case> {
     let inputs = |b: &[usize], k: usize, n: usize, bias: bool| {
         let shape: Vec<usize> = b.iter().copied().chain([k]).collect();
         let mut inputs = vec![Input::normal(crate::tensor::Shape::new(&shape)), Input::weight(n, k)];
-        inputs.extend(bias.then(|| Input::normal([n])));
+        inputs.extend(bias.then(|| Input::normal([n]).param()));
         inputs
     };
     let activations = [None].into_iter().chain(Activation::ALL.map(Some));

@@ -50,8 +50,8 @@ pub struct Case {
     pub inputs: Vec<Input>,
     /// What the case is for.
     pub role: Role,
-    /// How far a gradient may be from the reference's, as a share of the largest element.
-    pub bound: f64,
+    /// How far a result and a gradient may be from the reference's, as a share of the largest element.
+    pub bounds: [f64; 2],
 }
 
 /// What a case is for.
@@ -66,12 +66,12 @@ pub enum Role {
 impl Case {
     /// A small case, for checking.
     pub fn check(name: impl Into<String>, op: impl Op, inputs: impl Into<Vec<Input>>) -> Case {
-        Case { name: name.into(), op: Box::new(op), inputs: inputs.into(), role: Role::Check, bound: 1e-4 }
+        Case { name: name.into(), op: Box::new(op), inputs: inputs.into(), role: Role::Check, bounds: [1e-5, 1e-4] }
     }
 
     /// The same for an operation in bf16, which rounds a gradient to 8 bits before it goes into a product.
     pub fn rounding(self) -> Case {
-        Case { bound: 1.0 / 256.0, ..self }
+        Case { bounds: [1e-5, 1.0 / 256.0], ..self }
     }
 
     /// A case of real size, for timing.
@@ -91,6 +91,8 @@ pub struct Input {
     pub grad: bool,
     /// Whether the operation rounds it to bf16: the reference is given the rounded values.
     pub rounded: bool,
+    /// Whether it is a parameter in models: its gradient is f32, whatever it is held in.
+    pub param: bool,
 }
 
 /// Where an input's values come from.
@@ -109,32 +111,38 @@ pub enum Fill {
 impl Input {
     /// Standard normal values, with a gradient.
     pub fn normal(shape: impl Into<Shape>) -> Input {
-        Input { spec: Spec::f32(shape), fill: Fill::Normal(0.0, 1.0), grad: true, rounded: false }
+        Input { spec: Spec::f32(shape), fill: Fill::Normal(0.0, 1.0), grad: true, rounded: false, param: false }
     }
 
     /// Values around 1, as gains have, with a gradient.
     pub fn gain(shape: impl Into<Shape>) -> Input {
-        Input { fill: Fill::Normal(1.0, 0.2), ..Input::normal(shape) }
+        Input { fill: Fill::Normal(1.0, 0.2), ..Input::normal(shape).param() }
     }
 
     /// Normal values scaled as weights of `(out, in)` are, 1/sqrt(in), with a gradient.
     pub fn weight(out: usize, inner: usize) -> Input {
-        Input { fill: Fill::Normal(0.0, 1.0 / (inner as f32).sqrt()), ..Input::normal([out, inner]) }
+        Input { fill: Fill::Normal(0.0, 1.0 / (inner as f32).sqrt()), ..Input::normal([out, inner]).param() }
     }
 
     /// Token ids below `n`.
     pub fn ids(shape: impl Into<Shape>, n: usize) -> Input {
-        Input { spec: Spec { shape: shape.into(), dtype: DType::I32 }, fill: Fill::Ids(n), grad: false, rounded: false }
+        let spec = Spec { shape: shape.into(), dtype: DType::I32 };
+        Input { spec, fill: Fill::Ids(n), grad: false, rounded: false, param: false }
     }
 
     /// These values, without a gradient.
     pub fn values(shape: impl Into<Shape>, values: &[f32]) -> Input {
-        Input { spec: Spec::f32(shape), fill: Fill::Values(values.to_vec()), grad: false, rounded: false }
+        Input { fill: Fill::Values(values.to_vec()), ..Input::normal(shape).fixed() }
     }
 
     /// The same for an operation that rounds it to bf16.
     pub fn rounded(self) -> Input {
         Input { rounded: true, ..self }
+    }
+
+    /// The same as a parameter.
+    pub fn param(self) -> Input {
+        Input { param: true, ..self }
     }
 
     /// The same without a gradient.

@@ -455,7 +455,7 @@ pub(super) fn cases() -> Vec<Case> {
                 let mut inputs = vec![wide()];
                 inputs.extend(residual.then(wide));
                 inputs.push(Input::gain([channels]));
-                inputs.extend(bias.then(|| Input::normal([channels])));
+                inputs.extend(bias.then(|| Input::normal([channels]).param()));
                 inputs
             };
             let name = format!("{} bias={bias} residual={residual}", op.name());

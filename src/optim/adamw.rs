@@ -84,21 +84,33 @@ impl AdamW {
     /// The moments that a group must hold, by the names they have in checkpoints.
     pub const MOMENTS: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
 
-    /// Applies the gradients of a group, times `clip`, as step `t` (from 1); a frozen group stays as it is.
-    pub fn update(&self, cpu: &Cpu, group: &mut Group, t: u64, lr: f64, clip: f64) {
-        let decays = match group.kind {
+    /// Whether parameters of a kind decay.
+    pub fn decays(&self, kind: Kind) -> bool {
+        match kind {
             Kind::Matrix => true,
             Kind::Embedding => self.decay_embeddings,
             Kind::Vector => false,
-        };
+        }
+    }
+
+    /// lr / (1 − β₁ᵗ), 1 / √(1 − β₂ᵗ), and 1 − lr · wd where `decays`, else 1.
+    pub fn rates(&self, t: u64, lr: f64, decays: bool) -> [f32; 3] {
+        let left = |beta: f64| 1.0 - libm::pow(beta, t as f64);
+        let decay = if decays { lr * self.weight_decay } else { 0.0 };
+        [lr / left(self.beta1), 1.0 / left(self.beta2).sqrt(), 1.0 - decay].map(|x| x as f32)
+    }
+
+    /// Applies the gradients of a group, times `clip`, as step `t` (from 1); a frozen group stays as it is.
+    pub fn update(&self, cpu: &Cpu, group: &mut Group, t: u64, lr: f64, clip: f64) {
+        let [step, rms, keep] = self.rates(t, lr, self.decays(group.kind));
         let u = Update {
             clip: clip as f32,
             beta1: [self.beta1, 1.0 - self.beta1].map(|x| x as f32),
             beta2: [self.beta2, 1.0 - self.beta2].map(|x| x as f32),
-            step: (lr / (1.0 - libm::pow(self.beta1, t as f64))) as f32,
-            rms: (1.0 / (1.0 - libm::pow(self.beta2, t as f64)).sqrt()) as f32,
+            step,
+            rms,
             eps: self.eps as f32,
-            keep: (1.0 - if decays { lr * self.weight_decay } else { 0.0 }) as f32,
+            keep,
         };
         let Some(Slices { weights, grads, moments: [m, v], .. }) = group.for_update() else { return };
         cpu.threads.each((chunks(weights, CHUNK), chunks(m, CHUNK), chunks(v, CHUNK)), |i, (w, m, v)| {

@@ -25,7 +25,7 @@ use crate::cpu::gemm::Precision;
 use crate::device::Device;
 use crate::params::{ParamId, Params};
 use crate::rng::{Purpose, Stream};
-use crate::tensor::{Out, Shape, Spec, Tensor, Tensors};
+use crate::tensor::{DType, Out, Shape, Spec, Tensor, Tensors};
 use arrayvec::ArrayVec;
 use dx::DxState;
 use std::any::Any;
@@ -237,8 +237,11 @@ impl Tape {
     pub fn begin(&mut self, params: &Params, pass: Pass) {
         self.reset();
         self.pass.set(pass);
+        if let Device::Gpu(gpu) = &self.device {
+            gpu.begin(pass.seed, pass.step);
+        }
         for id in params.ids() {
-            let var = self.leaf(params.weight(id), params.is_trainable(id), What::Param(id));
+            let var = self.leaf(params.operand(id), params.is_trainable(id), What::Param(id));
             debug_assert_eq!(var.at.node, id.0);
         }
     }
@@ -304,6 +307,14 @@ impl Tape {
     /// Which pass this is.
     pub fn pass(&self) -> Pass {
         self.pass.get()
+    }
+
+    /// The type of activations in this pass: bf16 where products are in bf16 on a GPU, else f32.
+    pub fn activations(&self) -> DType {
+        match (&self.device, self.pass.get().precision) {
+            (Device::Gpu(_), Precision::Bf16) => DType::Bf16,
+            _ => DType::F32,
+        }
     }
 
     /// The next stream of random numbers of this pass: each call site in a model gets its own, the same in every replay.

@@ -4,6 +4,7 @@ use super::fit::Plan;
 use super::trainer::At;
 use crate::cpu::gemm::Precision;
 use crate::params::Params;
+use crate::tensor::Tensor;
 use std::path::{Path, PathBuf};
 
 /// Someone who watches a run.
@@ -13,7 +14,7 @@ pub trait Watch {
 
     /// Called after the backward pass of each micro-batch with the gradients so far and its share of the step's loss: for
     /// those who look into a step, and for tests that spoil one.
-    fn backward(&mut self, _at: At, _micro: usize, _params: &mut Params, _loss: &mut f32) {}
+    fn backward(&mut self, _at: At, _micro: usize, _params: &mut Params, _loss: &mut Tensor) {}
 
     /// Asked after each step: the number of a signal that asks the run to save and stop.
     fn stop(&self) -> Option<i32> {

@@ -59,7 +59,7 @@ impl Plan {
             let bytes = |arena: &Arena| arena.bytes();
             let (mut weights, mut gradients, mut moments) = (0, 0, 0);
             for group in trainer.params.groups() {
-                weights += bytes(group.weights());
+                weights += bytes(group.weights()) + group.shadow().map_or(0, bytes);
                 if let Some(train) = group.trainable() {
                     gradients += bytes(&train.grads);
                     moments += train.moments.iter().map(|(_, moment)| bytes(moment)).sum::<usize>();
@@ -75,7 +75,8 @@ impl Plan {
             let mut samples = 0;
             let mut write = |trainer: &mut Trainer| {
                 let before = dry.mapped_bytes()[0];
-                if recipe.train.sample_every > 0 {
+                // The texts of a model on a GPU are the host's affair.
+                if recipe.train.sample_every > 0 && matches!(dry, Device::Cpu(_)) {
                     longest(trainer, prompt, recipe.sample.tokens);
                 }
                 samples = dry.mapped_bytes()[0] - before;
@@ -140,7 +141,8 @@ pub fn check(recipe: &Recipe, vocab: usize, prompt: usize, device: &Device) -> R
     let memory = probe::memory();
     let used = probe::resident().unwrap_or(0);
     let limits = memory.available.into_iter().chain(memory.cgroup_limit.map(|limit| limit.saturating_sub(used)));
-    within(recipe, vocab, prompt, device, limits.min())
+    let limit = device.gpu_memory().map(|bytes| bytes as u64).or(limits.min());
+    within(recipe, vocab, prompt, device, limit)
 }
 
 /// [`check`] against `limit` bytes.

@@ -9,7 +9,7 @@ use super::plot::{LossCurve, Picture};
 use super::recipe::{Recipe, Train};
 use super::run::RunDir;
 use super::source;
-use super::trainer::{At, Bad, Step, Trainer};
+use super::trainer::{self, At, Bad, Step, Trainer};
 use crate::data::atomic::write_atomic;
 use crate::data::detok::Decoder;
 use crate::data::{Dataset, DatasetInfo, EvalBatches, Part, Tokenizer};
@@ -17,7 +17,7 @@ use crate::device::Device;
 use crate::disk::{self, Disk, Os};
 use crate::error::{Error, Result};
 use crate::model::Positions;
-use crate::model::sample::{SampleOptions, generate};
+use crate::model::sample::SampleOptions;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -90,11 +90,13 @@ struct Work<'a> {
 /// It does not fit; the tokenizer or the data cannot be read.
 pub fn plan(recipe: &Recipe, resume: Option<&Path>, device: &Device) -> Result<Plan> {
     let vocab = source::vocab(recipe, resume.map(|run| run.join("data")).as_deref())?;
+    trainer::supported(recipe, device)?;
     fit::check(recipe, vocab, 1 + recipe.sample.prompt.len(), device)
 }
 
 impl<'a> Work<'a> {
     fn open(recipe: &'a Recipe, run: RunDir<'a>, device: &Device, watch: &mut dyn Watch) -> Result<Work<'a>> {
+        trainer::supported(recipe, device)?;
         // Before time goes into data for a run that can have no memory, whatever the vocabulary turns out to be.
         let quiet = Recipe { train: Train { sample_every: 0, ..recipe.train.clone() }, ..recipe.clone() };
         if fit::check(&quiet, 1, 1, device).is_err() {
@@ -403,8 +405,7 @@ impl<'a> Work<'a> {
         let mut text = sample.prompt.clone();
         let prompt = start(&self.tokenizer, &sample.prompt)?;
         let mut decoder = Decoder::new(&self.tokenizer);
-        let Trainer { gpt, params, tape, .. } = &mut self.trainer;
-        generate(gpt, params, tape, prompt, self.tokenizer.eot(), &options, &mut |id| {
+        self.trainer.generate(prompt, self.tokenizer.eot(), &options, &mut |id| {
             text.push_str(&decoder.push(id));
             watch.stop().is_none()
         });

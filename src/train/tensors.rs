@@ -72,10 +72,10 @@ struct Hashing {
 
 impl Hashing {
     fn elements<T: Element + Default>(&mut self, entry: &Entry) -> std::io::Result<()> {
-        let x = entry.tensor.as_slice::<T>();
+        let x = entry.tensor.read::<T>();
         match entry.transposed {
-            false => self.write(bytemuck::cast_slice(x)),
-            true => self.write(bytemuck::cast_slice(&transpose(x, entry.tensor.shape()))),
+            false => self.write(bytemuck::cast_slice(&x)),
+            true => self.write(bytemuck::cast_slice(&transpose(&x, entry.tensor.shape()))),
         }
     }
 

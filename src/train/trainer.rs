@@ -5,13 +5,16 @@ use super::schedule::Schedule;
 use crate::cpu::gemm::Precision;
 use crate::data::{Batches, Dataset, EvalBatches};
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Gpt;
-use crate::optim::Optimizer;
-use crate::params::{Decl, ParamId, Params};
+use crate::model::sample::{SampleOptions, generate};
+use crate::optim::{Found, Optimizer};
+use crate::params::{Decl, Hold, Params};
 use crate::tape::{Pass, Tape};
-use crate::tensor::{DType, Out, Shape, Spec, Tensor};
+use crate::tensor::{DType, Element, Out, Shape, Spec, Tensor};
 use std::sync::Arc;
+
+pub use crate::optim::Bad;
 
 /// Fills inputs and targets of a micro-batch: `(step, micro-batch, inputs, targets)`.
 type Fill = Box<dyn Fn(u64, usize, &mut [i32], &mut [i32]) -> Result<()>>;
@@ -28,6 +31,8 @@ pub struct Trainer {
     fill: Fill,
     shape: Shape,
     micros: usize,
+    /// Of a step's micro-batches.
+    losses: Vec<Tensor>,
     seed: u64,
     precision: Precision,
     schedule: Schedule,
@@ -51,17 +56,8 @@ impl From<u64> for At {
     }
 }
 
-/// What was not finite in a step; see [`guard`](super::guard).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bad {
-    /// The loss, and no gradient.
-    Loss,
-    /// Gradients, this one first.
-    Grad(ParamId),
-}
-
 /// Called after the backward pass of each micro-batch, with its number, the gradients so far and its share of the loss.
-pub type Probe<'a> = dyn FnMut(usize, &mut Params, &mut f32) + 'a;
+pub type Probe<'a> = dyn FnMut(usize, &mut Params, &mut Tensor) + 'a;
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,15 +68,31 @@ pub struct Step {
     pub lr: f64,
     /// The norm of the gradient before clipping.
     pub grad_norm: f64,
-    /// Why the step was skipped, where it was.
+    /// Why the step was skipped, where it was; see [`guard`](super::guard).
     pub bad: Option<Bad>,
 }
 
 /// Parameters with their first values, and the moments that the optimizer needs.
-fn fresh(device: &Device, decls: &[Decl], seed: u64, optim: &Optimizer) -> Params {
+fn fresh(device: &Device, decls: &[Decl], seed: u64, optim: &Optimizer, precision: Precision) -> Params {
     let mut params = Params::new(device, decls, seed);
     optim.prepare(&mut params);
+    if precision == Precision::Bf16 && matches!(device, Device::Gpu(_)) {
+        params.add_shadows();
+    }
     params
+}
+
+/// Lets `write` fill buffers, wherever they are.
+fn fill<T: Element, const N: usize>(out: &mut [Out; N], write: impl FnOnce([&mut [T]; N]) -> Result<()>) -> Result<()> {
+    match out[0].device().clone() {
+        Device::Cpu(_) => write(out.each_mut().map(|out| out.as_mut_slice())),
+        Device::Gpu(gpu) => {
+            let mut host = out.each_ref().map(|out| vec![T::zeroed(); out.numel()]);
+            write(host.each_mut().map(|x| &mut x[..]))?;
+            out.iter().zip(&host).for_each(|(out, x)| gpu.upload(out.ptr(), bytemuck::cast_slice(x)));
+            Ok(())
+        }
+    }
 }
 
 /// Forward and backward over one micro-batch, `ids` (B, T) and their targets: adds to the gradients, and returns the sum of
@@ -93,14 +105,28 @@ pub fn micro_batch(
     ids: [Tensor; 2],
     norm: f32,
     last: bool,
-) -> f32 {
+) -> Tensor {
     tape.begin(params, pass);
     tape.lend(params, gpt.head());
     let [x, y] = ids.map(|ids| tape.constant(ids));
     let loss = gpt.loss(x, y, None, Some(norm));
-    let value = loss.value().item();
+    let value = loss.value();
     loss.backward(params, last);
     value
+}
+
+/// Whether a device can do all that a recipe asks for.
+///
+/// # Errors
+/// It asks for Muon on a GPU.
+pub fn supported(recipe: &Recipe, device: &Device) -> Result<()> {
+    match device {
+        Device::Gpu(_) if recipe.optim.optimizer().muon.is_some() => {
+            let hint = "set it to \"adamw\", or train on the CPU (--device cpu)";
+            Err(Error::config("optim.kind", "Muon has no kernels for a GPU", hint))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Trainer {
@@ -129,12 +155,13 @@ impl Trainer {
         tape.recompute(train.recompute);
         Trainer {
             gpt,
-            params: fresh(device, &decls, train.seed, &optim),
+            params: fresh(device, &decls, train.seed, &optim, train.precision),
             decls,
             tape,
             fill,
             shape: [train.batch, train.context].into(),
             micros: train.accumulate,
+            losses: Vec::with_capacity(train.accumulate),
             seed: train.seed,
             precision: train.precision,
             schedule: recipe.schedule(),
@@ -148,7 +175,7 @@ impl Trainer {
         // The old ones go first: there may be no memory for two.
         self.tape.reset();
         self.params = Params::new(&device, &[], 0);
-        self.params = fresh(&device, &self.decls, self.seed, &self.optim);
+        self.params = fresh(&device, &self.decls, self.seed, &self.optim, self.precision);
     }
 
     /// Does a step of a run in which none was skipped.
@@ -168,25 +195,21 @@ impl Trainer {
         let device = self.params.device().clone();
         let ids = Spec { shape: self.shape, dtype: DType::I32 };
         let norm = (self.micros * self.shape.numel()) as f32;
-        let mut loss = 0.0f64;
+        self.losses.clear();
         for micro in 0..self.micros {
-            let (mut x, mut y) = (Out::new(&device, ids), Out::new(&device, ids));
-            let filled = (self.fill)(at.batch, micro, x.as_mut_slice(), y.as_mut_slice());
+            let mut ids = [Out::new(&device, ids), Out::new(&device, ids)];
+            let filled = fill(&mut ids, |[x, y]| (self.fill)(at.batch, micro, x, y));
             filled.inspect_err(|_| self.params.clear_grads())?;
             let (seed, precision) = (self.seed, self.precision);
             let pass = Pass { seed, step: at.batch, micro: micro as u32, training: true, precision };
-            let (ids, last) = ([x.freeze(), y.freeze()], micro + 1 == self.micros);
-            let mut value = micro_batch(&self.gpt, &mut self.tape, &mut self.params, pass, ids, norm, last);
-            probe(micro, &mut self.params, &mut value);
-            loss += f64::from(value);
+            let (ids, last) = (ids.map(Out::freeze), micro + 1 == self.micros);
+            let mut loss = micro_batch(&self.gpt, &mut self.tape, &mut self.params, pass, ids, norm, last);
+            probe(micro, &mut self.params, &mut loss);
+            self.losses.push(loss);
         }
         self.tape.reset();
-        let (loss, lr, grad_norm) = (loss as f32, self.schedule.lr(at.step), self.params.grad_norm());
-        let bad = self.params.first_bad_grad().map(Bad::Grad).or((!loss.is_finite()).then_some(Bad::Loss));
-        match bad {
-            None => self.optim.step(&mut self.params, at.updates + 1, lr, grad_norm),
-            Some(_) => self.params.clear_grads(),
-        }
+        let lr = self.schedule.lr(at.step);
+        let Found { loss, grad_norm, bad } = self.optim.step(&mut self.params, at.updates + 1, lr, &self.losses)?;
         Ok(Step { loss, lr, grad_norm, bad })
     }
 
@@ -217,19 +240,40 @@ impl Trainer {
         Ok(whole.then_some((nats, targets)))
     }
 
-    /// The sum of the negative log-likelihoods of the batch that `fill` puts into inputs, targets and weights, in nats.
+    /// The sum of the negative log-likelihoods of the batch that `batch` puts into inputs, targets and weights, in nats.
     ///
     /// # Errors
-    /// Those of `fill`.
-    pub fn eval_batch(&mut self, fill: impl FnOnce(&mut [i32], &mut [i32], &mut [f32]) -> Result<()>) -> Result<f64> {
+    /// Those of `batch`.
+    pub fn eval_batch(&mut self, batch: impl FnOnce(&mut [i32], &mut [i32], &mut [f32]) -> Result<()>) -> Result<f64> {
         let device = self.params.device().clone();
         let new = |dtype| Out::new(&device, Spec { shape: self.shape, dtype });
-        let (mut x, mut y, mut weights) = (new(DType::I32), new(DType::I32), new(DType::F32));
-        fill(x.as_mut_slice(), y.as_mut_slice(), weights.f32_mut())?;
+        let (mut ids, mut weights) = ([new(DType::I32), new(DType::I32)], [new(DType::F32)]);
+        fill(&mut ids, |[x, y]| fill(&mut weights, |[weights]| batch(x, y, weights)))?;
         self.tape.begin(&self.params, Pass { seed: self.seed, precision: self.precision, ..Pass::default() });
         let tape = &self.tape;
+        let ([x, y], [weights]) = (ids, weights);
         let [x, y, weights] = [x, y, weights].map(|out| tape.constant(out.freeze()));
         Ok(f64::from(tape.no_grad(|| self.gpt.loss(x, y, Some(weights), Some(1.0))).value().item()))
+    }
+
+    /// Lets the model write; see [`generate`]. A model on a GPU writes on the host, with a copy of its weights.
+    pub fn generate(
+        &mut self,
+        prompt: Vec<u32>,
+        eot: Option<u32>,
+        options: &SampleOptions,
+        on_token: &mut dyn FnMut(u32) -> bool,
+    ) {
+        let host = match self.params.device() {
+            Device::Cpu(_) => {
+                generate(&self.gpt, &self.params, &mut self.tape, prompt, eot, options, on_token);
+                return;
+            }
+            gpu @ Device::Gpu(_) => gpu.on_host(),
+        };
+        let mut params = Params::frozen(&host, &self.decls, Hold::Frozen);
+        self.params.ids().for_each(|id| params.set_weight(id, &self.params.weight(id).read()));
+        generate(&self.gpt, &params, &mut Tape::new(&host), prompt, eot, options, on_token);
     }
 
     /// Floating-point operations of one step.

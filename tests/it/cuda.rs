@@ -2,10 +2,12 @@
 //! cudarc.
 #![allow(clippy::print_stdout)] // tests say what they skip, children say what they saw
 
+use crate::gpu::{losses, sim};
+use kiln::cpu::Cpu;
 use kiln::device::cuda::Cuda;
 use kiln::device::ptx::{Module, Names};
 use kiln::device::sim::Options;
-use kiln::device::{Arg, Driver, Grid, Sim};
+use kiln::device::{Arg, Device, Driver, Grid, Sim};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -48,7 +50,8 @@ $end:
 ";
 
 /// What a child does on the stand-in, by name.
-const CHILDREN: [(&str, fn()); 3] = [("computes", computes), ("faults", faults), ("refused", refused)];
+const CHILDREN: [(&str, fn()); 4] =
+    [("computes", computes), ("trains", trains), ("faults", faults), ("refused", refused)];
 
 /// Runs one of [`CHILDREN`] in a process whose `libcuda.so` is the stand-in: whether it was well, and all that it said.
 /// `None` where the stand-in was not built.
@@ -143,6 +146,26 @@ fn kernels_launched_through_cudarc_give_the_bits_of_the_simulated_device() {
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
+}
+
+/// Two steps on the GPU that cudarc finds and on the simulated one.
+fn trains() {
+    for precision in ["f32", "bf16"] {
+        let more = [format!("train.precision={precision}"), "model.dropout=0.1".into()];
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        let cuda = Device::gpu(Arc::new(Cuda::new().expect("the stand-in")), Cpu::new(1).expect("a CPU"));
+        let through_cudarc = losses(&more, &cuda.expect("a GPU"), 2);
+        let simulated = losses(&more, &sim(false), 2);
+        assert_eq!(through_cudarc, simulated, "{precision}");
+        println!("{precision}: {simulated:?}");
+    }
+    println!("done");
+}
+
+#[test]
+fn training_through_cudarc_gives_the_bits_of_the_simulated_device() {
+    let Some((well, said)) = child("trains", &[]) else { return };
+    assert!(well && said.contains("done"), "{said}");
 }
 
 /// A kernel that writes where nothing is.

@@ -5,6 +5,7 @@ use kiln::device::Device;
 use kiln::disk::Os;
 use kiln::params::{ParamId, Params};
 use kiln::rng::{Purpose, Rng};
+use kiln::tensor::Tensor;
 use kiln::train::trainer::{At, Bad};
 use kiln::train::{Event, Recipe, Summary, Trainer, Watch, checkpoint, metrics, pretrain, source, train};
 use std::ops::Range;
@@ -77,10 +78,10 @@ fn a_thousand_faults_leave_the_weights_and_moments_of_a_run_without_those_steps(
         let mut updates = 0;
         for (step, fault) in faults.iter().enumerate() {
             let at = At { step: step as u64, batch: step as u64, updates };
-            let mut inject = |micro, params: &mut Params, loss: &mut f32| match fault {
+            let mut inject = |micro, params: &mut Params, loss: &mut Tensor| match fault {
                 Some(fault) if fault.micro == micro => match fault.at {
                     Some((id, place)) => assert!(params.edit_grad(id, |grad| grad[place] = fault.value)),
-                    None => *loss = fault.value,
+                    None => *loss = Tensor::from_slice(loss.device(), &[fault.value], [1]),
                 },
                 _ => {}
             };
@@ -133,7 +134,7 @@ fn a_gradient_is_bad_from_where_its_squares_do_not_fit_an_f32() {
     // The largest f32 is 3.4e38: the squares of three such elements fit, those of four do not, though each block that is
     // summed in f32 does.
     for (many, bad) in [(3, false), (4, true)] {
-        let mut spoil = |_, params: &mut Params, _: &mut f32| {
+        let mut spoil = |_, params: &mut Params, _: &mut Tensor| {
             assert!(params.edit_grad(table, |grad| (0..many).for_each(|i| grad[i * 2000] = 1e19)));
         };
         let at = At { step: 0, batch: 0, updates: 0 };
@@ -207,12 +208,12 @@ impl Watch for Script {
         };
         assert!(!kill, "killed");
     }
-    fn backward(&mut self, at: At, _: usize, params: &mut Params, loss: &mut f32) {
+    fn backward(&mut self, at: At, _: usize, params: &mut Params, loss: &mut Tensor) {
         if self.bad.iter().any(|range| range.contains(&at.batch)) {
             let id = params.find("h.0.mlp.c_fc.weight").expect("it is there");
             assert!(params.edit_grad(id, |grad| grad[3] = f32::NAN));
         } else if self.high.contains(&at.batch) {
-            *loss += 20.0;
+            *loss = Tensor::from_slice(loss.device(), &[loss.item() + 20.0], [1]);
         }
     }
     fn stop(&self) -> Option<i32> {
@@ -336,7 +337,7 @@ fn a_damaged_checkpoint_is_passed_over_when_the_run_goes_back() {
             }
             self.0.event(event);
         }
-        fn backward(&mut self, at: At, micro: usize, params: &mut Params, loss: &mut f32) {
+        fn backward(&mut self, at: At, micro: usize, params: &mut Params, loss: &mut Tensor) {
             self.0.backward(at, micro, params, loss);
         }
     }

@@ -17,6 +17,7 @@ mod frozen;
 mod fuzz;
 mod gemm;
 mod gpt;
+mod gpu;
 mod guard;
 mod half;
 mod kernels;

@@ -207,7 +207,7 @@ fn sitting(
     python: Option<PathBuf>,
 ) -> Result<Sitting> {
     // Says what is wrong with --device.
-    global.device()?;
+    global.host()?;
     Sitting::new(global.threads(), seconds, usize::from(reps), against, python)
 }
 

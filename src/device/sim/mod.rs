@@ -170,6 +170,10 @@ impl Driver for Sim {
         format!("simulated GPU {checks}, {threads} threads, {simd}")
     }
 
+    fn memory(&self) -> usize {
+        self.options.memory
+    }
+
     fn alloc(&self, bytes: usize) -> Result<Ptr> {
         let mut state = self.lock();
         let used = state.memory.used();

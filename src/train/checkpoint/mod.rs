@@ -233,17 +233,18 @@ pub fn load(disk: &dyn Disk, dir: &Path, params: &mut Params) -> Result<State> {
     }
     let path = dir.join(OPTIM);
     let mut file = Reader::open(disk, &path)?;
-    let mut known = Vec::new();
+    let (mut values, mut known) = (Vec::new(), Vec::new());
     for group in params.groups_mut() {
         let moments: Vec<_> = group.moments().enumerate().collect();
         for slot in 0..group.ids().len() {
             for &(k, moment) in &moments {
-                for image in group.images(slot).to_vec() {
+                values.resize(group.weights().view(slot).numel(), 0.0);
+                for image in group.images(slot) {
                     let name = format!("{moment}.{}", image.name);
-                    let to = group.moment_mut(k, slot).expect("a moment that has a name");
-                    file.read(&name, &image.shape, image.transposed, &mut to[image.range()])?;
+                    file.read(&name, &image.shape, image.transposed, &mut values[image.range()])?;
                     known.push(name);
                 }
+                group.set_moment(k, slot, &values);
             }
         }
     }

@@ -24,7 +24,9 @@ fn params(seed: u64) -> Params {
         for slot in 0..group.ids().len() {
             for k in 0..2 {
                 let fill = |(i, x): (usize, &mut f32)| *x = (i * 10 + slot * 3 + k) as f32 + seed as f32 / 7.0;
-                group.moment_mut(k, slot).unwrap().iter_mut().enumerate().for_each(fill);
+                let mut values = vec![0.0; group.moment(k, slot).unwrap().numel()];
+                values.iter_mut().enumerate().for_each(fill);
+                group.set_moment(k, slot, &values);
             }
         }
     }

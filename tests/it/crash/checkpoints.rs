@@ -31,8 +31,9 @@ fn params(seed: u64) -> Params {
     for group in params.groups_mut() {
         for slot in 0..group.ids().len() {
             for k in 0..2 {
-                let moment = group.moment_mut(k, slot).expect("a trainable group");
-                moment.iter_mut().enumerate().for_each(|(i, x)| *x = (i * 2 + k) as f32 + seed as f32 / 7.0);
+                let len = group.moment(k, slot).expect("a trainable group").numel();
+                let values: Vec<f32> = (0..len).map(|i| (i * 2 + k) as f32 + seed as f32 / 7.0).collect();
+                group.set_moment(k, slot, &values);
             }
         }
     }
