@@ -463,13 +463,15 @@ impl Params {
         }
     }
 
-    /// Sums the squares of all gradients that a GPU holds, on the host.
+    /// Sums the squares of all gradients that a GPU holds, on the host, after an update, which has zeroed those that
+    /// nothing wrote.
     pub(crate) fn measure_grads(&mut self) {
         let cpu = self.device.host();
         for train in self.groups.iter_mut().filter_map(|group| group.train.as_mut()) {
-            for slot in (0..train.written.len()).filter(|&slot| train.written[slot]) {
+            for slot in 0..train.written.len() {
                 train.squares[slot] = square_sum(cpu, &train.grads.view(slot).read());
             }
+            train.written.fill(true);
         }
     }
 

@@ -20,6 +20,8 @@ const OLDEST_GPU: (i32, i32) = (8, 0);
 const PLAIN_SHARED: usize = 48 << 10;
 /// Launches that an error names.
 const RECENT: usize = 4;
+/// Bytes of page-locked memory, from which uploads go on while the host does other things.
+const STAGING: usize = 1 << 20;
 /// Bytes for what the driver's assembler says.
 const LOG: usize = 16 << 10;
 
@@ -44,6 +46,20 @@ struct State {
     launches: usize,
     /// The functions of the last launches, in a ring.
     recent: [usize; RECENT],
+    graphs: Vec<sys::CUgraphExec>,
+    staging: Staging,
+}
+
+/// Page-locked memory. What lies in it is being uploaded until the next wait.
+struct Staging {
+    ptr: *mut u8,
+    used: usize,
+}
+
+impl Default for Staging {
+    fn default() -> Staging {
+        Staging { ptr: std::ptr::null_mut(), used: STAGING }
+    }
 }
 
 struct Loaded {
@@ -98,6 +114,8 @@ impl Cuda {
         // SAFETY: the context was just retained.
         unsafe { result::ctx::set_current(context) }.map_err(failed)?;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed)?;
+        // SAFETY: the context is this thread's.
+        let ptr = unsafe { result::malloc_host(STAGING, 0) }.map_err(failed)?.cast();
         Ok(Cuda {
             device,
             context,
@@ -107,7 +125,7 @@ impl Cuda {
             version: found.version,
             memory: gpu.memory as usize,
             shared: shared as usize,
-            state: Mutex::default(),
+            state: Mutex::new(State { staging: Staging { ptr, used: 0 }, ..State::default() }),
         })
     }
 
@@ -177,6 +195,12 @@ impl Drop for Cuda {
         unsafe {
             let _ = result::ctx::set_current(self.context);
             let _ = result::stream::synchronize(self.stream);
+            for graph in state.graphs.drain(..) {
+                let _ = result::graph::exec_destroy(graph);
+            }
+            if !state.staging.ptr.is_null() {
+                let _ = result::free_host(state.staging.ptr.cast());
+            }
             for (_, module) in state.modules.drain(..) {
                 let _ = result::module::unload(module);
             }
@@ -217,8 +241,27 @@ impl Driver for Cuda {
 
     fn upload(&self, to: Ptr, from: &[u8]) -> Result<()> {
         self.enter()?;
-        // SAFETY: pageable memory is read before the call returns; the driver refuses addresses outside of an allocation.
-        unsafe { result::memcpy_htod_async(to.0, from, self.stream) }.map_err(|error| self.failed("an upload", error))
+        let copy = |from: &[u8]| {
+            // SAFETY: pageable memory is read before the call returns, and what is staged stays as it is until the next wait;
+            // the driver refuses addresses outside of an allocation.
+            unsafe { result::memcpy_htod_async(to.0, from, self.stream) }
+                .map_err(|error| self.failed("an upload", error))
+        };
+        let staged = {
+            let Staging { ptr, used } = &mut self.lock().staging;
+            if from.len() > STAGING - *used {
+                None
+            } else {
+                // SAFETY: the memory has room for it behind what is used, and nobody else writes there.
+                let staged = unsafe {
+                    ptr.add(*used).copy_from_nonoverlapping(from.as_ptr(), from.len());
+                    std::slice::from_raw_parts(ptr.add(*used), from.len())
+                };
+                *used += from.len();
+                Some(staged)
+            }
+        };
+        copy(staged.unwrap_or(from))
     }
 
     fn download(&self, to: &mut [u8], from: Ptr) -> Result<()> {
@@ -301,6 +344,39 @@ impl Driver for Cuda {
     fn sync(&self) -> Result<()> {
         self.enter()?;
         // SAFETY: the stream lives as long as this.
-        unsafe { result::stream::synchronize(self.stream) }.map_err(|error| self.failed("waiting", error))
+        unsafe { result::stream::synchronize(self.stream) }.map_err(|error| self.failed("waiting", error))?;
+        self.lock().staging.used = 0;
+        Ok(())
+    }
+
+    fn record(&self) -> Result<()> {
+        self.enter()?;
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream lives as long as this.
+        unsafe { result::stream::begin_capture(self.stream, mode) }.map_err(|error| self.failed("recording", error))
+    }
+
+    fn recorded(&self) -> Result<usize> {
+        self.enter()?;
+        // SAFETY: as above; the graph is used no more once it has become one that runs.
+        let graph = unsafe {
+            let graph = result::stream::end_capture(self.stream);
+            graph.and_then(|graph| {
+                let runs = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
+                let _ = result::graph::destroy(graph);
+                runs
+            })
+        };
+        let graph = graph.map_err(|error| self.failed("recording", error))?;
+        let graphs = &mut self.lock().graphs;
+        graphs.push(graph);
+        Ok(graphs.len() - 1)
+    }
+
+    fn replay(&self, recording: usize) -> Result<()> {
+        self.enter()?;
+        let graph = self.lock().graphs[recording];
+        // SAFETY: graph and stream live as long as this.
+        unsafe { result::graph::launch(graph, self.stream) }.map_err(|error| self.failed("a recorded step", error))
     }
 }

@@ -168,6 +168,25 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// A launch failed.
     fn sync(&self) -> Result<()>;
+
+    /// Begins a recording: what is launched and filled from here on is kept, and not done. Nothing else may be asked for
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// The driver cannot.
+    fn record(&self) -> Result<()>;
+
+    /// Ends the recording, and gives its number.
+    ///
+    /// # Errors
+    /// Something in it cannot be recorded.
+    fn recorded(&self) -> Result<usize>;
+
+    /// Does what was recorded, in one call. The memory that it names must still be allocated.
+    ///
+    /// # Errors
+    /// As of [`launch`](Driver::launch).
+    fn replay(&self, recording: usize) -> Result<()>;
 }
 
 /// A driver that computes nothing and counts memory, which nobody may touch.
@@ -231,6 +250,18 @@ impl Driver for Dry {
     }
 
     fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn record(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn recorded(&self) -> Result<usize> {
+        Ok(0)
+    }
+
+    fn replay(&self, _: usize) -> Result<()> {
         Ok(())
     }
 }

@@ -50,6 +50,7 @@ struct State {
     modules: HashMap<Variant, Arc<Module>>,
     functions: HashMap<(Variant, &'static str), Function>,
     failure: Option<Error>,
+    recording: bool,
 }
 
 impl Gpu {
@@ -68,9 +69,16 @@ impl Gpu {
         self.step
     }
 
-    /// Sets seed and step.
+    /// Sets seed and step. A recording has no part in it: who replays one calls this before.
     pub fn begin(&self, seed: u64, step: u64) {
-        self.upload(self.step, bytemuck::bytes_of(&[seed, step]));
+        self.set(offset_of!(StepState, seed), bytemuck::bytes_of(&[seed, step]));
+    }
+
+    fn set(&self, at: usize, bytes: &[u8]) {
+        let recording = self.lock().recording;
+        if !recording {
+            self.upload(self.step.offset(at), bytes);
+        }
     }
 
     /// Where the sum of the losses lies.
@@ -78,9 +86,30 @@ impl Gpu {
         self.step.offset(offset_of!(StepState, loss))
     }
 
-    /// Sets the rates.
+    /// Sets the rates; as of [`begin`](Gpu::begin), no part of a recording.
     pub fn set_rates(&self, rates: [f32; 3]) {
-        self.upload(self.step.offset(offset_of!(StepState, rates)), bytemuck::bytes_of(&rates));
+        self.set(offset_of!(StepState, rates), bytemuck::bytes_of(&rates));
+    }
+
+    /// Records what `f` launches, without doing it, for [`replay`](Gpu::replay). `f` ran before, so that nothing has to be
+    /// loaded or allocated, and reads nothing back.
+    ///
+    /// # Errors
+    /// It cannot be recorded, or a launch was refused.
+    pub fn record(&self, f: impl FnOnce()) -> Result<usize> {
+        self.driver.record()?;
+        self.lock().recording = true;
+        f();
+        self.lock().recording = false;
+        let recording = self.driver.recorded();
+        self.lock().failure.take().map_or(recording, Err)
+    }
+
+    /// Does what was recorded.
+    pub fn replay(&self, recording: usize) {
+        if let Err(error) = self.driver.replay(recording) {
+            self.fail(error);
+        }
     }
 
     /// The state, once all that was launched is done.

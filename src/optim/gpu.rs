@@ -11,11 +11,10 @@ use crate::launch::{at, flag, maybe, n};
 use crate::params::Params;
 use crate::tensor::{Out, Spec, Tensor};
 
-/// See [`Optimizer::step`].
-pub fn update(optim: &Optimizer, gpu: &Gpu, params: &mut Params, t: u64, lr: f64, losses: &[Tensor]) -> Result<Found> {
+/// Launches an update at the rates that were [set](Gpu::set_rates); it does nothing where something is not finite.
+pub fn launch(optim: &Optimizer, gpu: &Gpu, params: &Params, losses: &[Tensor]) {
     assert!(optim.muon.is_none(), "Muon has no kernels");
     let adamw = &optim.adamw;
-    gpu.set_rates(adamw.rates(t, lr, true));
     for (i, loss) in losses.iter().enumerate() {
         let args = [at(loss), gpu.loss().into(), n(1), Arg::F32(1.0), flag(i > 0)];
         gpu.launch(kernels::flat("elementwise.ptx", "scale_fwd", Float::F32, 1, false), &args);
@@ -46,9 +45,14 @@ pub fn update(optim: &Optimizer, gpu: &Gpu, params: &mut Params, t: u64, lr: f64
             [&pointers[..], &[shadow, gpu.state().into(), n(len)], &betas, &[flag(adamw.decays(*kind))]].concat();
         gpu.launch(kernels::adamw(Float::F32, Float::Bf16, len, true), &args);
     }
+}
 
+/// What the update that was launched last found.
+///
+/// # Errors
+/// A kernel of this step failed.
+pub fn found(gpu: &Gpu, params: &mut Params) -> Result<Found> {
     let StepState { skip, norm, loss, .. } = gpu.finish()?;
-    drop(groups);
     let bad = (skip != 0 || !loss.is_finite()).then(|| {
         params.measure_grads();
         params.first_bad_grad().map_or(Bad::Loss, Bad::Grad)

@@ -1,7 +1,7 @@
 //! Optimizers: how weights follow gradients, group by group.
 
 pub mod adamw;
-mod gpu;
+pub mod gpu;
 pub mod muon;
 
 pub use adamw::AdamW;
@@ -80,7 +80,11 @@ impl Optimizer {
     pub fn step(&self, params: &mut Params, t: u64, lr: f64, losses: &[Tensor]) -> Result<Found> {
         let found = match params.device().clone() {
             Device::Cpu(host) => Ok(self.update(&host.cpu, params, t, lr, losses)),
-            Device::Gpu(gpu) => gpu::update(self, &gpu, params, t, lr, losses),
+            Device::Gpu(gpu) => {
+                gpu.set_rates(self.adamw.rates(t, lr, true));
+                gpu::launch(self, &gpu, params, losses);
+                gpu::found(&gpu, params)
+            }
         };
         params.clear_grads();
         found

@@ -594,7 +594,12 @@ impl<'t> Var<'t> {
     /// Every node is let go of as soon as it is passed: read values (the loss) before.
     pub fn backward(self, params: &mut Params, last: bool) {
         assert_eq!(self.shape().numel(), 1, "backward starts from a scalar, not from {:?}", self.shape());
-        let one = Tensor::from_slice(&self.tape.device, &[1.0f32], self.shape());
+        let mut one = Out::new(&self.tape.device, Spec::f32(self.shape()));
+        match &self.tape.device {
+            Device::Cpu(_) => one.f32_mut()[0] = 1.0,
+            Device::Gpu(gpu) => gpu.fill(one.ptr(), 1f32.to_bits(), 1),
+        }
+        let one = one.freeze();
         self.backward_from(&[one], params, last);
     }
 

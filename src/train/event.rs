@@ -12,6 +12,11 @@ pub trait Watch {
     /// Called by the training loop, between steps; what it does delays the run.
     fn event(&mut self, event: &Event);
 
+    /// Whether [`backward`](Watch::backward) is to be called.
+    fn looks_into_steps(&self) -> bool {
+        false
+    }
+
     /// Called after the backward pass of each micro-batch with the gradients so far and its share of the step's loss: for
     /// those who look into a step, and for tests that spoil one.
     fn backward(&mut self, _at: At, _micro: usize, _params: &mut Params, _loss: &mut Tensor) {}

@@ -4,11 +4,11 @@ use super::recipe::Recipe;
 use super::schedule::Schedule;
 use crate::cpu::gemm::Precision;
 use crate::data::{Batches, Dataset, EvalBatches};
-use crate::device::Device;
+use crate::device::{Device, Gpu};
 use crate::error::{Error, Result};
 use crate::model::Gpt;
 use crate::model::sample::{SampleOptions, generate};
-use crate::optim::{Found, Optimizer};
+use crate::optim::{self, Found, Optimizer};
 use crate::params::{Decl, Hold, Params};
 use crate::tape::{Pass, Tape};
 use crate::tensor::{DType, Element, Out, Shape, Spec, Tensor};
@@ -33,10 +33,22 @@ pub struct Trainer {
     micros: usize,
     /// Of a step's micro-batches.
     losses: Vec<Tensor>,
+    /// A GPU's inputs and targets of each micro-batch: a recorded step reads them where they are.
+    ids: Vec<[Tensor; 2]>,
+    recording: Recording,
     seed: u64,
     precision: Precision,
     schedule: Schedule,
     optim: Optimizer,
+}
+
+/// A GPU's step as one call.
+#[derive(Clone, Copy, Debug)]
+enum Recording {
+    /// It is made after so many steps, when everything is loaded and allocated.
+    After(u32),
+    /// Its number.
+    Made(usize),
 }
 
 /// Which step it is, from 0. The three are equal until a step is skipped or a run goes back.
@@ -162,6 +174,8 @@ impl Trainer {
             shape: [train.batch, train.context].into(),
             micros: train.accumulate,
             losses: Vec::with_capacity(train.accumulate),
+            ids: Vec::new(),
+            recording: Recording::After(2),
             seed: train.seed,
             precision: train.precision,
             schedule: recipe.schedule(),
@@ -175,6 +189,7 @@ impl Trainer {
         // The old ones go first: there may be no memory for two.
         self.tape.reset();
         self.params = Params::new(&device, &[], 0);
+        self.recording = Recording::After(2);
         self.params = fresh(&device, &self.decls, self.seed, &self.optim, self.precision);
     }
 
@@ -183,7 +198,7 @@ impl Trainer {
     /// # Errors
     /// As of [`step_with`](Trainer::step_with).
     pub fn step(&mut self, step: u64) -> Result<Step> {
-        self.step_with(step.into(), &mut |_, _, _| {})
+        self.step_with(step.into(), None)
     }
 
     /// Does a step: forward and backward over its micro-batches, then one update. From the third step on it allocates
@@ -191,26 +206,95 @@ impl Trainer {
     ///
     /// # Errors
     /// A shard has changed since it was opened; weights and moments are as before.
-    pub fn step_with(&mut self, at: At, probe: &mut Probe) -> Result<Step> {
+    pub fn step_with(&mut self, at: At, mut probe: Option<&mut Probe>) -> Result<Step> {
+        let (t, lr) = (at.updates + 1, self.schedule.lr(at.step));
+        let found = match self.params.device().clone() {
+            // A probe may ask for anything, which nothing that is recorded can.
+            Device::Gpu(gpu) if probe.is_none() => self.recorded_step(&gpu, at, lr)?,
+            _ => {
+                self.losses.clear();
+                for micro in 0..self.micros {
+                    let ids = self.batch(at, micro).inspect_err(|_| self.params.clear_grads())?;
+                    let mut loss = self.pass(at, micro, ids);
+                    if let Some(probe) = &mut probe {
+                        probe(micro, &mut self.params, &mut loss);
+                    }
+                    self.losses.push(loss);
+                }
+                self.tape.reset();
+                self.optim.step(&mut self.params, t, lr, &self.losses)?
+            }
+        };
+        let Found { loss, grad_norm, bad } = found;
+        Ok(Step { loss, lr, grad_norm, bad })
+    }
+
+    /// Inputs and targets of a micro-batch.
+    fn batch(&mut self, at: At, micro: usize) -> Result<[Tensor; 2]> {
         let device = self.params.device().clone();
-        let ids = Spec { shape: self.shape, dtype: DType::I32 };
+        let new = || [(); 2].map(|()| Out::new(&device, Spec { shape: self.shape, dtype: DType::I32 }));
+        match &device {
+            Device::Cpu(_) => {
+                let mut ids = new();
+                fill(&mut ids, |[x, y]| (self.fill)(at.batch, micro, x, y))?;
+                Ok(ids.map(Out::freeze))
+            }
+            Device::Gpu(gpu) => {
+                if self.ids.len() == micro {
+                    self.ids.push(new().map(Out::freeze));
+                }
+                let ids = self.ids[micro].clone();
+                let mut host = [(); 2].map(|()| vec![0; self.shape.numel()]);
+                let [x, y] = &mut host;
+                (self.fill)(at.batch, micro, x, y)?;
+                ids.iter().zip(&host).for_each(|(ids, host)| gpu.upload(ids.ptr(), bytemuck::cast_slice(host)));
+                Ok(ids)
+            }
+        }
+    }
+
+    /// Forward and backward over a micro-batch.
+    fn pass(&mut self, at: At, micro: usize, ids: [Tensor; 2]) -> Tensor {
         let norm = (self.micros * self.shape.numel()) as f32;
+        let (seed, precision) = (self.seed, self.precision);
+        let pass = Pass { seed, step: at.batch, micro: micro as u32, training: true, precision };
+        micro_batch(&self.gpt, &mut self.tape, &mut self.params, pass, ids, norm, micro + 1 == self.micros)
+    }
+
+    /// A step on a GPU. What the host writes comes first, so that all the rest can be recorded, and is from the third step
+    /// on.
+    fn recorded_step(&mut self, gpu: &Gpu, at: At, lr: f64) -> Result<Found> {
+        for micro in 0..self.micros {
+            self.batch(at, micro)?;
+        }
+        gpu.begin(self.seed, at.batch);
+        gpu.set_rates(self.optim.adamw.rates(at.updates + 1, lr, true));
+        match self.recording {
+            Recording::After(0) => {
+                let made = gpu.record(|| self.launch(gpu, at))?;
+                self.recording = Recording::Made(made);
+                gpu.replay(made);
+            }
+            Recording::After(steps) => {
+                self.launch(gpu, at);
+                self.recording = Recording::After(steps - 1);
+            }
+            Recording::Made(made) => gpu.replay(made),
+        }
+        let found = optim::gpu::found(gpu, &mut self.params);
+        self.params.clear_grads();
+        found
+    }
+
+    /// Launches a step on a GPU.
+    fn launch(&mut self, gpu: &Gpu, at: At) {
         self.losses.clear();
         for micro in 0..self.micros {
-            let mut ids = [Out::new(&device, ids), Out::new(&device, ids)];
-            let filled = fill(&mut ids, |[x, y]| (self.fill)(at.batch, micro, x, y));
-            filled.inspect_err(|_| self.params.clear_grads())?;
-            let (seed, precision) = (self.seed, self.precision);
-            let pass = Pass { seed, step: at.batch, micro: micro as u32, training: true, precision };
-            let (ids, last) = (ids.map(Out::freeze), micro + 1 == self.micros);
-            let mut loss = micro_batch(&self.gpt, &mut self.tape, &mut self.params, pass, ids, norm, last);
-            probe(micro, &mut self.params, &mut loss);
+            let loss = self.pass(at, micro, self.ids[micro].clone());
             self.losses.push(loss);
         }
         self.tape.reset();
-        let lr = self.schedule.lr(at.step);
-        let Found { loss, grad_norm, bad } = self.optim.step(&mut self.params, at.updates + 1, lr, &self.losses)?;
-        Ok(Step { loss, lr, grad_norm, bad })
+        optim::gpu::launch(&self.optim, gpu, &self.params, &self.losses);
     }
 
     /// The sum of the negative log-likelihoods of all targets of `data`, in nats, and how many targets these are; at most

@@ -148,14 +148,14 @@ fn kernels_launched_through_cudarc_give_the_bits_of_the_simulated_device() {
     }
 }
 
-/// Two steps on the GPU that cudarc finds and on the simulated one.
+/// Some steps on the GPU that cudarc finds and on the simulated one.
 fn trains() {
     for precision in ["f32", "bf16"] {
         let more = [format!("train.precision={precision}"), "model.dropout=0.1".into()];
         let more: Vec<&str> = more.iter().map(String::as_str).collect();
         let cuda = Device::gpu(Arc::new(Cuda::new().expect("the stand-in")), Cpu::new(1).expect("a CPU"));
-        let through_cudarc = losses(&more, &cuda.expect("a GPU"), 2);
-        let simulated = losses(&more, &sim(false), 2);
+        let through_cudarc = losses(&more, &cuda.expect("a GPU"), 4);
+        let simulated = losses(&more, &sim(false), 4);
         assert_eq!(through_cudarc, simulated, "{precision}");
         println!("{precision}: {simulated:?}");
     }

@@ -23,7 +23,10 @@ pub fn sim(check: bool) -> Device {
 #[test]
 fn kernels_match_the_f64_reference_in_f32() {
     let device = sim(true);
+    let rounded = |(name, i): &(&str, usize)| case(name, *i).inputs.iter().any(|input| input.rounded);
+    // Cases that round to bf16 have their turn below.
     let failures: Vec<String> = checks()
+        .filter(|at| !rounded(at))
         .filter_map(|(name, i)| check::check(case(name, i), &device).err().map(|error| format!("{name}: {error}")))
         .collect();
     assert!(failures.is_empty(), "{} cases fail:\n{}", failures.len(), failures.join("\n"));
@@ -78,8 +81,9 @@ fn training_follows_the_cpu() {
     let recompute = [&LLAMA[..], &["train.recompute=true"]].concat();
     for (more, bf16) in [(&DROPOUT[..], false), (&LLAMA, false), (&recompute, true), (&DROPOUT, true)] {
         let more = if bf16 { [more, &["train.precision=bf16"]].concat() } else { more.to_vec() };
-        let cpu = losses(&more, &Device::cpu(2).expect("a CPU"), 3);
-        let gpu = losses(&more, &sim(false), 3);
+        // The third step is recorded, and the fourth does again what was.
+        let cpu = losses(&more, &Device::cpu(2).expect("a CPU"), 4);
+        let gpu = losses(&more, &sim(false), 4);
         let bounds = if bf16 { [2e-2, 5e-2] } else { [1e-4, 1e-3] };
         for (i, (want, got)) in cpu.iter().zip(&gpu).enumerate() {
             for k in 0..2 {
@@ -121,13 +125,13 @@ fn a_bad_gradient_on_a_gpu_changes_nothing_and_is_named() {
     let before = weights(&trainer);
     let id = trainer.params.find("h.0.mlp.c_fc.weight").expect("it is there");
     let mut spoil = |_, params: &mut Params, _: &mut Tensor| assert!(params.edit_grad(id, |grad| grad[7] = f32::NAN));
-    assert_eq!(trainer.step_with(1.into(), &mut spoil).expect("a step").bad, Some(Bad::Grad(id)));
+    assert_eq!(trainer.step_with(1.into(), Some(&mut spoil)).expect("a step").bad, Some(Bad::Grad(id)));
     // Too large for a second moment in f32.
     let mut spoil = |_, params: &mut Params, _: &mut Tensor| assert!(params.edit_grad(id, |grad| grad[7] = 3e19));
-    assert_eq!(trainer.step_with(1.into(), &mut spoil).expect("a step").bad, Some(Bad::Grad(id)));
+    assert_eq!(trainer.step_with(1.into(), Some(&mut spoil)).expect("a step").bad, Some(Bad::Grad(id)));
     let mut spoil =
         |_, _: &mut Params, loss: &mut Tensor| *loss = Tensor::from_slice(loss.device(), &[f32::INFINITY], [1]);
-    assert_eq!(trainer.step_with(1.into(), &mut spoil).expect("a step").bad, Some(Bad::Loss));
+    assert_eq!(trainer.step_with(1.into(), Some(&mut spoil)).expect("a step").bad, Some(Bad::Loss));
     assert!(weights(&trainer) == before, "a bad step changed weights");
     assert_eq!(trainer.step(1).expect("a step").bad, None);
     assert!(weights(&trainer) != before);

@@ -157,6 +157,54 @@ pub extern "C" fn cuStreamSynchronize(_stream: *mut c_void) -> c_int {
     done()
 }
 
+/// The stand-in's graphs are the recordings of the simulated device, by their number and 1.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuStreamBeginCapture_v2(_stream: *mut c_void, _mode: c_int) -> c_int {
+    tell(sim().record(), INVALID_VALUE)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamEndCapture(_stream: *mut c_void, graph: *mut *mut c_void) -> c_int {
+    let recorded = sim().recorded();
+    unsafe { *graph = std::ptr::without_provenance_mut(recorded.as_ref().map_or(0, |number| number + 1)) };
+    tell(recorded, INVALID_VALUE)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphInstantiateWithFlags(runs: *mut *mut c_void, graph: *mut c_void, _flags: u64) -> c_int {
+    unsafe { *runs = graph };
+    done()
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuGraphDestroy(_graph: *mut c_void) -> c_int {
+    0
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuGraphExecDestroy(_graph: *mut c_void) -> c_int {
+    0
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuGraphLaunch(graph: *mut c_void, _stream: *mut c_void) -> c_int {
+    if done() != 0 {
+        return done();
+    }
+    ran(sim().replay(graph.addr() - 1))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemHostAlloc(ptr: *mut *mut c_void, bytes: usize, _flags: c_uint) -> c_int {
+    unsafe { *ptr = Box::leak(vec![0u64; bytes.div_ceil(8)].into_boxed_slice()).as_mut_ptr().cast() };
+    done()
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemFreeHost(_ptr: *mut c_void) -> c_int {
+    0
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> c_int {
     unsafe { (*free, *total) = (MEMORY - sim().used() as usize, MEMORY) };
@@ -289,7 +337,12 @@ pub unsafe extern "C" fn cuLaunchKernel(
     };
     let args: Vec<Arg> = function.kernel().params.iter().map(|param| param.ty).enumerate().map(arg).collect();
     let grid = Grid { blocks: [x, y, z], threads: [a, b, c], shared: shared as usize };
-    if let Err(error) = sim().launch(function, grid, &args) {
+    ran(sim().launch(function, grid, &args))
+}
+
+/// What a launch says at once: a kernel that failed is told of later.
+fn ran(result: kiln::error::Result<()>) -> c_int {
+    if let Err(error) = result {
         eprintln!("stand-in libcuda: {error}");
         if sim().fault().is_none() {
             return INVALID_VALUE;

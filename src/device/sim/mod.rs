@@ -73,6 +73,15 @@ struct State {
     counters: Counters,
     /// What went wrong in the last launch.
     fault: Option<Box<Fault>>,
+    /// What is being recorded.
+    recording: Option<Vec<Recorded>>,
+    recordings: Vec<Arc<[Recorded]>>,
+}
+
+/// A call in a recording.
+enum Recorded {
+    Launch(Function, Grid, Vec<Arg>),
+    Fill(Ptr, u32, usize),
 }
 
 impl Sim {
@@ -84,6 +93,8 @@ impl Sim {
             programs: Vec::new(),
             counters: Counters::default(),
             fault: None,
+            recording: None,
+            recordings: Vec::new(),
         };
         Sim { threads: Threads::new(threads), state: Mutex::new(state), options }
     }
@@ -207,8 +218,12 @@ impl Driver for Sim {
     }
 
     fn fill(&self, to: Ptr, word: u32, words: usize) -> Result<()> {
-        let memory = &mut self.lock().memory;
+        let State { memory, recording, .. } = &mut *self.lock();
         let at = range(memory, to, 4 * words, "fill of")?;
+        if let Some(recording) = recording {
+            recording.push(Recorded::Fill(to, word, words));
+            return Ok(());
+        }
         memory
             .bytes
             .slice(at, 4 * words)
@@ -239,6 +254,10 @@ impl Driver for Sim {
             return Err(Error::device(problem, "the simulated device runs less than 2³⁰ blocks"));
         }
         let state = &mut *self.lock();
+        if let Some(recording) = &mut state.recording {
+            recording.push(Recorded::Launch(function.clone(), grid, args.to_vec()));
+            return Ok(());
+        }
         for (arg, param) in args.iter().zip(&kernel.params) {
             if let Arg::Ptr(ptr) = arg
                 && self.options.check
@@ -279,5 +298,24 @@ impl Driver for Sim {
 
     fn sync(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn record(&self) -> Result<()> {
+        self.lock().recording = Some(Vec::new());
+        Ok(())
+    }
+
+    fn recorded(&self) -> Result<usize> {
+        let state = &mut *self.lock();
+        state.recordings.extend(state.recording.take().map(Arc::from));
+        Ok(state.recordings.len() - 1)
+    }
+
+    fn replay(&self, recording: usize) -> Result<()> {
+        let recording = Arc::clone(&self.lock().recordings[recording]);
+        recording.iter().try_for_each(|call| match call {
+            Recorded::Launch(function, grid, args) => self.launch(function, *grid, args),
+            Recorded::Fill(to, word, words) => self.fill(*to, *word, *words),
+        })
     }
 }

@@ -5,5 +5,6 @@ mod faults;
 mod instructions;
 mod kernels;
 mod layouts;
+mod nvcc;
 mod parse;
 mod rig;
