@@ -359,6 +359,14 @@ pub struct Heads {
     pub dim: usize,
 }
 
+/// The heads that attention has kernels for, in words.
+pub const HEADS: &str = "heads have 32, 64 or 128 channels in bf16, and up to 128 in f32";
+
+/// Whether attention has kernels for heads of `dim` channels of `t`.
+pub fn attends(t: Float, dim: usize) -> bool {
+    if t == Float::F32 { dim <= 128 } else { [32, 64, 128].contains(&dim) }
+}
+
 /// A kernel of `attention.ptx` or, for f32, of `sattention.ptx`.
 pub fn attention(entry: &'static str, t: Float, heads: Heads) -> Plan {
     let Heads { batch, time, dim, .. } = heads;

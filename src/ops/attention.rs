@@ -13,6 +13,7 @@
 use super::{Case, Input};
 use crate::cpu::attention::{Attention, Layout, View, ViewMut};
 use crate::device::Gpu;
+use crate::error::Error;
 use crate::device::kernels::{self, Heads, Plan};
 use crate::launch::{at, flag, float, n};
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
@@ -89,8 +90,12 @@ impl Op for SelfAttention {
     }
 
     fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], need: &mut [Need]) -> Tensors {
-        let ([b, t], _) = self.sizes(x[0].shape());
+        let ([b, t], dim) = self.sizes(x[0].shape());
         let lse = Out::new(x[0].device(), Spec::f32([b, self.heads, t]));
+        if !kernels::attends(float(&x[0]), dim) {
+            let problem = format!("there is no kernel for heads of {dim} channels in {}", x[0].dtype().name());
+            gpu.fail(Error::device(problem, kernels::HEADS));
+        }
         let args = [at(&x[0]), at(&y[0]), at(&lse), n(t), n(self.heads), n(self.kv_heads)];
         gpu.launch(self.plan(&x[0], "attention_fwd"), &args);
         if need[0].wanted() { Tensors::from_iter([lse.freeze()]) } else { Tensors::new() }

@@ -4,10 +4,11 @@ use super::recipe::Recipe;
 use super::schedule::Schedule;
 use crate::cpu::gemm::Precision;
 use crate::data::{Batches, Dataset, EvalBatches};
+use crate::device::kernels::{self, Float};
 use crate::device::{Device, Gpu};
 use crate::error::{Error, Result};
-use crate::model::Gpt;
 use crate::model::sample::{SampleOptions, generate};
+use crate::model::{Gpt, GptConfig};
 use crate::optim::{self, Found, Optimizer};
 use crate::params::{Decl, Hold, Params};
 use crate::tape::{Pass, Tape};
@@ -130,15 +131,27 @@ pub fn micro_batch(
 /// Whether a device can do all that a recipe asks for.
 ///
 /// # Errors
-/// It asks for Muon on a GPU.
+/// It asks a GPU for Muon, for heads that attention has no kernels for, or in bf16 for rows that are no multiples of 16
+/// bytes.
 pub fn supported(recipe: &Recipe, device: &Device) -> Result<()> {
-    match device {
-        Device::Gpu(_) if recipe.optim.optimizer().muon.is_some() => {
-            let hint = "set it to \"adamw\", or train on the CPU (--device cpu)";
-            Err(Error::config("optim.kind", "Muon has no kernels for a GPU", hint))
-        }
-        _ => Ok(()),
+    let Device::Gpu(_) = device else { return Ok(()) };
+    if recipe.optim.optimizer().muon.is_some() {
+        let hint = "set it to \"adamw\", or train on the CPU (--device cpu)";
+        return Err(Error::config("optim.kind", "Muon has no kernels for a GPU", hint));
     }
+    let half = recipe.train.precision == Precision::Bf16;
+    let GptConfig { d, heads, hidden, .. } = recipe.model.config(1, recipe.train.context);
+    let name = recipe.train.precision.name();
+    if !kernels::attends(if half { Float::Bf16 } else { Float::F32 }, d / heads) {
+        let problem = format!("a GPU has no kernel for heads of {} channels in {name}", d / heads);
+        return Err(Error::config("model.heads", problem, kernels::HEADS));
+    }
+    if half && !(d % 8 == 0 && hidden % 8 == 0) {
+        let problem =
+            format!("widths of {d} and {hidden}: rows of a GPU's products in bf16 are multiples of 8 elements");
+        return Err(Error::config("model.d", problem, "take multiples of 8, or train.precision = \"f32\""));
+    }
+    Ok(())
 }
 
 impl Trainer {

@@ -124,7 +124,7 @@ fn progress_without_a_terminal_is_plain_lines_and_the_next_command_is_quoted() {
 fn wrong_calls_exit_2_and_failures_1_each_with_a_hint() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("bad.toml"), "[train]\nstepz = 5\n").unwrap();
-    let cases: [(&[&str], i32, &str, &str); 9] = [
+    let cases: [(&[&str], i32, &str, &str); 10] = [
         (&["trian"], 2, "trian", ""),
         (&["train", "--threads", "0"], 2, "--threads", ""),
         (&["train", "--set", "train.steps"], 2, "no value", "hint: "),
@@ -133,7 +133,8 @@ fn wrong_calls_exit_2_and_failures_1_each_with_a_hint() {
         (&["train", "no.toml"], 1, "no.toml", "hint: "),
         (&["train", "--resume", "nowhere"], 1, "nowhere", "hint: "),
         (&["sample", "nowhere"], 1, "nowhere", "hint: "),
-        (&["train", "--device", "cuda"], 1, "CUDA", "hint: use --device cpu"),
+        (&["train", "--device", "cuda"], 1, "no GPU can be used", "(--device cpu)"),
+        (&["sample", "nowhere", "--device", "sim"], 1, "computes on the CPU only", "hint: leave --device out"),
     ];
     for (args, exit, message, hint) in cases {
         let output = kiln(dir.path(), args).output().unwrap();

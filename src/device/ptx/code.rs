@@ -85,8 +85,10 @@ words! {
 }
 
 /// What modifies arithmetic on floats.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FloatMode {
+    /// How the result is rounded.
+    pub round: Round,
     /// Subnormal operands and results are 0.
     pub ftz: bool,
     /// The result is clamped to 0..1, NaN to 0.
@@ -95,6 +97,11 @@ pub struct FloatMode {
     pub relu: bool,
     /// A minimum or maximum with NaN is NaN.
     pub nan: bool,
+}
+
+impl FloatMode {
+    /// To the nearest, and nothing else.
+    pub const PLAIN: FloatMode = FloatMode { round: Round::Rn, ftz: false, sat: false, relu: false, nan: false };
 }
 
 /// A conversion.

@@ -47,7 +47,8 @@ const fn row(
 }
 
 fn mode(m: &Mods<'_>) -> FloatMode {
-    FloatMode { ftz: m.has("ftz"), sat: m.has("sat"), relu: m.has("relu"), nan: m.has("NaN") }
+    let round = m.find().unwrap_or(Round::Rn);
+    FloatMode { round, ftz: m.has("ftz"), sat: m.has("sat"), relu: m.has("relu"), nan: m.has("NaN") }
 }
 
 fn int1(m: &Mods<'_>) -> Code {
@@ -135,11 +136,11 @@ pub const TABLE: &[Row] = &[
         setp,
     ),
     // Floats.
-    row(10, 10, "{add|sub|mul}{.rn}{.ftz}{.sat}.f32", "=t t t", float2),
+    row(10, 10, "{add|sub|mul}{.rn|.rz|.rm|.rp}{.ftz}{.sat}.f32", "=t t t", float2),
     row(10, 13, "{add|sub|mul}{.rn}.f64", "=t t t", float2),
     row(42, 53, "{add|sub|mul}{.rn}{.ftz}{.sat}.{f16|f16x2}", "=t t t", float2),
     row(78, 90, "{add|sub|mul}{.rn}.{bf16|bf16x2}", "=t t t", float2),
-    row(20, 20, "fma.rn{.ftz}{.sat}.f32", "=t t t t", fma),
+    row(20, 20, "fma.{rn|rz|rm|rp}{.ftz}{.sat}.f32", "=t t t t", fma),
     row(10, 13, "fma.rn.f64", "=t t t t", fma),
     row(42, 53, "fma.rn{.ftz}{.sat}.{f16|f16x2}", "=t t t t", fma),
     row(70, 80, "fma.rn{.relu}.<half>", "=t t t t", fma),

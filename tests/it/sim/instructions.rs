@@ -265,6 +265,28 @@ fn floats_are_exact() {
     check("mul.f32 %d, %a0, %a1;", &|a, b, _| a * b);
     check("div.rn.f32 %d, %a0, %a1;", &|a, b, _| a / b);
     check("fma.rn.f32 %d, %a0, %a1, %a2;", &|a, b, c| a.mul_add(b, c));
+    // By definition: the neighbour of the nearest f32 where that lies on the wrong side of the exact sum, which in f64 is
+    // not always exact itself.
+    let down = |a: f32, b: f32, c: f32| {
+        let (product, c64) = (f64::from(a) * f64::from(b), f64::from(c));
+        let sum = product + c64;
+        let back = sum - product;
+        let lost = (product - (sum - back)) + (c64 - back);
+        let near = sum as f32;
+        if !sum.is_finite() {
+            return sum as f32;
+        }
+        let above = f64::from(near) > sum || (f64::from(near) == sum && lost < 0.0);
+        match near {
+            // What cancels is −0, unless both were +0.
+            0.0 if sum == 0.0 && lost == 0.0 && c != 0.0 => -0.0,
+            _ if above => near.next_down(),
+            _ => near,
+        }
+    };
+    check("fma.rm.f32 %d, %a0, %a1, %a2;", &down);
+    check("fma.rp.f32 %d, %a0, %a1, %a2;", &|a, b, c| -down(-a, b, -c));
+    check("add.rm.f32 %d, %a0, %a1;", &|a, b, _| down(a, 1.0, b));
     check("sqrt.rn.f32 %d, %a0;", &|a, _, _| a.sqrt());
     check("rcp.rn.f32 %d, %a0;", &|a, _, _| 1.0 / a);
     check("neg.f32 %d, %a0;", &|a, _, _| -a);

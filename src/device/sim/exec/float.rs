@@ -79,7 +79,7 @@ pub fn min_max(a: f32, b: f32, max: bool) -> f32 {
 
 #[inline(always)]
 pub fn float2(w: &mut Warp, ins: &Ins, m: u32, op: Float2, ty: Type, mode: FloatMode) {
-    if ty != Type::F32 || mode != FloatMode::default() {
+    if ty != Type::F32 || mode != FloatMode::PLAIN {
         return float2_seldom(w, ins, m, op, ty, mode);
     }
     match op {
@@ -99,6 +99,10 @@ fn float2_seldom(w: &mut Warp, ins: &Ins, m: u32, op: Float2, ty: Type, mode: Fl
         Type::F32 => map2(w, ins, m, |a: f32, b: f32| {
             let (a, b) = (flush(a, mode), flush(b, mode));
             let d = match op {
+                Float2::Add if mode.round != Round::Rn => directed(a, 1.0, b, mode.round),
+                Float2::Sub if mode.round != Round::Rn => directed(a, 1.0, -b, mode.round),
+                // Adding −0 changes no product.
+                Float2::Mul if mode.round != Round::Rn => directed(a, b, -0.0, mode.round),
                 Float2::Add => a + b,
                 Float2::Sub => a - b,
                 Float2::Mul => a * b,
@@ -132,7 +136,7 @@ fn float2_seldom(w: &mut Warp, ins: &Ins, m: u32, op: Float2, ty: Type, mode: Fl
 
 #[inline(always)]
 pub fn fma(w: &mut Warp, ins: &Ins, m: u32, ty: Type, mode: FloatMode) {
-    if ty == Type::F32 && mode == FloatMode::default() {
+    if ty == Type::F32 && mode == FloatMode::PLAIN {
         map3(w, ins, m, |a: f32, b: f32, c: f32| a.mul_add(b, c));
     } else {
         fma_seldom(w, ins, m, ty, mode);
@@ -143,11 +147,22 @@ pub fn fma(w: &mut Warp, ins: &Ins, m: u32, ty: Type, mode: FloatMode) {
 fn fma_seldom(w: &mut Warp, ins: &Ins, m: u32, ty: Type, mode: FloatMode) {
     match ty {
         Type::F32 => map3(w, ins, m, |a: f32, b: f32, c: f32| {
-            finish(flush(a, mode).mul_add(flush(b, mode), flush(c, mode)), mode)
+            let [a, b, c] = [a, b, c].map(|x| flush(x, mode));
+            let d = if mode.round == Round::Rn { a.mul_add(b, c) } else { directed(a, b, c, mode.round) };
+            finish(d, mode)
         }),
         Type::F64 => map3(w, ins, m, |a: f64, b: f64, c: f64| finish(a.mul_add(b, c), mode)),
         _ => map3(w, ins, m, |a: u32, b: u32, c: u32| halves(ty, mode, [a, b, c], |[a, b, c]| fma_to_odd(a, b, c))),
     }
+}
+
+/// `a · b + c`, rounded toward 0, down or up.
+fn directed(a: f32, b: f32, c: f32, round: Round) -> f32 {
+    let [a, b, c] = [a, b, c].map(f64::from);
+    let sum = fma_to_odd(a, b, c);
+    // What cancels is −0 where all is rounded down.
+    let cancels = sum == 0.0 && c != 0.0 && round == Round::Rm;
+    f32::from_bits(narrow(if cancels { -0.0 } else { sum }, Type::F32, round) as u32)
 }
 
 /// `f` of one half, or of both of a pair; what it gives is rounded to a half.
