@@ -18,6 +18,47 @@
 //! Each sum over keys or queries is one chain in ascending order, whichever task computes which part, and a query row's chain
 //! does not depend on the rows computed with it: so results are equal for any number of threads and on every instruction set,
 //! and a token decoded against cached keys equals the same row of a whole sequence, bit for bit.
+//!
+//! In [`Precision::Bf16`] the operands of all products are rounded to bf16, to nearest even: q, k, v, dout, and of p and ds
+//! what goes into the sums of the outer lines; l adds p as it was. All else is in f32. The chains run over pairs as those of
+//! the matrix product do (`gemm/form.rs`): of x·k and dout·v along the row, of the others along keys or queries from an even
+//! one on. A masked p or ds is a 0 where the other of its pair is not masked, so a NaN spreads to the query before it, too.
+
+/// Defines `fn name(simd: Simd, precision: Precision, args…)` that runs a body, generic over a vector and a layout of what
+/// products multiply, with those of the level and the precision: numbers in f32, in bf16 pairs.
+macro_rules! form_fn {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
+        $(#[$meta])*
+        $vis fn $name(simd: $crate::cpu::Simd, precision: $crate::cpu::gemm::Precision, $($arg: $ty),*) {
+            use $crate::cpu::gemm::{Precision, form};
+            #[inline(always)]
+            fn single<V: $crate::cpu::Vector>($($arg: $ty),*) {
+                $body::<V, form::Single>($($arg),*);
+            }
+            #[inline(always)]
+            fn pairs<V: $crate::cpu::Vector>($($arg: $ty),*) {
+                $body::<V, form::Pairs<form::Plain>>($($arg),*);
+            }
+            $crate::simd_fn! { fn in_f32($($arg: $ty),*) = single }
+            $crate::simd_fn! { fn in_bf16($($arg: $ty),*) = pairs }
+            #[cfg(target_arch = "x86_64")]
+            form::native::avx512bf16! {
+                fn native($($arg: $ty),*) {
+                    $body::<$crate::cpu::simd::F32x16, form::Pairs<form::native::Native>>($($arg),*);
+                }
+            }
+            match precision {
+                Precision::F32 => in_f32(simd, $($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: such a level exists only where its instructions do.
+                Precision::Bf16 if matches!(simd, $crate::cpu::Simd::Avx512(bf16) if bf16.present()) => unsafe {
+                    native($($arg),*);
+                },
+                Precision::Bf16 => in_bf16(simd, $($arg),*),
+            }
+        }
+    };
+}
 
 mod backward;
 mod forward;
@@ -26,6 +67,7 @@ mod product;
 mod view;
 
 use super::Cpu;
+use super::gemm::Precision;
 use view::Rows;
 pub use view::{Layout, View, ViewMut};
 
@@ -42,17 +84,19 @@ pub struct Attention {
     pub causal: bool,
     /// The factor of the scores, above 0.
     pub scale: f32,
+    /// What the operands of products are rounded to.
+    pub precision: Precision,
 }
 
 impl Attention {
-    /// Causal attention for heads of `dim` numbers, with the usual scale 1/√dim.
+    /// Causal attention for heads of `dim` numbers, with the usual scale 1/√dim, in f32.
     pub fn causal(dim: usize) -> Attention {
-        Attention { causal: true, scale: 1.0 / (dim as f32).sqrt() }
+        Attention { causal: true, ..Attention::full(dim) }
     }
 
-    /// Attention to all keys, with the usual scale 1/√dim.
+    /// Attention to all keys, with the usual scale 1/√dim, in f32.
     pub fn full(dim: usize) -> Attention {
-        Attention { causal: false, scale: 1.0 / (dim as f32).sqrt() }
+        Attention { causal: false, scale: 1.0 / (dim as f32).sqrt(), precision: Precision::F32 }
     }
 
     /// out = softmax(scale · q kᵀ) v, and lse (B, H, Tq), the logarithm of each query's sum of exponentials, which
@@ -73,9 +117,10 @@ impl Attention {
     /// nothing that is in the cache.
     ///
     /// # Panics
-    /// The shapes do not fit, there is nothing new, or the cache has no room for it.
+    /// The shapes do not fit, there is nothing new, the cache has no room for it, or the precision is not f32.
     pub fn forward_cached(&self, cpu: &Cpu, [q, k, v]: [View; 3], cache: Cache, out: ViewMut) {
         let mut problem = Problem::new(self, q, k, v);
+        assert_eq!(self.precision, Precision::F32, "attention: a cache holds f32");
         problem.keys += cache.past;
         let (shape, keys) = ([problem.batch, problem.kv_heads, problem.dim], problem.keys);
         assert!(keys <= cache.room, "attention: {keys} keys in a cache for {}", cache.room);
@@ -153,6 +198,7 @@ struct Problem<'a> {
     width: usize,
     causal: bool,
     scale: f32,
+    precision: Precision,
 }
 
 impl<'a> Problem<'a> {
@@ -162,11 +208,16 @@ impl<'a> Problem<'a> {
         assert!(k.shape() == [batch, keys, kv_heads, dim] && v.shape() == k.shape(), "attention: keys and values");
         assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "attention: {heads} heads on {kv_heads} heads of keys");
         assert!(queries > 0 && keys > 0 && dim > 0, "attention: {queries} queries on {keys} keys of {dim} numbers");
-        let Attention { causal, scale } = *attention;
+        let Attention { causal, scale, precision } = *attention;
         assert!(!causal || queries <= keys, "attention: {queries} queries on {keys} keys");
         assert!(scale > 0.0, "attention: scale {scale}");
         let width = padded(dim);
-        Problem { q, k, v, batch, heads, kv_heads, queries, keys, dim, width, causal, scale }
+        Problem { q, k, v, batch, heads, kv_heads, queries, keys, dim, width, causal, scale, precision }
+    }
+
+    /// Whether products are in bf16, of pairs.
+    fn in_pairs(&self) -> bool {
+        self.precision == Precision::Bf16
     }
 
     /// Query heads that share one head of keys.

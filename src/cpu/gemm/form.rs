@@ -57,7 +57,7 @@ impl Form {
 }
 
 /// A [`Form`] in registers of a level.
-pub(super) trait Layout<V: Vector> {
+pub(in crate::cpu) trait Layout<V: Vector> {
     /// [`Form::span`].
     const SPAN: usize;
     /// A row comes from the one whose number differs in these bits.
@@ -71,7 +71,7 @@ pub(super) trait Layout<V: Vector> {
 }
 
 /// [`Form::Single`].
-pub(super) struct Single;
+pub(in crate::cpu) struct Single;
 
 impl<V: Vector> Layout<V> for Single {
     const SPAN: usize = 1;
@@ -111,7 +111,7 @@ impl<V: Vector> Layout<V> for Rounded {
 }
 
 /// [`Form::Pairs`], computed by `P`.
-pub(super) struct Pairs<P>(PhantomData<P>);
+pub(in crate::cpu) struct Pairs<P>(PhantomData<P>);
 
 impl<V: Vector, P: Pairing<V>> Layout<V> for Pairs<P> {
     const SPAN: usize = 2;
@@ -131,7 +131,7 @@ impl<V: Vector, P: Pairing<V>> Layout<V> for Pairs<P> {
 }
 
 /// What is done with pairs.
-pub(super) trait Pairing<V: Vector> {
+pub(in crate::cpu) trait Pairing<V: Vector> {
     /// Lane i of `first` and of `second`, rounded, to pair i.
     fn join(first: V, second: V) -> V;
     /// The lanes of `low`, then those of `high`, rounded, to `W` pairs of neighbours.
@@ -167,7 +167,7 @@ fn first<V: Vector>(pairs: V) -> V {
 }
 
 /// Pairs on any level.
-pub(super) struct Plain;
+pub(in crate::cpu) struct Plain;
 
 impl<V: Vector> Pairing<V> for Plain {
     #[inline(always)]
@@ -193,7 +193,7 @@ impl<V: Vector> Pairing<V> for Plain {
 
 /// The instructions for pairs of AVX-512: to be used in functions that enable AVX512_BF16 only.
 #[cfg(target_arch = "x86_64")]
-pub(super) mod native {
+pub(in crate::cpu) mod native {
     use super::Pairing;
     use crate::cpu::simd::F32x16;
     use std::arch::x86_64::*;
@@ -208,7 +208,7 @@ pub(super) mod native {
             $vis fn $($rest)*
         };
     }
-    pub(in crate::cpu::gemm) use avx512bf16;
+    pub(in crate::cpu) use avx512bf16;
 
     impl Pairing<F32x16> for Native {
         #[inline(always)]
