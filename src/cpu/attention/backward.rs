@@ -7,7 +7,7 @@
 
 use super::product::{self, Part, Product, Start};
 use super::{KEYS, Problem, Rows, View, ViewMut, cut, pack};
-use crate::cpu::gemm::form::Layout;
+use crate::cpu::gemm::form::{Form, Layout};
 use crate::cpu::{Cpu, Tiles, Vector, math};
 use std::ops::Range;
 
@@ -37,12 +37,12 @@ struct Backward<'a> {
     accumulate: bool,
 }
 
-/// What one head of keys, with one of its query heads at a time, needs in scratch: rows are padded to `width`. In
-/// bf16 what is multiplied takes half of its place, but queries and dout are there twice: in each block of 64 rows first the
-/// pairs along a row, then those of two rows.
+/// What one head of keys, with one of its query heads at a time, needs in scratch: rows are padded to `width`. Pairs take
+/// half of their place, but queries and dout are there twice: in each block of 64 rows first the pairs along a row, then
+/// those of two rows.
 #[derive(Clone, Copy)]
 struct Panels {
-    /// By blocks of 64 keys, (dim, 64) each.
+    /// By blocks of 64 keys, (dim, 64) each, dim filled up.
     keys_t: *mut f32,
     values_t: *mut f32,
     /// (Tk, width), Tk rounded up to blocks.
@@ -62,7 +62,7 @@ impl Backward<'_> {
     fn size(&self) -> usize {
         let p = self.problem;
         let (keys, queries) = (p.key_blocks() * KEYS, p.queries.next_multiple_of(QUERIES));
-        keys * (2 * p.dim + 3 * p.width) + queries * (3 * p.width + 1)
+        keys * (2 * p.depth() + 3 * p.width) + queries * (3 * p.width + 1)
     }
 
     fn panels(&self, scratch: &Tiles, head: usize) -> Panels {
@@ -74,8 +74,8 @@ impl Backward<'_> {
             scratch.ptr(at - len)
         };
         Panels {
-            keys_t: cut(keys * p.dim),
-            values_t: cut(keys * p.dim),
+            keys_t: cut(keys * p.depth()),
+            values_t: cut(keys * p.depth()),
             keys: cut(keys * p.width),
             dk: cut(keys * p.width),
             dv: cut(keys * p.width),
@@ -121,9 +121,9 @@ impl Backward<'_> {
         let (b, h, n) = (head / p.kv_heads, head % p.kv_heads, KEYS.min(p.keys - j));
         // SAFETY: block j of these panels is this task's alone now.
         unsafe {
-            pack::transpose(simd, p.precision, p.k.rows(b, j, h, n), panels.keys_t.add(j * p.dim), KEYS);
-            pack::transpose(simd, p.precision, p.v.rows(b, j, h, n), panels.values_t.add(j * p.dim), KEYS);
-            pack::copy(simd, p.precision, p.k.rows(b, j, h, n), panels.keys.add(j * p.width), p.width);
+            pack::transpose(simd, p.form, p.k.rows(b, j, h, n), panels.keys_t.add(j * p.depth()), KEYS);
+            pack::transpose(simd, p.form, p.v.rows(b, j, h, n), panels.values_t.add(j * p.depth()), KEYS);
+            pack::copy(simd, p.form, p.k.rows(b, j, h, n), panels.keys.add(j * p.width), p.width);
         }
     }
 
@@ -153,16 +153,16 @@ impl Backward<'_> {
         let (p, simd) = (self.problem, self.cpu.simd);
         // SAFETY: as the caller promises.
         unsafe {
-            if p.in_pairs() {
-                pack::pairs(simd, x, y, p.width);
+            if p.form == Form::Pairs {
+                pack::left(simd, p.form, x, y, p.width);
             }
-            pack::copy(simd, p.precision, x, y.add(self.right()), p.width);
+            pack::copy(simd, p.form, x, y.add(self.right()), p.width);
         }
     }
 
     /// Where in a block of queries or dout the right operand starts.
     fn right(&self) -> usize {
-        if self.problem.in_pairs() { QUERIES * self.problem.width / 2 } else { 0 }
+        if self.problem.form == Form::Pairs { QUERIES * self.problem.width / 2 } else { 0 }
     }
 
     fn write_queries(&self, head: usize, member: usize, panels: &Panels, i: usize) {
@@ -205,11 +205,11 @@ impl Backward<'_> {
         unsafe {
             let (queries, dout) = (panels.queries.add(i * p.width), panels.dout.add(i * p.width));
             let wide = Product {
-                precision: p.precision,
+                form: p.form,
                 a: queries,
-                a_row: if p.in_pairs() { p.width / 2 } else { p.width },
+                a_row: p.left_width(),
                 a_step: 1,
-                b: panels.keys_t.add(j * p.dim),
+                b: panels.keys_t.add(j * p.depth()),
                 b_step: KEYS,
                 c: scores,
                 c_row: KEYS,
@@ -220,7 +220,7 @@ impl Backward<'_> {
                 part: cut(sight, Part::Columns),
             };
             wide.multiply(simd);
-            Product { a: dout, b: panels.values_t.add(j * p.dim), c: dscores, ..wide }.multiply(simd);
+            Product { a: dout, b: panels.values_t.add(j * p.depth()), c: dscores, ..wide }.multiply(simd);
             let block = Block {
                 scores,
                 dscores,
@@ -231,11 +231,12 @@ impl Backward<'_> {
                 part: wide.part,
                 scale: p.scale,
             };
-            softmax_block(simd, p.precision, &block);
-            // In bf16 p and ds of two queries have taken the places of their scores, ds of two keys that of dout·v.
-            let (dscores_t, step) = if p.in_pairs() { (scores.add(KEYS), 2 * KEYS) } else { (dscores, KEYS) };
+            softmax_block(simd, p.form, &block);
+            // Pairs of queries have taken the places of their scores, pairs of keys those of dout·v.
+            let pairs = p.form == Form::Pairs;
+            let (dscores_t, step) = if pairs { (scores.add(KEYS), 2 * KEYS) } else { (dscores, KEYS) };
             let by_keys = Product {
-                precision: p.precision,
+                form: p.form,
                 a: scores,
                 a_row: 1,
                 a_step: step,
@@ -253,7 +254,7 @@ impl Backward<'_> {
             let (queries, dk) = (queries.add(self.right()), panels.dk.add(j * p.width));
             Product { a: dscores_t, b: queries, c: dk, ..by_keys }.multiply(simd);
             let by_queries = Product {
-                precision: p.precision,
+                form: p.form,
                 a: dscores,
                 a_row: KEYS,
                 a_step: 1,
@@ -285,16 +286,16 @@ struct Block {
 }
 
 form_fn! {
-    /// Turns scores into probabilities p and dout·v into the gradients ds of x·k, as left operands. In f32 masked elements become
-    /// anything. In bf16 they become 0, the scores of queries 2i and 2i + 1 become their pairs of p, then those of ds, and
-    /// each row of `dscores` begins with the pairs of ds along itself.
+    /// Turns scores into probabilities p and dout·v into the gradients ds of x·k, as left operands. Masked elements become anything
+    /// in f32, in bf16 0 where the other of a pair is not masked. Where there are pairs, the scores of queries 2i and 2i + 1
+    /// become the pairs of their p, then those of their ds, and each row of `dscores` begins with the pairs of ds along itself.
     fn softmax_block(x: &Block) = softmax_body
 }
 
 #[inline(always)]
 fn softmax_body<V: Vector, L: Layout<V>>(x: &Block) {
-    if L::SPAN == 2 {
-        return softmax_pairs::<V, L>(x);
+    if L::GROUP == 2 {
+        return softmax_rounded::<V, L>(x);
     }
     let scale = V::splat(x.scale);
     for r in 0..x.rows {
@@ -312,7 +313,7 @@ fn softmax_body<V: Vector, L: Layout<V>>(x: &Block) {
 }
 
 #[inline(always)]
-fn softmax_pairs<V: Vector, L: Layout<V>>(x: &Block) {
+fn softmax_rounded<V: Vector, L: Layout<V>>(x: &Block) {
     const LANE: [f32; 16] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
     let (scale, zero) = (V::splat(x.scale), V::splat(0.0));
     for r in (0..x.rows).step_by(2) {
@@ -334,23 +335,40 @@ fn softmax_pairs<V: Vector, L: Layout<V>>(x: &Block) {
                         (prob * scale * dp).select(seen, zero).store(&mut ds[q][h * V::W..]);
                     }
                 }
-                for (q, ds) in ds.iter().enumerate() {
-                    L::along(&ds[..2 * V::W]).store_ptr(dscores.add(q * KEYS + c / 2));
-                }
+                let p = |q: usize, h: usize| p[q][h];
+                let ds_of = |q: usize, h: usize| V::load(&ds[q][h * V::W..]);
                 for h in 0..2 {
-                    let at = c + h * V::W;
-                    L::across(
-                        0,
-                        #[inline(always)]
-                        |q| p[q][h],
-                    )
-                    .store_ptr(scores.add(at));
-                    let ds = L::across(
-                        0,
-                        #[inline(always)]
-                        |q| V::load(&ds[q][h * V::W..]),
-                    );
-                    ds.store_ptr(scores.add(KEYS + at));
+                    let at = scores.add(c + h * V::W);
+                    if L::SPAN == 2 {
+                        L::across(
+                            0,
+                            #[inline(always)]
+                            |q| p(q, h),
+                        )
+                        .store_ptr(at);
+                        L::across(
+                            0,
+                            #[inline(always)]
+                            |q| ds_of(q, h),
+                        )
+                        .store_ptr(at.add(KEYS));
+                        L::along(&ds[h][..2 * V::W]).store_ptr(dscores.add(h * KEYS + c / 2));
+                    } else {
+                        for q in 0..2 {
+                            let ds = L::across(
+                                0,
+                                #[inline(always)]
+                                |_| ds_of(q, h),
+                            );
+                            L::across(
+                                0,
+                                #[inline(always)]
+                                |_| p(q, h),
+                            )
+                            .store_ptr(at.add(q * KEYS));
+                            ds.store_ptr(dscores.add(q * KEYS + c + h * V::W));
+                        }
+                    }
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use super::product::{Part, Product, Start};
 use super::{Cache, KEYS, Problem, ViewMut, cut, pack};
-use crate::cpu::gemm::form::Layout;
+use crate::cpu::gemm::form::{Form, Layout};
 use crate::cpu::{Cpu, Lanes, Tiles, Vector, math};
 use std::ops::Range;
 
@@ -35,7 +35,7 @@ impl Forward<'_> {
     /// Floats of a task's scores, sums and, in bf16, queries.
     fn inner(&self) -> usize {
         let p = self.problem;
-        CHUNK * KEYS + QUERIES * p.width + if p.in_pairs() { QUERIES * p.width / 2 } else { 0 }
+        CHUNK * KEYS + QUERIES * p.width + if p.form == Form::Single { 0 } else { QUERIES * p.left_width() }
     }
 
     /// The outputs of all queries on a range of heads of keys, of the B · Hkv there are.
@@ -66,9 +66,9 @@ impl Forward<'_> {
             // SAFETY: the block is this task's, (dim, 64) for the keys and (64, width) for the values.
             unsafe {
                 let keys = panels.ptr(base + task / blocks * pitch + block * size);
-                let values = keys.add(KEYS * p.dim + c * p.width);
-                pack::transpose(self.cpu.simd, p.precision, p.k.rows(b, start - self.past, h, n), keys.add(c), columns);
-                pack::copy(self.cpu.simd, p.precision, p.v.rows(b, start - self.past, h, n), values, p.width);
+                let values = keys.add(KEYS * p.depth() + c * p.width);
+                pack::transpose(self.cpu.simd, p.form, p.k.rows(b, start - self.past, h, n), keys.add(c), columns);
+                pack::copy(self.cpu.simd, p.form, p.v.rows(b, start - self.past, h, n), values, p.width);
             }
         });
         let (parts, group) = (p.queries.div_ceil(QUERIES), p.group());
@@ -85,17 +85,17 @@ impl Forward<'_> {
         let (b, h, n) = (head / p.heads, head % p.heads, QUERIES.min(p.queries - i));
         let mut scratch = self.cpu.scratch.take(self.inner());
         let (scores, sums) = scratch.split_at_mut(CHUNK * KEYS);
-        let (sums, pairs) = sums.split_at_mut(QUERIES * p.width);
+        let (sums, left) = sums.split_at_mut(QUERIES * p.width);
         let (scores, sums) = (scores.as_mut_ptr(), sums.as_mut_ptr());
         let mut softmax = [Softmax { max: [f32::NEG_INFINITY; 32], sum: [0.0; 32], alpha: [0.0; 32] }; QUERIES / CHUNK];
         let q = p.q.rows(b, i, h, n);
         pack::ask_all(simd, q.part(0, CHUNK.min(n)));
-        let (a, a_row) = if p.in_pairs() {
-            // SAFETY: q has n rows of dim numbers, and n ≤ QUERIES rows of pairs fit.
-            unsafe { pack::pairs(simd, q, pairs.as_mut_ptr(), p.width) };
-            (pairs.as_ptr(), p.width / 2)
-        } else {
+        let (a, a_row) = if p.form == Form::Single {
             (q.ptr, q.stride)
+        } else {
+            // SAFETY: q has n rows of dim numbers, and n ≤ QUERIES packed ones fit.
+            unsafe { pack::left(simd, p.form, q, left.as_mut_ptr(), p.width) };
+            (left.as_ptr(), p.left_width())
         };
         for j in (0..p.keys).step_by(KEYS) {
             // SAFETY: the panels of block j, packed.
@@ -114,7 +114,7 @@ impl Forward<'_> {
                 // panels (dim, KEYS) and (KEYS, width); scores and sums are this task's.
                 unsafe {
                     let scores = Product {
-                        precision: p.precision,
+                        form: p.form,
                         a: a.add(c * a_row),
                         a_row,
                         a_step: 1,
@@ -129,13 +129,13 @@ impl Forward<'_> {
                         part: cut(sight, Part::Columns),
                     };
                     scores.multiply(simd);
-                    softmax_block(simd, p.precision, &block, softmax);
+                    softmax_block(simd, p.form, &block, softmax);
                     let values = Product {
-                        precision: p.precision,
+                        form: p.form,
                         a: block.scores,
                         a_row: KEYS,
                         a_step: 1,
-                        b: keys.add(KEYS * p.dim),
+                        b: keys.add(KEYS * p.depth()),
                         b_step: p.width,
                         c: sums.add(c * p.width),
                         c_row: p.width,
@@ -264,14 +264,14 @@ unsafe fn exponentials<V: Vector, L: Layout<V>>(scores: *mut f32, seen: usize, s
                 }
                 let p = math::exp_each(x);
                 let visible = if seen == KEYS { p } else { start(p, seen - c, V::splat(0.0)) };
-                for (i, p) in (if L::SPAN == 1 { p } else { visible }).iter().enumerate() {
+                for (i, p) in (if L::GROUP == 1 { p } else { visible }).iter().enumerate() {
                     p.store_ptr(scores.add(c + i * V::W));
                 }
-                if L::SPAN == 2 {
-                    // Two registers become one, farther in front.
-                    for i in (0..4 * V::W).step_by(2 * V::W) {
-                        let pairs = L::along(std::slice::from_raw_parts(scores.add(c + i), 2 * V::W));
-                        pairs.store_ptr(scores.add((c + i) / 2));
+                if L::GROUP == 2 {
+                    // Two registers become one, farther in front, where L has pairs.
+                    for i in (0..4 * V::W).step_by(L::SPAN * V::W) {
+                        let rounded = L::along(std::slice::from_raw_parts(scores.add(c + i), L::SPAN * V::W));
+                        rounded.store_ptr(scores.add((c + i) / L::SPAN));
                     }
                 }
                 visible

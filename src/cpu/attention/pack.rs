@@ -1,37 +1,36 @@
 //! Heads copied out of their tensors into contiguous rows, straight or transposed, padded to whole registers; and back.
 //!
-//! In bf16 numbers become pairs on the way (`gemm/form.rs`): of neighbours in a row, or of neighbouring rows, the last with a 0
-//! where their number is odd.
+//! In bf16 numbers are rounded on the way, and there is one more, 0, where their number along k is odd. [`Form::Pairs`] packs two
+//! of them in one place: neighbours in a row, or in a column.
 
 use super::{KEYS, Rows};
-use crate::cpu::gemm::Precision;
-use crate::cpu::gemm::form::Layout;
+use crate::cpu::gemm::form::{Form, Layout};
 use crate::cpu::{Simd, Vector};
 
-/// Transposes rows into `columns` columns of `y` (dim, 64), at most 64; the columns of absent rows are 0. In bf16 `y` is
-/// (dim / 2, 64), of pairs along a row, and has all its columns written.
+/// Transposes rows into `columns` columns of `y` (dim, 64), at most 64; the columns of absent rows are 0. In bf16 it has all
+/// its columns written; in pairs it is (dim / 2, 64).
 ///
 /// # Safety
 /// The rows must be readable and these columns of `y` writable.
-pub unsafe fn transpose(simd: Simd, precision: Precision, x: Rows<*const f32>, y: *mut f32, columns: usize) {
-    transpose_rows(simd, precision, x, y, columns);
+pub unsafe fn transpose(simd: Simd, form: Form, x: Rows<*const f32>, y: *mut f32, columns: usize) {
+    transpose_rows(simd, form, x, y, columns);
 }
 
-/// Copies rows into `y` (n, width), `width` a multiple of 16; the columns from `dim` on are 0. In bf16 `y` is (n / 2, width),
-/// of pairs of rows.
+/// Copies rows into `y` (n, width), `width` a multiple of 16; the columns from `dim` on are 0. In pairs `y` is
+/// (n / 2, width).
 ///
 /// # Safety
 /// The rows must be readable and `y` writable.
-pub unsafe fn copy(simd: Simd, precision: Precision, x: Rows<*const f32>, y: *mut f32, width: usize) {
-    copy_rows(simd, precision, x, y, width);
+pub unsafe fn copy(simd: Simd, form: Form, x: Rows<*const f32>, y: *mut f32, width: usize) {
+    copy_rows(simd, form, x, y, width);
 }
 
-/// Rounds rows to `y` (n, width / 2), of pairs along a row.
+/// Copies rows into `y` (n, width), as a left operand: in pairs `y` is (n, width / 2).
 ///
 /// # Safety
 /// The rows must be readable and `y` writable.
-pub unsafe fn pairs(simd: Simd, x: Rows<*const f32>, y: *mut f32, width: usize) {
-    pair_rows(simd, Precision::Bf16, x, y, width);
+pub unsafe fn left(simd: Simd, form: Form, x: Rows<*const f32>, y: *mut f32, width: usize) {
+    left_rows(simd, form, x, y, width);
 }
 
 /// Writes rows from `x` (n, width), or adds them to what is there.
@@ -56,7 +55,7 @@ crate::simd_fn! {
 }
 form_fn! { fn transpose_rows(x: Rows<*const f32>, y: *mut f32, columns: usize) = transpose_body }
 form_fn! { fn copy_rows(x: Rows<*const f32>, y: *mut f32, width: usize) = copy_body }
-form_fn! { fn pair_rows(x: Rows<*const f32>, y: *mut f32, width: usize) = pairs_body }
+form_fn! { fn left_rows(x: Rows<*const f32>, y: *mut f32, width: usize) = left_body }
 crate::simd_fn! { fn write_rows(x: *const f32, width: usize, y: Rows<*mut f32>, add: bool) = write_body }
 crate::simd_fn! { fn dot_rows(x: Rows<*const f32>, y: Rows<*const f32>, sums: *mut f32) = dot_body }
 
@@ -82,8 +81,8 @@ fn ask_body<V: Vector>(x: Rows<*const f32>) {
 
 #[inline(always)]
 fn transpose_body<V: Vector, L: Layout<V>>(x: Rows<*const f32>, y: *mut f32, columns: usize) {
-    if L::SPAN == 2 {
-        return transpose_pairs::<V, L>(x, y);
+    if L::GROUP == 2 {
+        return transpose_rounded::<V, L>(x, y);
     }
     // Whole squares by registers, the rest one by one.
     let (n, dim) = (x.n - x.n % V::W, x.dim - x.dim % V::W);
@@ -109,21 +108,20 @@ fn transpose_body<V: Vector, L: Layout<V>>(x: Rows<*const f32>, y: *mut f32, col
 }
 
 #[inline(always)]
-fn transpose_pairs<V: Vector, L: Layout<V>>(x: Rows<*const f32>, y: *mut f32) {
-    let pairs = x.dim.div_ceil(2);
+fn transpose_rounded<V: Vector, L: Layout<V>>(x: Rows<*const f32>, y: *mut f32) {
+    let lines = x.dim.next_multiple_of(L::GROUP) / L::SPAN;
     for r in (0..KEYS).step_by(V::W) {
-        (0..V::W).for_each(
-            #[inline(always)]
-            |i| ask::<V>(x, r + AHEAD + i),
-        );
-        for d in (0..pairs).step_by(V::W) {
+        for i in 0..V::W {
+            ask::<V>(x, r + AHEAD + i);
+        }
+        for d in (0..lines).step_by(V::W) {
             let mut block = [V::splat(0.0); 16];
             for (i, line) in block.iter_mut().enumerate().take(V::W.min(x.n.saturating_sub(r))) {
                 // SAFETY: the caller of `transpose` vouches for the rows.
-                *line = unsafe { along::<V, L>(x, r + i, 2 * d) };
+                *line = unsafe { along::<V, L>(x, r + i, d * L::SPAN) };
             }
             V::transpose(&mut block);
-            for (i, line) in block.iter().enumerate().take(V::W.min(pairs - d)) {
+            for (i, line) in block.iter().enumerate().take(V::W.min(lines - d)) {
                 // SAFETY: and for `y`.
                 unsafe { line.store_ptr(y.add((d + i) * KEYS + r)) };
             }
@@ -132,12 +130,13 @@ fn transpose_pairs<V: Vector, L: Layout<V>>(x: Rows<*const f32>, y: *mut f32) {
 }
 
 #[inline(always)]
-fn pairs_body<V: Vector, L: Layout<V>>(x: Rows<*const f32>, y: *mut f32, width: usize) {
+fn left_body<V: Vector, L: Layout<V>>(x: Rows<*const f32>, y: *mut f32, width: usize) {
+    let width = width / L::SPAN;
     for r in 0..x.n {
         ask::<V>(x, r + AHEAD);
-        for d in (0..width / 2).step_by(V::W) {
-            // SAFETY: the caller of `pairs` vouches for the rows and for `y`.
-            unsafe { store(along::<V, L>(x, r, 2 * d), y.add(r * width / 2), width / 2, d) };
+        for d in (0..width).step_by(V::W) {
+            // SAFETY: the caller of `left` vouches for the rows and for `y`.
+            unsafe { store(along::<V, L>(x, r, d * L::SPAN), y.add(r * width), width, d) };
         }
     }
 }
@@ -152,13 +151,13 @@ unsafe fn along<V: Vector, L: Layout<V>>(x: Rows<*const f32>, r: usize, d: usize
 
 #[inline(always)]
 fn copy_body<V: Vector, L: Layout<V>>(x: Rows<*const f32>, y: *mut f32, width: usize) {
-    for row in 0..x.n.div_ceil(L::SPAN) {
+    for row in 0..x.n.next_multiple_of(L::GROUP) / L::SPAN {
         for r in row * L::SPAN..(row + 1) * L::SPAN {
             ask::<V>(x, r + AHEAD);
         }
         for d in (0..width).step_by(V::W) {
             let line = L::across(
-                row,
+                row ^ L::FLIP,
                 // SAFETY: the caller of `copy` vouches for the rows.
                 #[inline(always)]
                 |r| if r < x.n { unsafe { load::<V>(x.ptr.add(r * x.stride), x.dim, d) } } else { V::splat(0.0) },

@@ -5,18 +5,17 @@
 //! is one chain of fused multiply-adds over exactly its own steps in ascending order, so the tiling never shows in a result,
 //! and a masked step is not a product with 0 (which would spread NaN and flip the sign of zeros): it does not take place.
 //!
-//! In bf16 the operands hold pairs of steps (`gemm/form.rs`), and a pair takes place where one of its steps does: where the
-//! other is masked, A holds a 0.
+//! In bf16 steps go in pairs, of each the second first (`gemm/form.rs`), and a pair takes place where one of its steps does: where
+//! the other is masked, A holds a 0.
 
-use crate::cpu::gemm::Precision;
-use crate::cpu::gemm::form::Layout;
+use crate::cpu::gemm::form::{Form, Layout};
 use crate::cpu::{Simd, Vector};
 use std::ops::Range;
 
-/// `C[r, c] = start + Σₖ A[r, k] B[k, c]` with addresses of A, B, C and steps between their elements, or pairs of elements
-/// along k in bf16, the last with a 0 where `steps` is odd. Columns of B and C are contiguous and padded to a multiple of 16.
+/// `C[r, c] = start + Σₖ A[r, k] B[k, c]` with addresses of A, B, C and steps between their elements: numbers, or pairs along
+/// k in [`Form::Pairs`]. In bf16 there is a step more, with zeros, where `steps` is odd; rows lie in order. Columns of B and C are contiguous and padded to a multiple of 16.
 pub struct Product {
-    pub precision: Precision,
+    pub form: Form,
     pub a: *const f32,
     pub a_row: usize,
     pub a_step: usize,
@@ -71,7 +70,7 @@ impl Product {
     /// The operands must be valid at all the addresses that the sizes span, C overlap neither A nor B, and nobody else write
     /// to them meanwhile.
     pub unsafe fn multiply(&self, simd: Simd) {
-        multiply(simd, self.precision, self);
+        multiply(simd, self.form, self);
     }
 }
 
@@ -133,9 +132,9 @@ unsafe fn tile<V: Vector, L: Layout<V>, const M: usize, const N: usize>(p: &Prod
     // Step `k` held to those there are, as the first or beyond the last of some. Along the diagonal the rows of a tile join one
     // by one before the steps that all take, or leave one by one after them; below, a step is one of pairs where L has them.
     let held = |k: isize| k.clamp(0, p.steps as isize) as usize;
-    let (first, end) = (|k| held(k) / L::SPAN, |k| held(k).div_ceil(L::SPAN));
-    let (r, span) = (r0 as isize, L::SPAN as isize);
-    let steps = p.steps.div_ceil(L::SPAN);
+    let (first, end) = (|k| held(k) / L::GROUP, |k| held(k).div_ceil(L::GROUP));
+    let (r, group) = (r0 as isize, L::GROUP as isize);
+    let steps = p.steps.div_ceil(L::GROUP);
     let all = match p.part {
         Part::All | Part::Columns(_) => 0..steps,
         Part::Until(n) => 0..end(r + n + 1),
@@ -156,7 +155,7 @@ unsafe fn tile<V: Vector, L: Layout<V>, const M: usize, const N: usize>(p: &Prod
         }
         if let Part::From(n) = p.part {
             for k in first(r - n)..all.start {
-                step::<V, L, M, N>(p, a, b, k, 0..(span * (k as isize + 1) + n - r) as usize, &mut acc);
+                step::<V, L, M, N>(p, a, b, k, 0..(group * (k as isize + 1) + n - r) as usize, &mut acc);
             }
         }
         for k in all.clone() {
@@ -164,7 +163,7 @@ unsafe fn tile<V: Vector, L: Layout<V>, const M: usize, const N: usize>(p: &Prod
         }
         if let Part::Until(n) = p.part {
             for k in all.end..end(r + M as isize + n) {
-                step::<V, L, M, N>(p, a, b, k, (span * k as isize - n - r) as usize..M, &mut acc);
+                step::<V, L, M, N>(p, a, b, k, (group * k as isize - n - r) as usize..M, &mut acc);
             }
         }
         each::<M, N>(|i, j| acc[i][j].store_ptr(c.add(i * p.c_row + j * V::W)));
@@ -181,7 +180,7 @@ fn each<const M: usize, const N: usize>(mut f: impl FnMut(usize, usize)) {
     }
 }
 
-/// One step of the sums of some rows of a tile.
+/// One step, or pair of steps, of the sums of some rows of a tile.
 #[inline(always)]
 unsafe fn step<V: Vector, L: Layout<V>, const M: usize, const N: usize>(
     p: &Product,
@@ -191,17 +190,21 @@ unsafe fn step<V: Vector, L: Layout<V>, const M: usize, const N: usize>(
     rows: Range<usize>,
     acc: &mut [[V; N]; M],
 ) {
-    // SAFETY: as in `tile`.
-    unsafe {
-        let mut line = [V::splat(0.0); N];
-        for (j, line) in line.iter_mut().enumerate() {
-            *line = V::load_ptr(b.add(k * p.b_step + j * V::W));
-        }
-        for (i, acc) in acc.iter_mut().enumerate() {
-            if rows.start <= i && i < rows.end {
-                let x = V::splat(*a.add(i * p.a_row + k * p.a_step));
-                for (acc, line) in acc.iter_mut().zip(line) {
-                    *acc = L::multiply(x, line, *acc);
+    let each = L::GROUP / L::SPAN;
+    for k in k * each..(k + 1) * each {
+        let k = k ^ L::FLIP;
+        // SAFETY: as in `tile`.
+        unsafe {
+            let mut line = [V::splat(0.0); N];
+            for (j, line) in line.iter_mut().enumerate() {
+                *line = V::load_ptr(b.add(k * p.b_step + j * V::W));
+            }
+            for (i, acc) in acc.iter_mut().enumerate() {
+                if rows.start <= i && i < rows.end {
+                    let x = V::splat(*a.add(i * p.a_row + k * p.a_step));
+                    for (acc, line) in acc.iter_mut().zip(line) {
+                        *acc = L::multiply(x, line, *acc);
+                    }
                 }
             }
         }

@@ -20,7 +20,7 @@ use std::marker::PhantomData;
 
 /// What a panel holds: rows, each with one number or one pair of each lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(in crate::cpu) enum Form {
     /// Row k holds elements k.
     Single,
     /// As `Single`, rounded to bf16, and rows 2i and 2i + 1 exchanged.
@@ -43,11 +43,12 @@ impl Form {
 
     /// Rows of a panel that is `depth` elements deep.
     pub fn rows(self, depth: usize) -> usize {
-        match self {
-            Form::Single => depth,
-            Form::Rounded => depth.next_multiple_of(2),
-            Form::Pairs => depth.div_ceil(2),
-        }
+        depth.next_multiple_of(self.group()) / self.span()
+    }
+
+    /// Elements that there must be together, the last filled up with 0.
+    pub fn group(self) -> usize {
+        if self == Form::Single { 1 } else { 2 }
     }
 
     /// Elements of a lane in a row.
@@ -60,6 +61,8 @@ impl Form {
 pub(in crate::cpu) trait Layout<V: Vector> {
     /// [`Form::span`].
     const SPAN: usize;
+    /// [`Form::group`].
+    const GROUP: usize;
     /// A row comes from the one whose number differs in these bits.
     const FLIP: usize;
     /// `W` rows of one lane, whose elements are `x`: `SPAN · W` of them, or fewer; what is missing is 0.
@@ -75,6 +78,7 @@ pub(in crate::cpu) struct Single;
 
 impl<V: Vector> Layout<V> for Single {
     const SPAN: usize = 1;
+    const GROUP: usize = 1;
     const FLIP: usize = 0;
     #[inline(always)]
     fn along<T: Stored>(x: &[T]) -> V {
@@ -91,10 +95,11 @@ impl<V: Vector> Layout<V> for Single {
 }
 
 /// [`Form::Rounded`].
-pub(super) struct Rounded;
+pub(in crate::cpu) struct Rounded;
 
 impl<V: Vector> Layout<V> for Rounded {
     const SPAN: usize = 1;
+    const GROUP: usize = 2;
     const FLIP: usize = 1;
     #[inline(always)]
     fn along<T: Stored>(x: &[T]) -> V {
@@ -115,6 +120,7 @@ pub(in crate::cpu) struct Pairs<P>(PhantomData<P>);
 
 impl<V: Vector, P: Pairing<V>> Layout<V> for Pairs<P> {
     const SPAN: usize = 2;
+    const GROUP: usize = 2;
     const FLIP: usize = 0;
     #[inline(always)]
     fn along<T: Stored>(x: &[T]) -> V {
