@@ -323,7 +323,7 @@ fn softmax_rounded<V: Vector, L: Layout<V>>(x: &Block) {
             let (scores, dscores) = (x.scores.add(r * KEYS), x.dscores.add(r * KEYS));
             for c in (0..product::columns(x.part, KEYS, r + 1)).step_by(2 * V::W) {
                 // Of two queries, two registers of keys.
-                let (mut p, mut ds) = ([[zero; 2]; 2], [[0.0; 32]; 2]);
+                let (mut p, mut ds) = ([[zero; 2]; 2], [[zero; 2]; 2]);
                 for q in 0..2.min(x.rows - r) {
                     let (less, delta) = (V::splat(-*x.lse.add(r + q)), V::splat(*x.delta.add(r + q)));
                     for h in 0..2 {
@@ -332,47 +332,39 @@ fn softmax_rounded<V: Vector, L: Layout<V>>(x: &Block) {
                         let prob = math::exp(V::load_ptr(scores.add(q * KEYS + at)).fma(scale, less));
                         let dp = V::load_ptr(dscores.add(q * KEYS + at)) - delta;
                         p[q][h] = prob.select(seen, zero);
-                        (prob * scale * dp).select(seen, zero).store(&mut ds[q][h * V::W..]);
+                        ds[q][h] = (prob * scale * dp).select(seen, zero);
                     }
                 }
-                let p = |q: usize, h: usize| p[q][h];
-                let ds_of = |q: usize, h: usize| V::load(&ds[q][h * V::W..]);
-                for h in 0..2 {
-                    let at = scores.add(c + h * V::W);
+                for i in 0..2 {
                     if L::SPAN == 2 {
-                        L::across(
-                            0,
-                            #[inline(always)]
-                            |q| p(q, h),
-                        )
-                        .store_ptr(at);
-                        L::across(
-                            0,
-                            #[inline(always)]
-                            |q| ds_of(q, h),
-                        )
-                        .store_ptr(at.add(KEYS));
-                        L::along(&ds[h][..2 * V::W]).store_ptr(dscores.add(h * KEYS + c / 2));
+                        let at = scores.add(c + i * V::W);
+                        join::<V, L>(p[0][i], p[1][i]).store_ptr(at);
+                        join::<V, L>(ds[0][i], ds[1][i]).store_ptr(at.add(KEYS));
+                        let mut row = [0.0; 32];
+                        ds[i][0].store(&mut row);
+                        ds[i][1].store(&mut row[V::W..]);
+                        L::along(&row[..2 * V::W]).store_ptr(dscores.add(i * KEYS + c / 2));
                     } else {
-                        for q in 0..2 {
-                            let ds = L::across(
-                                0,
-                                #[inline(always)]
-                                |_| ds_of(q, h),
-                            );
-                            L::across(
-                                0,
-                                #[inline(always)]
-                                |_| p(q, h),
-                            )
-                            .store_ptr(at.add(q * KEYS));
-                            ds.store_ptr(dscores.add(q * KEYS + c + h * V::W));
+                        for h in 0..2 {
+                            let at = i * KEYS + c + h * V::W;
+                            join::<V, L>(p[i][h], p[i][h]).store_ptr(scores.add(at));
+                            join::<V, L>(ds[i][h], ds[i][h]).store_ptr(dscores.add(at));
                         }
                     }
                 }
             }
         }
     }
+}
+
+/// Pairs of x and y, or one of them rounded.
+#[inline(always)]
+fn join<V: Vector, L: Layout<V>>(x: V, y: V) -> V {
+    L::across(
+        0,
+        #[inline(always)]
+        |k| if k == 0 { x } else { y },
+    )
 }
 
 impl Block {
