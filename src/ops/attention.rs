@@ -125,7 +125,8 @@ impl<'t> Var<'t> {
 pub(super) fn cases() -> Vec<Case> {
     let case = |b, t, heads, kv_heads, dim: usize| {
         let name = format!("B{b} T{t} H{heads}/{kv_heads} D{dim}");
-        (name, SelfAttention { heads, kv_heads, precision: Precision::F32 }, [Input::normal([b, t, (heads + 2 * kv_heads) * dim])])
+        let op = SelfAttention { heads, kv_heads, precision: Precision::F32 };
+        (name, op, [Input::normal([b, t, (heads + 2 * kv_heads) * dim])])
     };
     let checks = [case(2, 3, 2, 2, 4), case(1, 1, 1, 1, 8), case(1, 67, 2, 2, 8), case(1, 9, 4, 2, 5)];
     let benches = [case(16, 256, 4, 4, 64), case(4, 256, 12, 12, 64), case(1, 1024, 12, 12, 64)];

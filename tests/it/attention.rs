@@ -161,8 +161,8 @@ fn same_bits(x: &[f32], y: &[f32], what: &str) {
     }
 }
 
-/// Where f32 and f64 fall on different sides of a midpoint, one element of an operand differs by a place of bf16; they are few.
-/// A rounding that is missing or too many would move all.
+/// Where f32 and f64 fall on different sides of a midpoint, one element of an operand differs by a place of bf16; they are
+/// few. A rounding that is missing or too many would move all.
 #[test]
 fn equals_the_definition_in_bf16() {
     let cpu = Cpu::with(Simd::detect().unwrap(), 2);
@@ -364,8 +364,8 @@ fn a_full_cache_takes_no_more() {
     Attention::causal(8).forward_cached(&cpu, [View::new(&x, at); 3], cache, ViewMut::new(&mut y, at));
 }
 
-/// A masked key contributes nothing at all: not even NaN or infinity in its key and value change an earlier query. In bf16 that
-/// holds for those before the pair of keys that it belongs to.
+/// A masked key contributes nothing at all: not even NaN or infinity in its key and value change an earlier query. In
+/// bf16 that holds for those before the pair of keys that it belongs to.
 #[test]
 fn masked_keys_contribute_nothing() {
     let cpu = Cpu::with(Simd::detect().unwrap(), 2);

@@ -286,9 +286,9 @@ struct Block {
 }
 
 form_fn! {
-    /// Turns scores into probabilities p and dout·v into the gradients ds of x·k, as left operands. Masked elements become anything
-    /// in f32, in bf16 0 where the other of a pair is not masked. Where there are pairs, the scores of queries 2i and 2i + 1
-    /// become the pairs of their p, then those of their ds, and each row of `dscores` begins with the pairs of ds along itself.
+    /// Turns scores into probabilities p and dout·v into the gradients ds of x·k, as left operands. Masked elements become
+    /// anything in f32, in bf16 0 where the other of a pair is not masked. In [`Form::Pairs`] the scores of queries 2i and
+    /// 2i + 1 become the pairs of their p, then those of their ds, and each row of `dscores` begins with its pairs of ds.
     fn softmax_block(x: &Block) = softmax_body
 }
 
@@ -317,8 +317,8 @@ fn softmax_rounded<V: Vector, L: Layout<V>>(x: &Block) {
     const LANE: [f32; 16] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
     let (scale, zero) = (V::splat(x.scale), V::splat(0.0));
     for r in (0..x.rows).step_by(2) {
-        // SAFETY: rows r and r + 1 are `KEYS` long, whether there is a query r + 1 or not; lse and delta hold a number for each
-        // query.
+        // SAFETY: rows r and r + 1 are `KEYS` long, whether there is a query r + 1 or not; lse and delta hold a number
+        // for each query.
         unsafe {
             let (scores, dscores) = (x.scores.add(r * KEYS), x.dscores.add(r * KEYS));
             for c in (0..product::columns(x.part, KEYS, r + 1)).step_by(2 * V::W) {

@@ -22,10 +22,10 @@
 //! In [`Precision::Bf16`] the operands of all products are rounded to bf16, to nearest even: q, k, v, dout, and of p and ds
 //! what goes into the sums of the outer lines; l adds p as it was. All else is in f32. The chains run over pairs as those of
 //! the matrix product do (`gemm/form.rs`): of x·k and dout·v along the row, of the others along keys or queries from an even
-//! one on. A masked p or ds is a 0 where the other of its pair is not masked, so a NaN spreads to the query before it, too.
+//! one on. A masked p or ds is a 0 where the other of its pair is not masked: so a NaN spreads to one query before it.
 
-/// Defines `fn name(simd: Simd, form: Form, args…)` that runs a body, generic over a vector and a [`Layout`](form::Layout), with
-/// those of the level and the form. The body is as for [`simd_fn!`](crate::simd_fn).
+/// Defines `fn name(simd: Simd, form: Form, args…)` that runs a body, generic over a vector and a
+/// [`Layout`](crate::cpu::gemm::form::Layout), with those of the level and the form; else as [`simd_fn!`](crate::simd_fn).
 macro_rules! form_fn {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
         $(#[$meta])*

@@ -1,7 +1,7 @@
 //! Heads copied out of their tensors into contiguous rows, straight or transposed, padded to whole registers; and back.
 //!
-//! In bf16 numbers are rounded on the way, and there is one more, 0, where their number along k is odd. [`Form::Pairs`] packs two
-//! of them in one place: neighbours in a row, or in a column.
+//! In bf16 numbers are rounded on the way, and there is one more, 0, where their number along k is odd. [`Form::Pairs`]
+//! packs two of them in one place: neighbours in a row, or in a column.
 
 use super::{KEYS, Rows};
 use crate::cpu::gemm::form::{Form, Layout};

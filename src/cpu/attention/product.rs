@@ -5,15 +5,16 @@
 //! is one chain of fused multiply-adds over exactly its own steps in ascending order, so the tiling never shows in a result,
 //! and a masked step is not a product with 0 (which would spread NaN and flip the sign of zeros): it does not take place.
 //!
-//! In bf16 steps go in pairs, of each the second first (`gemm/form.rs`), and a pair takes place where one of its steps does: where
-//! the other is masked, A holds a 0.
+//! In bf16 steps go in pairs, of each the second first (`gemm/form.rs`), and a pair takes place where one of its steps does:
+//! where the other is masked, A holds a 0. Rows in [`Form::Rounded`] lie in order, and are exchanged when they are read.
 
 use crate::cpu::gemm::form::{Form, Layout};
 use crate::cpu::{Simd, Vector};
 use std::ops::Range;
 
 /// `C[r, c] = start + Σₖ A[r, k] B[k, c]` with addresses of A, B, C and steps between their elements: numbers, or pairs along
-/// k in [`Form::Pairs`]. In bf16 there is a step more, with zeros, where `steps` is odd; rows lie in order. Columns of B and C are contiguous and padded to a multiple of 16.
+/// k in [`Form::Pairs`]. In bf16 there is a step more, with zeros, where `steps` is odd. Columns of B and C are contiguous and
+/// padded to a multiple of 16.
 pub struct Product {
     pub form: Form,
     pub a: *const f32,
@@ -129,8 +130,8 @@ unsafe fn tile_of<V: Vector, L: Layout<V>>(p: &Product, r: usize, m: usize, c: u
 
 #[inline(always)]
 unsafe fn tile<V: Vector, L: Layout<V>, const M: usize, const N: usize>(p: &Product, r0: usize, c0: usize) {
-    // Step `k` held to those there are, as the first or beyond the last of some. Along the diagonal the rows of a tile join one
-    // by one before the steps that all take, or leave one by one after them; below, a step is one of pairs where L has them.
+    // Along the diagonal the rows of a tile join one by one before the steps that all take, or leave one by one after them.
+    // In bf16 all but `held` counts pairs of steps: `first` is that of step k, `end` lies beyond that of step k − 1.
     let held = |k: isize| k.clamp(0, p.steps as isize) as usize;
     let (first, end) = (|k| held(k) / L::GROUP, |k| held(k).div_ceil(L::GROUP));
     let (r, group) = (r0 as isize, L::GROUP as isize);
