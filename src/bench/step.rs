@@ -32,7 +32,7 @@ pub struct StepCase {
     pub accumulate: usize,
     /// Whether blocks run again in the backward pass, as in [`Tape::recompute`].
     pub recompute: bool,
-    /// What linear layers multiply, as in [`Pass`].
+    /// What linear layers and attention multiply, as in [`Pass`].
     pub precision: Precision,
     /// What updates the weights.
     pub optim: Optimizer,

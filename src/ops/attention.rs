@@ -7,11 +7,14 @@
 //! Query head h reads key and value head h·Hkv/H. The kernel streams over blocks of keys and keeps, for the backward pass,
 //! only the logarithm of each row's sum of exponentials; blocks above the diagonal are never computed.
 //!
+//! In [`Precision::Bf16`] each product rounds both of its operands to bf16, those of the backward pass too; softmax is f32.
+//!
 //! Sources: Vaswani et al. 2017 (arXiv 1706.03762); Milakov, Gimelshein 2018 (arXiv 1805.02867); Dao 2023 (arXiv
 //! 2307.08691); grouped queries: Ainslie et al. 2023 (arXiv 2305.13245).
 
 use super::{Case, Input};
 use crate::cpu::attention::{Attention, Layout, View, ViewMut};
+use crate::cpu::gemm::Precision;
 use crate::device::Gpu;
 use crate::error::Error;
 use crate::device::kernels::{self, Heads, Plan};
@@ -26,12 +29,18 @@ pub struct SelfAttention {
     pub heads: usize,
     /// Key and value heads; divides `heads`.
     pub kv_heads: usize,
+    /// What the products' operands are rounded to.
+    pub precision: Precision,
 }
 
 impl SelfAttention {
     /// (B, T) and D of a packed array.
     fn sizes(&self, shape: &[usize]) -> ([usize; 2], usize) {
         ([shape[0], shape[1]], shape[2] / (self.heads + 2 * self.kv_heads))
+    }
+
+    fn attention(&self, dim: usize) -> Attention {
+        Attention { precision: self.precision, ..Attention::causal(dim) }
     }
 
     fn views<'a>(&self, qkv: &'a Tensor) -> [View<'a>; 3] {
@@ -72,7 +81,7 @@ impl Op for SelfAttention {
         let mut lse = Out::new(x[0].device(), Spec::f32([b, self.heads, t]));
         let [q, k, v] = self.views(&x[0]);
         let out = ViewMut::new(y[0].f32_mut(), self.out(x[0].shape()));
-        Attention::causal(dim).forward(x[0].cpu(), q, k, v, out, lse.f32_mut());
+        self.attention(dim).forward(x[0].cpu(), q, k, v, out, lse.f32_mut());
         if need[0].wanted() { Tensors::from_iter([lse.freeze()]) } else { Tensors::new() }
     }
 
@@ -86,7 +95,7 @@ impl Op for SelfAttention {
         let mut grad = dx.out(0);
         let add = grad.beta != 0.0;
         let grads = ViewMut::packed(grad.f32_mut(), sizes, [self.heads, self.kv_heads], dim);
-        Attention::causal(dim).backward(x[0].cpu(), self.views(&x[0]), out, dout, saved[0].f32(), grads, add);
+        self.attention(dim).backward(x[0].cpu(), self.views(&x[0]), out, dout, saved[0].f32(), grads, add);
     }
 
     fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], need: &mut [Need]) -> Tensors {
@@ -157,14 +166,16 @@ impl Op for SelfAttention {
 impl<'t> Var<'t> {
     /// Causal self-attention of packed queries, keys and values (B, T, (heads + 2·kv_heads)·D).
     pub fn attention(self, heads: usize, kv_heads: usize) -> Var<'t> {
-        self.tape().apply(SelfAttention { heads, kv_heads }, &[self])
+        let precision = self.tape().pass().precision;
+        self.tape().apply(SelfAttention { heads, kv_heads, precision }, &[self])
     }
 }
 
 pub(super) fn cases() -> Vec<Case> {
     let case = |b, t, heads, kv_heads, dim: usize| {
         let name = format!("B{b} T{t} H{heads}/{kv_heads} D{dim}");
-        (name, SelfAttention { heads, kv_heads }, [Input::normal([b, t, (heads + 2 * kv_heads) * dim])])
+        let op = SelfAttention { heads, kv_heads, precision: Precision::F32 };
+        (name, op, [Input::normal([b, t, (heads + 2 * kv_heads) * dim])])
     };
     let checks = [case(2, 3, 2, 2, 4), case(1, 1, 1, 1, 8), case(1, 67, 2, 2, 8), case(1, 9, 4, 2, 5)];
     let benches = [case(16, 256, 4, 4, 64), case(4, 256, 12, 12, 64), case(1, 1024, 12, 12, 64)];

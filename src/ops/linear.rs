@@ -252,6 +252,11 @@ pub(super) fn cases() -> Vec<Case> {
             cases.push(Case::check(format!("{activation:?} bias={bias} 2x3, 5 to 7"), op, inputs(&[2, 3], 5, 7, bias)));
         }
     }
+    // Rows of multiples of 16 bytes, in bf16 too, as tensor cores take them.
+    for activation in activations.clone() {
+        let op = Linear { bias: activation.is_some(), activation, ..Linear::default() };
+        cases.push(Case::check(format!("{activation:?} 19 rows, 24 to 40"), op, inputs(&[19], 24, 40, op.bias)));
+    }
     let biased = Linear { bias: true, ..Linear::default() };
     let op = Linear { activation: Some(Activation::GeluTanh), ..biased };
     cases.push(Case::check("gelu, 130 rows, 67 to 129", op, inputs(&[130], 67, 129, true)));

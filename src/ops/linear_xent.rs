@@ -294,6 +294,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::check("negative targets do not count", plain, ignored),
         Case::check("a given norm", LinearXent { norm: Some(100.0), ..plain }, inputs(6, 5, 11)),
         Case::check("1100 rows, two chunks", plain, inputs(1100, 3, 5)),
+        Case::check("7 rows, 24 to 37", plain, inputs(7, 24, 37)),
         Case::check("bf16, 6 rows, 5 to 11", half, rounded(6, 5, 11)).rounding(),
         Case::check("bf16, 1100 rows, two chunks", half, rounded(1100, 3, 5)).rounding(),
         Case::bench("4096 rows, 256 to 8192", plain, inputs(4096, 256, 8192)),

@@ -193,7 +193,7 @@ pub struct Pass {
     pub micro: u32,
     /// Whether dropout is active.
     pub training: bool,
-    /// What linear layers round the operands of their products to, in the backward pass too.
+    /// What linear layers and attention round the operands of their products to, in the backward pass too.
     pub precision: Precision,
 }
 

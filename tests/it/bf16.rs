@@ -13,7 +13,7 @@ use kiln::tensor::Tensor;
 use kiln::train::{Recipe, train};
 
 /// The nearest bf16; denormal numbers are 0.
-fn round(x: f32) -> f32 {
+pub fn round(x: f32) -> f32 {
     if x.abs() < f32::MIN_POSITIVE { 0f32.copysign(x) } else { bf16::from_f32(x).to_f32() }
 }
 

@@ -21,7 +21,7 @@ pub struct StepArgs {
     /// nano (5.3M parameters), tiny (10.7M), gpt2 (124M), or a recipe, trained on random tokens
     #[arg(value_name = "CASE", default_value = "nano")]
     name: String,
-    /// What linear layers round their operands to, f32 or bf16 [default: f32, or the recipe's]
+    /// What linear layers and attention round their operands to, f32 or bf16 [default: f32, or the recipe's]
     #[arg(long, value_name = "TYPE", value_parser = precision)]
     precision: Option<Precision>,
     /// Run blocks again in the backward pass instead of keeping their activations

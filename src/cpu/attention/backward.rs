@@ -6,7 +6,8 @@
 //! probabilities for dq and for dk, dv apart would cost seven products.
 
 use super::product::{self, Part, Product, Start};
-use super::{KEYS, Problem, View, ViewMut, cut, pack};
+use super::{KEYS, Problem, Rows, View, ViewMut, cut, pack};
+use crate::cpu::gemm::form::{Form, Layout};
 use crate::cpu::{Cpu, Tiles, Vector, math};
 use std::ops::Range;
 
@@ -36,10 +37,12 @@ struct Backward<'a> {
     accumulate: bool,
 }
 
-/// What one head of keys, with one of its query heads at a time, needs in scratch: rows are padded to `width`.
+/// What one head of keys, with one of its query heads at a time, needs in scratch: rows are padded to `width`. Pairs take
+/// half of their place, but queries and dout are there twice: in each block of 64 rows first the pairs along a row, then
+/// those of two rows.
 #[derive(Clone, Copy)]
 struct Panels {
-    /// By blocks of 64 keys, (dim, 64) each.
+    /// By blocks of 64 keys, (dim, 64) each, dim filled up.
     keys_t: *mut f32,
     values_t: *mut f32,
     /// (Tk, width), Tk rounded up to blocks.
@@ -59,7 +62,7 @@ impl Backward<'_> {
     fn size(&self) -> usize {
         let p = self.problem;
         let (keys, queries) = (p.key_blocks() * KEYS, p.queries.next_multiple_of(QUERIES));
-        keys * (2 * p.dim + 3 * p.width) + queries * (3 * p.width + 1)
+        keys * (2 * p.depth() + 3 * p.width) + queries * (3 * p.width + 1)
     }
 
     fn panels(&self, scratch: &Tiles, head: usize) -> Panels {
@@ -71,8 +74,8 @@ impl Backward<'_> {
             scratch.ptr(at - len)
         };
         Panels {
-            keys_t: cut(keys * p.dim),
-            values_t: cut(keys * p.dim),
+            keys_t: cut(keys * p.depth()),
+            values_t: cut(keys * p.depth()),
             keys: cut(keys * p.width),
             dk: cut(keys * p.width),
             dv: cut(keys * p.width),
@@ -118,9 +121,9 @@ impl Backward<'_> {
         let (b, h, n) = (head / p.kv_heads, head % p.kv_heads, KEYS.min(p.keys - j));
         // SAFETY: block j of these panels is this task's alone now.
         unsafe {
-            pack::transpose(simd, p.k.rows(b, j, h, n), panels.keys_t.add(j * p.dim), KEYS);
-            pack::transpose(simd, p.v.rows(b, j, h, n), panels.values_t.add(j * p.dim), KEYS);
-            pack::copy(simd, p.k.rows(b, j, h, n), panels.keys.add(j * p.width), p.width);
+            pack::transpose(simd, p.form, p.k.rows(b, j, h, n), panels.keys_t.add(j * p.depth()), KEYS);
+            pack::transpose(simd, p.form, p.v.rows(b, j, h, n), panels.values_t.add(j * p.depth()), KEYS);
+            pack::copy(simd, p.form, p.k.rows(b, j, h, n), panels.keys.add(j * p.width), p.width);
         }
     }
 
@@ -133,13 +136,33 @@ impl Backward<'_> {
     fn pack_queries(&self, head: usize, member: usize, panels: &Panels, i: usize) {
         let (p, simd) = (self.problem, self.cpu.simd);
         let ((b, h), n) = (self.query_head(head, member), QUERIES.min(p.queries - i));
+        let (q, dout) = (p.q.rows(b, i, h, n), self.dout.rows(b, i, h, n));
         // SAFETY: block i of these panels is this task's alone now.
         unsafe {
-            let dout = panels.dout.add(i * p.width);
-            pack::copy(simd, p.q.rows(b, i, h, n), panels.queries.add(i * p.width), p.width);
-            pack::copy(simd, self.dout.rows(b, i, h, n), dout, p.width);
-            pack::dot(simd, dout, self.out.rows(b, i, h, n), p.width, panels.delta.add(i));
+            self.pack_both(q, panels.queries.add(i * p.width));
+            self.pack_both(dout, panels.dout.add(i * p.width));
+            pack::dot(simd, dout, self.out.rows(b, i, h, n), panels.delta.add(i));
         }
+    }
+
+    /// Packs a block of rows as left and as right operand.
+    ///
+    /// # Safety
+    /// The rows must be readable and `y` (64, width) writable.
+    unsafe fn pack_both(&self, x: Rows<*const f32>, y: *mut f32) {
+        let (p, simd) = (self.problem, self.cpu.simd);
+        // SAFETY: as the caller promises.
+        unsafe {
+            if p.form == Form::Pairs {
+                pack::left(simd, p.form, x, y, p.width);
+            }
+            pack::copy(simd, p.form, x, y.add(self.right()), p.width);
+        }
+    }
+
+    /// Where in a block of queries or dout the right operand starts.
+    fn right(&self) -> usize {
+        if self.problem.form == Form::Pairs { QUERIES * self.problem.width / 2 } else { 0 }
     }
 
     fn write_queries(&self, head: usize, member: usize, panels: &Panels, i: usize) {
@@ -182,10 +205,11 @@ impl Backward<'_> {
         unsafe {
             let (queries, dout) = (panels.queries.add(i * p.width), panels.dout.add(i * p.width));
             let wide = Product {
+                form: p.form,
                 a: queries,
-                a_row: p.width,
+                a_row: p.left_width(),
                 a_step: 1,
-                b: panels.keys_t.add(j * p.dim),
+                b: panels.keys_t.add(j * p.depth()),
                 b_step: KEYS,
                 c: scores,
                 c_row: KEYS,
@@ -196,22 +220,27 @@ impl Backward<'_> {
                 part: cut(sight, Part::Columns),
             };
             wide.multiply(simd);
-            Product { a: dout, b: panels.values_t.add(j * p.dim), c: dscores, ..wide }.multiply(simd);
+            Product { a: dout, b: panels.values_t.add(j * p.depth()), c: dscores, ..wide }.multiply(simd);
             let block = Block {
                 scores,
                 dscores,
                 rows,
+                keys,
                 lse: self.lse[(b * p.heads + h) * p.queries + i..].as_ptr(),
                 delta: panels.delta.add(i),
                 part: wide.part,
                 scale: p.scale,
             };
-            softmax_block(simd, &block);
+            softmax_block(simd, p.form, &block);
+            // Pairs of queries have taken the places of their scores, pairs of keys those of dout·v.
+            let pairs = p.form == Form::Pairs;
+            let (dscores_t, step) = if pairs { (scores.add(KEYS), 2 * KEYS) } else { (dscores, KEYS) };
             let by_keys = Product {
+                form: p.form,
                 a: scores,
                 a_row: 1,
-                a_step: KEYS,
-                b: dout,
+                a_step: step,
+                b: dout.add(self.right()),
                 b_step: p.width,
                 c: panels.dv.add(j * p.width),
                 c_row: p.width,
@@ -222,8 +251,10 @@ impl Backward<'_> {
                 part: cut(sight, Part::From),
             };
             by_keys.multiply(simd);
-            Product { a: dscores, b: queries, c: panels.dk.add(j * p.width), ..by_keys }.multiply(simd);
+            let (queries, dk) = (queries.add(self.right()), panels.dk.add(j * p.width));
+            Product { a: dscores_t, b: queries, c: dk, ..by_keys }.multiply(simd);
             let by_queries = Product {
+                form: p.form,
                 a: dscores,
                 a_row: KEYS,
                 a_step: 1,
@@ -247,19 +278,25 @@ struct Block {
     scores: *mut f32,
     dscores: *mut f32,
     rows: usize,
+    keys: usize,
     lse: *const f32,
     delta: *const f32,
     part: Part,
     scale: f32,
 }
 
-crate::simd_fn! {
-    /// Turns scores into probabilities and dout·v into the gradients of x·k; masked elements become anything.
+form_fn! {
+    /// Turns scores into probabilities p and dout·v into the gradients ds of x·k, as left operands. Masked elements become
+    /// anything in f32, in bf16 0 where the other of a pair is not masked. In [`Form::Pairs`] the scores of queries 2i and
+    /// 2i + 1 become the pairs of their p, then those of their ds, and each row of `dscores` begins with its pairs of ds.
     fn softmax_block(x: &Block) = softmax_body
 }
 
 #[inline(always)]
-fn softmax_body<V: Vector>(x: &Block) {
+fn softmax_body<V: Vector, L: Layout<V>>(x: &Block) {
+    if L::GROUP == 2 {
+        return softmax_rounded::<V, L>(x);
+    }
     let scale = V::splat(x.scale);
     for r in 0..x.rows {
         // SAFETY: the rows are `KEYS` long, and lse and delta hold a number for each.
@@ -272,5 +309,69 @@ fn softmax_body<V: Vector>(x: &Block) {
                 (p * scale * (V::load_ptr(dscores.add(c)) - delta)).store_ptr(dscores.add(c));
             }
         }
+    }
+}
+
+#[inline(always)]
+fn softmax_rounded<V: Vector, L: Layout<V>>(x: &Block) {
+    const LANE: [f32; 16] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
+    let (scale, zero) = (V::splat(x.scale), V::splat(0.0));
+    for r in (0..x.rows).step_by(2) {
+        // SAFETY: rows r and r + 1 are `KEYS` long, whether there is a query r + 1 or not; lse and delta hold a number
+        // for each query.
+        unsafe {
+            let (scores, dscores) = (x.scores.add(r * KEYS), x.dscores.add(r * KEYS));
+            for c in (0..product::columns(x.part, KEYS, r + 1)).step_by(2 * V::W) {
+                // Of two queries, two registers of keys.
+                let (mut p, mut ds) = ([[zero; 2]; 2], [[zero; 2]; 2]);
+                for q in 0..2.min(x.rows - r) {
+                    let (less, delta) = (V::splat(-*x.lse.add(r + q)), V::splat(*x.delta.add(r + q)));
+                    for h in 0..2 {
+                        let at = c + h * V::W;
+                        let seen = V::splat((x.seen(r + q) - at as isize) as f32).gt(V::load(&LANE));
+                        let prob = math::exp(V::load_ptr(scores.add(q * KEYS + at)).fma(scale, less));
+                        let dp = V::load_ptr(dscores.add(q * KEYS + at)) - delta;
+                        p[q][h] = prob.select(seen, zero);
+                        ds[q][h] = (prob * scale * dp).select(seen, zero);
+                    }
+                }
+                for i in 0..2 {
+                    if L::SPAN == 2 {
+                        let at = scores.add(c + i * V::W);
+                        join::<V, L>(p[0][i], p[1][i]).store_ptr(at);
+                        join::<V, L>(ds[0][i], ds[1][i]).store_ptr(at.add(KEYS));
+                        let mut row = [0.0; 32];
+                        ds[i][0].store(&mut row);
+                        ds[i][1].store(&mut row[V::W..]);
+                        L::along(&row[..2 * V::W]).store_ptr(dscores.add(i * KEYS + c / 2));
+                    } else {
+                        for h in 0..2 {
+                            let at = i * KEYS + c + h * V::W;
+                            join::<V, L>(p[i][h], p[i][h]).store_ptr(scores.add(at));
+                            join::<V, L>(ds[i][h], ds[i][h]).store_ptr(dscores.add(at));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Pairs of x and y, or one of them rounded.
+#[inline(always)]
+fn join<V: Vector, L: Layout<V>>(x: V, y: V) -> V {
+    L::across(
+        0,
+        #[inline(always)]
+        |k| if k == 0 { x } else { y },
+    )
+}
+
+impl Block {
+    /// The number of keys that query r sees, or less than 1.
+    #[inline(always)]
+    fn seen(&self, r: usize) -> isize {
+        let keys = self.keys as isize;
+        if let Part::Columns(n) = self.part { keys.min(r as isize + n + 1) } else { keys }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::product::{Part, Product, Start};
 use super::{Cache, KEYS, Problem, ViewMut, cut, pack};
+use crate::cpu::gemm::form::{Form, Layout};
 use crate::cpu::{Cpu, Lanes, Tiles, Vector, math};
 use std::ops::Range;
 
@@ -16,7 +17,7 @@ pub fn forward(cpu: &Cpu, problem: &Problem, cache: Option<Cache>, out: &ViewMut
     let cache = cache.map(|cache| (Tiles::new(cache.data), cache.room.div_ceil(KEYS)));
     let forward = Forward { cpu, problem, past, cache, out, lse: Tiles::new(lse) };
     let panels = if forward.cache.is_some() { 0 } else { problem.key_blocks() * problem.block_len() };
-    problem.each_head(cpu, panels, CHUNK * KEYS + QUERIES * problem.width, |heads| forward.heads(heads));
+    problem.each_head(cpu, panels, forward.inner(), |heads| forward.heads(heads));
 }
 
 struct Forward<'a> {
@@ -31,6 +32,12 @@ struct Forward<'a> {
 }
 
 impl Forward<'_> {
+    /// Floats of a task's scores, sums and, in bf16, queries.
+    fn inner(&self) -> usize {
+        let p = self.problem;
+        CHUNK * KEYS + QUERIES * p.width + if p.form == Form::Single { 0 } else { QUERIES * p.left_width() }
+    }
+
     /// The outputs of all queries on a range of heads of keys, of the B · Hkv there are.
     fn heads(&self, heads: Range<usize>) {
         let size = self.problem.block_len();
@@ -59,9 +66,9 @@ impl Forward<'_> {
             // SAFETY: the block is this task's, (dim, 64) for the keys and (64, width) for the values.
             unsafe {
                 let keys = panels.ptr(base + task / blocks * pitch + block * size);
-                let values = keys.add(KEYS * p.dim + c * p.width);
-                pack::transpose(self.cpu.simd, p.k.rows(b, start - self.past, h, n), keys.add(c), columns);
-                pack::copy(self.cpu.simd, p.v.rows(b, start - self.past, h, n), values, p.width);
+                let values = keys.add(KEYS * p.depth() + c * p.width);
+                pack::transpose(self.cpu.simd, p.form, p.k.rows(b, start - self.past, h, n), keys.add(c), columns);
+                pack::copy(self.cpu.simd, p.form, p.v.rows(b, start - self.past, h, n), values, p.width);
             }
         });
         let (parts, group) = (p.queries.div_ceil(QUERIES), p.group());
@@ -76,12 +83,20 @@ impl Forward<'_> {
     fn queries(&self, head: usize, i: usize, panels: *const f32) {
         let (p, simd) = (self.problem, self.cpu.simd);
         let (b, h, n) = (head / p.heads, head % p.heads, QUERIES.min(p.queries - i));
-        let mut scratch = self.cpu.scratch.take(CHUNK * KEYS + QUERIES * p.width);
+        let mut scratch = self.cpu.scratch.take(self.inner());
         let (scores, sums) = scratch.split_at_mut(CHUNK * KEYS);
+        let (sums, left) = sums.split_at_mut(QUERIES * p.width);
         let (scores, sums) = (scores.as_mut_ptr(), sums.as_mut_ptr());
         let mut softmax = [Softmax { max: [f32::NEG_INFINITY; 32], sum: [0.0; 32], alpha: [0.0; 32] }; QUERIES / CHUNK];
         let q = p.q.rows(b, i, h, n);
         pack::ask_all(simd, q.part(0, CHUNK.min(n)));
+        let (a, a_row) = if p.form == Form::Single {
+            (q.ptr, q.stride)
+        } else {
+            // SAFETY: q has n rows of dim numbers, and n ≤ QUERIES packed ones fit.
+            unsafe { pack::left(simd, p.form, q, left.as_mut_ptr(), p.width) };
+            (left.as_ptr(), p.left_width())
+        };
         for j in (0..p.keys).step_by(KEYS) {
             // SAFETY: the panels of block j, packed.
             let keys = unsafe { panels.add(j / KEYS * p.block_len()) };
@@ -95,12 +110,13 @@ impl Forward<'_> {
                     pack::ask_all(simd, q.part(next, CHUNK.min(n - next)));
                 }
                 let block = Block { scores, rows, keys: KEYS.min(p.keys - j), sight, scale: p.scale };
-                // SAFETY: q has n ≥ c + rows rows of dim numbers, scores CHUNK rows of KEYS, sums QUERIES rows of width, and the
+                // SAFETY: a has n ≥ c + rows rows of dim numbers, scores CHUNK rows of KEYS, sums QUERIES rows of width, and the
                 // panels (dim, KEYS) and (KEYS, width); scores and sums are this task's.
                 unsafe {
                     let scores = Product {
-                        a: q.ptr.add(c * q.stride),
-                        a_row: q.stride,
+                        form: p.form,
+                        a: a.add(c * a_row),
+                        a_row,
                         a_step: 1,
                         b: keys,
                         b_step: KEYS,
@@ -113,12 +129,13 @@ impl Forward<'_> {
                         part: cut(sight, Part::Columns),
                     };
                     scores.multiply(simd);
-                    softmax_block(simd, &block, softmax);
+                    softmax_block(simd, p.form, &block, softmax);
                     let values = Product {
+                        form: p.form,
                         a: block.scores,
                         a_row: KEYS,
                         a_step: 1,
-                        b: keys.add(KEYS * p.dim),
+                        b: keys.add(KEYS * p.depth()),
                         b_step: p.width,
                         c: sums.add(c * p.width),
                         c_row: p.width,
@@ -172,13 +189,14 @@ impl Block {
     }
 }
 
-crate::simd_fn! {
-    /// Turns scores into exp(score − max), those of masked keys undefined, and brings the state up to date.
+form_fn! {
+    /// Turns scores into exp(score − max), as the left operand of the next product, and brings the state up to date. Those of
+    /// masked keys are undefined in f32.
     fn softmax_block(x: &Block, state: &mut Softmax) = softmax_body
 }
 
 #[inline(always)]
-fn softmax_body<V: Vector>(x: &Block, state: &mut Softmax) {
+fn softmax_body<V: Vector, L: Layout<V>>(x: &Block, state: &mut Softmax) {
     let scale = V::splat(x.scale);
     // As many rows together as a register has lanes.
     for first in (0..x.rows).step_by(V::W) {
@@ -202,7 +220,7 @@ fn softmax_body<V: Vector>(x: &Block, state: &mut Softmax) {
         for r in rows {
             let less = V::splat(-state.max[r]);
             // SAFETY: as above.
-            folded[r - first] = unsafe { exponentials(x.scores.add(r * KEYS), x.seen(r), scale, less) };
+            folded[r - first] = unsafe { exponentials::<V, L>(x.scores.add(r * KEYS), x.seen(r), scale, less) };
         }
         let sum = Lanes::rows(
             &mut folded,
@@ -228,10 +246,10 @@ unsafe fn largest<V: Vector>(scores: *const f32, seen: usize) -> V {
     )
 }
 
-/// Makes the first `seen` of `KEYS` scores exp(score · scale + less), those beyond something, and gives the sum, folded to
-/// a register.
+/// Makes the first `seen` of `KEYS` scores exp(score · scale + less), those beyond something or, in the pair of one that is
+/// seen, 0; and gives the sum, folded to a register.
 #[inline(always)]
-unsafe fn exponentials<V: Vector>(scores: *mut f32, seen: usize, scale: V, less: V) -> V {
+unsafe fn exponentials<V: Vector, L: Layout<V>>(scores: *mut f32, seen: usize, scale: V, less: V) -> V {
     Lanes::register(
         #[inline(always)]
         |c| {
@@ -245,10 +263,18 @@ unsafe fn exponentials<V: Vector>(scores: *mut f32, seen: usize, scale: V, less:
                     *x = x.fma(scale, less);
                 }
                 let p = math::exp_each(x);
-                for (i, p) in p.iter().enumerate() {
+                let visible = if seen == KEYS { p } else { start(p, seen - c, V::splat(0.0)) };
+                for (i, p) in (if L::GROUP == 1 { p } else { visible }).iter().enumerate() {
                     p.store_ptr(scores.add(c + i * V::W));
                 }
-                if seen == KEYS { p } else { start(p, seen - c, V::splat(0.0)) }
+                if L::GROUP == 2 {
+                    // Two registers become one, farther in front, where L has pairs.
+                    for i in (0..4 * V::W).step_by(L::SPAN * V::W) {
+                        let rounded = L::along(std::slice::from_raw_parts(scores.add(c + i), L::SPAN * V::W));
+                        rounded.store_ptr(scores.add((c + i) / L::SPAN));
+                    }
+                }
+                visible
             }
         },
         #[inline(always)]

@@ -18,6 +18,56 @@
 //! Each sum over keys or queries is one chain in ascending order, whichever task computes which part, and a query row's chain
 //! does not depend on the rows computed with it: so results are equal for any number of threads and on every instruction set,
 //! and a token decoded against cached keys equals the same row of a whole sequence, bit for bit.
+//!
+//! In [`Precision::Bf16`] the operands of all products are rounded to bf16, to nearest even: q, k, v, dout, and of p and ds
+//! what goes into the sums of the outer lines; l adds p as it was. All else is in f32. The chains run over pairs as those of
+//! the matrix product do (`gemm/form.rs`): of x·k and dout·v along the row, of the others along keys or queries from an even
+//! one on. A masked p or ds is a 0 where the other of its pair is not masked: so a NaN spreads to one query before it.
+
+/// Defines `fn name(simd: Simd, form: Form, args…)` that runs a body, generic over a vector and a
+/// [`Layout`](crate::cpu::gemm::form::Layout), with those of the level and the form; else as [`simd_fn!`](crate::simd_fn).
+macro_rules! form_fn {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
+        $(#[$meta])*
+        $vis fn $name(simd: $crate::cpu::Simd, form: $crate::cpu::gemm::form::Form, $($arg: $ty),*) {
+            use $crate::cpu::{Simd, Vector, gemm::form, simd as level};
+            #[inline(always)]
+            fn single_body<V: Vector>($($arg: $ty),*) {
+                $body::<V, form::Single>($($arg),*);
+            }
+            #[inline(always)]
+            fn rounded_body<V: Vector>($($arg: $ty),*) {
+                $body::<V, form::Rounded>($($arg),*);
+            }
+            $crate::simd_fn! { fn single($($arg: $ty),*) = single_body }
+            $crate::simd_fn! { fn rounded($($arg: $ty),*) = rounded_body }
+            #[cfg(target_arch = "x86_64")]
+            form::native::avx512bf16! {
+                fn native($($arg: $ty),*) {
+                    $body::<level::F32x16, form::Pairs<form::native::Native>>($($arg),*);
+                }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "fma")]
+            fn pairs($($arg: $ty),*) {
+                $body::<level::Portable, form::Pairs<form::Plain>>($($arg),*);
+            }
+            // SAFETY: such levels exist only where their instructions do.
+            #[allow(unused_unsafe)]
+            unsafe {
+                match (form, simd) {
+                    (form::Form::Single, _) => single(simd, $($arg),*),
+                    (form::Form::Rounded, _) => rounded(simd, $($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    (form::Form::Pairs, Simd::Avx512(bf16)) if bf16.present() => native($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    (form::Form::Pairs, Simd::Scalar(fma)) if fma.present() => pairs($($arg),*),
+                    (form::Form::Pairs, _) => $body::<level::Portable, form::Pairs<form::Plain>>($($arg),*),
+                }
+            }
+        }
+    };
+}
 
 mod backward;
 mod forward;
@@ -26,6 +76,8 @@ mod product;
 mod view;
 
 use super::Cpu;
+use super::gemm::Precision;
+use super::gemm::form::Form;
 use view::Rows;
 pub use view::{Layout, View, ViewMut};
 
@@ -42,17 +94,19 @@ pub struct Attention {
     pub causal: bool,
     /// The factor of the scores, above 0.
     pub scale: f32,
+    /// What the operands of products are rounded to.
+    pub precision: Precision,
 }
 
 impl Attention {
-    /// Causal attention for heads of `dim` numbers, with the usual scale 1/√dim.
+    /// Causal attention for heads of `dim` numbers, with the usual scale 1/√dim, in f32.
     pub fn causal(dim: usize) -> Attention {
-        Attention { causal: true, scale: 1.0 / (dim as f32).sqrt() }
+        Attention { causal: true, ..Attention::full(dim) }
     }
 
-    /// Attention to all keys, with the usual scale 1/√dim.
+    /// Attention to all keys, with the usual scale 1/√dim, in f32.
     pub fn full(dim: usize) -> Attention {
-        Attention { causal: false, scale: 1.0 / (dim as f32).sqrt() }
+        Attention { causal: false, scale: 1.0 / (dim as f32).sqrt(), precision: Precision::F32 }
     }
 
     /// out = softmax(scale · q kᵀ) v, and lse (B, H, Tq), the logarithm of each query's sum of exponentials, which
@@ -61,7 +115,7 @@ impl Attention {
     /// # Panics
     /// The shapes do not fit, or there are no queries or no keys.
     pub fn forward(&self, cpu: &Cpu, q: View, k: View, v: View, out: ViewMut, lse: &mut [f32]) {
-        let problem = Problem::new(self, q, k, v);
+        let problem = Problem::new(cpu, self, q, k, v);
         assert_eq!(out.shape(), q.shape(), "attention: out");
         assert_eq!(lse.len(), problem.batch * problem.heads * problem.queries, "attention: lse");
         forward::forward(cpu, &problem, None, &out, lse);
@@ -73,9 +127,10 @@ impl Attention {
     /// nothing that is in the cache.
     ///
     /// # Panics
-    /// The shapes do not fit, there is nothing new, or the cache has no room for it.
+    /// The shapes do not fit, there is nothing new, the cache has no room for it, or the precision is not f32.
     pub fn forward_cached(&self, cpu: &Cpu, [q, k, v]: [View; 3], cache: Cache, out: ViewMut) {
-        let mut problem = Problem::new(self, q, k, v);
+        let mut problem = Problem::new(cpu, self, q, k, v);
+        assert_eq!(self.precision, Precision::F32, "attention: a cache holds f32");
         problem.keys += cache.past;
         let (shape, keys) = ([problem.batch, problem.kv_heads, problem.dim], problem.keys);
         assert!(keys <= cache.room, "attention: {keys} keys in a cache for {}", cache.room);
@@ -101,7 +156,7 @@ impl Attention {
         grads: [ViewMut; 3],
         accumulate: bool,
     ) {
-        let problem = Problem::new(self, q, k, v);
+        let problem = Problem::new(cpu, self, q, k, v);
         assert!(out.shape() == q.shape() && dout.shape() == q.shape(), "attention: out and dout");
         assert_eq!(lse.len(), problem.batch * problem.heads * problem.queries, "attention: lse");
         assert_eq!(grads.each_ref().map(ViewMut::shape), [q, k, v].map(|x| x.shape()), "attention: gradients");
@@ -124,13 +179,8 @@ pub struct Cache<'a> {
 impl Cache<'_> {
     /// The floats of a cache for `room` keys, given B, Hkv and D.
     pub fn len([batch, kv_heads, dim]: [usize; 3], room: usize) -> usize {
-        batch * kv_heads * room.div_ceil(KEYS) * block_len(dim)
+        batch * kv_heads * room.div_ceil(KEYS) * KEYS * (dim + padded(dim))
     }
-}
-
-/// The floats of a packed block of keys and values.
-fn block_len(dim: usize) -> usize {
-    KEYS * (dim + padded(dim))
 }
 
 /// `dim` rounded up to whole registers of every level.
@@ -153,20 +203,32 @@ struct Problem<'a> {
     width: usize,
     causal: bool,
     scale: f32,
+    /// What the products multiply.
+    form: Form,
 }
 
 impl<'a> Problem<'a> {
-    fn new(attention: &Attention, q: View<'a>, k: View<'a>, v: View<'a>) -> Problem<'a> {
+    fn new(cpu: &Cpu, attention: &Attention, q: View<'a>, k: View<'a>, v: View<'a>) -> Problem<'a> {
         let [batch, queries, heads, dim] = q.shape();
         let [_, keys, kv_heads, _] = k.shape();
         assert!(k.shape() == [batch, keys, kv_heads, dim] && v.shape() == k.shape(), "attention: keys and values");
         assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "attention: {heads} heads on {kv_heads} heads of keys");
         assert!(queries > 0 && keys > 0 && dim > 0, "attention: {queries} queries on {keys} keys of {dim} numbers");
-        let Attention { causal, scale } = *attention;
+        let Attention { causal, scale, precision } = *attention;
         assert!(!causal || queries <= keys, "attention: {queries} queries on {keys} keys");
         assert!(scale > 0.0, "attention: scale {scale}");
-        let width = padded(dim);
-        Problem { q, k, v, batch, heads, kv_heads, queries, keys, dim, width, causal, scale }
+        let (width, form) = (padded(dim), Form::of(cpu.simd, precision));
+        Problem { q, k, v, batch, heads, kv_heads, queries, keys, dim, width, causal, scale, form }
+    }
+
+    /// The length of a packed column: `dim` and what fills it up.
+    fn depth(&self) -> usize {
+        self.dim.next_multiple_of(self.form.group())
+    }
+
+    /// The length of a row packed as a left operand.
+    fn left_width(&self) -> usize {
+        self.width / self.form.span()
     }
 
     /// Query heads that share one head of keys.
@@ -174,9 +236,9 @@ impl<'a> Problem<'a> {
         self.heads / self.kv_heads
     }
 
-    /// Floats of a block of keys and values.
+    /// Floats of a packed block of keys and values.
     fn block_len(&self) -> usize {
-        block_len(self.dim)
+        KEYS * (self.depth() + self.width)
     }
 
     fn key_blocks(&self) -> usize {

@@ -4,13 +4,19 @@
 //! last step) are held in registers over all steps. Whatever the tile, an element
 //! is one chain of fused multiply-adds over exactly its own steps in ascending order, so the tiling never shows in a result,
 //! and a masked step is not a product with 0 (which would spread NaN and flip the sign of zeros): it does not take place.
+//!
+//! In bf16 steps go in pairs, of each the second first (`gemm/form.rs`), and a pair takes place where one of its steps does:
+//! where the other is masked, A holds a 0. Rows in [`Form::Rounded`] lie in order, and are exchanged when they are read.
 
+use crate::cpu::gemm::form::{Form, Layout};
 use crate::cpu::{Simd, Vector};
 use std::ops::Range;
 
-/// `C[r, c] = start + Σₖ A[r, k] B[k, c]` with addresses of A, B, C and steps between their elements. Columns of B and C are
-/// contiguous and padded to a multiple of 16.
+/// `C[r, c] = start + Σₖ A[r, k] B[k, c]` with addresses of A, B, C and steps between their elements: numbers, or pairs along
+/// k in [`Form::Pairs`]. In bf16 there is a step more, with zeros, where `steps` is odd. Columns of B and C are contiguous and
+/// padded to a multiple of 16.
 pub struct Product {
+    pub form: Form,
     pub a: *const f32,
     pub a_row: usize,
     pub a_step: usize,
@@ -65,11 +71,11 @@ impl Product {
     /// The operands must be valid at all the addresses that the sizes span, C overlap neither A nor B, and nobody else write
     /// to them meanwhile.
     pub unsafe fn multiply(&self, simd: Simd) {
-        multiply(simd, self);
+        multiply(simd, self.form, self);
     }
 }
 
-crate::simd_fn! {
+form_fn! {
     fn multiply(p: &Product) = multiply_body
 }
 
@@ -77,7 +83,7 @@ crate::simd_fn! {
 const M: usize = 6;
 
 #[inline(always)]
-fn multiply_body<V: Vector>(p: &Product) {
+fn multiply_body<V: Vector, L: Layout<V>>(p: &Product) {
     debug_assert!(p.cols.is_multiple_of(16));
     let mut r = 0;
     while r < p.rows {
@@ -94,7 +100,7 @@ fn multiply_body<V: Vector>(p: &Product) {
             })
             .min((cols - c) / V::W);
             // SAFETY: the caller of `Product::multiply` vouches for the operands; rows and columns are within their sizes.
-            unsafe { tile_of::<V>(p, r, m, c, n) };
+            unsafe { tile_of::<V, L>(p, r, m, c, n) };
             c += n * V::W;
         }
         r += m;
@@ -103,17 +109,17 @@ fn multiply_body<V: Vector>(p: &Product) {
 
 /// The tile of `m` rows at r and `n` registers of columns at c.
 #[inline(always)]
-unsafe fn tile_of<V: Vector>(p: &Product, r: usize, m: usize, c: usize, n: usize) {
+unsafe fn tile_of<V: Vector, L: Layout<V>>(p: &Product, r: usize, m: usize, c: usize, n: usize) {
     macro_rules! pick {
         ($($m:literal),*) => {
             match (m, n) {
-                $(($m, 1) => tile::<V, $m, 1>(p, r, c),
-                ($m, 2) => tile::<V, $m, 2>(p, r, c),
-                ($m, 3) if V::W == 16 => tile::<V, $m, 3>(p, r, c),
-                ($m, 4) if V::W == 16 => tile::<V, $m, 4>(p, r, c),)*
-                (1, 4) => tile::<V, 1, 4>(p, r, c),
-                (1, 6) => tile::<V, 1, 6>(p, r, c),
-                (1, 8) => tile::<V, 1, 8>(p, r, c),
+                $(($m, 1) => tile::<V, L, $m, 1>(p, r, c),
+                ($m, 2) => tile::<V, L, $m, 2>(p, r, c),
+                ($m, 3) if V::W == 16 => tile::<V, L, $m, 3>(p, r, c),
+                ($m, 4) if V::W == 16 => tile::<V, L, $m, 4>(p, r, c),)*
+                (1, 4) => tile::<V, L, 1, 4>(p, r, c),
+                (1, 6) => tile::<V, L, 1, 6>(p, r, c),
+                (1, 8) => tile::<V, L, 1, 8>(p, r, c),
                 _ => unreachable!(),
             }
         };
@@ -123,15 +129,17 @@ unsafe fn tile_of<V: Vector>(p: &Product, r: usize, m: usize, c: usize, n: usize
 }
 
 #[inline(always)]
-unsafe fn tile<V: Vector, const M: usize, const N: usize>(p: &Product, r0: usize, c0: usize) {
-    // Step `k` held to those there are. Along the diagonal the rows of a tile join one by one before the steps that all take,
-    // or leave one by one after them.
-    let row = |k: isize| k.clamp(0, p.steps as isize) as usize;
-    let r = r0 as isize;
+unsafe fn tile<V: Vector, L: Layout<V>, const M: usize, const N: usize>(p: &Product, r0: usize, c0: usize) {
+    // Along the diagonal the rows of a tile join one by one before the steps that all take, or leave one by one after them.
+    // In bf16 all but `held` counts pairs of steps: `first` is that of step k, `end` lies beyond that of step k − 1.
+    let held = |k: isize| k.clamp(0, p.steps as isize) as usize;
+    let (first, end) = (|k| held(k) / L::GROUP, |k| held(k).div_ceil(L::GROUP));
+    let (r, group) = (r0 as isize, L::GROUP as isize);
+    let steps = p.steps.div_ceil(L::GROUP);
     let all = match p.part {
-        Part::All | Part::Columns(_) => 0..p.steps,
-        Part::Until(n) => 0..row(r + n + 1),
-        Part::From(n) => row(r + M as isize - 1 - n)..p.steps,
+        Part::All | Part::Columns(_) => 0..steps,
+        Part::Until(n) => 0..end(r + n + 1),
+        Part::From(n) => first(r + M as isize - 1 - n)..steps,
     };
     // SAFETY: rows r0..r0 + M, columns c0..c0 + N·W and steps below `steps` lie within the operands.
     unsafe {
@@ -147,16 +155,16 @@ unsafe fn tile<V: Vector, const M: usize, const N: usize>(p: &Product, r0: usize
             }),
         }
         if let Part::From(n) = p.part {
-            for k in row(r - n)..all.start {
-                step(p, a, b, k, 0..(k as isize + n - r + 1) as usize, &mut acc);
+            for k in first(r - n)..all.start {
+                step::<V, L, M, N>(p, a, b, k, 0..(group * (k as isize + 1) + n - r) as usize, &mut acc);
             }
         }
         for k in all.clone() {
-            step(p, a, b, k, 0..M, &mut acc);
+            step::<V, L, M, N>(p, a, b, k, 0..M, &mut acc);
         }
         if let Part::Until(n) = p.part {
-            for k in all.end..row(r + M as isize + n) {
-                step(p, a, b, k, (k as isize - n - r) as usize..M, &mut acc);
+            for k in all.end..end(r + M as isize + n) {
+                step::<V, L, M, N>(p, a, b, k, (group * k as isize - n - r) as usize..M, &mut acc);
             }
         }
         each::<M, N>(|i, j| acc[i][j].store_ptr(c.add(i * p.c_row + j * V::W)));
@@ -173,9 +181,9 @@ fn each<const M: usize, const N: usize>(mut f: impl FnMut(usize, usize)) {
     }
 }
 
-/// One step of the sums of some rows of a tile.
+/// One step, or pair of steps, of the sums of some rows of a tile.
 #[inline(always)]
-unsafe fn step<V: Vector, const M: usize, const N: usize>(
+unsafe fn step<V: Vector, L: Layout<V>, const M: usize, const N: usize>(
     p: &Product,
     a: *const f32,
     b: *const f32,
@@ -183,17 +191,21 @@ unsafe fn step<V: Vector, const M: usize, const N: usize>(
     rows: Range<usize>,
     acc: &mut [[V; N]; M],
 ) {
-    // SAFETY: as in `tile`.
-    unsafe {
-        let mut line = [V::splat(0.0); N];
-        for (j, line) in line.iter_mut().enumerate() {
-            *line = V::load_ptr(b.add(k * p.b_step + j * V::W));
-        }
-        for (i, acc) in acc.iter_mut().enumerate() {
-            if rows.start <= i && i < rows.end {
-                let x = V::splat(*a.add(i * p.a_row + k * p.a_step));
-                for (acc, line) in acc.iter_mut().zip(line) {
-                    *acc = x.fma(line, *acc);
+    let each = L::GROUP / L::SPAN;
+    for k in k * each..(k + 1) * each {
+        let k = k ^ L::FLIP;
+        // SAFETY: as in `tile`.
+        unsafe {
+            let mut line = [V::splat(0.0); N];
+            for (j, line) in line.iter_mut().enumerate() {
+                *line = V::load_ptr(b.add(k * p.b_step + j * V::W));
+            }
+            for (i, acc) in acc.iter_mut().enumerate() {
+                if rows.start <= i && i < rows.end {
+                    let x = V::splat(*a.add(i * p.a_row + k * p.a_step));
+                    for (acc, line) in acc.iter_mut().zip(line) {
+                        *acc = L::multiply(x, line, *acc);
+                    }
                 }
             }
         }

@@ -20,7 +20,7 @@ use std::marker::PhantomData;
 
 /// What a panel holds: rows, each with one number or one pair of each lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(in crate::cpu) enum Form {
     /// Row k holds elements k.
     Single,
     /// As `Single`, rounded to bf16, and rows 2i and 2i + 1 exchanged.
@@ -43,11 +43,12 @@ impl Form {
 
     /// Rows of a panel that is `depth` elements deep.
     pub fn rows(self, depth: usize) -> usize {
-        match self {
-            Form::Single => depth,
-            Form::Rounded => depth.next_multiple_of(2),
-            Form::Pairs => depth.div_ceil(2),
-        }
+        depth.next_multiple_of(self.group()) / self.span()
+    }
+
+    /// Elements that there must be together, the last filled up with 0.
+    pub fn group(self) -> usize {
+        if self == Form::Single { 1 } else { 2 }
     }
 
     /// Elements of a lane in a row.
@@ -57,9 +58,11 @@ impl Form {
 }
 
 /// A [`Form`] in registers of a level.
-pub(super) trait Layout<V: Vector> {
+pub(in crate::cpu) trait Layout<V: Vector> {
     /// [`Form::span`].
     const SPAN: usize;
+    /// [`Form::group`].
+    const GROUP: usize;
     /// A row comes from the one whose number differs in these bits.
     const FLIP: usize;
     /// `W` rows of one lane, whose elements are `x`: `SPAN · W` of them, or fewer; what is missing is 0.
@@ -71,10 +74,11 @@ pub(super) trait Layout<V: Vector> {
 }
 
 /// [`Form::Single`].
-pub(super) struct Single;
+pub(in crate::cpu) struct Single;
 
 impl<V: Vector> Layout<V> for Single {
     const SPAN: usize = 1;
+    const GROUP: usize = 1;
     const FLIP: usize = 0;
     #[inline(always)]
     fn along<T: Stored>(x: &[T]) -> V {
@@ -91,10 +95,11 @@ impl<V: Vector> Layout<V> for Single {
 }
 
 /// [`Form::Rounded`].
-pub(super) struct Rounded;
+pub(in crate::cpu) struct Rounded;
 
 impl<V: Vector> Layout<V> for Rounded {
     const SPAN: usize = 1;
+    const GROUP: usize = 2;
     const FLIP: usize = 1;
     #[inline(always)]
     fn along<T: Stored>(x: &[T]) -> V {
@@ -111,10 +116,11 @@ impl<V: Vector> Layout<V> for Rounded {
 }
 
 /// [`Form::Pairs`], computed by `P`.
-pub(super) struct Pairs<P>(PhantomData<P>);
+pub(in crate::cpu) struct Pairs<P>(PhantomData<P>);
 
 impl<V: Vector, P: Pairing<V>> Layout<V> for Pairs<P> {
     const SPAN: usize = 2;
+    const GROUP: usize = 2;
     const FLIP: usize = 0;
     #[inline(always)]
     fn along<T: Stored>(x: &[T]) -> V {
@@ -131,7 +137,7 @@ impl<V: Vector, P: Pairing<V>> Layout<V> for Pairs<P> {
 }
 
 /// What is done with pairs.
-pub(super) trait Pairing<V: Vector> {
+pub(in crate::cpu) trait Pairing<V: Vector> {
     /// Lane i of `first` and of `second`, rounded, to pair i.
     fn join(first: V, second: V) -> V;
     /// The lanes of `low`, then those of `high`, rounded, to `W` pairs of neighbours.
@@ -167,7 +173,7 @@ fn first<V: Vector>(pairs: V) -> V {
 }
 
 /// Pairs on any level.
-pub(super) struct Plain;
+pub(in crate::cpu) struct Plain;
 
 impl<V: Vector> Pairing<V> for Plain {
     #[inline(always)]
@@ -193,7 +199,7 @@ impl<V: Vector> Pairing<V> for Plain {
 
 /// The instructions for pairs of AVX-512: to be used in functions that enable AVX512_BF16 only.
 #[cfg(target_arch = "x86_64")]
-pub(super) mod native {
+pub(in crate::cpu) mod native {
     use super::Pairing;
     use crate::cpu::simd::F32x16;
     use std::arch::x86_64::*;
@@ -208,7 +214,7 @@ pub(super) mod native {
             $vis fn $($rest)*
         };
     }
-    pub(in crate::cpu::gemm) use avx512bf16;
+    pub(in crate::cpu) use avx512bf16;
 
     impl Pairing<F32x16> for Native {
         #[inline(always)]

@@ -14,7 +14,7 @@
 //! panels of up to MR rows, B into panels of NR columns, each k-major. Transposes are strides, resolved while packing. Where
 //! A has few rows, B is read as it lies instead (`thin.rs`), in f32.
 
-mod form;
+pub(super) mod form;
 mod int8;
 mod pack;
 mod thin;

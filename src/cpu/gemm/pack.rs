@@ -122,7 +122,7 @@ impl<'a, T> Source<'a, &'a [T]> {
 }
 
 /// A type that elements are stored in, as f32.
-pub(super) trait Stored: Copy {
+pub(in crate::cpu) trait Stored: Copy {
     fn widen(self) -> f32;
     /// The first `V::W` elements of `x`.
     #[inline(always)]

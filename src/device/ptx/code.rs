@@ -5,7 +5,7 @@ use super::types::{Type, words};
 words! {
     /// Integer operations on one number.
     #[allow(missing_docs)]
-    pub enum Int1 { Not = "not", Neg = "neg", Abs = "abs", Brev = "brev", Clz = "clz", Popc = "popc", }
+    pub enum Int1 { Not = "not", Neg = "neg", Abs = "abs", Brev = "brev", Clz = "clz", Popc = "popc", Bfind = "bfind", Shiftamt = "shiftamt", }
 }
 words! {
     /// Integer operations on two numbers.

@@ -54,6 +54,9 @@ fn mode(m: &Mods<'_>) -> FloatMode {
 fn int1(m: &Mods<'_>) -> Code {
     Code::Int1(m.get(), m.ty(0))
 }
+fn bfind(m: &Mods<'_>) -> Code {
+    Code::Int1(if m.has("shiftamt") { Int1::Shiftamt } else { Int1::Bfind }, m.ty(0))
+}
 fn int2(m: &Mods<'_>) -> Code {
     Code::Int2(m.get(), m.ty(0))
 }
@@ -112,6 +115,7 @@ pub const TABLE: &[Row] = &[
     row(10, 10, "{neg|abs}.{s16|s32|s64}", "=t t", int1),
     row(20, 20, "brev.{b32|b64}", "=t t", int1),
     row(20, 20, "{clz|popc}.{b32|b64}", "=u32 t", int1),
+    row(20, 20, "bfind{.shiftamt}.{u32|u64|s32|s64}", "=u32 t", bfind),
     row(10, 10, "mul.{lo|hi}.<int>", "=t t t", |m| Code::Mul(m.get(), m.ty(0))),
     row(10, 10, "mul.wide.{u16|s16|u32|s32}", "=w t t", |m| Code::Mul(Half::Wide, m.ty(0))),
     row(10, 10, "mad.{lo|hi}.<int>", "=t t t t", |m| Code::Mad(m.get(), m.ty(0))),

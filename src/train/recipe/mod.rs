@@ -161,7 +161,7 @@ pub struct Train {
     pub recompute: bool,
     /// Seed of initial weights, batch order and dropout.
     pub seed: u64,
-    /// What linear layers round the operands of their products to; weights, and all else, are f32.
+    /// What linear layers and attention round the operands of their products to; weights, and all else, are f32.
     pub precision: Precision,
     /// Steps between evaluations; 0: at the end only.
     pub eval_every: u64,

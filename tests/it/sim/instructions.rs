@@ -124,6 +124,10 @@ fn integers_of_32_bits() {
     check("or.b32 %d, %a1, 1; rem.s32 %d, %a0, %d;", &|a, b, _| w(s(a).wrapping_rem(s(b | 1))));
     check("brev.b32 %d, %a0;", &|a, _, _| (0..32).fold(0, |r, i| r | (a >> i & 1) << (31 - i)));
     check("clz.b32 %d, %a0;", &|a, _, _| (0..32).rev().take_while(|i| a >> i & 1 == 0).count() as u64);
+    let highest = |a: u64| (0..32).rev().find(|i| a >> i & 1 == 1).map_or(0xffff_ffff, |i| i as u64);
+    check("bfind.u32 %d, %a0;", &|a, _, _| highest(a));
+    check("bfind.shiftamt.u32 %d, %a0;", &|a, _, _| if a == 0 { 0xffff_ffff } else { 31 - highest(a) });
+    check("bfind.s32 %d, %a0;", &|a, _, _| highest(if a >> 31 == 1 { !a & 0xffff_ffff } else { a }));
     check("popc.b32 %d, %a0;", &|a, _, _| (0..32).map(|i| a >> i & 1).sum());
     for table in [0x96u64, 0xe8, 0x1b, 0xca] {
         check(&format!("lop3.b32 %d, %a0, %a1, %a2, {table};"), &|a, b, c| {
@@ -177,6 +181,7 @@ fn integers_of_other_widths() {
     check(&WIDE, 64, "xor.b64 %e, %a0, %a1;", |a, b, _| a ^ b);
     check(&WIDE, 64, "not.b64 %e, %a0;", |a, _, _| !a);
     check(&SHORTEN, 64, "clz.b64 %d, %a0;", |a, _, _| a.leading_zeros().into());
+    check(&SHORTEN, 64, "bfind.u64 %d, %a0;", |a, _, _| if a == 0 { 0xffff_ffff } else { a.ilog2().into() });
     check(&SHORTEN, 64, "popc.b64 %d, %a0;", |a, _, _| a.count_ones().into());
     check(&WIDE, 64, "cvt.u32.u64 %r0, %a1; shl.b64 %e, %a0, %r0;", |a, b, _| {
         let n = b & 0xffff_ffff;

@@ -96,7 +96,7 @@ fn what_ptxas_takes_is_taken() {
 fn mistakes_are_refused_at_their_place() {
     for (line, column, message) in [
         ("foo.b32 %r0, %r1;", 1, "unknown instruction `foo`"),
-        ("add.rz.f32 %f0, %f1, %f2;", 5, "`.rz` is not supported here in `add.rz.f32`"),
+        ("add.rna.f32 %f0, %f1, %f2;", 5, "`.rna` is not supported here in `add.rna.f32`"),
         ("mad.u32 %r0, %r1, %r2, %r3;", 5, "`.u32` is not supported here in `mad.u32`"),
         ("add %r0, %r1, %r2;", 1, "`add` lacks a modifier or a type"),
         ("add.u32 %r0, %r1;", 17, "expected `,`, found `;`"),

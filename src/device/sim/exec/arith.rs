@@ -106,12 +106,28 @@ fn short(w: &mut Warp, ins: &Ins, m: u32, op: Int2, ty: Type) {
     });
 }
 
+/// `d = f(leading zeros of a)`, of its complement where it is negative.
+fn map_bits(w: &mut Warp, ins: &Ins, m: u32, ty: Type, f: impl Fn(u32) -> u32) {
+    match ty {
+        Type::S64 => map1(w, ins, m, |a: i64| f((a ^ (a >> 63)).leading_zeros())),
+        Type::U64 => map1(w, ins, m, |a: u64| f(a.leading_zeros())),
+        Type::S32 => map1(w, ins, m, |a: i32| f((a ^ (a >> 31)).leading_zeros())),
+        _ => map1(w, ins, m, |a: u32| f(a.leading_zeros())),
+    }
+}
+
 pub fn int1(w: &mut Warp, ins: &Ins, m: u32, op: Int1, ty: Type) {
     match (op, ty.bits()) {
         (Int1::Not, 64) => map1(w, ins, m, |a: u64| !a),
         (Int1::Neg, 64) => map1(w, ins, m, |a: u64| a.wrapping_neg()),
         (Int1::Abs, 64) => map1(w, ins, m, |a: i64| a.wrapping_abs()),
         (Int1::Brev, 64) => map1(w, ins, m, |a: u64| a.reverse_bits()),
+        (Int1::Bfind | Int1::Shiftamt, _) => map_bits(w, ins, m, ty, |zeros| match zeros {
+            // The place of the highest bit that differs from the sign, or how far it is to be shifted to be the highest.
+            zeros if zeros == ty.bits() => !0,
+            zeros if op == Int1::Bfind => ty.bits() - 1 - zeros,
+            zeros => zeros,
+        }),
         (Int1::Clz, 64) => map1(w, ins, m, |a: u64| a.leading_zeros()),
         (Int1::Popc, 64) => map1(w, ins, m, |a: u64| a.count_ones()),
         (Int1::Not, 16) => map1(w, ins, m, |a: u32| !a & 0xffff),
