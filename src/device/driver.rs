@@ -4,6 +4,7 @@
 //! kernel's parameter list: CUDA itself takes any bytes.
 
 use super::ptx::{Entry, Module, Type};
+use super::sim::Counters;
 use crate::error::{Error, Result};
 use std::sync::Arc;
 
@@ -159,6 +160,11 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// A launch failed.
     fn sync(&self) -> Result<()>;
+
+    /// What the last launch did, on a device that counts it.
+    fn counted(&self) -> Option<Counters> {
+        None
+    }
 }
 
 /// The entry called `name`.
