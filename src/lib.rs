@@ -21,6 +21,8 @@ pub mod tape;
 pub mod params;
 pub mod tensor;
 
+pub mod proof;
+
 pub mod device;
 
 pub mod cpu;
