@@ -10,8 +10,14 @@ pub const TARGETS: [&str; 4] = ["sm_80", "sm_86", "sm_89", "sm_90"];
 /// Registers of each kernel of each variant for [`TARGETS`], as `kiln kernels assemble` found them.
 pub const REGISTERS: &str = include_str!("../../kernels/registers.txt");
 
-/// The variants, by how [`REGISTERS`] calls them, each with a plan that runs it.
-pub fn all() -> BTreeMap<String, Plan> {
+/// The variants by how [`REGISTERS`] calls them.
+pub fn all() -> BTreeMap<String, Variant> {
+    plans().into_iter().map(|plan| (plan.variant.to_string(), plan.variant)).collect()
+}
+
+/// A plan for each variant, for sizes of no meaning; where the kernels of a file take different shared memory, one for each
+/// kernel, else `entry` is empty.
+pub fn plans() -> Vec<Plan> {
     let mut plans = Vec::new();
     for t in TYPES {
         for aligned in [true, false] {
@@ -29,7 +35,9 @@ pub fn all() -> BTreeMap<String, Plan> {
         plans.extend([embedding("", t, Float::F32, 1, 8), embedding("", t, Float::F32, 1, 7)]);
         plans.extend([64, 128].map(|dim| rope(t, 1, dim, dim)));
         for dim in [32, 64, 128] {
-            plans.push(attention("", t, Heads { batch: 1, time: 1, heads: 1, kv_heads: 1, dim }));
+            let sizes = Heads { batch: 1, time: 1, heads: 1, kv_heads: 1, dim };
+            let entries = ["attention_fwd", "attention_delta", "attention_bwd_q", "attention_bwd_kv"];
+            plans.extend(entries.map(|entry| attention(entry, t, sizes)));
         }
     }
     for side in [64, 1536, 8192] {
@@ -43,7 +51,7 @@ pub fn all() -> BTreeMap<String, Plan> {
         plans.push(gemm(Unit::Bf16, Form::Nt, Float::Bf16, "gelu_tanh", [side, side, 1]));
         plans.push(gemm(Unit::F32(true), Form::Nt, Float::F32, "gelu_tanh", [side, side, 1]));
     }
-    plans.into_iter().map(|plan| (plan.variant.to_string(), plan)).collect()
+    plans
 }
 
 /// Registers for [`TARGETS`] of kernel `entry` of a variant, where they are known.

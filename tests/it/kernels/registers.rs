@@ -19,8 +19,8 @@ fn registers_are_those_of_the_table() {
     let all: Vec<_> = all().into_iter().collect();
     let lines: BTreeMap<String, String> = all
         .par_iter()
-        .flat_map_iter(|(name, plan)| {
-            let module = plan.variant.module().unwrap();
+        .flat_map_iter(|(name, variant)| {
+            let module = variant.module().unwrap();
             let usages = TARGETS.map(|target| ptxas.assemble(&module, target).unwrap());
             let line = |i: usize| {
                 let entry = &usages[0][i].entry;
@@ -46,10 +46,10 @@ fn registers_are_those_of_the_table() {
 #[test]
 fn every_variant_and_each_of_its_kernels_is_in_the_table() {
     let mut lines = 0;
-    for (name, plan) in all() {
-        let module = plan.variant.module().unwrap();
+    for (name, variant) in all() {
+        let module = variant.module().unwrap();
         for entry in &module.entries {
-            let counts = registers(&plan.variant, &entry.name).unwrap_or_else(|| panic!("{name} {}", entry.name));
+            let counts = registers(&variant, &entry.name).unwrap_or_else(|| panic!("{name} {}", entry.name));
             assert!(counts.iter().all(|count| (1..=255).contains(count)), "{name} {}: {counts:?}", entry.name);
             lines += 1;
         }
