@@ -1,13 +1,13 @@
 //! What published figures of GPUs say of a launch that the simulated device counted.
 //!
-//! Each part of a multiprocessor takes at least its own time; the launch takes at least the longest of them:
+//! Each part of a card takes its own time for what it has to do; the longest of these binds:
 //!
 //! ```text
 //! issue   warp instructions / (4 a cycle of each multiprocessor)      f32, tensor   operations / peak
 //! shared  cycles of the banks / (1 a cycle of each multiprocessor)    global        32 sectors / bandwidth
 //! ```
-//! The work is taken to fill the card evenly, all of its sectors to come from memory: caches, latency, occupancy and the
-//! tail of a grid are left out.
+//! The work is taken to fill the card evenly, and every sector to come from memory: a kernel is faster than `global` says
+//! where caches serve it, and slower where latency, occupancy or the tail of a grid count.
 
 use crate::device::ptx::{Code, Entry, Type};
 use crate::device::sim::{Count, Counters};
@@ -100,7 +100,7 @@ impl Flops {
 }
 
 impl Card {
-    /// The least seconds that each part takes, by name; the longest binds.
+    /// The seconds that each part takes, by name; the longest binds.
     pub fn parts(&self, flops: &Flops, counters: &Counters) -> [(&'static str, f64); 5] {
         let cycle = 1e-9 / (self.clock * self.sms);
         [

@@ -9,19 +9,24 @@ use plotters::style::FontStyle;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::collections::BTreeMap;
 
+/// A file of the library, and a line of it.
+type Library = Option<(&'static str, usize)>;
+
 /// A line of a kernel's source.
 #[derive(Clone, Debug)]
 pub struct Spot {
     /// The line, from 1.
     pub line: usize,
     /// The file of the library and its line, for what a macro from there made.
-    pub library: Option<(&'static str, usize)>,
+    pub library: Library,
     /// One of the instructions that it became.
     pub text: String,
     /// How often it was executed.
     pub count: Count,
     /// What it accessed.
     pub site: Site,
+    /// Of what it was unrolled to, the instruction that takes the banks longest for what it asks.
+    pub worst: Site,
 }
 
 impl Spot {
@@ -43,17 +48,26 @@ impl Spot {
 pub fn spots(module: &Module, counters: &Counters) -> Vec<Spot> {
     let expanded = &module.source.expanded;
     let texts: Vec<&str> = expanded.text.lines().collect();
-    let mut spots: BTreeMap<(usize, Option<(&'static str, usize)>), Spot> = BTreeMap::new();
+    let mut spots: BTreeMap<(usize, Library), Spot> = BTreeMap::new();
     let mut at = |line: usize, add: &dyn Fn(&mut Spot)| {
         let (place, library) = (expanded.place(line, 1).line, expanded.library(line));
         // Calls of one macro of the library are one place.
         let key = (if library.is_some() { 0 } else { place }, library);
         let text = texts.get(line.wrapping_sub(1)).map_or("", |text| text.trim()).to_owned();
-        let new = || Spot { line: place, library, text, count: Count::default(), site: Site::default() };
+        let (count, site) = (Count::default(), Site::default());
+        let new = || Spot { line: place, library, text, count, site: site.clone(), worst: site };
         add(spots.entry(key).or_insert_with(new));
     };
     counters.lines.iter().for_each(|(line, count)| at(*line, &|spot| spot.count += *count));
-    counters.sites.iter().for_each(|(line, site)| at(*line, &|spot| spot.site += site));
+    for (line, site) in &counters.sites {
+        at(*line, &|spot| {
+            spot.site += site;
+            let longer = site.shared.steps * spot.worst.shared.ideal > spot.worst.shared.steps * site.shared.ideal;
+            if spot.worst.shared.requests == 0 || longer {
+                spot.worst = site.clone();
+            }
+        });
+    }
     spots.into_values().collect()
 }
 
@@ -119,7 +133,7 @@ impl Picture for Accesses<'_> {
         let (from, to) = (14 * s + label, width - figures);
 
         let mut y = 70 * s;
-        area.draw(&Text::new("Shared memory: words of each bank a pass, 1 at best", (14 * s, y), bold(15)))?;
+        area.draw(&Text::new("Shared memory: words that each bank gives in a pass, 1 at best", (14 * s, y), bold(15)))?;
         y += 22 * s;
         if shared.is_empty() {
             area.draw(&Text::new("none is used", (14 * s, y + height / 2), left(14)))?;
@@ -127,7 +141,7 @@ impl Picture for Accesses<'_> {
         }
         for spot in &shared {
             let middle = y + height / 2;
-            let site = &spot.site;
+            let site = &spot.worst;
             area.draw(&Text::new(self.label(spot), (from - 8 * s, middle), right(13)))?;
             let cell = f64::from(to - from) / 32.0;
             for (bank, words) in site.banks.iter().enumerate() {
@@ -146,6 +160,11 @@ impl Picture for Accesses<'_> {
                 let square = [(x(bank), y + s), (x(bank + 1) - s, y + height - s)];
                 area.draw(&Rectangle::new(square, colour.filled()))?;
                 area.draw(&Rectangle::new(square, GRID.stroke_width(scale)))?;
+                if load > 1.0 {
+                    let centre = Pos::new(HPos::Center, VPos::Center);
+                    let number = ("sans-serif", 12 * s, FontStyle::Bold).into_font().color(&INK).pos(centre);
+                    area.draw(&Text::new(format!("{load:.0}"), ((square[0].0 + square[1].0) / 2, middle), number))?;
+                }
             }
             let ratio = site.shared.steps as f64 / site.shared.ideal as f64;
             let style = if ratio > 1.0 { right(13).color(&CONFLICT) } else { right(13) };

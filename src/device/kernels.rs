@@ -30,6 +30,7 @@ files!(
     "rope.ptx",
     "sattention.ptx",
     "sgemm.ptx",
+    "study.ptx",
     "swiglu.ptx",
     "xent.ptx"
 );

@@ -10,7 +10,7 @@ const ENTRIES: [&str; 4] = ["attention_fwd", "attention_delta", "attention_bwd_q
 pub(super) fn cases(cases: &mut Vec<Case>) {
     let mut add = |t: Float, [batch, time, heads, kv_heads, dim]: [usize; 5], typical| {
         let sizes = Heads { batch, time, heads, kv_heads, dim };
-        let name = format!("{} {batch} x {time}, {heads} heads of {dim}, {kv_heads} of keys", t.name());
+        let name = format!("{} {batch} x {time}, {heads}/{kv_heads} heads of {dim}", t.name());
         let file = if t == F32 { "sattention.ptx" } else { "attention.ptx" };
         cases.push(Case::new(file, &ENTRIES, name, move |trial| check(trial, t, sizes)).typical(typical));
     };

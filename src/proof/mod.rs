@@ -14,6 +14,7 @@ mod gemm;
 mod logits;
 mod norm;
 mod rows;
+mod study;
 pub mod variants;
 
 use crate::device::driver::Function;
@@ -72,9 +73,8 @@ impl Case {
 /// All cases, by file.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for add in [flat::cases, adamw::cases, norm::cases, rows::cases, logits::cases, gemm::cases, attention::cases] {
-        add(&mut cases);
-    }
+    let parts = [flat::cases, adamw::cases, norm::cases, rows::cases, logits::cases, gemm::cases, attention::cases];
+    parts.into_iter().chain([study::cases as fn(&mut Vec<Case>)]).for_each(|add| add(&mut cases));
     cases.sort_by_key(|case| case.file);
     cases
 }

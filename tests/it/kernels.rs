@@ -1,11 +1,13 @@
 //! kiln's PTX kernels on the simulated GPU with all checks on, against plain loops in f64: the cases of `kiln::proof`.
 
 mod attention;
+mod command;
 mod flat;
 mod gemm;
 mod library;
 mod registers;
 mod rows;
+mod study;
 
 use kiln::device::Sim;
 use kiln::device::sim::{Counters, Options};

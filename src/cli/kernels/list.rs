@@ -103,11 +103,11 @@ fn object(module: &Module, row: &Row) -> Json {
 }
 
 /// From the least to the most.
-fn range<T: Ord + Copy + ToString>(numbers: impl Iterator<Item = T>) -> String {
-    let numbers: BTreeSet<T> = numbers.collect();
+fn range(numbers: impl Iterator<Item = u64>, word: fn(u64) -> String) -> String {
+    let numbers: BTreeSet<u64> = numbers.collect();
     match (numbers.first(), numbers.last()) {
-        (Some(a), Some(b)) if a == b => a.to_string(),
-        (Some(a), Some(b)) => format!("{}-{}", a.to_string(), b.to_string()),
+        (Some(a), Some(b)) if a == b => word(*a),
+        (Some(a), Some(b)) => format!("{}-{}", word(*a).trim_end_matches(" KiB"), word(*b)),
         _ => "-".to_owned(),
     }
 }
@@ -122,26 +122,28 @@ fn family(module: &Module, text: &str, rows: &[Row], each: bool) -> String {
         ink(stem(&module.source.name), Ink::Bold),
         ink(&format!("{}, PTX {major}.{minor}, sm_{}", module.source.name, module.target), Ink::Dim)
     );
-    let head = format!("  {:<20} {:<34} {:<9} registers {}", "kernel", "variants", "shared", TARGETS.join(" "));
-    out += &format!("{}\n", ink(&head, Ink::Dim));
+    let mut lines: Vec<[String; 7]> = Vec::new();
+    let heads = ["kernel", "variants", "shared"].into_iter().chain(TARGETS);
+    let mut heads: Vec<String> = heads.map(str::to_owned).collect();
+    heads[3].insert_str(0, "registers ");
+    lines.extend(<[String; 7]>::try_from(heads));
     for entry in module.entries.iter().map(|entry| entry.name.as_str()) {
         let own: Vec<&Row> = rows.iter().filter(|row| row.entry == entry).collect();
-        let groups: Vec<Vec<&Row>> = match each {
-            true => own.into_iter().map(|row| vec![row]).collect(),
-            false if own.is_empty() => continue,
-            false => vec![own],
-        };
+        let groups = if each || own.is_empty() { own.chunks(1) } else { own.chunks(own.len()) };
         for group in groups {
-            let shared = range(group.iter().map(|row| row.shared.iter().sum::<usize>()));
-            let registers: Vec<String> = (0..4)
-                .map(|i| format!("{:>7}", range(group.iter().filter_map(|row| Some(row.registers?[i])))))
-                .collect();
-            let shared = match shared.parse::<u64>() {
-                Ok(bytes) => size(bytes),
-                Err(_) => shared,
-            };
-            out += &format!("  {entry:<20} {:<34} {shared:<9} {:>10}\n", settings(&group), registers.join(" "));
+            let shared = range(group.iter().map(|row| row.shared.iter().sum::<usize>() as u64), size);
+            let [a, b, c, d] = [0, 1, 2, 3]
+                .map(|i| range(group.iter().filter_map(|row| Some(u64::from(row.registers?[i]))), |n| n.to_string()));
+            lines.push([entry.to_owned(), settings(group), shared, a, b, c, d]);
         }
+    }
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..7).map(width).collect();
+    for (i, line) in lines.iter().enumerate() {
+        let left = line[..3].iter().zip(&widths).map(|(cell, width)| format!("  {cell:<width$}"));
+        let right = line[3..].iter().zip(&widths[3..]).map(|(cell, width)| format!("  {cell:>width$}"));
+        let text = left.chain(right).collect::<String>();
+        out += &format!("{}\n", if i == 0 { ink(&text, Ink::Dim) } else { text });
     }
     out.trim_end().to_owned() + if each { "" } else { "\n" }
 }
@@ -159,5 +161,12 @@ fn settings(rows: &[&Row]) -> String {
             names[at].1.push(value);
         }
     }
-    names.iter().map(|(name, values)| format!("{name}={}", values.join("|"))).collect::<Vec<_>>().join(" ")
+    names.iter().map(|(name, values)| format!("{name}={}", sorted(values).join("|"))).collect::<Vec<_>>().join(" ")
+}
+
+/// Numbers by their size, words by the alphabet.
+fn sorted(values: &[String]) -> Vec<String> {
+    let mut values = values.to_vec();
+    values.sort_by_key(|value| (value.parse::<u64>().ok(), value.clone()));
+    values
 }

@@ -117,8 +117,8 @@ fn plan_words(plan: &Plan) -> String {
 fn size(bytes: u64) -> String {
     match bytes {
         0 => "0".to_owned(),
-        bytes if bytes < 10 << 10 => format!("{bytes} B"),
-        bytes if bytes < 10 << 20 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        bytes if bytes < 1 << 10 => format!("{bytes} B"),
+        bytes if bytes < 10 << 20 => format!("{} KiB", (bytes as f64 / 102.4).round() / 10.0),
         bytes => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
     }
 }

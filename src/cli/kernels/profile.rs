@@ -101,7 +101,7 @@ pub fn run(args: &ProfileArgs, global: &Global) -> Result<()> {
         let Card { name, source, sms, clock, .. } = args.card;
         print(&ink(
             &format!(
-                "{name}: {sms} multiprocessors at {clock} GHz; {source}. Work that fills it evenly, all from memory."
+                "{name}: {sms} multiprocessors at {clock} GHz; {source}. Of work that fills it evenly, without caches."
             ),
             Ink::Dim,
         ))?;
@@ -132,7 +132,14 @@ fn words(case: &str, counted: &Counted<'_>, args: &ProfileArgs) -> String {
     let shared = plan.grid.shared + counted.entry().map_or(0, |entry| entry.shared);
     let mut out = format!("{}  {case}\n", ink(plan.entry, Ink::Bold));
     let mut row = |name: &str, value: String| out += &format!("  {name:<14}{value}\n");
-    row("launch", format!("{}, {} of shared memory", plan_words(plan), size(shared as u64)));
+    row(
+        "launch",
+        format!(
+            "{}, {} of shared memory",
+            plan_words(plan),
+            if shared == 0 { "no byte".to_owned() } else { size(shared as u64) }
+        ),
+    );
     let total = counters.total();
     let lanes = total.lane as f64 / total.warp.max(1) as f64;
     let divide = match counters.divergent {
@@ -176,7 +183,7 @@ fn words(case: &str, counted: &Counted<'_>, args: &ProfileArgs) -> String {
     let (bound, most) = parts.iter().fold(("", 0.0), |most, part| if part.1 > most.1 { *part } else { most });
     let part = |(name, seconds): &(&str, f64)| format!("{name} {:.0} %", percent(*seconds, most));
     let shares: Vec<String> = parts.iter().filter(|(_, seconds)| *seconds > 0.0).map(part).collect();
-    row(&format!("on {}", args.card.name), format!("at least {:.3} us, by {bound}: {}", 1e6 * most, shares.join(", ")));
+    row(&format!("on {}", args.card.name), format!("{:.3} us, by {bound}: {}", 1e6 * most, shares.join(", ")));
     let mut hot: Vec<&Spot> = counted.spots.iter().collect();
     hot.sort_by_key(|spot| std::cmp::Reverse(spot.count.warp));
     for (i, spot) in hot.into_iter().take(args.lines).enumerate() {

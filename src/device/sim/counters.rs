@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(banks(16, |i| i * 16), (4, 4));
         assert_eq!(banks(16, |i| i * 64), (16, 4));
         assert_eq!(banks(2, |i| i * 2), (1, 1));
-        let two = |bank: usize| if bank % 2 == 0 { 2 } else { 0 };
+        let two = |bank: usize| if bank.is_multiple_of(2) { 2 } else { 0 };
         assert_eq!(site(4, |i| i * 8).banks, std::array::from_fn(two));
         assert_eq!(site(4, |_| 64).banks, std::array::from_fn(|bank| u64::from(bank == 16)));
     }
