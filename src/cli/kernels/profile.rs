@@ -1,6 +1,6 @@
 //! `kiln kernels profile`.
 
-use super::{matching, plan_words, simulated, size};
+use super::{matching, named, plan_words, simulated, size};
 use crate::cli::Global;
 use crate::cli::term::{Ink, ink, print, thousands};
 use clap::Args;
@@ -80,7 +80,7 @@ pub fn run(args: &ProfileArgs, global: &Global) -> Result<()> {
     let rig = Rig::new(&sim);
     let outcome = rig.run(case)?;
     let mut seen: Vec<Counted<'_>> = Vec::new();
-    let by_entry = case.entries.contains(&args.name.as_str());
+    let by_entry = named(&args.name, &cases)?.entry.is_some();
     for launch in outcome.launches.iter().filter(|launch| launch.plan.variant.file == case.file) {
         let entry = launch.plan.entry;
         let wanted = if by_entry { entry == args.name } else { case.entries.contains(&entry) };
