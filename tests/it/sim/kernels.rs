@@ -5,12 +5,11 @@ use half::{bf16, f16};
 use kiln::cpu::Simd;
 use kiln::device::ptx::Value;
 use kiln::device::sim::{Class, Counters};
-use kiln::device::{Arg, Driver, Grid, Ptr};
+use kiln::device::{Arg, Grid};
 
 pub const GEMM: &str = include_str!("kernels/gemm.ptx");
 pub const SGEMM: &str = include_str!("kernels/sgemm.ptx");
 const SOFTMAX: &str = include_str!("kernels/softmax.ptx");
-const LOOP: &str = include_str!("kernels/loop.ptx");
 
 /// `a · b` in f64.
 pub fn product(a: &[f64], b: &[f64], [m, n, k]: [usize; 3]) -> Vec<f64> {
@@ -123,58 +122,5 @@ fn softmax_by_shuffles_is_that_of_f64() {
                 assert!((f64::from(*y) - exact).abs() <= 3e-6 * exact, "{y} {exact}");
             }
         }
-    }
-}
-
-/// Prints the speed on one thread: `cargo test --release --test it lane_instructions -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-#[allow(clippy::print_stdout)]
-fn lane_instructions_a_second() {
-    let best = |check: bool, name: &str, run: &dyn Fn(&Rig) -> Counters| {
-        let rig = Rig::new(check);
-        let mut best = f64::INFINITY;
-        let mut counters = Counters::default();
-        for _ in 0..if check { 5 } else { 15 } {
-            let start = std::time::Instant::now();
-            counters = run(&rig);
-            best = best.min(start.elapsed().as_secs_f64());
-        }
-        let Counters { classes, .. } = &counters;
-        let total = classes.iter().fold((0, 0), |sum, c| (sum.0 + c.warp, sum.1 + c.lane));
-        let mode = if check { "checked" } else { "plain" };
-        println!(
-            "{name:8} {mode:8} {:7.2} ms {:6.2} G lane-instructions/s {:6.1} ns a warp-instruction",
-            best * 1e3,
-            total.1 as f64 / best * 1e-9,
-            best * 1e9 / total.0 as f64,
-        );
-    };
-    for check in [false, true] {
-        let turns = module("loop.ptx", LOOP, &[]);
-        let buffer =
-            |rig: &Rig, n: usize| -> Ptr { rig.put(&numbers(n, 7).iter().map(|x| x * 1e-3).collect::<Vec<f32>>()) };
-        best(check, "loop", &|rig| {
-            let x = buffer(rig, 32 * 256);
-            let counters = rig.run(&turns, Grid::new(32, 256), &[x.into(), Arg::U32(if check { 200 } else { 1000 })]);
-            rig.sim.free(x).unwrap();
-            counters
-        });
-        let sgemm = module("sgemm.ptx", SGEMM, &[]);
-        best(check, "sgemm", &|rig| {
-            let (a, b, c) = (buffer(rig, 65536), buffer(rig, 65536), buffer(rig, 65536));
-            let grid = Grid { blocks: [4, 4, 1], threads: [256, 1, 1], shared: 0 };
-            let args = [a.into(), b.into(), c.into(), Arg::U32(256), Arg::U32(256)];
-            let counters = rig.run(&sgemm, grid, &args);
-            [a, b, c].into_iter().for_each(|p| rig.sim.free(p).unwrap());
-            counters
-        });
-        let softmax = module("softmax.ptx", SOFTMAX, &[]);
-        best(check, "softmax", &|rig| {
-            let (x, y) = (buffer(rig, 2048 * 128), buffer(rig, 2048 * 128));
-            let counters = rig.run(&softmax, Grid::new(256, 256), &[x.into(), y.into()]);
-            [x, y].into_iter().for_each(|p| rig.sim.free(p).unwrap());
-            counters
-        });
     }
 }
