@@ -22,6 +22,8 @@ pub mod launch;
 pub mod params;
 pub mod tensor;
 
+pub mod proof;
+
 pub mod device;
 
 pub mod cpu;

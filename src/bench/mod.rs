@@ -5,6 +5,7 @@
 //! same work, and gives a [`Row`] for kiln and one for each rival: the speed, the share of the ceiling that binds the work,
 //! and the ratio of both, round by round.
 
+pub mod cards;
 pub mod ceilings;
 pub mod data;
 pub mod decode;
@@ -15,6 +16,7 @@ pub mod python;
 pub mod rival;
 pub mod roofline;
 pub mod sitting;
+pub mod spots;
 pub mod step;
 pub mod turns;
 

@@ -3,6 +3,7 @@
 mod bench;
 mod data;
 mod doctor;
+mod kernels;
 mod sample;
 mod term;
 mod train;
@@ -90,12 +91,13 @@ enum Command {
     Train(train::TrainArgs),
     Sample(sample::SampleArgs),
     Bench(bench::BenchArgs),
+    Kernels(kernels::KernelsArgs),
     Doctor(doctor::DoctorArgs),
 }
 
 /// The commands along the life cycle, as `kiln --help` shows them.
 const GROUPS: [(&str, &[&str]); 4] =
-    [("Prepare", &["data"]), ("Train", &["train"]), ("Use", &["sample"]), ("Study", &["bench", "doctor"])];
+    [("Prepare", &["data"]), ("Train", &["train"]), ("Use", &["sample"]), ("Study", &["bench", "kernels", "doctor"])];
 
 impl Global {
     /// The host, for commands that compute nowhere else.
@@ -206,6 +208,7 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Train(args) => train::run(args, &global),
         Command::Sample(args) => sample::run(args, &global).map(|()| 0),
         Command::Bench(args) => bench::run(args, &global).map(|()| 0),
+        Command::Kernels(args) => kernels::run(args, &global).map(|()| 0),
         Command::Doctor(args) => doctor::run(args, &global).map(|()| 0),
     }
 }

@@ -31,6 +31,34 @@ pub fn safe(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// How a word stands out on a terminal.
+#[derive(Clone, Copy, Debug)]
+pub enum Ink {
+    /// A heading.
+    Bold,
+    /// What matters less.
+    Dim,
+    /// All is well.
+    Green,
+    /// It is not.
+    Red,
+}
+
+/// `text` in an ink, where standard output is a terminal and `NO_COLOR` is not set.
+pub fn ink(text: &str, ink: Ink) -> String {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if plain || !std::io::stdout().is_terminal() {
+        return text.to_owned();
+    }
+    let code = match ink {
+        Ink::Bold => 1,
+        Ink::Dim => 2,
+        Ink::Green => 32,
+        Ink::Red => 31,
+    };
+    format!("\x1b[{code}m{text}\x1b[0m")
+}
+
 /// Writes `text` and a line break to standard output. A reader that has gone away, as `head`, is no error.
 pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();

@@ -4,6 +4,7 @@
 //! kernel's parameter list: CUDA itself takes any bytes.
 
 use super::ptx::{Entry, Module, Type};
+use super::sim::Counters;
 use crate::error::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -187,6 +188,11 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// As of [`launch`](Driver::launch).
     fn replay(&self, recording: usize) -> Result<()>;
+
+    /// What the last launch did, on a device that counts it.
+    fn counted(&self) -> Option<Counters> {
+        None
+    }
 }
 
 /// A driver that computes nothing and counts memory, which nobody may touch.

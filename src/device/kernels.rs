@@ -7,6 +7,7 @@ use super::driver::Grid;
 use super::ptx::{Module, Names, Value};
 use crate::error::Result;
 use arrayvec::ArrayVec;
+use std::fmt;
 
 macro_rules! files {
     ($($name:literal),*) => {
@@ -29,6 +30,7 @@ files!(
     "rope.ptx",
     "sattention.ptx",
     "sgemm.ptx",
+    "study.ptx",
     "swiglu.ptx",
     "xent.ptx"
 );
@@ -97,6 +99,23 @@ pub struct Variant {
     pub file: &'static str,
     /// The parameters that are not what the file says.
     pub settings: ArrayVec<(&'static str, Setting), 9>,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Setting::Number(x) => x.fmt(f),
+            Setting::Word(x) => x.fmt(f),
+        }
+    }
+}
+
+/// As `cast.ptx T=f32 TY=bf16 V=4`.
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.file)?;
+        self.settings.iter().try_for_each(|(name, setting)| write!(f, " {name}={setting}"))
+    }
 }
 
 impl Variant {

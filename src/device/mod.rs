@@ -7,6 +7,7 @@ pub mod kernels;
 pub mod pool;
 pub mod probe;
 pub mod ptx;
+pub mod ptxas;
 pub mod sim;
 
 pub use driver::{Arg, Driver, Dry, Grid, Ptr};

@@ -1,11 +1,12 @@
 //! One block: its warps take turns, each runs until it waits or ends.
 
-use super::counters::{Count, Traffic};
+use super::counters::{Count, Site};
 use super::decode::Program;
 use super::exec;
 use super::fault::{Fault, Kind, Trouble};
 use super::memory::{Memory, Touched};
 use super::shared::Shared;
+use super::trace::Watch;
 use super::warp::{Shape, State, Warp};
 use crate::cpu::Simd;
 
@@ -23,6 +24,8 @@ pub struct Launch<'a> {
     pub touched: Option<Touched>,
     /// The most jumps backwards that a warp may make, with checks on.
     pub limit: u64,
+    /// A thread whose steps are noted, with checks on.
+    pub watch: Option<Watch>,
     /// The instruction set.
     pub simd: Simd,
 }
@@ -43,10 +46,8 @@ pub struct Block<'a> {
     pub counts: Vec<Count>,
     /// Jumps that lanes disagreed on.
     pub divergent: u64,
-    /// Accesses to shared memory.
-    pub shared_traffic: Traffic,
-    /// Accesses to global memory.
-    pub global_traffic: Traffic,
+    /// What each instruction accessed, with checks on.
+    pub sites: Vec<Option<Box<Site>>>,
     /// The allocation that was touched last.
     pub allocation: (u64, u64),
 }
@@ -63,10 +64,14 @@ impl<'a> Block<'a> {
             barriers: [(0, None); 16],
             counts: vec![Count::default(); launch.program.code.len()],
             divergent: 0,
-            shared_traffic: Traffic::default(),
-            global_traffic: Traffic::default(),
+            sites: vec![None; if grain.is_some() { launch.program.code.len() } else { 0 }],
             allocation: (0, 0),
         }
+    }
+
+    /// What the instruction accessed that `warp` executes.
+    pub fn site(&mut self, warp: &Warp) -> &mut Site {
+        self.sites[warp.pc as usize - 1].get_or_insert_default()
     }
 
     /// The warps of a block.

@@ -92,6 +92,63 @@ pub struct Counters {
     pub shared: Traffic,
     /// Accesses to global memory, by warps: its steps are sectors of 32 bytes.
     pub global: Traffic,
+    /// The same by instruction: the line of the expanded text, and what was accessed from there.
+    pub sites: Vec<(usize, Site)>,
+}
+
+/// What one instruction accessed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Site {
+    /// Shared memory.
+    pub shared: Traffic,
+    /// Global memory.
+    pub global: Traffic,
+    /// Words that each bank of shared memory gave or took.
+    pub banks: [u64; 32],
+}
+
+impl AddAssign<&Site> for Site {
+    fn add_assign(&mut self, other: &Site) {
+        self.shared += other.shared;
+        self.global += other.global;
+        self.banks.iter_mut().zip(&other.banks).for_each(|(bank, other)| *bank += other);
+    }
+}
+
+impl Site {
+    /// Counts an access to shared memory of `size` bytes by each lane of `mask`: 32 banks of 4 bytes give a word each in
+    /// a cycle, to all who ask for it. Wide accesses go in halves and quarters of a warp.
+    pub fn touch_shared(&mut self, address: &[u64; 32], mask: u32, size: usize) {
+        self.shared.requests += 1;
+        self.shared.bytes += u64::from(mask.count_ones()) * size as u64;
+        let (words, lanes) = match size {
+            16 => (4, 8),
+            8 => (2, 16),
+            _ => (1, 32),
+        };
+        for phase in 0..32 / lanes {
+            let here = (phase * lanes..(phase + 1) * lanes).filter(|lane| mask >> lane & 1 == 1);
+            let words = here.flat_map(|lane| (0..words).map(move |i| address[lane] / 4 + i));
+            // The word that each bank gives: 1 more than its number, so that 0 is none.
+            let mut given = [0u64; 32];
+            let (mut some, mut conflict) = (false, false);
+            for word in words.clone() {
+                let bank = &mut given[word as usize % 32];
+                conflict |= *bank != 0 && *bank != word + 1;
+                *bank = word + 1;
+                some = true;
+            }
+            let counts = if conflict { loads(words.collect()) } else { given.map(|word| u64::from(word != 0)) };
+            self.banks.iter_mut().zip(&counts).for_each(|(bank, count)| *bank += count);
+            self.shared.ideal += u64::from(some);
+            self.shared.steps += if conflict { counts.into_iter().max().unwrap_or(0) } else { u64::from(some) };
+        }
+    }
+
+    /// Counts an access to global memory of `size` bytes by each lane of `mask`.
+    pub fn touch_global(&mut self, address: &[u64; 32], mask: u32, size: usize) {
+        self.global.sectors(address, mask, size);
+    }
 }
 
 /// Accesses of one kind of memory.
@@ -116,14 +173,14 @@ impl AddAssign for Traffic {
     }
 }
 
-/// The most different words that one bank must give.
+/// How many different words each bank must give.
 #[cold]
-fn cycles(mut words: Vec<u64>) -> u64 {
+fn loads(mut words: Vec<u64>) -> [u64; 32] {
     words.sort_unstable();
     words.dedup();
     let mut counts = [0; 32];
     words.iter().for_each(|word| counts[*word as usize % 32] += 1);
-    counts.into_iter().max().unwrap_or(0)
+    counts
 }
 
 impl Counters {
@@ -141,35 +198,7 @@ impl Counters {
 }
 
 impl Traffic {
-    /// Counts an access to shared memory of `size` bytes by each lane of `mask`: 32 banks of 4 bytes give a word each in
-    /// a cycle, to all who ask for it. Wide accesses go in halves and quarters of a warp.
-    pub fn banks(&mut self, address: &[u64; 32], mask: u32, size: usize) {
-        self.requests += 1;
-        self.bytes += u64::from(mask.count_ones()) * size as u64;
-        let (words, lanes) = match size {
-            16 => (4, 8),
-            8 => (2, 16),
-            _ => (1, 32),
-        };
-        for phase in 0..32 / lanes {
-            let here = (phase * lanes..(phase + 1) * lanes).filter(|lane| mask >> lane & 1 == 1);
-            let words = here.flat_map(|lane| (0..words).map(move |i| address[lane] / 4 + i));
-            // The word that each bank gives: 1 more than its number, so that 0 is none.
-            let mut given = [0u64; 32];
-            let (mut some, mut conflict) = (false, false);
-            for word in words.clone() {
-                let bank = &mut given[word as usize % 32];
-                conflict |= *bank != 0 && *bank != word + 1;
-                *bank = word + 1;
-                some = true;
-            }
-            self.ideal += u64::from(some);
-            self.steps += if conflict { cycles(words.collect()) } else { u64::from(some) };
-        }
-    }
-
-    /// Counts an access to global memory of `size` bytes by each lane of `mask`.
-    pub fn sectors(&mut self, address: &[u64; 32], mask: u32, size: usize) {
+    fn sectors(&mut self, address: &[u64; 32], mask: u32, size: usize) {
         self.requests += 1;
         self.bytes += u64::from(mask.count_ones()) * size as u64;
         let mut starts = [0u64; 32];
@@ -203,10 +232,15 @@ impl Traffic {
 mod tests {
     use super::*;
 
+    fn site(size: usize, address: impl Fn(u64) -> u64) -> Site {
+        let mut site = Site::default();
+        site.touch_shared(&std::array::from_fn(|i| address(i as u64)), !0, size);
+        site
+    }
+
     fn banks(size: usize, address: impl Fn(u64) -> u64) -> (u64, u64) {
-        let mut traffic = Traffic::default();
-        traffic.banks(&std::array::from_fn(|i| address(i as u64)), !0, size);
-        (traffic.steps, traffic.ideal)
+        let Site { shared, .. } = site(size, address);
+        (shared.steps, shared.ideal)
     }
 
     fn sectors(size: usize, address: impl Fn(u64) -> u64) -> (u64, u64) {
@@ -225,6 +259,9 @@ mod tests {
         assert_eq!(banks(16, |i| i * 16), (4, 4));
         assert_eq!(banks(16, |i| i * 64), (16, 4));
         assert_eq!(banks(2, |i| i * 2), (1, 1));
+        let two = |bank: usize| if bank.is_multiple_of(2) { 2 } else { 0 };
+        assert_eq!(site(4, |i| i * 8).banks, std::array::from_fn(two));
+        assert_eq!(site(4, |_| 64).banks, std::array::from_fn(|bank| u64::from(bank == 16)));
     }
 
     #[test]

@@ -15,10 +15,12 @@ pub mod fault;
 pub mod memory;
 pub mod number;
 pub mod shared;
+pub mod trace;
 pub mod warp;
 
-pub use counters::{Class, Count, Counters, Traffic};
+pub use counters::{Class, Count, Counters, Site, Traffic};
 pub use fault::{Fault, Kind};
+pub use trace::{Probe, Trace};
 
 use super::driver::{Arg, Driver, Function, Grid, Ptr, check_grid, find, parameters};
 use super::ptx::Module;
@@ -29,6 +31,7 @@ use decode::Program;
 use memory::{Memory, Touched};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use trace::Watch;
 use warp::Shape;
 
 /// What a simulated device is like.
@@ -76,6 +79,10 @@ struct State {
     /// What is being recorded.
     recording: Option<Vec<Recorded>>,
     recordings: Vec<Arc<[Recorded]>>,
+    /// A thread to be watched, until its kernel is launched.
+    probe: Option<Probe>,
+    /// What was seen of it.
+    trace: Option<Trace>,
 }
 
 /// A call in a recording.
@@ -95,6 +102,8 @@ impl Sim {
             fault: None,
             recording: None,
             recordings: Vec::new(),
+            probe: None,
+            trace: None,
         };
         Sim { threads: Threads::new(threads), state: Mutex::new(state), options }
     }
@@ -113,6 +122,16 @@ impl Sim {
         self.lock().fault.as_deref().cloned()
     }
 
+    /// Watches a thread in the next launch of its kernel; see [`traced`](Sim::traced). With checks on only.
+    pub fn watch(&self, probe: Probe) {
+        self.lock().probe = Some(probe);
+    }
+
+    /// What the watched thread did, when its kernel was launched.
+    pub fn traced(&self) -> Option<Trace> {
+        self.lock().trace.take()
+    }
+
     /// Bytes allocated.
     pub fn used(&self) -> u64 {
         self.lock().memory.used()
@@ -122,7 +141,9 @@ impl Sim {
     fn run(&self, launch: &Launch<'_>) -> Result<Counters, Box<Fault>> {
         let blocks: u32 = launch.shape.grid.iter().product();
         let (next, stop) = (AtomicU32::new(0), AtomicU32::new(u32::MAX));
-        let total = Mutex::new((Counters::default(), vec![Count::default(); launch.program.code.len()]));
+        let length = launch.program.code.len();
+        let sites: Vec<Option<Box<Site>>> = Vec::new();
+        let total = Mutex::new((Counters::default(), vec![Count::default(); length], sites));
         let fault: Mutex<Option<(u32, Box<Fault>)>> = Mutex::new(None);
         self.threads.run(self.threads.count().min(blocks as usize), &|_| {
             let mut block = Block::new(launch);
@@ -146,14 +167,23 @@ impl Sim {
             }
             let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
             total.0.divergent += block.divergent;
-            total.0.shared += block.shared_traffic;
-            total.0.global += block.global_traffic;
             total.1.iter_mut().zip(&block.counts).for_each(|(total, count)| *total += *count);
+            if total.2.is_empty() {
+                total.2 = block.sites;
+            } else {
+                for (total, site) in total.2.iter_mut().zip(block.sites) {
+                    match (total, site) {
+                        (Some(total), Some(site)) => **total += &*site,
+                        (total @ None, site) => *total = site,
+                        _ => {}
+                    }
+                }
+            }
         });
         if let Some((_, fault)) = fault.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(fault);
         }
-        let (mut counters, counts) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (mut counters, counts, sites) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
         for (pc, count) in counts.iter().enumerate() {
             counters.classes[launch.program.class(pc) as usize] += *count;
             let line = launch.program.line(pc);
@@ -161,6 +191,11 @@ impl Sim {
                 Some((_, total)) => *total += *count,
                 None => counters.lines.push((line, *count)),
             }
+        }
+        for (pc, site) in sites.into_iter().enumerate().filter_map(|(pc, site)| Some((pc, site?))) {
+            counters.shared += site.shared;
+            counters.global += site.global;
+            counters.sites.push((launch.program.line(pc), *site));
         }
         Ok(counters)
     }
@@ -282,9 +317,14 @@ impl Driver for Sim {
             memory: &state.memory,
             touched: self.options.check.then(|| Touched::new(bytes, program.grain[1])),
             limit: self.options.limit,
+            watch: state.probe.take_if(|probe| self.options.check && probe.entry == kernel.name).map(Watch::new),
             simd: self.options.simd,
         };
-        match self.run(&launch) {
+        let ran = self.run(&launch);
+        if let Some(watch) = launch.watch {
+            state.trace = Some(watch.trace(function, grid));
+        }
+        match ran {
             Ok(counters) => {
                 (state.counters, state.fault) = (counters, None);
                 Ok(())
@@ -317,5 +357,9 @@ impl Driver for Sim {
             Recorded::Launch(function, grid, args) => self.launch(function, *grid, args),
             Recorded::Fill(to, word, words) => self.fill(*to, *word, *words),
         })
+    }
+
+    fn counted(&self) -> Option<Counters> {
+        Some(self.counters())
     }
 }

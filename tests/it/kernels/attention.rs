@@ -1,115 +1,30 @@
 //! Attention, forward and backward.
 
 use super::*;
-use kiln::device::kernels::{Heads, attention};
 use kiln::device::sim::Class;
 
-use Float::{Bf16, F16, F32};
-
-/// y, lse, and the gradient of qkv given that of y.
-fn exact(qkv: &[f64], dy: &[f64], heads: Heads) -> [Vec<f64>; 3] {
-    let Heads { batch, time, heads, kv_heads, dim } = heads;
-    let width = (heads + 2 * kv_heads) * dim;
-    let (mut y, mut lse) = (vec![0.0; batch * time * heads * dim], vec![0.0; batch * heads * time]);
-    let mut dqkv = vec![0.0; qkv.len()];
-    let scale = 1.0 / (dim as f64).sqrt();
-    let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
-    for (b, h) in (0..batch * heads).map(|i| (i / heads, i % heads)) {
-        let (k, v) = (heads + h * kv_heads / heads, heads + kv_heads + h * kv_heads / heads);
-        let at = |i: usize, head: usize| {
-            let start = (b * time + i) * width + head * dim;
-            start..start + dim
-        };
-        for i in 0..time {
-            let scores: Vec<f64> = (0..=i).map(|j| scale * dot(&qkv[at(i, h)], &qkv[at(j, k)])).collect();
-            let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let log_z = max + scores.iter().map(|s| (s - max).exp()).sum::<f64>().ln();
-            lse[(b * heads + h) * time + i] = log_z;
-            let row = ((b * time + i) * heads + h) * dim;
-            let p: Vec<f64> = scores.iter().map(|s| (s - log_z).exp()).collect();
-            for (j, c) in (0..=i).flat_map(|j| (0..dim).map(move |c| (j, c))) {
-                y[row + c] += p[j] * qkv[at(j, v).start + c];
-            }
-            let g = &dy[row..row + dim];
-            let delta = dot(&y[row..row + dim], g);
-            for j in 0..=i {
-                let ds = scale * p[j] * (dot(g, &qkv[at(j, v)]) - delta);
-                for c in 0..dim {
-                    dqkv[at(i, h).start + c] += ds * qkv[at(j, k).start + c];
-                    dqkv[at(j, k).start + c] += ds * qkv[at(i, h).start + c];
-                    dqkv[at(j, v).start + c] += p[j] * g[c];
-                }
-            }
-        }
-    }
-    [y, lse, dqkv]
-}
-
-/// Checks all four kernels; returns what each did.
-fn check(t: Float, [batch, time, heads, kv_heads, dim]: [usize; 5]) -> Vec<(&'static str, Counters)> {
-    let sizes = Heads { batch, time, heads, kv_heads, dim };
-    let bench = Bench::new();
-    let (len, rows) = (batch * time * (heads + 2 * kv_heads) * dim, batch * time * heads);
-    let (qkv, dy, old) = (normal(1, len, 1.0), normal(2, rows * dim, 1.0), normal(3, len, 1.0));
-    let [want_y, want_lse, want_d] = exact(&round(t, &qkv), &round(t, &dy), sizes);
-    let (pq, y, lse) = (bench.put_as(t, &qkv), bench.room_for(t, rows * dim), bench.room(rows * 4));
-    let numbers = [n(time), n(heads), n(kv_heads)];
-    let what = format!("{t:?} {sizes:?}");
-    let mut did = vec![];
-    let args = [&[pq.into(), y.into(), lse.into()][..], &numbers].concat();
-    did.push(("attention_fwd", bench.run(&attention("attention_fwd", t, sizes), &args)));
-    // Two roundings on the way to y, three to the gradients.
-    let bounds = if t == F32 { [1e-5, 1e-5, 2e-5] } else { [2.0 * bound(t), 1e-4, 3.0 * bound(t)] };
-    close(&format!("{what}: y"), &bench.get_as(t, y, rows * dim), &want_y, bounds[0]);
-    close(&format!("{what}: lse"), &bench.get_as(F32, lse, rows), &want_lse, bounds[1]);
-    let (pdy, delta, ro) = (bench.put_as(t, &dy), bench.room(rows * 4), round(t, &old));
-    let args = [y.into(), pdy.into(), delta.into(), n(rows), n(time), n(heads)];
-    did.push(("attention_delta", bench.run(&attention("attention_delta", t, sizes), &args)));
-    for add in [0u32, 1] {
-        let dqkv = bench.result(t, &old, add);
-        let arrays: [Arg; 5] = [pq.into(), pdy.into(), lse.into(), delta.into(), dqkv.into()];
-        let args = [&arrays[..], &numbers, &[add.into()]].concat();
-        for entry in ["attention_bwd_q", "attention_bwd_kv"] {
-            did.push((entry, bench.run(&attention(entry, t, sizes), &args)));
-        }
-        let want: Vec<f64> = want_d.iter().zip(&ro).map(|(d, o)| d + f64::from(add) * o).collect();
-        close(&format!("{what}: dqkv"), &bench.get_as(t, dqkv, len), &want, bounds[2]);
-    }
-    did
-}
+/// The sizes of which the counters are looked at.
+const COUNTED: &str = "1 x 128, ";
 
 #[test]
 fn attention_on_tensor_cores_and_its_gradients() {
-    for t in [Bf16, F16] {
-        for sizes in [[1, 1, 1, 1, 32], [2, 67, 4, 2, 32], [1, 130, 2, 1, 64], [1, 90, 2, 2, 128]] {
-            check(t, sizes);
-        }
-    }
+    hold("attention.ptx", |name| !name.contains(COUNTED));
 }
 
 #[test]
 fn attention_in_f32_and_its_gradients_for_any_head() {
-    for sizes in [
-        [2, 3, 2, 2, 4],
-        [1, 67, 2, 2, 8],
-        [1, 9, 4, 2, 5],
-        [1, 130, 2, 1, 64],
-        [1, 40, 2, 2, 33],
-        [1, 80, 2, 1, 128],
-        [1, 33, 1, 1, 100],
-    ] {
-        check(F32, sizes);
-    }
+    hold("sattention.ptx", |name| !name.contains(COUNTED));
 }
 
 #[test]
 fn attention_meets_no_bank_twice_and_no_sector_in_vain() {
-    for (t, dim) in [(Bf16, 32), (Bf16, 64), (Bf16, 128), (F32, 32), (F32, 64), (F32, 128)] {
-        for (entry, counters) in check(t, [1, 128, 1, 1, dim]) {
-            assert!(t == F32 || entry == "attention_delta" || counters.class(Class::Mma).warp > 0, "{entry}");
-            assert_eq!(counters.shared.steps, counters.shared.ideal, "{t:?} {dim} {entry}: banks");
+    for (file, tensor) in [("attention.ptx", true), ("sattention.ptx", false)] {
+        let done = hold(file, |name| name.contains(COUNTED));
+        for (what, entry, counters) in counted(&done) {
+            assert!(!tensor || entry == "attention_delta" || counters.class(Class::Mma).warp > 0, "{what}");
+            assert_eq!(counters.shared.steps, counters.shared.ideal, "{what}: banks");
             let (steps, ideal) = (counters.global.steps, counters.global.ideal);
-            assert!(10 * steps <= 11 * ideal, "{t:?} {dim} {entry}: {steps} sectors, {ideal} at best");
+            assert!(10 * steps <= 11 * ideal, "{what}: {steps} sectors, {ideal} at best");
         }
     }
 }

@@ -1,8 +1,10 @@
 //! What kernels include, and what is said where something in it is wrong.
 
 use super::*;
-use kiln::device::kernels::{FILES, flat};
-use kiln::device::ptx::Names;
+use kiln::device::kernels::{FILES, Float, flat};
+use kiln::device::ptx::{Module, Names};
+use kiln::device::{Arg, Driver};
+use std::sync::Arc;
 
 #[test]
 fn every_file_reads_with_its_own_parameters() {
@@ -28,12 +30,12 @@ fn a_mistake_in_a_macro_of_the_library_is_told_where_it_is_called() {
 
 #[test]
 fn a_fault_in_a_macro_of_the_library_is_told_where_it_is_called() {
-    let bench = Bench::new();
+    let sim = sim();
     let plan = flat("elementwise.ptx", "fill", Float::F32, 8, true);
-    let (y, module) = (bench.room(16), bench.module(&plan.variant));
-    let function = bench.sim.function(&module, plan.entry).unwrap();
-    bench.sim.launch(&function, plan.grid, &[y.into(), n(8), 1.0f32.into()]).unwrap_err();
-    let fault = bench.sim.fault().unwrap();
+    let y = sim.alloc(16).unwrap();
+    let function = sim.function(&Arc::new(plan.variant.module().unwrap()), plan.entry).unwrap();
+    sim.launch(&function, plan.grid, &[y.into(), Arg::U32(8), 1.0f32.into()]).unwrap_err();
+    let fault = sim.fault().unwrap();
     let line = plan.variant.text().lines().nth(fault.line - 1).unwrap().trim();
     assert_eq!(line, "//@ put(T, %a, %py, W)");
     assert!(fault.text.starts_with("st.global.v4.f32") && fault.text.contains("// lib/vec.ptx:"), "{}", fault.text);

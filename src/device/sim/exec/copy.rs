@@ -28,10 +28,10 @@ pub fn cp_async<const CHECK: bool>(b: &mut Block<'_>, w: &mut Warp, ins: &Ins, m
     });
     outcome?;
     if CHECK {
-        b.shared_traffic.banks(&to, m, size as usize);
+        b.site(w).touch_shared(&to, m, size as usize);
         let reads = (0..32).fold(0, |reads, i| reads | u32::from(read[i] > 0) << i) & m;
         if reads != 0 {
-            b.global_traffic.sectors(&from, reads, size as usize);
+            b.site(w).touch_global(&from, reads, size as usize);
         }
     }
     Ok(())
@@ -152,7 +152,7 @@ fn rows<const CHECK: bool>(
             // Eight rows of 16 bytes are one pass over the banks.
             let mut eight = [0; 32];
             eight[..8].copy_from_slice(&row[8 * matrix..8 * matrix + 8]);
-            b.shared_traffic.banks(&eight, 0xff, 16);
+            b.site(w).touch_shared(&eight, 0xff, 16);
         }
     }
     Ok(row)

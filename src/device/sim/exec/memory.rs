@@ -123,11 +123,10 @@ fn check(
             global(b, lane, address, size, touch, strong)?;
         }
     }
-    let traffic = if shared { &mut b.shared_traffic } else { &mut b.global_traffic };
     if shared {
-        traffic.banks(at, m, size)
+        b.site(w).touch_shared(at, m, size)
     } else {
-        traffic.sectors(at, m, size)
+        b.site(w).touch_global(at, m, size)
     }
     Ok(())
 }

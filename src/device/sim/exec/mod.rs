@@ -58,6 +58,10 @@ fn interpret<const CHECK: bool>(b: &mut Block<'_>, w: &mut Warp) -> Result<(), B
         if CHECK {
             check_reads(b, w, pc, m)?;
         }
+        let watch = if CHECK { b.launch.watch.as_ref().filter(|watch| watch.meets(b.number, w)) } else { None };
+        if let Some(watch) = watch {
+            watch.before(program, w, pc, m);
+        }
         w.pc += 1;
         if m == 0 {
             continue;
@@ -83,6 +87,9 @@ fn interpret<const CHECK: bool>(b: &mut Block<'_>, w: &mut Warp) -> Result<(), B
         }
         if CHECK {
             program.uses[pc].writes.iter().for_each(|place| w.written(*place, m));
+        }
+        if let Some(watch) = watch {
+            watch.after(program, w, pc);
         }
     }
 }
