@@ -134,12 +134,20 @@ impl Variant {
     /// # Errors
     /// The file has no such parameter, or a value does not suit it.
     pub fn module(&self) -> Result<Module> {
+        self.module_of(self.text())
+    }
+
+    /// The module that another text of the file makes.
+    ///
+    /// # Errors
+    /// As of [`module`](Variant::module).
+    pub fn module_of(&self, text: &str) -> Result<Module> {
         let value = |setting: &Setting| match setting {
             Setting::Number(x) => Value::Int(*x),
             Setting::Word(x) => Value::from(*x),
         };
         let names: Names = self.settings.iter().map(|(name, setting)| ((*name).to_owned(), value(setting))).collect();
-        Module::new(self.file, self.text(), &names)
+        Module::new(self.file, text, &names)
     }
 }
 

@@ -142,9 +142,12 @@ pub struct Launch {
     pub counters: Option<Counters>,
 }
 
+type Edit<'a> = dyn Fn(&str, &str) -> String + 'a;
+
 /// A device on which cases are run, and the kernels that it has loaded.
 pub struct Rig<'a> {
     driver: &'a dyn Driver,
+    edit: Option<Box<Edit<'a>>>,
     functions: RefCell<HashMap<(Variant, &'static str), Function>>,
     modules: RefCell<HashMap<Variant, Arc<crate::device::ptx::Module>>>,
 }
@@ -152,7 +155,12 @@ pub struct Rig<'a> {
 impl<'a> Rig<'a> {
     /// A rig around a device.
     pub fn new(driver: &'a dyn Driver) -> Rig<'a> {
-        Rig { driver, functions: RefCell::default(), modules: RefCell::default() }
+        Rig { driver, edit: None, functions: RefCell::default(), modules: RefCell::default() }
+    }
+
+    /// A rig whose kernel files have the text that `edit` makes of their names and texts.
+    pub fn with_texts(driver: &'a dyn Driver, edit: impl Fn(&str, &str) -> String + 'a) -> Rig<'a> {
+        Rig { edit: Some(Box::new(edit)), ..Rig::new(driver) }
     }
 
     /// Runs a case.
@@ -179,7 +187,10 @@ impl<'a> Rig<'a> {
         let known = self.modules.borrow().get(&plan.variant).cloned();
         let module = match known {
             Some(module) => module,
-            None => Arc::new(plan.variant.module()?),
+            None => Arc::new(match &self.edit {
+                Some(edit) => plan.variant.module_of(&edit(plan.variant.file, plan.variant.text()))?,
+                None => plan.variant.module()?,
+            }),
         };
         self.modules.borrow_mut().insert(plan.variant.clone(), Arc::clone(&module));
         let function = self.driver.function(&module, plan.entry)?;

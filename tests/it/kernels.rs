@@ -2,6 +2,7 @@
 
 mod attention;
 mod command;
+mod faults;
 mod flat;
 mod gemm;
 mod library;
