@@ -1,7 +1,7 @@
 //! Proof that each kernel computes what it should: small cases, on any [`Driver`], against plain loops in f64.
 //!
 //! [`cases`] is the one table: `kiln kernels` runs, traces and profiles its cases, and the tests assert that they hold and
-//! what the simulated device counted. A case is a function of a [`Trial`]: it puts numbers on the device, launches
+//! what the simulated device counted. A case is a function of a `Trial`: it puts numbers on the device, launches
 //! kernels by the plans of [`device::kernels`](crate::device::kernels), and compares what they left.
 //!
 //! Where nothing else is said a result y of type t holds if |y − want| ≤ ε max |want| + 10⁻⁶, with ε = 10⁻⁵ for f32,
