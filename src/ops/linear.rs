@@ -153,7 +153,7 @@ impl Op for Linear {
         let z = (self.of_input().is_some() && Need::any(need)).then(|| Out::new(x[0].device(), y[0].spec()));
         let product = Product {
             bias: self.bias.then(|| &x[2]),
-            z: z.as_ref().map(|z| &**z),
+            z: z.as_deref(),
             f: self.activation.map_or("none", |f| f.name()),
             ..Product::new(Form::Nt, [m, c, k], [&x[0], &x[1], &y[0]])
         };

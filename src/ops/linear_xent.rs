@@ -179,7 +179,7 @@ impl Op for LinearXent {
         let own = matches!(need[1], Need::Later).then(|| Out::new(device, Spec::f32(*x[1].shape())));
         let (dw, added) = match &mut need[1] {
             Need::Now(dw, beta) => (Some(&***dw), std::mem::replace(*beta, 1.0) != 0.0),
-            _ => (own.as_ref().map(|dw| &**dw), false),
+            _ => (own.as_deref(), false),
         };
         // Rows of logits begin at multiples of 16 bytes.
         let (chunk, pitch) = (chunk_rows(vocab).min(rows), vocab.next_multiple_of(16 / dtype.size()));

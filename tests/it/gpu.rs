@@ -73,8 +73,8 @@ pub fn losses(more: &[&str], device: &Device, steps: u64) -> Vec<[f64; 2]> {
     let data = source::shards(&recipe, &dir.path().join("data"), &mut |_, _, _| {}).expect("shards");
     let tokens = Arc::new(Dataset::open(&data, Part::Train).expect("a data set"));
     let mut trainer = Trainer::new(&recipe, tokens.vocab_size(), tokens, device).expect("a model");
-    let mut step = |i| trainer.step(i).expect("a step");
-    (0..steps).map(|i| step(i)).map(|step| [f64::from(step.loss), step.grad_norm]).collect()
+    let step = |i| trainer.step(i).expect("a step");
+    (0..steps).map(step).map(|step| [f64::from(step.loss), step.grad_norm]).collect()
 }
 
 #[test]
