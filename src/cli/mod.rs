@@ -110,7 +110,10 @@ impl Global {
 
     /// The device that `--device` and `--threads` ask for. `auto` is a GPU if one can be used, and says so.
     pub fn device(&self) -> Result<Device> {
-        let gpu = |driver: Arc<dyn Driver>| Device::gpu(driver, Cpu::new(self.threads())?);
+        let gpu = |driver: Arc<dyn Driver>| {
+            term::note(&format!("computing on {}", driver.describe()));
+            Device::gpu(driver, Cpu::new(self.threads())?)
+        };
         let sim = |check| {
             gpu(Arc::new(Sim::new(Options { memory: SIM_MEMORY, threads: self.threads(), ..Options::new(check)? })))
         };
@@ -124,10 +127,7 @@ impl Global {
                     return Device::cpu(self.threads());
                 }
                 match Cuda::new() {
-                    Ok(cuda) => {
-                        term::note(&format!("computing on {}", cuda.describe()));
-                        gpu(Arc::new(cuda))
-                    }
+                    Ok(cuda) => gpu(Arc::new(cuda)),
                     Err(error) => {
                         term::warn(&format!("computing on the CPU: {error}"));
                         Device::cpu(self.threads())

@@ -63,6 +63,11 @@ impl Float {
     fn vector(self, columns: usize) -> i64 {
         if (columns * self.bytes()).is_multiple_of(16) { 16 / self.bytes() as i64 } else { 1 }
     }
+
+    /// The same beside arrays of f32, where 8 halves would meet two accesses of 16 bytes, each of every second sector.
+    fn vector_beside_f32(self, columns: usize) -> i64 {
+        self.vector(columns).min(4)
+    }
 }
 
 /// The value of a kernel's parameter.
@@ -216,7 +221,7 @@ pub const NORM_LIMIT: usize = 8192;
 /// W, N and V of `norm.ptx` for rows of `columns` elements: few warps a row, and few vectors a thread where a thread keeps
 /// four numbers for each element.
 fn norm_shape(t: Float, columns: usize, most: usize) -> (usize, usize, i64) {
-    let v = t.vector(columns);
+    let v = t.vector_beside_f32(columns);
     let vectors = columns.div_ceil(32 * v as usize);
     let warps = [1, 4, 8].into_iter().find(|w| vectors.div_ceil(*w) * v as usize <= most).unwrap_or(8);
     (warps, vectors.div_ceil(warps), v)
@@ -244,7 +249,7 @@ pub fn run_of_rows(rows: usize) -> usize {
 
 /// `column_sums` over runs of `run` rows.
 pub fn column_sums(t: Float, rows: usize, columns: usize, run: usize) -> Plan {
-    let v = t.vector(columns);
+    let v = t.vector_beside_f32(columns);
     let settings = [("T", t.into()), ("V", v.into())];
     plan("reduce.ptx", "column_sums", settings, grid([blocks(columns, 128 * v as usize), blocks(rows, run), 1], 128))
 }
@@ -298,7 +303,7 @@ pub fn embedding(entry: &'static str, t: Float, table: Float, rows: usize, colum
 
 /// `rope_fwd` of rows of `columns` elements in heads of `dim`.
 pub fn rope(t: Float, rows: usize, columns: usize, dim: usize) -> Plan {
-    let v = t.vector(columns).min(t.vector(dim / 2));
+    let v = t.vector_beside_f32(columns).min(t.vector(dim / 2));
     let settings = [("T", t.into()), ("D", (dim as i64).into()), ("V", v.into())];
     plan("rope.ptx", "rope_fwd", settings, Grid::new(rows as u32, 128))
 }

@@ -137,7 +137,10 @@ impl<'a> Work<'a> {
             best: None,
             unfinished: None,
             memory,
-            peak: Some(1e9 * crate::cpu::limits::fma_peak(device.host(), 0.1)),
+            peak: match device {
+                Device::Cpu(host) => Some(1e9 * crate::cpu::limits::fma_peak(&host.cpu, 0.1)),
+                Device::Gpu(_) => None,
+            },
         })
     }
 

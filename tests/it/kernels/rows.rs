@@ -4,7 +4,21 @@ use super::*;
 
 #[test]
 fn norms_and_their_gradients() {
-    assert_eq!(hold("norm.ptx", |_| true).len(), 5 * 8);
+    assert_eq!(hold("norm.ptx", |_| true).len(), 5 * 9);
+}
+
+#[test]
+fn traffic_is_what_it_must_be_in_what_is_typical() {
+    for file in ["norm.ptx", "adamw.ptx", "reduce.ptx", "rope.ptx", "gemm.ptx", "attention.ptx"] {
+        let typical = |name: &str| cases().iter().any(|case| case.file == file && case.name == name && case.typical);
+        let done = hold(file, typical);
+        for (name, _, counters) in counted(&done) {
+            for (what, traffic) in [("sectors", counters.global), ("bank cycles", counters.shared)] {
+                let share = traffic.steps as f64 / traffic.ideal.max(1) as f64;
+                assert!(share <= 1.1, "{name}: {share:.2} times as many {what} as there must be");
+            }
+        }
+    }
 }
 
 #[test]
