@@ -155,6 +155,13 @@ impl<'a> Work<'a> {
                     // Written before there was a guard: it is to be gone back to like any other.
                     self.state.guard.mark(self.state.step);
                 }
+                let (then, now) = (&self.state.device, self.trainer.params.device().name());
+                if !then.is_empty() && then != now {
+                    let text = format!(
+                        "the run was on the {then} so far and goes on on the {now}: its last bits will not be those of a run on one"
+                    );
+                    watch.event(&Event::Warning { text: &text });
+                }
                 for damage in damaged {
                     watch.event(&Event::Warning { text: &format!("{damage}; taking {} instead", path.display()) });
                 }
@@ -234,6 +241,9 @@ impl<'a> Work<'a> {
             let record =
                 Record { step, loss, lr, grad_norm, tokens_per_s, val_loss: None, bits_per_byte: None, skipped };
             self.state.step = step;
+            if self.state.device != self.trainer.params.device().name() {
+                self.state.device = self.trainer.params.device().name().to_owned();
+            }
             self.state.record = Some(record.clone());
             if let Verdict::Rewind(why) = verdict {
                 self.rewind(why, &record, watch)?;

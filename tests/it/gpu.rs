@@ -10,7 +10,7 @@ use kiln::ops::{TABLE, check};
 use kiln::params::Params;
 use kiln::tensor::Tensor;
 use kiln::train::trainer::Bad;
-use kiln::train::{Recipe, Trainer, checkpoint, source, train};
+use kiln::train::{Event, Recipe, Trainer, Watch, checkpoint, source, train};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -112,6 +112,21 @@ fn a_run_on_a_gpu_resumes_with_the_same_bytes() {
     let again = train(&recipe, Some(&whole.run), &sim(false), &mut ()).expect("it goes on");
     assert!(bytes(&again.run) == before, "a resumed run differs");
     assert_eq!((again.loss, again.val_loss), (whole.loss, whole.val_loss));
+
+    // On another device it says so.
+    #[derive(Default)]
+    struct Warnings(Vec<String>);
+    impl Watch for Warnings {
+        fn event(&mut self, event: &Event) {
+            if let Event::Warning { text } = event {
+                self.0.push(text.to_string());
+            }
+        }
+    }
+    std::fs::remove_dir_all(whole.run.join("checkpoints/step-000006")).expect("it is there");
+    let (mut watch, cpu) = (Warnings::default(), Device::cpu(2).expect("a CPU"));
+    train(&recipe, Some(&whole.run), &cpu, &mut watch).expect("it goes on");
+    assert!(watch.0.iter().any(|text| text.contains("on the gpu so far and goes on on the cpu")), "{:?}", watch.0);
 }
 
 #[test]

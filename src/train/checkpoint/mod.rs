@@ -63,6 +63,9 @@ pub struct State {
     /// What is known of steps that went wrong.
     #[serde(default)]
     pub guard: Guard,
+    /// What computed the last step, `cpu` or `gpu`; empty in files older than this.
+    #[serde(default)]
+    pub device: String,
     /// The version of kiln that wrote it.
     pub kiln: String,
 }
@@ -79,6 +82,7 @@ impl State {
             val_loss: None,
             record: None,
             guard: Guard::new(),
+            device: String::new(),
             kiln: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

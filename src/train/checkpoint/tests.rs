@@ -48,7 +48,8 @@ fn state(step: u64) -> State {
     let tokens = step * 100;
     let (loss, record, kiln) = (Some(2.5), None, "0.1.0".into());
     let guard = Guard::default();
-    State { step, tokens, seed: 1, optimizer_steps: step, loss, val_loss: None, record, guard, kiln }
+    let device = "cpu".to_owned();
+    State { step, tokens, seed: 1, optimizer_steps: step, loss, val_loss: None, record, guard, device, kiln }
 }
 
 struct Fixture {

@@ -62,7 +62,7 @@ fn save(run: &RunDir, step: u64, params: &Params) -> Result<PathBuf> {
     checkpoint::save(
         run,
         &contents,
-        &State { step, tokens, seed: 1, optimizer_steps: step, loss: Some(2.5), val_loss: None, record, guard, kiln },
+        &State { tokens, optimizer_steps: step, loss: Some(2.5), record, guard, kiln, step, ..State::new(1) },
     )
 }
 
