@@ -22,6 +22,8 @@ pub fn run(_: DoctorArgs, global: &Global) -> Result<()> {
     let (processor, memory, cuda) = (probe::processor(), probe::memory(), probe::cuda());
     let gflops = limits::fma_peak(cpu, 0.3);
     let read = limits::read_bandwidth(cpu, 256 << 20, 0.3);
+    let gpu = cuda.as_ref().is_ok_and(|cuda| !cuda.gpus.is_empty());
+    let trains_on = if gpu { "cuda" } else { "cpu" };
     if global.json {
         let gpu = |g: &probe::Gpu| json!({"name": g.name, "capability": g.capability, "memory": g.memory});
         let object = json!({
@@ -44,7 +46,7 @@ pub fn run(_: DoctorArgs, global: &Global) -> Result<()> {
                 Err(why) => json!({"missing": why}),
             },
             "uses": {
-                "device": "cpu",
+                "device": trains_on,
                 "simd": cpu.simd.name(),
                 "threads": cpu.threads.count(),
                 "peak_gflops": gflops,
@@ -86,7 +88,7 @@ pub fn run(_: DoctorArgs, global: &Global) -> Result<()> {
     let (count, simd) = (cpu.threads.count(), cpu.simd.name());
     text += "\nkiln will use\n";
     let mut row = |name: &str, value: String| text += &format!("  {name:<9}{value}\n");
-    row("device", "cpu".into());
+    row("device", if gpu { "cuda to train, cpu for all else" } else { "cpu" }.into());
     row("level", format!("{simd}  (KILN_SIMD chooses another)"));
     row("threads", format!("{count}  (--threads chooses another number)"));
     row("peak", format!("{gflops:.0} GFLOP/s in f32, {read:.1} GB/s read, measured just now"));

@@ -99,13 +99,20 @@ fn fresh(device: &Device, decls: &[Decl], seed: u64, optim: &Optimizer, precisio
 fn fill<T: Element, const N: usize>(out: &mut [Out; N], write: impl FnOnce([&mut [T]; N]) -> Result<()>) -> Result<()> {
     match out[0].device().clone() {
         Device::Cpu(_) => write(out.each_mut().map(|out| out.as_mut_slice())),
-        Device::Gpu(gpu) => {
-            let mut host = out.each_ref().map(|out| vec![T::zeroed(); out.numel()]);
-            write(host.each_mut().map(|x| &mut x[..]))?;
-            out.iter().zip(&host).for_each(|(out, x)| gpu.upload(out.ptr(), bytemuck::cast_slice(x)));
-            Ok(())
-        }
+        Device::Gpu(gpu) => upload(&gpu, out.each_ref().map(|out| &**out), write),
     }
+}
+
+/// Lets `write` fill tensors of a GPU, by way of the host.
+fn upload<T: Element, const N: usize>(
+    gpu: &Gpu,
+    to: [&Tensor; N],
+    write: impl FnOnce([&mut [T]; N]) -> Result<()>,
+) -> Result<()> {
+    let mut host = to.map(|to| vec![T::zeroed(); to.numel()]);
+    write(host.each_mut().map(|x| &mut x[..]))?;
+    to.iter().zip(&host).for_each(|(to, x)| gpu.upload(to.ptr(), bytemuck::cast_slice(x)));
+    Ok(())
 }
 
 /// Forward and backward over one micro-batch, `ids` (B, T) and their targets: adds to the gradients, and returns the sum of
@@ -257,10 +264,7 @@ impl Trainer {
                     self.ids.push(new().map(Out::freeze));
                 }
                 let ids = self.ids[micro].clone();
-                let mut host = [(); 2].map(|()| vec![0; self.shape.numel()]);
-                let [x, y] = &mut host;
-                (self.fill)(at.batch, micro, x, y)?;
-                ids.iter().zip(&host).for_each(|(ids, host)| gpu.upload(ids.ptr(), bytemuck::cast_slice(host)));
+                upload(gpu, ids.each_ref(), |[x, y]| (self.fill)(at.batch, micro, x, y))?;
                 Ok(ids)
             }
         }
