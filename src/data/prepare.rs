@@ -227,7 +227,7 @@ impl Writer<'_> {
 fn encode(tokenizer: &Tokenizer, item: &Item, piece: &str, at: usize) -> Result<Vec<u32>> {
     let mut ids = Vec::new();
     tokenizer.encode_piece(piece, &mut ids).map_err(|e| {
-        let Document { text, source, line } = &item.document;
+        let Document { text, source, line, .. } = &item.document;
         let character = item.chars_before + text[..at + e.at].chars().count() + 1;
         let at = format!("the document that starts on line {line}, character {character}");
         Error::format(source, at, "text that the tokenizer knows", e.found, tokenizer.unencodable_hint())

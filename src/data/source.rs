@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::tokenizer::END_OF_TEXT;
 use crate::error::{AtPath, Error, Result};
@@ -22,6 +22,10 @@ pub struct Document {
     pub source: PathBuf,
     /// The line of `source` on which it starts, from 1; for texts that are no file, their number.
     pub line: u64,
+    /// What it is called where it comes from: the field `id` of a line of JSON; else empty, and `source` and `line` say it.
+    pub id: String,
+    /// The other fields of its line of JSON.
+    pub metadata: Map<String, Value>,
 }
 
 /// The error for sources without a single document.
@@ -207,8 +211,14 @@ impl Reader {
         if offset == 0 && text.starts_with('\u{FEFF}') {
             text.drain(..'\u{FEFF}'.len_utf8()); // a byte-order mark tells the encoding; it is no text
         }
+        let (mut id, mut metadata) = (String::new(), Map::new());
         match &self.field {
-            Some(field) => text = self.json_text(&text, field, line)?,
+            Some(field) => {
+                (text, metadata) = self.json_text(&text, field, line)?;
+                if let Some(Value::String(name)) = metadata.remove("id") {
+                    id = name;
+                }
+            }
             None => {
                 if text.ends_with(END_OF_TEXT) {
                     text.truncate(text.len() - END_OF_TEXT.len());
@@ -220,13 +230,13 @@ impl Reader {
                 }
             }
         }
-        Ok(Some(Document { text, source: self.path.clone(), line }))
+        Ok(Some(Document { text, source: self.path.clone(), line, id, metadata }))
     }
 
-    /// The text of one line of JSON; empty for a blank line.
-    fn json_text(&self, json: &str, field: &str, line: u64) -> Result<String> {
+    /// The text of one line of JSON, empty for a blank line, and its other fields.
+    fn json_text(&self, json: &str, field: &str, line: u64) -> Result<(String, Map<String, Value>)> {
         if json.trim().is_empty() {
-            return Ok(String::new());
+            return Ok(Default::default());
         }
         let value: Value = serde_json::from_str(json.trim_end()).map_err(|e| {
             let found = e.to_string();
@@ -236,9 +246,9 @@ impl Reader {
         })?;
         let name_it = "name the field of the text with --text-field";
         let (found, hint) = match value {
-            Value::Object(mut fields) => match fields.get_mut(field) {
-                Some(Value::String(text)) => return Ok(std::mem::take(text)),
-                Some(other) => (format!("{} in it", kind(other)), name_it),
+            Value::Object(mut fields) => match fields.remove(field) {
+                Some(Value::String(text)) => return Ok((text, fields)),
+                Some(other) => (format!("{} in it", kind(&other)), name_it),
                 None => {
                     let names: Vec<_> = fields.keys().take(8).map(String::as_str).collect();
                     (format!("the fields {names:?}"), name_it)

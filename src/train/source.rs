@@ -97,7 +97,7 @@ fn village(recipe: &Recipe) -> impl Iterator<Item = (Document, f64)> + Send + us
         let story = world.story(index);
         index += 1;
         told += story.text.len();
-        Some((Document { text: story.text, source: "village".into(), line: index }, story.nats))
+        Some((Document { text: story.text, source: "village".into(), line: index, ..Document::default() }, story.nats))
     })
 }
 

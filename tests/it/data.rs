@@ -54,7 +54,7 @@ fn random_text(seed: u64, words: usize) -> String {
 }
 
 fn document(text: &str) -> Document {
-    Document { text: text.to_owned(), source: PathBuf::from("test"), line: 1 }
+    Document { text: text.to_owned(), source: PathBuf::from("test"), line: 1, ..Document::default() }
 }
 
 fn documents(texts: &[String]) -> impl Iterator<Item = Result<Document>> + Send + use<'_> {

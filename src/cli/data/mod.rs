@@ -1,0 +1,94 @@
+//! `kiln data`: what comes before training, one file a subcommand.
+
+mod inspect;
+mod shard;
+mod tokenizer;
+
+use super::Global;
+use super::term::{safe, thousands};
+use clap::{Args, Subcommand};
+use kiln::data::dataset::{DatasetInfo, Part};
+use kiln::data::{Sources, Tokenizer};
+use kiln::error::Result;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Prepare data: text to tokens to shards.
+#[derive(Args, Debug)]
+pub struct DataArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Tokenizer(tokenizer::TokenizerArgs),
+    Shard(shard::ShardArgs),
+    Inspect(inspect::InspectArgs),
+}
+
+#[derive(Args, Debug)]
+struct Input {
+    /// .txt, .md or .jsonl files, or folders of these
+    #[arg(value_name = "IN", required = true)]
+    sources: Vec<PathBuf>,
+    /// Field of the text in .jsonl files
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    text_field: String,
+}
+
+/// Runs `kiln data`; with `--json`, standard output gets one JSON object and nothing else.
+pub fn run(args: DataArgs, global: &Global) -> Result<()> {
+    match args.command {
+        Command::Tokenizer(args) => tokenizer::run(&args, global.json),
+        Command::Shard(args) => shard::run(&args, global.json),
+        Command::Inspect(args) => inspect::run(&args, global.json),
+    }
+}
+
+impl Input {
+    fn open(&self) -> Result<Sources> {
+        Sources::open(&self.sources, &self.text_field)
+    }
+}
+
+fn describe(tokenizer: &Tokenizer) -> Value {
+    let special: serde_json::Map<_, _> =
+        tokenizer.special().iter().map(|(token, id)| (token.clone(), Value::from(*id))).collect();
+    json!({"kind": tokenizer.kind(), "vocab": tokenizer.vocab_size(), "eot": tokenizer.eot(), "special": special,
+        "sha256": tokenizer.hash()})
+}
+
+/// The table of a data set's two parts.
+fn counts(info: &DatasetInfo) -> String {
+    let mut text = String::new();
+    for part in [Part::Train, Part::Val] {
+        let p = info.part(part);
+        text += &format!(
+            "  {part:<5}  tokens {:>13}  bytes {:>13}  documents {:>9}  shards {:>3}  bytes per token {:.2}\n",
+            thousands(p.tokens),
+            thousands(p.bytes),
+            thousands(p.documents),
+            p.shards.len(),
+            p.bytes as f64 / p.tokens.max(1) as f64,
+        );
+    }
+    text
+}
+
+fn note_skipped(sources: &Sources) -> String {
+    let skipped = sources.skipped();
+    match skipped {
+        [] => String::new(),
+        [first, ..] => format!(
+            "skipped {} file{} of other kinds, as {}\n",
+            thousands(skipped.len() as u64),
+            plural(skipped.len()),
+            safe(&first.display().to_string())
+        ),
+    }
+}
+
+fn plural(n: usize) -> &'static str {
+    if n == 1 { "" } else { "s" }
+}
