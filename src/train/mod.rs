@@ -12,6 +12,7 @@ pub mod recipe;
 pub mod run;
 pub mod sampler;
 pub mod schedule;
+pub mod setup;
 pub mod signal;
 pub mod source;
 pub mod tensors;
