@@ -4,6 +4,7 @@ pub mod atomic;
 pub mod batch;
 pub mod dataset;
 pub mod detok;
+pub mod get;
 pub mod map;
 pub mod pii;
 pub mod prepare;

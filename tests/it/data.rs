@@ -77,6 +77,8 @@ fn assert_says<T>(result: Result<T>, parts: &[&str]) {
 }
 
 mod batches;
+mod get;
+mod hostile;
 mod sets;
 mod shards;
 mod sources;

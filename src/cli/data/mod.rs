@@ -1,5 +1,6 @@
 //! `kiln data`: what comes before training, one file a subcommand.
 
+mod get;
 mod inspect;
 mod shard;
 mod tokenizer;
@@ -22,6 +23,7 @@ pub struct DataArgs {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Get(get::GetArgs),
     Tokenizer(tokenizer::TokenizerArgs),
     Shard(shard::ShardArgs),
     Inspect(inspect::InspectArgs),
@@ -29,10 +31,10 @@ enum Command {
 
 #[derive(Args, Debug)]
 struct Input {
-    /// .txt, .md or .jsonl files, or folders of these
+    /// .txt, .md, .html, .jsonl (also .gz, .zst) or .parquet files, folders of these, or patterns
     #[arg(value_name = "IN", required = true)]
     sources: Vec<PathBuf>,
-    /// Field of the text in .jsonl files
+    /// Field of the text in .jsonl files and tables
     #[arg(long, value_name = "NAME", default_value = "text")]
     text_field: String,
 }
@@ -40,6 +42,7 @@ struct Input {
 /// Runs `kiln data`; with `--json`, standard output gets one JSON object and nothing else.
 pub fn run(args: DataArgs, global: &Global) -> Result<()> {
     match args.command {
+        Command::Get(args) => get::run(&args, global.json),
         Command::Tokenizer(args) => tokenizer::run(&args, global.json),
         Command::Shard(args) => shard::run(&args, global.json),
         Command::Inspect(args) => inspect::run(&args, global.json),

@@ -7,9 +7,9 @@ use html5gum::emitters::callback::{CallbackEmitter, CallbackEvent};
 use html5gum::{Span, Tokenizer};
 
 /// Elements whose content is no text of the page.
-const SKIPPED: [&str; 13] = [
-    "head", "script", "style", "nav", "footer", "noscript", "template", "svg", "iframe", "object", "select", "button",
-    "canvas",
+const SKIPPED: [&str; 14] = [
+    "head", "title", "script", "style", "nav", "footer", "noscript", "template", "svg", "iframe", "object", "select",
+    "button", "canvas",
 ];
 
 /// Elements that stand on lines of their own.
