@@ -2,9 +2,11 @@
 
 pub mod atomic;
 pub mod batch;
+pub mod clean;
 pub mod dataset;
 pub mod detok;
 pub mod map;
+pub mod pii;
 pub mod prepare;
 pub mod shard;
 pub mod source;

@@ -1,5 +1,6 @@
 //! `kiln data`: what comes before training, one file a subcommand.
 
+mod clean;
 mod inspect;
 mod shard;
 mod tokenizer;
@@ -22,6 +23,7 @@ pub struct DataArgs {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Clean(clean::CleanArgs),
     Tokenizer(tokenizer::TokenizerArgs),
     Shard(shard::ShardArgs),
     Inspect(inspect::InspectArgs),
@@ -40,6 +42,7 @@ struct Input {
 /// Runs `kiln data`; with `--json`, standard output gets one JSON object and nothing else.
 pub fn run(args: DataArgs, global: &Global) -> Result<()> {
     match args.command {
+        Command::Clean(args) => clean::run(&args, global),
         Command::Tokenizer(args) => tokenizer::run(&args, global.json),
         Command::Shard(args) => shard::run(&args, global.json),
         Command::Inspect(args) => inspect::run(&args, global.json),
