@@ -6,7 +6,8 @@ use crate::rng::{Purpose, Rng};
 fn prose(sentences: usize) -> String {
     let nouns = ["miller", "river", "garden", "winter", "letter", "bridge", "candle", "farmer", "ladder", "market"];
     let verbs = ["found", "crossed", "painted", "carried", "mended", "watched", "counted"];
-    let places = ["hill", "valley", "church", "harbour", "forest", "school", "stable", "tower", "meadow", "inn", "lake"];
+    let places =
+        ["hill", "valley", "church", "harbour", "forest", "school", "stable", "tower", "meadow", "inn", "lake"];
     let mut rng = Rng::new(1, Purpose::Test, 0, 0);
     let mut sentence = |i: usize| {
         let mut pick = |words: &[&'static str]| words[rng.below(words.len() as u32) as usize];
