@@ -18,6 +18,7 @@ pub mod roofline;
 pub mod sitting;
 pub mod spots;
 pub mod step;
+pub mod tokenizer;
 pub mod turns;
 
 pub use ceilings::Ceilings;
@@ -59,6 +60,8 @@ pub enum Unit {
     Gbytes,
     /// Tokens a second, of so many.
     Tokens(usize),
+    /// 10⁶ bytes of text a second, of so many bytes.
+    Text(usize),
 }
 
 impl Unit {
@@ -68,6 +71,7 @@ impl Unit {
             Unit::Gflops => "GFLOP/s",
             Unit::Gbytes => "GB/s",
             Unit::Tokens(_) => "tokens/s",
+            Unit::Text(_) => "MB/s",
         }
     }
 }
@@ -100,6 +104,7 @@ impl Part {
             Unit::Gflops => self.work.flops / seconds / 1e9,
             Unit::Gbytes => self.work.bytes() / seconds / 1e9,
             Unit::Tokens(n) => n as f64 / seconds,
+            Unit::Text(bytes) => bytes as f64 / seconds / 1e6,
         }
     }
 }
