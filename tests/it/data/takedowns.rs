@@ -15,7 +15,7 @@ fn corpus() -> Vec<Document> {
         text: text(i),
         source: PathBuf::from("a/b.jsonl"),
         line: i + 1,
-        id: if i % 3 == 0 { String::new() } else { format!("döc-{i}") },
+        id: if i.is_multiple_of(3) { String::new() } else { format!("döc-{i}") },
         ..Document::default()
     };
     (0..120).map(of).collect()
