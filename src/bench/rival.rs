@@ -2,6 +2,7 @@
 
 use super::peer::Peer;
 use super::{Case, Part, Repetition, python};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use std::path::Path;
 use std::process::Command;
@@ -51,12 +52,21 @@ impl Against {
         })
     }
 
-    /// Whether it can do `case`, with this Python: to be asked before anything is measured.
+    /// Whether it can do `case` on `device`, with this Python: to be asked before anything is measured.
     ///
     /// # Errors
     /// It cannot, and why.
-    pub fn fits(&self, case: &Case, python: Option<&Path>) -> Result<()> {
+    pub fn fits(&self, case: &Case, device: &Device, python: Option<&Path>) -> Result<()> {
+        let on_gpu = matches!(device, Device::Gpu(_));
         match self {
+            Against::Crate(name) if on_gpu => Err(Error::usage(
+                format!("--against {name}: {name} computes on the CPU"),
+                "--against torch, or --device cpu",
+            )),
+            Against::Torch { keep_memory: true, .. } if on_gpu => Err(Error::usage(
+                "--against torch:keepmem is about the host's memory",
+                "--against torch, torch:compile",
+            )),
             Against::Crate(name) if case.bench != "gemm" => {
                 Err(Error::usage(format!("--against {name}: {name} multiplies matrices"), "kiln bench gemm"))
             }
@@ -94,12 +104,13 @@ enum Kind {
 }
 
 impl Rival {
-    /// Starts a rival that [fits](Against::fits) `case`, on `threads` threads; one that takes cases by line can enter others
-    /// afterwards.
+    /// Starts a rival that [fits](Against::fits) `case`, on as many threads as `device` has, or on the GPU; one that takes
+    /// cases by line can enter others afterwards.
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn start(against: &Against, case: &Case, threads: usize, python: Option<&Path>) -> Result<Rival> {
+    pub fn start(against: &Against, case: &Case, device: &Device, python: Option<&Path>) -> Result<Rival> {
+        let threads = device.host().threads.count();
         let (mut command, shown) = match against {
             Against::Crate(name) => return library(name, threads),
             Against::Program(words) => {
@@ -133,6 +144,9 @@ impl Rival {
                     command.arg("--keep-memory");
                 }
                 command.args(["--threads", &threads.to_string(), "--serve"]);
+                if let Device::Gpu(_) = device {
+                    command.args(["--device", "cuda"]);
+                }
                 (command, format!("{} {script}", python.display()))
             }
         };
@@ -196,8 +210,9 @@ fn library(name: &'static str, threads: usize) -> Result<Rival> {
 #[cfg(feature = "peers")]
 mod library {
     use crate::bench::gemm::Product;
-    use crate::bench::{Case, Repetition, repeated, timed};
+    use crate::bench::{Case, Repetition, repeated};
     use crate::cpu::rivals::{Operand, Rival};
+    use crate::device::Device;
     use std::time::Duration;
 
     /// A crate in this process.
@@ -220,9 +235,10 @@ mod library {
             };
             let (threads, Product { m, k, n, .. }, [at, bt]) = (self.threads, product, product.form.transposed());
             let [a, b, mut c] = product.operands();
-            let mut repeat = repeated(1, move |seconds| {
+            let device = Device::cpu(1).map_err(|e| e.to_string())?;
+            let mut repeat = repeated(&device, 1, move |clock| {
                 let (a, b) = (Operand::new(&a, [m, k], at), Operand::new(&b, [k, n], bt));
-                timed(&mut seconds[0], || rival.multiply(threads, a, b, &mut c));
+                clock.time(0, || rival.multiply(threads, a, b, &mut c));
                 Ok(())
             });
             Ok(Box::new(move || {

@@ -14,6 +14,7 @@ pub mod run;
 pub mod sampler;
 pub mod schedule;
 pub mod seen;
+pub mod setup;
 pub mod signal;
 pub mod source;
 pub mod tensors;

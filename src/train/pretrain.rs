@@ -8,8 +8,9 @@ use super::metrics::{self, Metrics, Record};
 use super::plot::{LossCurve, Picture};
 use super::recipe::{Recipe, Train};
 use super::run::RunDir;
+use super::setup::Setup;
 use super::source;
-use super::trainer::{self, At, Bad, Step, Trainer};
+use super::trainer::{At, Bad, Step, Trainer};
 use crate::data::atomic::write_atomic;
 use crate::data::detok::Decoder;
 use crate::data::{Dataset, DatasetInfo, EvalBatches, Part, Tokenizer};
@@ -94,13 +95,13 @@ struct Work<'a> {
 /// It does not fit; the tokenizer or the data cannot be read.
 pub fn plan(recipe: &Recipe, resume: Option<&Path>, device: &Device) -> Result<Plan> {
     let vocab = source::vocab(recipe, resume.map(|run| run.join("data")).as_deref())?;
-    trainer::supported(recipe, device)?;
+    Setup::of(recipe, 1).supported(device)?;
     fit::check(recipe, vocab, 1 + recipe.sample.prompt.len(), device)
 }
 
 impl<'a> Work<'a> {
     fn open(recipe: &'a Recipe, run: RunDir<'a>, device: &Device, watch: &mut dyn Watch) -> Result<Work<'a>> {
-        trainer::supported(recipe, device)?;
+        Setup::of(recipe, 1).supported(device)?;
         // Before time goes into data for a run that can have no memory, whatever the vocabulary turns out to be.
         let quiet = Recipe { train: Train { sample_every: 0, ..recipe.train.clone() }, ..recipe.clone() };
         if fit::check(&quiet, 1, 1, device).is_err() {
