@@ -81,3 +81,4 @@ mod sets;
 mod shards;
 mod sources;
 mod tokenizers;
+mod world;

@@ -150,7 +150,12 @@ fn threads_do_not_change_a_byte() {
 fn a_character_outside_the_vocabulary_is_located() {
     let dir = TempDir::new().unwrap();
     let tokenizer = Tokenizer::chars("abc\n".chars());
-    let document = Document { text: format!("{}é", "ab\n".repeat(30_000)), source: "book.txt".into(), line: 3, ..Document::default() };
+    let document = Document {
+        text: format!("{}é", "ab\n".repeat(30_000)),
+        source: "book.txt".into(),
+        line: 3,
+        ..Document::default()
+    };
     let texts = [Ok(Document { text: "abc".into(), ..Document::default() }), Ok(document.clone())];
     let result = prepare(texts.into_iter(), &tokenizer, &Prepare::default(), dir.path(), &mut |_| ());
     assert_says(result, &["book.txt", "line 3", "character 90001", "'é'", "U+00E9"]);
