@@ -82,3 +82,4 @@ mod shards;
 mod sources;
 mod takedowns;
 mod tokenizers;
+mod world;

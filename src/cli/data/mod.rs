@@ -5,6 +5,7 @@ mod inspect;
 mod shard;
 mod takedown;
 mod tokenizer;
+mod world;
 
 use super::Global;
 use super::term::{safe, thousands};
@@ -24,6 +25,7 @@ pub struct DataArgs {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    World(world::WorldArgs),
     Tokenizer(tokenizer::TokenizerArgs),
     Shard(shard::ShardArgs),
     Inspect(inspect::InspectArgs),
@@ -44,6 +46,7 @@ struct Input {
 /// Runs `kiln data`; with `--json`, standard output gets one JSON object and nothing else.
 pub fn run(args: DataArgs, global: &Global) -> Result<()> {
     match args.command {
+        Command::World(args) => world::run(&args, global.json),
         Command::Tokenizer(args) => tokenizer::run(&args, global.json),
         Command::Shard(args) => shard::run(&args, global.json),
         Command::Inspect(args) => inspect::run(&args, global.json),
