@@ -1,11 +1,11 @@
 //! `kiln data clean`: documents to documents that can be trained on, with a ledger.
 
-use super::Input;
 use crate::cli::Global;
 use crate::cli::term::{Progress, print, quote, safe, thousands, warn};
 use clap::Args;
 use kiln::data::clean::rules::RULES;
-use kiln::data::clean::{self, MIN_MEMORY, Options, Outcome, Recipe, Report, Score, clean};
+use kiln::data::clean::{self, Options, Outcome, Recipe, Report, Score, clean};
+use kiln::data::{Limits, Sources};
 use kiln::error::{Error, Result};
 use serde_json::json;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use std::time::Instant;
 A call that was stopped goes on where it was when it is repeated. OUT gets documents.jsonl.zst, ledger.jsonl, REPORT.html,
 report.json and datasheet.md.")]
 pub struct CleanArgs {
-    /// Files of text, or folders of these
+    /// Files of text, folders or patterns: .txt, .md, .html, .jsonl, packed by gzip or Zstandard
     #[arg(value_name = "IN", required_unless_present = "explain")]
     sources: Vec<PathBuf>,
     /// Field of the text in .jsonl files
@@ -39,6 +39,9 @@ pub struct CleanArgs {
     /// Memory to use, roughly
     #[arg(long, value_name = "SIZE", default_value = "1GB", value_parser = memory)]
     mem: usize,
+    /// Longest document; longer ones are passed over and counted
+    #[arg(long, value_name = "SIZE", default_value = "64MB", value_parser = memory)]
+    max_document: usize,
     /// Key the ledger's hashes of personal data by this file, so that ledgers of several corpora can be compared
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
@@ -80,14 +83,14 @@ pub fn run(args: &CleanArgs, global: &Global) -> Result<()> {
         return explain(&recipe, global.json);
     }
     let start = Instant::now();
-    let input = Input { sources: args.sources.clone(), text_field: args.text_field.clone() };
-    let sources = input.open()?;
+    let limits = Limits { document: args.max_document, memory: args.mem / 4, ..Limits::default() };
+    let sources = Sources::lenient(&args.sources, &args.text_field, limits)?;
     let out = args.out.clone().expect("the parser requires it");
     let options = Options {
         recipe,
         out: out.clone(),
         text_field: args.text_field.clone(),
-        memory: args.mem.max(if args.mem < MIN_MEMORY { 0 } else { MIN_MEMORY }),
+        memory: args.mem,
         threads: global.threads(),
         key_file: args.key_file.clone(),
         clear_text: args.clear_text,

@@ -12,6 +12,8 @@ use super::words::Words;
 use super::work::Work;
 use super::{Progress, exact, language, near};
 use crate::data::atomic::write_atomic;
+use crate::data::repair::repair;
+use crate::data::source::Skips;
 use crate::data::{Document, Sources};
 use crate::disk::Os;
 use crate::error::Result;
@@ -19,6 +21,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::mpsc::sync_channel;
 
@@ -98,7 +101,7 @@ struct Scratch {
 impl Stages<'_> {
     fn judge(&self, document: Document, scratch: &mut Scratch) -> Judged {
         let name = spool::name(&document);
-        let Document { text, source, metadata, .. } = document;
+        let Document { text, source, metadata, encoding, .. } = document;
         let group = match self.recipe.datasheet.group.as_str() {
             "" => source.to_string_lossy().into_owned(),
             field => match metadata.get(field) {
@@ -109,7 +112,7 @@ impl Stages<'_> {
         };
         let (digest, bytes) = (Sha256::digest(text.as_bytes()).into(), text.len());
         let mut judged = Judged { name, group, digest, bytes, events: Vec::new(), kept: None };
-        let mut text = self.repair(text, &mut judged.events);
+        let mut text = self.repair(text, encoding, &mut judged.events);
         if let Some((text, layout)) = self.filter(&mut text, &mut judged.events, scratch) {
             let stored = Stored {
                 name: (&judged.name).into(),
@@ -138,14 +141,25 @@ impl Stages<'_> {
         judged
     }
 
-    fn repair(&self, text: String, events: &mut Vec<Event>) -> String {
-        if !self.rules.has(Rule::Repair) || !text.contains('\r') {
+    fn repair(&self, text: String, encoding: Option<&str>, events: &mut Vec<Event>) -> String {
+        if !self.rules.has(Rule::Repair) {
             return text;
         }
-        let repaired = text.replace("\r\n", "\n").replace('\r', "\n");
-        let evidence = json!({"line_ends": 1});
-        events.push(Event::new(Rule::Repair, Action::Edited, evidence, (text.len() - repaired.len()) as u64, &text));
-        repaired
+        let (repaired, repairs) = repair(&text, &self.recipe.repair);
+        if repairs.is_none() && encoding.is_none() {
+            return text;
+        }
+        let mut evidence = json!(repairs);
+        if let Some(counts) = evidence.as_object_mut() {
+            counts.retain(|_, n| *n != json!(0));
+            counts.extend(encoding.map(|name| ("encoding".to_owned(), json!(name))));
+        }
+        let bytes = text.len().saturating_sub(repaired.len()) as u64;
+        events.push(Event::new(Rule::Repair, Action::Edited, evidence, bytes, &repaired));
+        match repaired {
+            Cow::Owned(repaired) => repaired,
+            Cow::Borrowed(_) => text,
+        }
     }
 
     /// The text without the lines that go, and its layout; nothing where the document goes. The words of the text are in
@@ -232,6 +246,43 @@ impl Part {
     }
 }
 
+/// What was read.
+struct Read {
+    documents: Vec<Document>,
+    /// Bytes of files that were read so far.
+    bytes: u64,
+    /// At the end, what was passed over.
+    skips: Option<Skips>,
+}
+
+/// Reads all documents but the first `done`, batch by batch, as long as `send` wants more.
+fn read(sources: &Sources, done: u64, send: &mut dyn FnMut(Result<Read>) -> bool) {
+    let mut all = sources.documents();
+    let (mut documents, mut size, mut number) = (Vec::new(), 0, 0);
+    while let Some(document) = all.next() {
+        let document = match document {
+            Ok(document) => document,
+            Err(e) => {
+                send(Err(e));
+                return;
+            }
+        };
+        number += 1;
+        if number <= done {
+            continue;
+        }
+        size += document.text.len();
+        documents.push(document);
+        if size >= BATCH {
+            size = 0;
+            if !send(Ok(Read { documents: std::mem::take(&mut documents), bytes: all.bytes(), skips: None })) {
+                return;
+            }
+        }
+    }
+    send(Ok(Read { documents, bytes: all.bytes(), skips: Some(all.skips().clone()) }));
+}
+
 /// Runs the pass, or what is left of it.
 pub fn run(
     sources: &Sources,
@@ -258,33 +309,14 @@ pub fn run(
     let mut documents: u32 = (0..first.parts).map(|part| Ok(documents_in(work, part)?)).sum::<Result<u32>>()?;
     let done: Size = first.tally.read;
     std::thread::scope(|scope| -> Result<()> {
-        let (sender, receiver) = sync_channel::<Result<Vec<Document>>>(1);
-        scope.spawn(move || {
-            let (mut batch, mut bytes) = (Vec::new(), 0);
-            for document in sources.documents().skip(done.documents as usize) {
-                match document {
-                    Ok(document) => {
-                        bytes += document.text.len();
-                        batch.push(document);
-                    }
-                    Err(e) => {
-                        // The other end may have gone on an error of its own.
-                        let _ = sender.send(Err(e));
-                        return;
-                    }
-                }
-                if bytes >= BATCH {
-                    bytes = 0;
-                    if sender.send(Ok(std::mem::take(&mut batch))).is_err() {
-                        return;
-                    }
-                }
-            }
-            let _ = sender.send(Ok(batch));
-        });
+        let (sender, receiver) = sync_channel::<Result<Read>>(1);
+        // Where the other end went on an error of its own, nobody listens.
+        scope.spawn(move || read(sources, done.documents, &mut |read| sender.send(read).is_ok()));
         let mut part = Part::default();
         for batch in receiver {
-            let judged: Vec<Judged> = batch?
+            let batch = batch?;
+            let judged: Vec<Judged> = batch
+                .documents
                 .into_par_iter()
                 .map_init(Scratch::default, |scratch, document| stages.judge(document, scratch))
                 .collect();
@@ -298,8 +330,12 @@ pub fn run(
                     part.save(work, &mut first)?;
                 }
             }
-            let done = first.tally.read.bytes + part.read as u64;
-            progress(Progress { what: "reading and filtering", done, total: sources.bytes().max(done), bytes: true });
+            let (done, total) = (batch.bytes, sources.bytes());
+            progress(Progress { what: "reading and filtering", done, total, bytes: true });
+            if let Some(skips) = batch.skips {
+                let named = skips.counts.into_iter().map(|(reason, n)| (reason.describe().to_owned(), n));
+                first.skipped = named.collect();
+            }
         }
         if part.read > 0 || first.parts == 0 {
             part.save(work, &mut first)?;

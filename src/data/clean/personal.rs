@@ -8,7 +8,8 @@
 use super::recipe::{Mode, Personal, one_of};
 use super::rules::{Rule, RuleSet};
 use super::tally::{Action, Event, start};
-use crate::data::pii::{self, KINDS, Kinds, Span};
+use crate::data::pii::{self, Kind, Kinds, Names, Span};
+use crate::disk::{self, Os};
 use crate::error::Result;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -16,6 +17,8 @@ use std::borrow::Cow;
 
 /// Hexadecimal digits of a hash: no two of a billion findings share it.
 const DIGITS: usize = 24;
+/// Bytes of a list of names.
+const MAX_NAMES: u64 = 64 << 20;
 /// Bytes of text that an example shows before the first finding.
 const BEFORE: usize = 120;
 
@@ -34,15 +37,19 @@ pub fn check(kinds: &[String]) -> Result<()> {
     kinds_of(kinds).map(drop)
 }
 
-fn kinds_of(names: &[String]) -> Result<Kinds> {
-    let known = || KINDS.iter().map(|&kind| (kind, kind.to_owned()));
-    Ok(Kinds(names.iter().map(|name| one_of("personal.kinds", name, known())).collect::<Result<_>>()?))
+fn kinds_of(names: &[String]) -> Result<Vec<Kind>> {
+    // Names of people come with their list.
+    let known = || Kind::ALL.into_iter().filter(|&kind| kind != Kind::Name).map(|kind| (kind, kind.name().to_owned()));
+    names.iter().map(|name| one_of("personal.kinds", name, known())).collect()
 }
 
 impl PersonalFilter {
     /// The filter of these settings; `clear` has the ledger hold the findings themselves.
     pub fn new(settings: &Personal, rules: RuleSet, key: [u8; 32], clear: bool) -> Result<PersonalFilter> {
-        let kinds = kinds_of(&settings.kinds)?;
+        let mut kinds = Kinds::of(&kinds_of(&settings.kinds)?);
+        if !settings.names.as_os_str().is_empty() {
+            kinds = kinds.with_names(Names::new(&disk::text(&Os, &settings.names, MAX_NAMES)?)?);
+        }
         Ok(PersonalFilter { kinds, mode: settings.mode, key, clear, on: rules.has(Rule::Personal) })
     }
 
@@ -53,8 +60,7 @@ impl PersonalFilter {
         let bytes = spans.iter().map(|span| (span.end - span.start) as u64).sum();
         let shown = |span: &Span| {
             let found = &text[span.start..span.end];
-            let mut shown =
-                json!({"kind": span.kind, "start": span.start, "end": span.end, "hash": self.hash(span.kind, found)});
+            let mut shown = json!({"kind": span.kind.name(), "start": span.start, "end": span.end, "hash": self.hash(span.kind.name(), found)});
             if self.clear {
                 shown["text"] = json!(found);
             }
@@ -68,7 +74,7 @@ impl PersonalFilter {
         };
         let from = text.floor_char_boundary(first.start.saturating_sub(BEFORE));
         let mut event = Event::new(Rule::Personal, action, evidence, bytes, &text[from..]);
-        spans.iter().for_each(|span| *event.kinds.entry(span.kind.to_string()).or_default() += 1);
+        spans.iter().for_each(|span| *event.kinds.entry(span.kind.name().to_owned()).or_default() += 1);
         let text = if self.mode == Mode::Mask { Cow::Owned(masked(text, &spans)) } else { Cow::Borrowed(text) };
         (text, Some(event))
     }
@@ -94,7 +100,7 @@ fn masked(text: &str, spans: &[Span]) -> String {
             continue;
         }
         out.push_str(&text[at..span.start]);
-        out.push_str(&format!("[{}]", span.kind.to_string().to_uppercase()));
+        out.push_str(&format!("[{}]", span.kind.name().to_uppercase()));
         at = span.end;
     }
     out + &text[at..]
@@ -103,7 +109,7 @@ fn masked(text: &str, spans: &[Span]) -> String {
 /// The start of `text`, for a report: every kind of personal data masked, and cut to about `characters`.
 pub fn excerpt(text: &str, characters: usize) -> String {
     // A finding that the end of `text` cuts is not known for one, so the end is not shown.
-    let all = masked(text, &pii::find(text, &Kinds(KINDS.to_vec())));
+    let all = masked(text, &pii::find(text, &Kinds::of(&Kind::ALL[..8])));
     let shown = match text.len() > 2 * characters {
         true => start(&all, characters),
         false => &all,

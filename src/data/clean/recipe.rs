@@ -1,6 +1,7 @@
 //! What `kiln data clean` does, in TOML: `data/recipes/clean.toml` names and explains every key.
 
 use super::rules::RuleSet;
+use crate::data::repair;
 use crate::disk::{self, Os};
 use crate::error::{Error, Result};
 use crate::settings::{Schema, nearest, positive, range, require};
@@ -22,6 +23,7 @@ const MAX_FILE: u64 = 1 << 20;
 #[allow(missing_docs)]
 pub struct Recipe {
     pub rules: Switches,
+    pub repair: repair::Options,
     pub language: Language,
     pub c4: C4,
     pub gopher: Gopher,
@@ -145,6 +147,7 @@ pub enum Mode {
 pub struct Personal {
     pub mode: Mode,
     pub kinds: Vec<String>,
+    pub names: PathBuf,
 }
 
 /// `[lexicons]`.

@@ -16,6 +16,22 @@ pub enum Split {
 const HELD_OUT: u64 = 20;
 
 impl Split {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::Val => "val",
+        }
+    }
+
+    /// What tells its documents' names from those of the other parts.
+    pub(super) fn mark(self) -> &'static str {
+        match self {
+            Split::Train => "",
+            Split::Val => "v",
+        }
+    }
+
     /// The number in the world of the `n`th story of this part.
     pub fn index(self, n: u64) -> u64 {
         match self {

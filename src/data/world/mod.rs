@@ -24,8 +24,10 @@
 mod check;
 mod choice;
 mod corpus;
+mod export;
 mod grammar;
 mod lexicon;
+mod plant;
 mod plots;
 mod state;
 mod teller;
@@ -35,12 +37,17 @@ mod village;
 
 pub use check::{Claim, Verdict};
 pub use corpus::{Corpus, Split};
+pub use export::{Export, Written};
 pub use lexicon::Kind;
+pub use plant::{
+    EDIT_RATES, Flaw, Flawed, Flaws, Hand, Personal, Planted, Planter, Truth, jaccard, rates, rude_lexicon, rude_words,
+};
 pub use state::Event;
 pub use teller::Teller;
 pub use village::{Entity, Fact, Relation};
 
 use grammar::Grammar;
+use std::borrow::Cow;
 use village::Village;
 
 /// A village and the language in which its stories are told.
@@ -99,6 +106,16 @@ impl World {
         if e == Entity::NONE { "" } else { self.village.text(e, 0) }
     }
 
+    /// A fact in words: the relation's name, the subject and the object.
+    pub fn named(&self, fact: Fact) -> [Cow<'_, str>; 3] {
+        [fact.relation.name(), self.name(fact.subject), self.name(fact.object)].map(Cow::Borrowed)
+    }
+
+    /// How the names of documents of a part begin.
+    fn prefix(&self, split: Split) -> String {
+        format!("w{}{}-", self.seed, split.mark())
+    }
+
     /// What kind of entity it is; `None` for [`Entity::NONE`].
     pub fn kind(&self, e: Entity) -> Option<Kind> {
         (e != Entity::NONE).then(|| self.village.kind(e))
@@ -114,4 +131,9 @@ impl World {
         let object = if subject == Entity::NONE { subject } else { self.village.get(relation, subject) };
         (object != Entity::NONE).then_some(object)
     }
+}
+
+/// What stories can be about: the names of the plots.
+pub fn topics() -> impl Iterator<Item = &'static str> {
+    plots::topics()
 }

@@ -8,25 +8,30 @@ use super::state::Event;
 use super::teller::Teller;
 use super::village::{Entity, Relation as R};
 
-/// A plot: whether it suits a hero on a day, how likely it is then, and how it goes.
-type Plot = (fn(&Teller, Entity, Entity) -> bool, u32, fn(&mut Teller, Entity));
+/// A plot: its name, whether it suits a hero on a day, how likely it is then, and how it goes.
+type Plot = (&'static str, fn(&Teller, Entity, Entity) -> bool, u32, fn(&mut Teller, Entity));
 
 const PLOTS: &[Plot] = &[
-    (|t, a, _| t.get(R::Thing, a) != Entity::NONE, 4, lost_thing),
-    (|t, a, _| t.get(R::Pet, a) != Entity::NONE, 4, lost_pet),
-    (|_, _, _| true, 3, errand),
-    (|t, a, _| may_give(t, a), 3, birthday),
-    (|t, a, _| may_mend(t, a), 4, broken),
-    (|_, _, _| true, 3, borrowed),
-    (|_, _, _| true, 3, outing),
-    (|_, _, _| true, 2, message),
-    (|_, _, _| true, 2, found),
-    (|_, _, _| true, 2, noise),
-    (|t, _, d| t.get(R::Market, market_place(t)) == d, 8, market),
+    ("lost thing", |t, a, _| t.get(R::Thing, a) != Entity::NONE, 4, lost_thing),
+    ("lost pet", |t, a, _| t.get(R::Pet, a) != Entity::NONE, 4, lost_pet),
+    ("errand", |_, _, _| true, 3, errand),
+    ("birthday", |t, a, _| may_give(t, a), 3, birthday),
+    ("broken", |t, a, _| may_mend(t, a), 4, broken),
+    ("borrowed", |_, _, _| true, 3, borrowed),
+    ("outing", |_, _, _| true, 3, outing),
+    ("message", |_, _, _| true, 2, message),
+    ("found", |_, _, _| true, 2, found),
+    ("noise", |_, _, _| true, 2, noise),
+    ("market", |t, _, d| t.get(R::Market, market_place(t)) == d, 8, market),
 ];
 
-/// A whole story: an opening that presents the hero and the day, then a plot.
-pub(super) fn story(t: &mut Teller) {
+/// The names of the plots: what stories are about.
+pub(super) fn topics() -> impl Iterator<Item = &'static str> {
+    PLOTS.iter().map(|plot| plot.0)
+}
+
+/// A whole story: an opening that presents the hero and the day, then a plot, whose name is returned.
+pub(super) fn story(t: &mut Teller) -> &'static str {
     let scene = t.chance(1, 2);
     let day = |t: &mut Teller| {
         (t.any(Kind::Day, |_| true).expect("days"), t.any(Kind::Time, |_| true).expect("parts of the day"))
@@ -49,9 +54,10 @@ pub(super) fn story(t: &mut Teller) {
         t.say(Rule::Day, &[a, d, time]);
     }
     place(t, a, t.get(R::House, a));
-    let suits: u32 = PLOTS.iter().enumerate().map(|(i, plot)| u32::from(plot.0(t, a, d)) << i).sum();
-    let plot = t.choose(PLOTS.len(), |i| (suits >> i & 1) * PLOTS[i].1).expect("some plots suit everybody");
-    PLOTS[plot].2(t, a);
+    let suits: u32 = PLOTS.iter().enumerate().map(|(i, plot)| u32::from(plot.1(t, a, d)) << i).sum();
+    let plot = t.choose(PLOTS.len(), |i| (suits >> i & 1) * PLOTS[i].2).expect("some plots suit everybody");
+    PLOTS[plot].3(t, a);
+    PLOTS[plot].0
 }
 
 // ---- Small steps

@@ -5,8 +5,9 @@ use super::grammar::{Alternative, Op, ROLES, RULES, Rule, Slot};
 use super::lexicon::Kind;
 use super::state::{Event, State};
 use super::village::{Entity, Fact, Relation};
-use super::{World, plots};
+use super::{Split, World, plots};
 use crate::rng::{Purpose, Rng};
+use std::ops::Range;
 
 /// Tells stories into buffers that it keeps: nothing is allocated per word, and hardly anything per story.
 pub struct Teller<'w> {
@@ -14,7 +15,15 @@ pub struct Teller<'w> {
     pub(super) choice: Chooser,
     pub(super) state: State,
     text: String,
+    /// The plot.
+    topic: &'static str,
+    /// Where each sentence that a rule wrote starts.
+    starts: Vec<usize>,
     facts: Vec<Fact>,
+    /// The sentence that states each fact.
+    spans: Vec<Range<usize>>,
+    /// A fact that is told in place of the true one.
+    lie: Option<Fact>,
     /// The next word starts a sentence.
     caps: bool,
     /// An article waits for the word that decides between `a` and `an`.
@@ -35,7 +44,11 @@ impl<'w> Teller<'w> {
             choice: Chooser::new(),
             state: State::default(),
             text: String::new(),
+            topic: "",
+            starts: Vec::new(),
             facts: Vec::new(),
+            spans: Vec::new(),
+            lie: None,
             caps: false,
             article: false,
             last: [0; 2],
@@ -47,6 +60,22 @@ impl<'w> Teller<'w> {
 
     /// Tells story `index` of the world, in place of the one before.
     pub fn tell(&mut self, index: u64) {
+        self.lie = None;
+        self.draw(index);
+    }
+
+    /// Tells story `n` of a part of the world's stories.
+    pub fn tell_of(&mut self, split: Split, n: u64) {
+        self.tell(split.index(n));
+    }
+
+    /// Tells story `n` of a part once more, with `lie` in place of the true fact wherever it shows.
+    pub(super) fn lie(&mut self, split: Split, n: u64, lie: Fact) {
+        self.lie = Some(lie);
+        self.draw(split.index(n));
+    }
+
+    fn draw(&mut self, index: u64) {
         self.choice.draw(Rng::new(self.world.seed, Purpose::World, 1, index));
         self.run();
     }
@@ -69,10 +98,12 @@ impl<'w> Teller<'w> {
 
     fn run(&mut self) {
         self.text.clear();
+        self.starts.clear();
         self.facts.clear();
+        self.spans.clear();
         self.state.reset(self.world.village.len());
         (self.last, self.now, self.used) = ([0; 2], [0; 2], [0; RULES]);
-        plots::story(self);
+        self.topic = plots::story(self);
     }
 
     /// The text of the story.
@@ -88,6 +119,21 @@ impl<'w> Teller<'w> {
     /// The fixed facts that the story states, in order.
     pub fn facts(&self) -> &[Fact] {
         &self.facts
+    }
+
+    /// The sentence that states each of them, in bytes of the text.
+    pub fn spans(&self) -> &[Range<usize>] {
+        &self.spans
+    }
+
+    /// What the story is about: the name of its plot.
+    pub fn topic(&self) -> &'static str {
+        self.topic
+    }
+
+    /// Where its sentences start; those that belong together count as one.
+    pub fn starts(&self) -> &[usize] {
+        &self.starts
     }
 
     /// What happens in the story, in order.
@@ -123,6 +169,14 @@ impl<'w> Teller<'w> {
         self.world.village.get(relation, subject)
     }
 
+    /// The value of a relation as it is told.
+    fn value(&self, relation: Relation, subject: Entity) -> Entity {
+        match self.lie {
+            Some(lie) if (lie.relation, lie.subject) == (relation, subject) => lie.object,
+            _ => self.get(relation, subject),
+        }
+    }
+
     /// Whether the story has stated this relation of `subject`.
     pub(super) fn stated(&self, relation: Relation, subject: Entity) -> bool {
         self.facts.iter().any(|fact| (fact.relation, fact.subject) == (relation, subject))
@@ -146,7 +200,10 @@ impl<'w> Teller<'w> {
         }
         self.caps = true;
         (self.last, self.now) = (self.now, [0; 2]);
+        let start = self.text.len();
+        self.starts.push(start);
         self.write(&grammar.rules[rule_id].list[i], grammar.rules[rule_id].fact, &roles);
+        self.spans.resize(self.facts.len(), start..self.text.len());
     }
 
     /// Chooses an alternative of `rule` that is possible for `roles` and not in the set `used`.
@@ -175,7 +232,7 @@ impl<'w> Teller<'w> {
         if fact {
             for &(role, relation) in &alternative.needs {
                 let subject = roles[role as usize];
-                self.facts.push(Fact { relation, subject, object: self.get(relation, subject) });
+                self.facts.push(Fact { relation, subject, object: self.value(relation, subject) });
             }
         }
         let world = self.world;
@@ -203,7 +260,7 @@ impl<'w> Teller<'w> {
     fn mention(&mut self, slot: Slot, roles: &[Entity; ROLES]) {
         let village = &self.world.village;
         let subject = roles[slot.role as usize];
-        let e = slot.relation.map_or(subject, |r| village.get(r, subject));
+        let e = slot.relation.map_or(subject, |r| self.value(r, subject));
         let mut form = slot.form;
         if matches!(slot.kind, Kind::Person | Kind::Animal) {
             let gender = usize::from(village.female(e));

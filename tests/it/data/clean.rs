@@ -286,7 +286,9 @@ fn other_settings_start_anew() {
         clean(&sources, &options(&out, &[]), &mut stop)
     });
     assert!(broke.is_err() && out.join(".work/run.json").is_file());
-    let report = run(&corpus, &options(&out, &["rules.off=[\"language\", \"gopher\", \"c4\", \"fineweb\", \"duplicates\"]"])).report;
+    let report =
+        run(&corpus, &options(&out, &["rules.off=[\"language\", \"gopher\", \"c4\", \"fineweb\", \"duplicates\"]"]))
+            .report;
     assert_eq!(report.written.documents, report.read.documents);
 }
 

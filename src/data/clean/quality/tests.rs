@@ -5,7 +5,8 @@ use crate::rng::{Purpose, Rng};
 /// Sentences of made-up words, few of which come twice: what every filter lets pass.
 fn prose(sentences: usize) -> String {
     let mut rng = Rng::new(1, Purpose::Test, 0, 0);
-    let syllables = ["ba", "cor", "dil", "fen", "gar", "hol", "jun", "kel", "lam", "mir", "nos", "pel", "rud", "sof", "tam"];
+    let syllables =
+        ["ba", "cor", "dil", "fen", "gar", "hol", "jun", "kel", "lam", "mir", "nos", "pel", "rud", "sof", "tam"];
     let mut word = || (0..3).map(|_| syllables[rng.below(15) as usize]).collect::<String>();
     let mut sentence = |i: usize| {
         let [a, b, c, d, e, f, g] = std::array::from_fn(|_| word());
