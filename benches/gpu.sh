@@ -25,8 +25,8 @@ kiln=target/release/kiln
 step doctor $kiln doctor
 
 # Every kernel against f64, on the card and simulated: the same cases, so that what differs is the card's.
-step kernels $kiln kernels run --all --device cuda --json
-step kernels-simulated $kiln kernels run --all --device sim --json
+step kernels $kiln kernels run --all --device cuda --json --save "$out/gpu.safetensors"
+step kernels-simulated $kiln kernels run --all --device sim --json --against "$out/gpu.safetensors"
 
 # The same steps on the card, simulated and on the CPU: their losses lie beside each other in metrics.jsonl.
 tiny=(--set model.layers=2 --set model.heads=2 --set model.d=64 --set train.context=64 --set data.vocab=512
@@ -47,12 +47,27 @@ else
     echo "== skipped: compute-sanitizer is not installed"
 fi
 
-# A model of some size, for the time a step takes.
+# Speed, and in turns with PyTorch where its environment was made (or KILN_PYTHON names one): products against cuBLAS,
+# attention against scaled_dot_product_attention, whole steps of GPT-2 124M against eager and torch.compile.
+torch=() steps=()
+if [ -n "${KILN_PYTHON:-}" ] || [ -x "${XDG_CACHE_HOME:-$HOME/.cache}/kiln/peers/venv/bin/python" ]; then
+    torch=(--against torch) steps=(--against "torch,torch:compile")
+else
+    echo "== without PyTorch: kiln bench --setup-peers was not run"
+fi
 for precision in f32 bf16; do
-    step "gpt2-$precision" $kiln train --device cuda --set model.layers=12 --set model.heads=12 --set model.d=768 \
-        --set train.context=256 --set train.batch=4 --set train.steps=30 --set train.sample_every=0 \
-        --set train.precision=$precision --set run.dir="$out" --set run.name="gpt2-$precision"
+    for form in nt nn tn; do
+        step "bench-gemm-$form-$precision" $kiln bench gemm --device cuda --json --form $form --precision $precision "${torch[@]}"
+    done
+    for name in attention layernorm gelu ops; do
+        step "bench-$name-$precision" $kiln bench $name --device cuda --json --precision $precision "${torch[@]}"
+    done
+    for model in nano gpt2; do
+        step "bench-$model-$precision" $kiln bench step $model --device cuda --json --precision $precision "${steps[@]}"
+    done
 done
+step bench-xent $kiln bench xent --device cuda --json "${torch[@]}"
+step bench-adamw $kiln bench adamw --device cuda --json "${torch[@]}"
 
 if [ ${#failed[@]} -gt 0 ]; then
     echo "failed: ${failed[*]}; see $out"

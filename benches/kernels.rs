@@ -14,7 +14,7 @@ fn all(criterion: &mut Criterion) {
     let shapes = [[256, 384, 1536], [1024, 768, 3072], [2048; 3]];
     let products =
         [gemm::Form::Nt, gemm::Form::Nn, gemm::Form::Tn].map(|form| gemm::cases(&shapes, form, Precision::F32));
-    let kernels = [kernels::ops(), kernels::xent(), kernels::adamw()];
+    let kernels = [kernels::ops(kernels::Narrow::Nothing), kernels::xent(), kernels::adamw()];
     for case in products.into_iter().chain(kernels).flatten() {
         time(criterion, &device, &case);
     }

@@ -1,4 +1,5 @@
 """What every peer script shares: the thread count before torch is imported, JSON lines, peak memory."""
+import contextlib
 import json
 import math
 import os
@@ -9,6 +10,10 @@ import time
 
 KEEP_MEMORY = ("glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:"
                "glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456")
+
+
+def add_device(parser):
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="what computes")
 
 
 def set_threads(n):
@@ -68,18 +73,53 @@ def serve_cases(make, repetition=None, **ready):
         emit(**record, peak_rss_mb=peak_rss_mb())
 
 
-def repeated(call, lap=0.02):
-    """A repetition out of as many calls as last `lap` seconds -> mean seconds of each part. `call()` gives the seconds of its
-    parts by their keys. Short calls are preceded by one that does not count. As kiln's src/bench/mod.rs does it."""
-    call()
-    n = max(1, math.ceil(lap / max(sum(call().values()), 1e-9)))
+class Clock:
+    """Sums the seconds of parts: by the host's clock, or on a GPU, where calls return early, by marks in its queue."""
+
+    def __init__(self, device="cpu"):
+        self.cuda, self.seconds, self.marks = device == "cuda", {}, []
+
+    @contextlib.contextmanager
+    def part(self, key):
+        if self.cuda:
+            import torch
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            yield
+            end.record()
+            self.marks.append((key, start, end))
+        else:
+            start = time.perf_counter()
+            yield
+            self.add(key, time.perf_counter() - start)
+
+    def add(self, key, seconds):
+        self.seconds[key] = self.seconds.get(key, 0.0) + seconds
+
+    def take(self):
+        """The seconds of each part since this was called last; waits for the GPU."""
+        for key, start, end in self.marks:
+            end.synchronize()
+            self.add(key, start.elapsed_time(end) / 1e3)
+        seconds, self.seconds, self.marks = self.seconds, {}, []
+        return seconds
+
+
+def repeated(call, device="cpu", lap=0.02):
+    """A repetition out of as many calls as last `lap` seconds -> mean seconds of each part. `call(clock)` has the clock time
+    its parts. Short calls are preceded by one that does not count. As kiln's src/bench/clock.rs does it."""
+    clock = Clock(device)
+
+    def calls(n):
+        for _ in range(n):
+            call(clock)
+        return clock.take()
+    calls(1)
+    n = max(1, math.ceil(lap / max(sum(calls(1).values()), 1e-9)))
+    n = min(n, 1000) if clock.cuda else n
 
     def repetition():
         if n > 1:
-            call()
-        total = call()
-        for _ in range(n - 1):
-            for key, seconds in call().items():
-                total[key] += seconds
-        return {key: seconds / n for key, seconds in total.items()}
+            calls(1)
+        return {key: seconds / n for key, seconds in calls(n).items()}
     return repetition

@@ -1,6 +1,7 @@
-"""One training step of a GPT in PyTorch on the CPU, timed.
+"""One training step of a GPT in PyTorch, timed.
 
-    gpt_torch.py nano|tiny|gpt2|JSON [f32|bf16] [eager|compile] [--threads N] [--reps N] [--keep-memory] [--serve]
+    gpt_torch.py nano|tiny|gpt2|JSON [f32|bf16] [eager|compile] [--threads N] [--device cpu|cuda] [--reps N]
+                 [--keep-memory] [--serve]
 
 A step is forward, mean cross-entropy, backward, clip_grad_norm_(1.0), fused AdamW, zero_grad, on a new batch of random
 tokens (drawn outside the timed part). bf16 is torch.autocast over f32 weights. Output: see README.md.
@@ -9,7 +10,7 @@ import argparse
 import os
 import time
 
-from common import emit, keep_memory, peak_rss_mb, serve, set_threads, spread
+from common import add_device, emit, keep_memory, peak_rss_mb, serve, set_threads, spread
 
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 ap.add_argument("config", help="nano, tiny, gpt2, or the numbers that model.py has for these, as JSON")
@@ -20,6 +21,7 @@ ap.add_argument("--reps", type=int, default=9, help="timed steps")
 ap.add_argument("--warmup", type=int, default=3, help="steps before the first timed one")
 ap.add_argument("--keep-memory", action="store_true", help="glibc keeps freed memory and uses huge pages")
 ap.add_argument("--serve", action="store_true", help="one step for each line of standard input")
+add_device(ap)
 a = ap.parse_args()
 if a.keep_memory:
     keep_memory()
@@ -30,6 +32,7 @@ from model import config as read, gpt
 
 torch.set_num_threads(a.threads)
 torch.manual_seed(1337)
+torch.set_default_device(a.device)
 name, config = read(a.config)
 batch, T = config["batch"], config["context"]
 model = gpt(config)
@@ -40,13 +43,17 @@ opt = torch.optim.AdamW(model.decay_groups(0.1), lr=3e-4, betas=(0.9, 0.95), fus
 def step():
     """One optimizer step on a new batch -> seconds, tokens, loss."""
     x, y = torch.randint(config["vocab"], (2, batch, T))
+    if a.device == "cuda":
+        torch.cuda.synchronize()
     start = time.perf_counter()
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=a.precision == "bf16"):
+    with torch.autocast(a.device, dtype=torch.bfloat16, enabled=a.precision == "bf16"):
         loss = forward(x, y)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     opt.step()
     opt.zero_grad()
+    if a.device == "cuda":
+        torch.cuda.synchronize()
     return dict(seconds=time.perf_counter() - start, tokens=batch * T, loss=loss.item())
 
 

@@ -1,6 +1,6 @@
-"""Kernels in PyTorch on the CPU, timed: matrix products, single operations, cross-entropy, AdamW, batches.
+"""Kernels in PyTorch, timed: matrix products, single operations, cross-entropy, AdamW, batches.
 
-    kernels_torch.py [--threads N] [--keep-memory] --serve
+    kernels_torch.py [--threads N] [--device cpu|cuda] [--keep-memory] --serve
 
 Each line of standard input that holds a case, as JSON, is made ready; each empty line runs one repetition of it. Output:
 see README.md. Forward and backward are timed apart, as `forward_seconds` and `backward_seconds`; what is one pass in
@@ -8,14 +8,14 @@ kiln (the loss with its gradient) is `seconds`.
 """
 import argparse
 import os
-import time
 
-from common import keep_memory, repeated, serve_cases, set_threads
+from common import add_device, keep_memory, repeated, serve_cases, set_threads
 
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 ap.add_argument("--threads", type=int, default=int(os.environ.get("BENCH_THREADS", os.cpu_count())))
 ap.add_argument("--keep-memory", action="store_true", help="glibc keeps freed memory and uses huge pages")
 ap.add_argument("--serve", action="store_true", help="accepted, as all scripts do")
+add_device(ap)
 a = ap.parse_args()
 if a.keep_memory:
     keep_memory()
@@ -27,8 +27,8 @@ import torch.nn.functional as F
 
 torch.set_num_threads(a.threads)
 torch.manual_seed(1337)
+torch.set_default_device(a.device)
 DTYPES = dict(f32=torch.float32, bf16=torch.bfloat16, f16=torch.float16, i32=torch.int64)
-now = time.perf_counter
 
 
 def gemm(case):
@@ -39,23 +39,21 @@ def gemm(case):
     out = torch.empty(m, n, dtype=dtype)
 
     @torch.inference_mode()
-    def call():
-        start = now()
-        torch.mm(x, w, out=out)
-        return dict(seconds=now() - start)
-    return repeated(call)
+    def call(clock):
+        with clock.part("seconds"):
+            torch.mm(x, w, out=out)
+    return repeated(call, a.device)
 
 
 def xent(case):
     logits = torch.randn(case["rows"], case["vocab"], requires_grad=True)
     targets = torch.randint(case["vocab"], (case["rows"],))
 
-    def call():
+    def call(clock):
         logits.grad = None
-        start = now()
-        F.cross_entropy(logits, targets).backward()
-        return dict(seconds=now() - start)
-    return repeated(call)
+        with clock.part("seconds"):
+            F.cross_entropy(logits, targets).backward()
+    return repeated(call, a.device)
 
 
 def adamw(case):
@@ -66,12 +64,11 @@ def adamw(case):
         p.grad = torch.randn_like(p) * 1e-3
     opt = torch.optim.AdamW(model.decay_groups(0.1), lr=1e-4, betas=(0.9, 0.95), fused=True)
 
-    def call():
-        start = now()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        opt.step()
-        return dict(seconds=now() - start)
-    return repeated(call)
+    def call(clock):
+        with clock.part("seconds"):
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            opt.step()
+    return repeated(call, a.device)
 
 
 def data(case):
@@ -79,12 +76,11 @@ def data(case):
     tokens = np.memmap(case["path"], dtype=np.uint16, mode="r", offset=case["skip"])
     batch, t = case["batch"], case["context"]
 
-    def call():
-        start = now()
-        at = torch.randint(len(tokens) - t, (batch,))
-        x = torch.stack([torch.from_numpy(tokens[i : i + t].astype(np.int64)) for i in at])
-        y = torch.stack([torch.from_numpy(tokens[i + 1 : i + 1 + t].astype(np.int64)) for i in at])
-        return dict(seconds=now() - start)
+    def call(clock):
+        with clock.part("seconds"):
+            at = torch.randint(len(tokens) - t, (batch,))
+            x = torch.stack([torch.from_numpy(tokens[i : i + t].astype(np.int64)) for i in at])
+            y = torch.stack([torch.from_numpy(tokens[i + 1 : i + 1 + t].astype(np.int64)) for i in at])
     return repeated(call)
 
 
@@ -95,7 +91,7 @@ def heads(case, qkv):
     if h != kv:
         raise NotImplementedError("as many heads of keys and values as of queries")
     shape = (int(words["B"]), h, int(words["T"]), int(words["D"]))
-    return [torch.randn(shape) for _ in range(3)]
+    return [torch.randn(shape, dtype=qkv.dtype) for _ in range(3)]
 
 
 def rope(x, cos, sin):
@@ -161,9 +157,12 @@ def op(case):
     if f is None:
         raise NotImplementedError(f"no {name}")
 
+    half = any(x["dtype"] == "bf16" for x in case["inputs"])
+
     def fill(x):
-        shape, dtype = x["shape"], DTYPES[x["dtype"]]
-        return torch.randint(x["below"], shape) if x["below"] else torch.randn(shape).to(dtype)
+        # Torch wants all floats of an operation in one type.
+        dtype = torch.bfloat16 if half and x["dtype"] == "f32" else DTYPES[x["dtype"]]
+        return torch.randint(x["below"], x["shape"]) if x["below"] else torch.randn(x["shape"]).to(dtype)
     inputs = [fill(x) for x in case["inputs"]]
     wanted = [x["grad"] for x in case["inputs"]]
     if name == "attention":
@@ -174,21 +173,18 @@ def op(case):
     dy = [torch.randn_like(y) for y in first] if isinstance(first, tuple) else torch.randn_like(first)
     del first
 
-    def call():
+    if name == "linear_xent":
+        dy = torch.ones_like(dy)
+
+    def call(clock):
         for x in inputs:
             x.grad = None
-        start = now()
-        y = f(*inputs)
-        forward = now() - start
-        if not any(wanted):
-            return dict(forward_seconds=forward, seconds=forward)
-        start = now()
-        torch.autograd.backward(y, dy)
-        backward = now() - start
-        return dict(forward_seconds=forward, backward_seconds=backward, seconds=forward + backward)
-    if name == "linear_xent":
-        dy = torch.ones(())
-    repetition = repeated(lambda: {k: s for k, s in call().items() if k != "seconds"})
+        with clock.part("forward_seconds"):
+            y = f(*inputs)
+        if any(wanted):
+            with clock.part("backward_seconds"):
+                torch.autograd.backward(y, dy)
+    repetition = repeated(call, a.device)
 
     def with_whole():
         record = repetition()

@@ -1,6 +1,6 @@
 //! Batches out of a memory-mapped shard.
 
-use super::{Case, Part, Started, Unit, Work, repeated, timed};
+use super::{Case, Part, Started, Unit, Work, repeated};
 use crate::data::shard::{HEADER, ShardFormat, ShardWriter};
 use crate::data::{Batches, Dataset};
 use crate::error::{AtPath, Result};
@@ -26,6 +26,11 @@ impl Folder {
         let path = std::env::temp_dir().join(format!("kiln-bench-{}", std::process::id()));
         std::fs::create_dir_all(&path).at(&path)?;
         Ok(Folder(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -58,16 +63,16 @@ pub fn shard(folder: &Folder, tokens: usize) -> Result<PathBuf> {
 pub fn cases(path: &Path) -> Vec<Case> {
     let case = |[batch, context]: [usize; 2]| {
         let file = path.to_owned();
-        let start = move |_: &_| {
+        let start = move |device: &_| {
             let data = Arc::new(Dataset::from_files(&[&file], VOCAB, None)?);
             let batches = Batches::new(data, batch, context, 1, 1)?;
             let n = batch * context;
             let (mut x, mut y, mut step) = (vec![0; n], vec![0; n], 0);
             // The tokens of a window and one more, two bytes each; inputs and targets, four bytes each.
             let work = Work { flops: 0.0, read: 2.0 * (n + batch) as f64, written: 8.0 * n as f64, ..Work::default() };
-            let repeat = repeated(1, move |seconds| {
+            let repeat = repeated(device, 1, move |clock| {
                 step += 1;
-                timed(&mut seconds[0], || batches.fill(step, 0, &mut x, &mut y))
+                clock.time(0, || batches.fill(step, 0, &mut x, &mut y))
             });
             Ok(Started { parts: vec![Part::whole(work, Unit::Tokens(n))], repeat })
         };

@@ -1,13 +1,16 @@
 //! The matrix product at the shapes of GPTs and at some squares.
 
-use super::{Case, Part, Started, Unit, Work, repeated, timed};
+use super::{Case, Part, Started, Unit, Work, repeated};
 use crate::cpu::gemm::{Mat, MatMut, Precision, gemm};
-use crate::device::Device;
+use crate::device::{Device, Gpu, kernels};
 use crate::error::{Error, Result};
+use crate::launch;
 use crate::rng::{Purpose, Stream};
+use crate::tensor::{Element, Out, Spec, Tensor};
 use half::bf16;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::sync::Arc;
 
 /// How the operands of C = A·B lie in memory; both products' second letter is B's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,11 +88,11 @@ impl Form {
 }
 
 impl Product {
-    /// Its work with operands stored in this precision and the result in f32.
-    pub fn work(&self, precision: Precision) -> Work {
+    /// Its work with operands stored in this precision and a result of elements of so many bytes.
+    pub fn work(&self, precision: Precision, result: usize) -> Work {
         let [m, k, n] = [self.m, self.k, self.n].map(|n| n as f64);
         let bytes = if precision == Precision::Bf16 { 2.0 } else { 4.0 };
-        Work { flops: 2.0 * m * k * n, precision, read: bytes * (m * k + k * n), written: 4.0 * m * n }
+        Work { flops: 2.0 * m * k * n, precision, read: bytes * (m * k + k * n), written: result as f64 * m * n }
     }
 
     /// Operands of random numbers, and room for the result.
@@ -105,20 +108,56 @@ impl Product {
 }
 
 fn start(product: Product, precision: Precision, device: &Device) -> Started {
+    let [a, b, c] = product.operands();
+    let half = precision == Precision::Bf16;
+    let narrow = |x: &[f32]| x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>();
+    match device {
+        Device::Cpu(_) => on_host(product, precision, device, [a, b, c]),
+        Device::Gpu(gpu) if half => on_gpu(product, precision, device, gpu, [&narrow(&a), &narrow(&b)]),
+        Device::Gpu(gpu) => on_gpu(product, precision, device, gpu, [&a, &b]),
+    }
+}
+
+fn on_host(product: Product, precision: Precision, device: &Device, [a, b, mut c]: [Vec<f32>; 3]) -> Started {
     let held = device.clone();
-    let parts = vec![Part::whole(product.work(precision), Unit::Gflops)];
+    let parts = vec![Part::whole(product.work(precision, 4), Unit::Gflops)];
     let (Product { m, k, n, .. }, [at, bt]) = (product, product.form.transposed());
-    let [a, b, mut c] = product.operands();
     let narrow = |x: &[f32]| x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>();
     let stored = (precision == Precision::Bf16).then(|| (narrow(&a), narrow(&b)));
-    let repeat = repeated(1, move |seconds| {
+    let repeat = repeated(device, 1, move |clock| {
         let ([ar, ac], [br, bc]) = (if at { [k, m] } else { [m, k] }, if bt { [n, k] } else { [k, n] });
         let (a, b) = match &stored {
             Some((a, b)) => (Mat::bf16(a, ar, ac), Mat::bf16(b, br, bc)),
             None => (Mat::new(&a, ar, ac), Mat::new(&b, br, bc)),
         };
         let (a, b) = (if at { a.t() } else { a }, if bt { b.t() } else { b });
-        timed(&mut seconds[0], || gemm(held.host(), precision, a, b, MatMut::new(&mut c, m, n), false, None));
+        clock.time(0, || gemm(held.host(), precision, a, b, MatMut::new(&mut c, m, n), false, None));
+        Ok(())
+    });
+    Started { parts, repeat }
+}
+
+/// The result has the operands' type, as cuBLAS's has.
+fn on_gpu<T: Element>(
+    product: Product,
+    precision: Precision,
+    device: &Device,
+    gpu: &Arc<Gpu>,
+    [a, b]: [&[T]; 2],
+) -> Started {
+    let parts = vec![Part::whole(product.work(precision, size_of::<T>()), Unit::Gflops)];
+    let (Product { m, k, n, form }, [at, bt]) = (product, product.form.transposed());
+    let a = Tensor::from_slice(device, a, if at { [k, m] } else { [m, k] });
+    let b = Tensor::from_slice(device, b, if bt { [n, k] } else { [k, n] });
+    let c = Out::new(device, Spec { shape: [m, n].into(), dtype: T::DTYPE });
+    let form = match form {
+        Form::Nt => kernels::Form::Nt,
+        Form::Nn => kernels::Form::Nn,
+        Form::Tn => kernels::Form::Tn,
+    };
+    let gpu = Arc::clone(gpu);
+    let repeat = repeated(device, 1, move |clock| {
+        clock.time(0, || launch::Product::new(form, [m, n, k], [&a, &b, &c]).launch(&gpu));
         Ok(())
     });
     Started { parts, repeat }

@@ -7,9 +7,11 @@
 
 pub mod cards;
 pub mod ceilings;
+pub mod clock;
 pub mod data;
 pub mod decode;
 pub mod gemm;
+pub mod gpu;
 pub mod kernels;
 pub mod peer;
 pub mod python;
@@ -18,9 +20,11 @@ pub mod roofline;
 pub mod sitting;
 pub mod spots;
 pub mod step;
+pub mod tokenizer;
 pub mod turns;
 
 pub use ceilings::Ceilings;
+pub use clock::{Clock, repeated};
 pub use rival::{Against, Rival};
 pub use sitting::{Row, Sitting, means};
 
@@ -28,7 +32,6 @@ use crate::cpu::gemm::Precision;
 use crate::device::Device;
 use crate::error::Result;
 use serde_json::Value;
-use std::time::Instant;
 
 /// What a piece of work takes at least, on any machine: every input read once and every result written once.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -59,6 +62,8 @@ pub enum Unit {
     Gbytes,
     /// Tokens a second, of so many.
     Tokens(usize),
+    /// 10⁶ bytes of text a second, of so many bytes.
+    Text(usize),
 }
 
 impl Unit {
@@ -68,6 +73,7 @@ impl Unit {
             Unit::Gflops => "GFLOP/s",
             Unit::Gbytes => "GB/s",
             Unit::Tokens(_) => "tokens/s",
+            Unit::Text(_) => "MB/s",
         }
     }
 }
@@ -100,6 +106,7 @@ impl Part {
             Unit::Gflops => self.work.flops / seconds / 1e9,
             Unit::Gbytes => self.work.bytes() / seconds / 1e9,
             Unit::Tokens(n) => n as f64 / seconds,
+            Unit::Text(bytes) => bytes as f64 / seconds / 1e6,
         }
     }
 }
@@ -148,44 +155,6 @@ impl Case {
     }
 }
 
-/// Seconds that a repetition of short calls should last, so that the clock and the waking of threads do not count.
-const LAP: f64 = 0.02;
-
-/// A repetition of `parts` timed parts out of as many calls as last 20 ms. `call` adds to the seconds of each part; what it
-/// does beside them is not counted. Short calls are preceded by one that does not count, after what others have left in
-/// the caches.
-pub fn repeated(parts: usize, mut call: impl FnMut(&mut [f64]) -> Result<()> + 'static) -> Repetition<'static> {
-    let mut calls: Option<usize> = None;
-    Box::new(move || {
-        let mut seconds = vec![0.0; parts];
-        let calls = match calls {
-            Some(calls) => calls,
-            None => {
-                // The first call finds nothing warm and pages untouched.
-                call(&mut vec![0.0; parts])?;
-                let mut once = vec![0.0; parts];
-                call(&mut once)?;
-                *calls.insert((LAP / once.iter().sum::<f64>().max(1e-9)).ceil().clamp(1.0, 1e6) as usize)
-            }
-        };
-        if calls > 1 {
-            call(&mut vec![0.0; parts])?;
-        }
-        for _ in 0..calls {
-            call(&mut seconds)?;
-        }
-        Ok(seconds.into_iter().map(|s| s / calls as f64).collect())
-    })
-}
-
-/// Adds the seconds that `f` takes to `sum`.
-pub fn timed<T>(sum: &mut f64, f: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
-    let value = f();
-    *sum += start.elapsed().as_secs_f64();
-    value
-}
-
 /// The middle, the smallest and the largest of some numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
@@ -222,20 +191,5 @@ mod tests {
         assert_eq!(Spread::of([4.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 4.0 });
         assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]).median, 2.5);
         assert!((geometric_mean([2.0, 8.0]) - 4.0).abs() < 1e-12);
-    }
-
-    #[test]
-    fn a_repetition_gives_the_mean_of_its_calls_and_does_not_count_the_first() {
-        let mut calls = 0;
-        let mut repeat = repeated(2, move |seconds| {
-            calls += 1;
-            seconds[0] += if calls == 1 { 1.0 } else { 0.004 };
-            seconds[1] += 0.001;
-            Ok(())
-        });
-        for _ in 0..2 {
-            let seconds = repeat().unwrap();
-            assert!((seconds[0] - 0.004).abs() < 1e-9 && (seconds[1] - 0.001).abs() < 1e-9, "{seconds:?}");
-        }
     }
 }

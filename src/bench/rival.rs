@@ -2,6 +2,7 @@
 
 use super::peer::Peer;
 use super::{Case, Part, Repetition, python};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use std::path::Path;
 use std::process::Command;
@@ -19,6 +20,8 @@ pub enum Against {
         /// With glibc told to keep freed memory and to use huge pages.
         keep_memory: bool,
     },
+    /// A Python package that makes tokens: tiktoken, tokenizers.
+    Tokens(&'static str),
     /// A crate.
     Crate(&'static str),
     /// A program that follows the protocol of benches/peers/README.md.
@@ -36,27 +39,45 @@ impl Against {
             "torch" | "torch:eager" => vec![torch(false, false)],
             "torch:compile" => vec![torch(true, false)],
             "torch:keepmem" => vec![torch(false, true)],
+            "tiktoken" => vec![Against::Tokens("tiktoken")],
+            "tokenizers" => vec![Against::Tokens("tokenizers")],
             "torch:best" => vec![torch(false, false), torch(true, false), torch(false, true)],
             _ => match CRATES.iter().find(|name| **name == word) {
                 Some(name) => vec![Against::Crate(name)],
                 None => {
-                    let known = "torch, torch:compile, torch:keepmem, torch:best, faer, gemm, matrixmultiply";
+                    let known = "torch, torch:compile, torch:keepmem, torch:best, faer, gemm, matrixmultiply, tiktoken, tokenizers";
                     return Err(Error::usage(format!("--against {word}: nobody is called so"), format!("use {known}")));
                 }
             },
         })
     }
 
-    /// Whether it can do `case`, with this Python: to be asked before anything is measured.
+    /// Whether it can do `case` on `device`, with this Python: to be asked before anything is measured.
     ///
     /// # Errors
     /// It cannot, and why.
-    pub fn fits(&self, case: &Case, python: Option<&Path>) -> Result<()> {
+    pub fn fits(&self, case: &Case, device: &Device, python: Option<&Path>) -> Result<()> {
+        let on_gpu = matches!(device, Device::Gpu(_));
         match self {
+            Against::Crate(name) if on_gpu => Err(Error::usage(
+                format!("--against {name}: {name} computes on the CPU"),
+                "--against torch, or --device cpu",
+            )),
+            Against::Torch { keep_memory: true, .. } if on_gpu => Err(Error::usage(
+                "--against torch:keepmem is about the host's memory",
+                "--against torch, torch:compile",
+            )),
             Against::Crate(name) if case.bench != "gemm" => {
                 Err(Error::usage(format!("--against {name}: {name} multiplies matrices"), "kiln bench gemm"))
             }
             Against::Crate(name) => library(name, 1).map(drop),
+            Against::Tokens(name) if case.bench != "tokenizer" => {
+                Err(Error::usage(format!("--against {name}: {name} makes tokens"), "kiln bench tokenizer"))
+            }
+            Against::Torch { .. } if case.bench == "tokenizer" => {
+                let problem = "--against torch: torch makes no tokens";
+                Err(Error::usage(problem, "kiln bench tokenizer --against tiktoken,tokenizers"))
+            }
             Against::Torch { compile: true, .. } if case.bench != "step" => {
                 Err(Error::usage("--against torch:compile is for training steps", "kiln bench step"))
             }
@@ -64,7 +85,7 @@ impl Against {
                 let problem = format!("--against torch: the script knows no model like that of {}", case.name);
                 Err(Error::usage(problem, "it builds GPT-2's kind in f32 or bf16, with AdamW, in one micro-batch"))
             }
-            Against::Torch { .. } => python::interpreter(python).map(drop),
+            Against::Torch { .. } | Against::Tokens(_) => python::interpreter(python).map(drop),
             Against::Program(words) if words.trim().is_empty() => {
                 Err(Error::usage("--peer is empty", "give a command that serves"))
             }
@@ -83,12 +104,13 @@ enum Kind {
 }
 
 impl Rival {
-    /// Starts a rival that [fits](Against::fits) `case`, on `threads` threads; one that takes cases by line can enter others
-    /// afterwards.
+    /// Starts a rival that [fits](Against::fits) `case`, on as many threads as `device` has, or on the GPU; one that takes
+    /// cases by line can enter others afterwards.
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn start(against: &Against, case: &Case, threads: usize, python: Option<&Path>) -> Result<Rival> {
+    pub fn start(against: &Against, case: &Case, device: &Device, python: Option<&Path>) -> Result<Rival> {
+        let threads = device.host().threads.count();
         let (mut command, shown) = match against {
             Against::Crate(name) => return library(name, threads),
             Against::Program(words) => {
@@ -96,6 +118,12 @@ impl Rival {
                 let mut command = Command::new(parts.next().unwrap_or_default());
                 command.args(parts);
                 (command, words.clone())
+            }
+            Against::Tokens(name) => {
+                let python = python::interpreter(python)?;
+                let mut command = python::command(&python, "tokenizer_peer.py")?;
+                command.args([name, "--threads", &threads.to_string(), "--serve"]);
+                (command, format!("{} tokenizer_peer.py {name}", python.display()))
             }
             Against::Torch { compile, keep_memory } => {
                 let script = match case.bench {
@@ -116,6 +144,9 @@ impl Rival {
                     command.arg("--keep-memory");
                 }
                 command.args(["--threads", &threads.to_string(), "--serve"]);
+                if let Device::Gpu(_) = device {
+                    command.args(["--device", "cuda"]);
+                }
                 (command, format!("{} {script}", python.display()))
             }
         };
@@ -179,8 +210,9 @@ fn library(name: &'static str, threads: usize) -> Result<Rival> {
 #[cfg(feature = "peers")]
 mod library {
     use crate::bench::gemm::Product;
-    use crate::bench::{Case, Repetition, repeated, timed};
+    use crate::bench::{Case, Repetition, repeated};
     use crate::cpu::rivals::{Operand, Rival};
+    use crate::device::Device;
     use std::time::Duration;
 
     /// A crate in this process.
@@ -203,9 +235,10 @@ mod library {
             };
             let (threads, Product { m, k, n, .. }, [at, bt]) = (self.threads, product, product.form.transposed());
             let [a, b, mut c] = product.operands();
-            let mut repeat = repeated(1, move |seconds| {
+            let device = Device::cpu(1).map_err(|e| e.to_string())?;
+            let mut repeat = repeated(&device, 1, move |clock| {
                 let (a, b) = (Operand::new(&a, [m, k], at), Operand::new(&b, [k, n], bt));
-                timed(&mut seconds[0], || rival.multiply(threads, a, b, &mut c));
+                clock.time(0, || rival.multiply(threads, a, b, &mut c));
                 Ok(())
             });
             Ok(Box::new(move || {

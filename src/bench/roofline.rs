@@ -5,7 +5,8 @@
 //! ```
 //! Source: Williams, Waterman, Patterson 2009 (doi 10.1145/1498765.1498785).
 
-use super::{Case, Ceilings, Row, gemm, kernels};
+use super::kernels::{self, Narrow};
+use super::{Case, Ceilings, Row, gemm};
 use crate::cpu::gemm::Precision;
 use crate::train::plot::{GRID, INK, Picture};
 use plotters::coord::Shift;
@@ -40,8 +41,14 @@ pub struct Roofline<'a> {
 pub fn cases() -> Vec<Case> {
     let products = gemm::cases(&[[256, 384, 1536], [1024, 768, 3072], [2048; 3]], gemm::Form::Nt, Precision::F32);
     // Those of few heads would lie on those of many.
-    let attention = kernels::attention().into_iter().filter(|case| !case.name.contains("H4")).collect();
-    let kernels = [attention, kernels::layernorm(), kernels::gelu(), kernels::xent(), kernels::adamw()];
+    let attention = kernels::attention(Narrow::Nothing).into_iter().filter(|case| !case.name.contains("H4")).collect();
+    let kernels = [
+        attention,
+        kernels::layernorm(Narrow::Nothing),
+        kernels::gelu(Narrow::Nothing),
+        kernels::xent(),
+        kernels::adamw(),
+    ];
     products.into_iter().chain(kernels.into_iter().flatten()).collect()
 }
 

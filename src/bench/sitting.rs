@@ -1,12 +1,13 @@
 //! A sitting: ceilings once, then case after case, each in turns with all rivals.
 
 use super::turns::{Gauge, Turns, alternate};
-use super::{Against, Case, Ceilings, Part, Repetition, Rival, Spread, Started, Unit, geometric_mean};
+use super::{Against, Case, Ceilings, Part, Repetition, Rival, Spread, Started, Unit, geometric_mean, gpu};
 use crate::cpu::{Cpu, limits};
 use crate::device::Device;
 use crate::error::Result;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Seconds of a look at the machine between two rounds.
 const LOOK: f64 = 0.012;
@@ -15,7 +16,7 @@ const LOOK: f64 = 0.012;
 pub struct Sitting {
     threads: usize,
     rounds: usize,
-    cpu: Cpu,
+    device: Device,
     python: Option<PathBuf>,
     rivals: Vec<(Against, Option<Rival>)>,
     /// The machine's limits; the multiply-add peak is the best seen so far.
@@ -65,23 +66,30 @@ pub struct Outcome {
 }
 
 impl Sitting {
-    /// Measures the ceilings of `threads` threads in about `seconds`; each case is to be timed in `rounds` rounds, in turns
-    /// with these rivals.
+    /// Measures the ceilings of `device` in about `seconds`; each case is to be timed in `rounds` rounds, in turns with these
+    /// rivals.
     ///
     /// # Errors
-    /// `KILN_SIMD` names a level that this processor lacks.
+    /// `KILN_SIMD` names a level that this processor lacks; a GPU failed.
     pub fn new(
-        threads: usize,
+        device: Device,
         seconds: f64,
         rounds: usize,
         against: Vec<Against>,
         python: Option<PathBuf>,
     ) -> Result<Sitting> {
-        let cpu = Cpu::new(threads)?;
         // Its memory goes with it, and does not count as that of the work.
-        let ceilings = Ceilings::measure(&Cpu::new(threads)?, seconds);
+        let ceilings = match another(&device)? {
+            Device::Cpu(host) => Ceilings::measure(&host.cpu, seconds),
+            Device::Gpu(gpu) => gpu::ceilings(&another(&device)?, &gpu, seconds)?,
+        };
         let rivals = against.into_iter().map(|against| (against, None)).collect();
-        Ok(Sitting { threads: cpu.threads.count(), rounds, cpu, python, rivals, ceilings })
+        Ok(Sitting { threads: device.host().threads.count(), rounds, device, python, rivals, ceilings })
+    }
+
+    /// What computes.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Threads that compute.
@@ -96,12 +104,11 @@ impl Sitting {
     pub fn time(&mut self, case: &Case) -> Result<Outcome> {
         for (against, rival) in &mut self.rivals {
             if rival.is_none() {
-                *rival = Some(Rival::start(against, case, self.threads, self.python.as_deref())?);
+                *rival = Some(Rival::start(against, case, &self.device, self.python.as_deref())?);
             }
         }
         forget_peak_rss();
-        // A device of its own, so that memory of other cases is not held.
-        let Started { parts, repeat } = case.start(&Device::cpu(self.threads)?)?;
+        let Started { parts, repeat } = case.start(&another(&self.device)?)?;
         let (mut contestants, mut present, mut skipped) = (vec![repeat as Repetition], Vec::new(), Vec::new());
         for (i, rival) in self.rivals.iter_mut().filter_map(|(_, rival)| rival.as_mut()).enumerate() {
             let name = rival.name().to_owned();
@@ -113,14 +120,20 @@ impl Sitting {
                 Err(why) => skipped.push(format!("{name}: {why}")),
             }
         }
-        let mut gauge = Gauge::new(self.ceilings.fma, || limits::fma_rate(&self.cpu, LOOK));
+        let look = || match &self.device {
+            Device::Cpu(host) => limits::fma_rate(&host.cpu, LOOK),
+            // What fails is told by what is timed.
+            Device::Gpu(gpu) => gpu::fma_rate(&self.device, gpu, LOOK).unwrap_or(0.0),
+        };
+        let mut gauge = Gauge::new(self.ceilings.fma, look);
         let turns = alternate(&mut contestants, &mut gauge, self.rounds)?;
         self.ceilings.fma = gauge.best;
         drop(gauge);
         drop(contestants);
         let memory = |i: usize| self.rivals[i].1.as_ref().and_then(Rival::peak_rss_mb);
         let rivals = present.into_iter().map(|(i, name)| (name, memory(i)));
-        let who: Vec<_> = [("kiln".to_owned(), peak_rss_mb())].into_iter().chain(rivals).collect();
+        let own = if let Device::Cpu(_) = self.device { peak_rss_mb() } else { None };
+        let who: Vec<_> = [("kiln".to_owned(), own)].into_iter().chain(rivals).collect();
         let rows = parts
             .iter()
             .enumerate()
@@ -213,6 +226,15 @@ pub fn means(rows: &[Row]) -> Vec<Row> {
         }
     };
     names.into_iter().map(of).collect()
+}
+
+/// A device like this one, so that memory of other cases is not held.
+fn another(device: &Device) -> Result<Device> {
+    let Cpu { simd, threads, .. } = device.host();
+    match device {
+        Device::Cpu(_) => Ok(Device::cpu_with(*simd, threads.count())),
+        Device::Gpu(gpu) => Device::gpu(Arc::clone(&gpu.driver), Cpu::with(*simd, threads.count())),
+    }
 }
 
 /// The most memory that this process has held, in MB; `None` where the system does not say.

@@ -2,18 +2,15 @@
 
 use super::{Case, Part, Started, Unit, Work};
 use crate::cpu::gemm::Precision;
-use crate::device::Device;
 use crate::error::Result;
-use crate::model::{Gpt, GptConfig, Mlp, Positions, Size};
+use crate::model::{GptConfig, Mlp, Positions, Size};
 use crate::ops::activation::Activation;
 use crate::ops::norm::NormKind;
 use crate::optim::Optimizer;
-use crate::params::Params;
 use crate::rng::{Purpose, Rng};
-use crate::tape::{Pass, Tape};
-use crate::tensor::Tensor;
-use crate::train::trainer::micro_batch;
-use crate::train::{Recipe, source};
+use crate::train::schedule::{Schedule, Shape};
+use crate::train::setup::Setup;
+use crate::train::{Recipe, Trainer, source};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -22,38 +19,30 @@ use std::time::Instant;
 pub struct StepCase {
     /// Its name.
     pub name: String,
-    /// The model.
-    pub config: GptConfig,
-    /// B: sequences of a micro-batch.
-    pub batch: usize,
-    /// T: tokens in a sequence.
-    pub context: usize,
-    /// Micro-batches in a step.
-    pub accumulate: usize,
-    /// Whether blocks run again in the backward pass, as in [`Tape::recompute`].
-    pub recompute: bool,
-    /// What linear layers and attention multiply, as in [`Pass`].
-    pub precision: Precision,
-    /// What updates the weights.
-    pub optim: Optimizer,
+    /// The rest.
+    pub setup: Setup,
 }
 
 impl StepCase {
     /// `nano` (5.3M parameters), `tiny` (10.7M) and `gpt2` (124M).
     pub fn all() -> [StepCase; 3] {
+        let schedule =
+            Schedule { shape: Shape::Constant, lr: 3e-4, min_lr: 3e-4, steps: u64::MAX, warmup: 0, decay_steps: 0 };
         let case =
             |name: &str, [vocab, layers, heads, d]: [usize; 4], [batch, context, positions]: [usize; 3], bias| {
                 let size = Size { vocab, context: positions, layers, heads, d };
-                StepCase {
-                    name: name.to_owned(),
+                let setup = Setup {
                     config: GptConfig { bias, ..GptConfig::gpt2(size) },
                     batch,
                     context,
                     accumulate: 1,
                     recompute: false,
                     precision: Precision::F32,
+                    seed: 1,
                     optim: Optimizer::default(),
-                }
+                    schedule,
+                };
+                StepCase { name: name.to_owned(), setup }
             };
         [
             case("nano", [8192, 4, 4, 256], [16, 256, 256], true),
@@ -67,22 +56,12 @@ impl StepCase {
     /// # Errors
     /// The size of its vocabulary cannot be told.
     pub fn of(recipe: &Recipe) -> Result<StepCase> {
-        let train = &recipe.train;
-        Ok(StepCase {
-            name: recipe.run.name.clone(),
-            config: recipe.model.config(source::vocab(recipe, None)?, train.context),
-            batch: train.batch,
-            context: train.context,
-            accumulate: train.accumulate,
-            recompute: train.recompute,
-            precision: train.precision,
-            optim: recipe.optim.optimizer(),
-        })
+        Ok(StepCase { name: recipe.run.name.clone(), setup: Setup::of(recipe, source::vocab(recipe, None)?) })
     }
 
     /// What a peer needs in order to build the same model: GPT-2's kind only, in one micro-batch, else null.
     pub fn spec(&self) -> Value {
-        let StepCase { config, batch, context, .. } = self;
+        let Setup { config, batch, context, accumulate, precision, optim, .. } = &self.setup;
         let GptConfig { vocab, layers, heads, d, bias, .. } = *config;
         let gelu = match config.mlp {
             Mlp::Plain(Activation::GeluTanh) => "tanh",
@@ -91,87 +70,41 @@ impl StepCase {
         };
         let gpt2 = config.positions == Positions::Learned && config.norm == NormKind::Layer && config.tied;
         let plain = config.hidden == 4 * d && config.kv_heads == heads && config.dropout == 0.0;
-        if !(gpt2 && plain && self.accumulate == 1 && self.optim.muon.is_none()) {
+        if !(gpt2 && plain && *accumulate == 1 && optim.muon.is_none()) {
             return Value::Null;
         }
         json!({"vocab": vocab, "layers": layers, "heads": heads, "d": d, "positions": config.context, "bias": bias,
-            "gelu": gelu, "batch": batch, "context": context, "precision": self.precision.name()})
+            "gelu": gelu, "batch": batch, "context": context, "precision": precision.name()})
     }
 
-    /// The step, to be timed.
+    /// The step, to be timed: the making of its batch is part of it.
     pub fn case(self) -> Case {
-        let name = format!("{} {}", self.name, self.precision.name());
+        let precision = self.setup.precision;
+        let name = format!("{} {}", self.name, precision.name());
         let spec = self.spec();
         Case::new("step", name, spec, move |device| {
-            let mut bench = StepBench::new(self.clone(), device);
-            let work = Work { flops: bench.flops(), precision: self.precision, ..Work::default() };
-            let parts = vec![Part::whole(work, Unit::Tokens(bench.tokens()))];
-            for _ in 0..2 {
-                bench.step()?;
-            }
-            Ok(Started { parts, repeat: Box::new(move || Ok(vec![bench.step()?.0])) })
-        })
-    }
-}
-
-/// A model ready to be stepped again and again.
-pub struct StepBench {
-    case: StepCase,
-    gpt: Gpt,
-    params: Params,
-    tape: Tape,
-    rng: Rng,
-    losses: Vec<Tensor>,
-    steps: u64,
-}
-
-impl StepBench {
-    /// The model of `case` on `device`, with fresh weights.
-    pub fn new(case: StepCase, device: &Device) -> StepBench {
-        let (gpt, decls) = Gpt::new(case.config.clone());
-        let mut params = Params::new(device, &decls, 1);
-        case.optim.prepare(&mut params);
-        let rng = Rng::new(1, Purpose::Test, 0, 0);
-        let mut tape = Tape::new(device);
-        tape.recompute(case.recompute);
-        StepBench { case, gpt, params, tape, rng, losses: Vec::new(), steps: 0 }
-    }
-
-    /// One step on new random batches: its seconds, the making of the batches left out, and its loss.
-    ///
-    /// # Errors
-    /// A kernel failed.
-    pub fn step(&mut self) -> Result<(f64, f32)> {
-        let device = self.params.device().clone();
-        let StepCase { config, batch, context, accumulate, precision, optim, .. } = &self.case;
-        let pass = Pass { step: self.steps, training: true, precision: *precision, ..Pass::default() };
-        self.losses.clear();
-        let mut seconds = 0.0;
-        for micro in 0..*accumulate {
-            let mut ids = || {
-                let ids: Vec<i32> = (0..batch * context).map(|_| self.rng.below(config.vocab as u32) as i32).collect();
-                Tensor::from_slice(&device, &ids, [*batch, *context])
+            let setup = self.setup.clone();
+            setup.supported(device)?;
+            let (vocab, tokens) = (setup.config.vocab as u32, setup.tokens());
+            let fill = move |step, micro: usize, x: &mut [i32], y: &mut [i32]| {
+                let mut rng = Rng::new(1, Purpose::Test, micro as u32, step);
+                x.iter_mut().chain(y).for_each(|id| *id = rng.below(vocab) as i32);
+                Ok(())
             };
-            let ids = [ids(), ids()];
-            let start = Instant::now();
-            let (norm, last) = ((batch * context * accumulate) as f32, micro + 1 == *accumulate);
-            self.losses.push(micro_batch(&self.gpt, &mut self.tape, &mut self.params, pass, ids, norm, last));
-            self.tape.reset();
-            seconds += start.elapsed().as_secs_f64();
-        }
-        let start = Instant::now();
-        self.steps += 1;
-        let found = optim.step(&mut self.params, self.steps, 3e-4, &self.losses)?;
-        Ok((seconds + start.elapsed().as_secs_f64(), found.loss))
-    }
-
-    /// Tokens of a step.
-    pub fn tokens(&self) -> usize {
-        self.case.batch * self.case.context * self.case.accumulate
-    }
-
-    /// Floating-point operations of a step; see [`GptConfig::flops_per_token`].
-    pub fn flops(&self) -> f64 {
-        self.case.config.flops_per_token(self.case.context) * self.tokens() as f64
+            let mut trainer = Trainer::with(setup, Box::new(fill), device);
+            let work = Work { flops: trainer.flops_per_step(), precision, ..Work::default() };
+            let mut steps = 0;
+            let mut step = move || {
+                let start = Instant::now();
+                trainer.step(steps)?;
+                steps += 1;
+                Ok(vec![start.elapsed().as_secs_f64()])
+            };
+            // A GPU's third step records itself.
+            for _ in 0..3 {
+                step()?;
+            }
+            Ok(Started { parts: vec![Part::whole(work, Unit::Tokens(tokens))], repeat: Box::new(step) })
+        })
     }
 }

@@ -47,6 +47,7 @@ struct State {
     /// The functions of the last launches, in a ring.
     recent: [usize; RECENT],
     graphs: Vec<sys::CUgraphExec>,
+    marks: Vec<sys::CUevent>,
     staging: Staging,
 }
 
@@ -197,6 +198,9 @@ impl Drop for Cuda {
             let _ = result::stream::synchronize(self.stream);
             for graph in state.graphs.drain(..) {
                 let _ = result::graph::exec_destroy(graph);
+            }
+            for mark in state.marks.drain(..) {
+                let _ = result::event::destroy(mark);
             }
             if !state.staging.ptr.is_null() {
                 let _ = result::free_host(state.staging.ptr.cast());
@@ -378,5 +382,25 @@ impl Driver for Cuda {
         let graph = self.lock().graphs[recording];
         // SAFETY: graph and stream live as long as this.
         unsafe { result::graph::launch(graph, self.stream) }.map_err(|error| self.failed("a recorded step", error))
+    }
+
+    fn mark(&self, number: usize) -> Result<()> {
+        self.enter()?;
+        let failed = |error| self.failed("a mark", error);
+        while self.lock().marks.len() <= number {
+            let event = result::event::create(sys::CUevent_flags_enum::CU_EVENT_DEFAULT).map_err(failed)?;
+            self.lock().marks.push(event);
+        }
+        let mark = self.lock().marks[number];
+        // SAFETY: event and stream live as long as this.
+        unsafe { result::event::record(mark, self.stream) }.map_err(failed)
+    }
+
+    fn between(&self, first: usize, second: usize) -> Result<f64> {
+        self.sync()?;
+        let [first, second] = [first, second].map(|number| self.lock().marks[number]);
+        // SAFETY: both were recorded, and reached.
+        let ms = unsafe { result::event::elapsed(first, second) }.map_err(|error| self.failed("a mark", error))?;
+        Ok(f64::from(ms) / 1e3)
     }
 }

@@ -189,6 +189,18 @@ pub trait Driver: Send + Sync {
     /// As of [`launch`](Driver::launch).
     fn replay(&self, recording: usize) -> Result<()>;
 
+    /// Notes under `number` when all that was launched so far is done. A number may be used again; small ones cost less.
+    ///
+    /// # Errors
+    /// The driver cannot.
+    fn mark(&self, number: usize) -> Result<()>;
+
+    /// Seconds from one mark to a later one; waits for it.
+    ///
+    /// # Errors
+    /// A launch before failed.
+    fn between(&self, first: usize, second: usize) -> Result<f64>;
+
     /// What the last launch did, on a device that counts it.
     fn counted(&self) -> Option<Counters> {
         None
@@ -265,6 +277,14 @@ impl Driver for Dry {
 
     fn recorded(&self) -> Result<usize> {
         Ok(0)
+    }
+
+    fn mark(&self, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn between(&self, _: usize, _: usize) -> Result<f64> {
+        Ok(0.0)
     }
 
     fn replay(&self, _: usize) -> Result<()> {

@@ -173,6 +173,13 @@ impl Gpu {
         }
     }
 
+    /// Has the device note when it comes by here; see [`Driver::mark`].
+    pub fn mark(&self, number: usize) {
+        if let Err(error) = self.driver.mark(number) {
+            self.fail(error);
+        }
+    }
+
     /// Copies to the device.
     pub fn upload(&self, to: Ptr, from: &[u8]) {
         if let Err(error) = self.driver.upload(to, from) {

@@ -25,6 +25,7 @@ files!(
     "elementwise.ptx",
     "embedding.ptx",
     "gemm.ptx",
+    "limits.ptx",
     "norm.ptx",
     "reduce.ptx",
     "rope.ptx",
@@ -183,6 +184,11 @@ fn blocks(n: usize, of: usize) -> u32 {
 /// A grid of `blocks` blocks.
 fn grid(blocks: [u32; 3], threads: u32) -> Grid {
     Grid { blocks, threads: [threads, 1, 1], shared: 0 }
+}
+
+/// What measures the most that a GPU does, see kernels/limits.ptx: `blocks` blocks.
+pub fn limits(entry: &'static str, blocks: u32) -> Plan {
+    plan("limits.ptx", entry, [], Grid::new(blocks, 256))
 }
 
 /// A kernel of a flat file (elementwise, activation, swiglu, dropout) on `n` elements of `t`; `aligned` where all addresses

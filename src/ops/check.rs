@@ -8,8 +8,12 @@
 //! [`in_bf16`] is the same for a GPU that computes in bf16: activations and parameters that are no vectors are held in it,
 //! the gradients of parameters in f32. The bounds are then those of numbers with 8 bits.
 
+use super::attention::SelfAttention;
 use super::embedding::Embedding;
+use super::linear::Linear;
+use super::linear_xent::LinearXent;
 use super::{Case, Input};
+use crate::cpu::gemm::Precision;
 use crate::device::Device;
 use crate::params::{Decl, Init, Kind, ParamId, Params};
 use crate::rng::{Purpose, Rng};
@@ -42,37 +46,78 @@ pub fn in_bf16(case: Case) -> Case {
     Case { op, inputs, bounds: [1.0 / 128.0, 1.0 / 64.0], ..case }
 }
 
+/// The same case with products in bf16 on the host; `None` where the operation has none.
+pub fn in_bf16_products(mut case: Case) -> Option<Case> {
+    let op = &mut *case.op as &mut dyn Any;
+    let precision = match () {
+        () if op.is::<Linear>() => op.downcast_mut().map(|op: &mut Linear| &mut op.precision),
+        () if op.is::<LinearXent>() => op.downcast_mut().map(|op: &mut LinearXent| &mut op.precision),
+        () => op.downcast_mut().map(|op: &mut SelfAttention| &mut op.precision),
+    };
+    *precision? = Precision::Bf16;
+    Some(case.rounding())
+}
+
+/// A case's inputs on a device: some are parameters, the others tensors of their own.
+pub struct Inputs {
+    /// The parameters; their gradients go here.
+    pub params: Params,
+    /// Which inputs are parameters.
+    pub ids: Vec<Option<ParamId>>,
+    inputs: Vec<Input>,
+    values: Vec<Tensor>,
+}
+
+impl Inputs {
+    /// Puts them there.
+    pub fn new(inputs: &[Input], device: &Device) -> Inputs {
+        let decl = |input: &Input| {
+            let kind = if input.spec.shape.len() > 1 { Kind::Matrix } else { Kind::Vector };
+            Decl::new("", input.spec.shape, kind, Init::Zeros)
+        };
+        let decls: Vec<Decl> = inputs.iter().filter(|input| input.param).map(decl).collect();
+        let mut next = (0..).map(ParamId);
+        let ids: Vec<Option<ParamId>> =
+            inputs.iter().map(|input| next.by_ref().take(usize::from(input.param)).next()).collect();
+        let mut params = Params::new(device, &decls, 0);
+        for (i, (input, id)) in (0..).zip(inputs.iter().zip(&ids)) {
+            if let Some(id) = *id {
+                params.set_weight(id, &input.data(i));
+            }
+        }
+        if inputs.iter().any(|input| input.spec.dtype == DType::Bf16 && input.grad) {
+            params.add_shadows();
+        }
+        Inputs { params, ids, values: values(inputs, device), inputs: inputs.to_vec() }
+    }
+
+    /// Begins a pass.
+    pub fn begin(&self, tape: &mut Tape) {
+        tape.begin(&self.params, Pass { seed: SEED, ..Pass::default() });
+    }
+
+    /// The inputs on a tape on which a pass has begun.
+    pub fn on<'t>(&self, tape: &'t Tape) -> Vec<Var<'t>> {
+        let leaves = leaves(tape, &self.inputs, &self.values).into_iter().zip(&self.ids);
+        leaves.map(|(leaf, id)| id.map_or(leaf, |id| tape.param(id))).collect()
+    }
+}
+
 /// The results and gradients of a case on a device, as f32: results first, then the gradients of the inputs that have one.
 pub fn run(case: Case, device: &Device) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
-    let mut tape = Tape::new(device);
-    let params = (0..).zip(&case.inputs).filter(|(_, input)| input.param);
-    let decl = |input: &Input| {
-        let kind = if input.spec.shape.len() > 1 { Kind::Matrix } else { Kind::Vector };
-        Decl::new("", input.spec.shape, kind, Init::Zeros)
-    };
-    let (numbers, decls): (Vec<u32>, Vec<Decl>) = params.map(|(number, input)| (number, decl(input))).unzip();
-    let mut params = Params::new(device, &decls, 0);
-    for (id, &number) in (0..).map(ParamId).zip(&numbers) {
-        params.set_weight(id, &case.inputs[number as usize].data(number));
-    }
-    if case.inputs.iter().any(|input| input.spec.dtype == DType::Bf16 && input.grad) {
-        params.add_shadows();
-    }
-    tape.begin(&params, Pass { seed: SEED, ..Pass::default() });
-    let mut x = leaves(&tape, &case.inputs, &values(&case.inputs, device));
-    let ids: Vec<Option<ParamId>> =
-        (0..x.len() as u32).map(|i| numbers.iter().position(|&n| n == i).map(|at| ParamId(at as u32))).collect();
-    x.iter_mut().zip(&ids).for_each(|(x, id)| *x = id.map_or(*x, |id| tape.param(id)));
+    let (mut tape, mut inputs) = (Tape::new(device), Inputs::new(&case.inputs, device));
+    inputs.begin(&mut tape);
+    let x = inputs.on(&tape);
     let y0 = tape.apply_dyn(case.op, &x);
     let results = (0..y0.outputs()).map(|i| to_f32(&y0.output(i).value())).collect();
     if case.inputs.iter().any(|input| input.grad) {
-        y0.backward_from(&upstream(y0), &mut params, true);
+        y0.backward_from(&upstream(y0), &mut inputs.params, true);
     }
     let gradient = |((x, id), input): ((&Var, &Option<ParamId>), &Input)| {
-        let grad = || id.map_or_else(|| x.grad(), |id| params.grad(id));
+        let grad = || id.map_or_else(|| x.grad(), |id| inputs.params.grad(id));
         input.grad.then(|| grad().map_or_else(|| vec![0.0; x.shape().numel()], |g| to_f32(&g)))
     };
-    (results, x.iter().zip(&ids).zip(&case.inputs).filter_map(gradient).collect())
+    (results, x.iter().zip(&inputs.ids).zip(&case.inputs).filter_map(gradient).collect())
 }
 
 /// The values of a case's inputs on a device.

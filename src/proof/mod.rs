@@ -11,6 +11,7 @@ mod adamw;
 mod attention;
 mod flat;
 mod gemm;
+mod limits;
 mod logits;
 mod norm;
 mod rows;
@@ -74,7 +75,7 @@ impl Case {
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let parts = [flat::cases, adamw::cases, norm::cases, rows::cases, logits::cases, gemm::cases, attention::cases];
-    parts.into_iter().chain([study::cases as fn(&mut Vec<Case>)]).for_each(|add| add(&mut cases));
+    parts.into_iter().chain([limits::cases as fn(&mut Vec<Case>), study::cases]).for_each(|add| add(&mut cases));
     cases.sort_by_key(|case| case.file);
     cases
 }
@@ -84,6 +85,8 @@ pub fn cases() -> Vec<Case> {
 pub struct Outcome {
     /// Its comparisons.
     pub checks: Vec<Check>,
+    /// What was compared in each, whole.
+    pub results: Vec<Vec<f64>>,
     /// Its launches.
     pub launches: Vec<Launch>,
 }
@@ -324,7 +327,9 @@ impl Trial<'_> {
                 worst = Check { error, bound, at: [i, worst.at[1]], got, want, ..worst };
             }
         }
-        self.outcome.borrow_mut().checks.push(worst);
+        let outcome = &mut *self.outcome.borrow_mut();
+        outcome.checks.push(worst);
+        outcome.results.push(got.to_vec());
     }
 
     /// Compares each element: |got − want| ≤ bound · max |want| + 10⁻⁶.

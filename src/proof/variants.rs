@@ -52,6 +52,7 @@ pub fn plans() -> Vec<Plan> {
         plans.push(gemm(Unit::Bf16, Form::Nt, Float::Bf16, "gelu_tanh", [side, side, 1]));
         plans.push(gemm(Unit::F32(true), Form::Nt, Float::F32, "gelu_tanh", [side, side, 1]));
     }
+    plans.push(limits("", 1));
     plans.extend([0, 1].map(|pad: i64| {
         let variant = Variant::new("study.ptx", [("PAD", pad.into())]);
         Plan { variant, entry: "", grid: Grid::new(1, 256) }

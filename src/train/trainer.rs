@@ -2,13 +2,13 @@
 
 use super::recipe::Recipe;
 use super::schedule::Schedule;
+use super::setup::Setup;
 use crate::cpu::gemm::Precision;
 use crate::data::{Batches, Dataset, EvalBatches};
-use crate::device::kernels::{self, Float};
 use crate::device::{Device, Gpu};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::model::Gpt;
 use crate::model::sample::{SampleOptions, generate};
-use crate::model::{Gpt, GptConfig};
 use crate::optim::{self, Found, Optimizer};
 use crate::params::{Decl, Hold, Params};
 use crate::tape::{Pass, Tape};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub use crate::optim::Bad;
 
 /// Fills inputs and targets of a micro-batch: `(step, micro-batch, inputs, targets)`.
-type Fill = Box<dyn Fn(u64, usize, &mut [i32], &mut [i32]) -> Result<()>>;
+pub type Fill = Box<dyn Fn(u64, usize, &mut [i32], &mut [i32]) -> Result<()>>;
 
 /// A model in training: weights, gradients, moments, and the data.
 pub struct Trainer {
@@ -117,7 +117,7 @@ fn upload<T: Element, const N: usize>(
 
 /// Forward and backward over one micro-batch, `ids` (B, T) and their targets: adds to the gradients, and returns the sum of
 /// the losses over `norm`. `last`: see [`Var::backward`](crate::tape::Var::backward).
-pub fn micro_batch(
+fn micro_batch(
     gpt: &Gpt,
     tape: &mut Tape,
     params: &mut Params,
@@ -135,32 +135,6 @@ pub fn micro_batch(
     value
 }
 
-/// Whether a device can do all that a recipe asks for.
-///
-/// # Errors
-/// It asks a GPU for Muon, for heads that attention has no kernels for, or in bf16 for rows that are no multiples of 16
-/// bytes.
-pub fn supported(recipe: &Recipe, device: &Device) -> Result<()> {
-    let Device::Gpu(_) = device else { return Ok(()) };
-    if recipe.optim.optimizer().muon.is_some() {
-        let hint = "set it to \"adamw\", or train on the CPU (--device cpu)";
-        return Err(Error::config("optim.kind", "Muon has no kernels for a GPU", hint));
-    }
-    let half = recipe.train.precision == Precision::Bf16;
-    let GptConfig { d, heads, hidden, .. } = recipe.model.config(1, recipe.train.context);
-    let name = recipe.train.precision.name();
-    if !kernels::attends(if half { Float::Bf16 } else { Float::F32 }, d / heads) {
-        let problem = format!("a GPU has no kernel for heads of {} channels in {name}", d / heads);
-        return Err(Error::config("model.heads", problem, kernels::HEADS));
-    }
-    if half && !(d % 8 == 0 && hidden % 8 == 0) {
-        let problem =
-            format!("widths of {d} and {hidden}: rows of a GPU's products in bf16 are multiples of 8 elements");
-        return Err(Error::config("model.d", problem, "take multiples of 8, or train.precision = \"f32\""));
-    }
-    Ok(())
-}
-
 impl Trainer {
     /// A model with fresh weights for `recipe` over a vocabulary of `vocab` ids, to be trained on `data`.
     ///
@@ -170,35 +144,34 @@ impl Trainer {
         let train = &recipe.train;
         let batches = Batches::new(data, train.batch, train.context, train.accumulate, train.seed)?;
         let fill = move |step, micro, x: &mut [i32], y: &mut [i32]| batches.fill(step, micro, x, y);
-        Ok(Trainer::with(recipe, vocab, Box::new(fill), device))
+        Ok(Trainer::with(Setup::of(recipe, vocab), Box::new(fill), device))
     }
 
     /// A trainer without data, for a [dry](Device::dry) device.
     pub fn dry(recipe: &Recipe, vocab: usize, device: &Device) -> Trainer {
-        Trainer::with(recipe, vocab, Box::new(|_, _, _, _| Ok(())), device)
+        Trainer::with(Setup::of(recipe, vocab), Box::new(|_, _, _, _| Ok(())), device)
     }
 
-    fn with(recipe: &Recipe, vocab: usize, fill: Fill, device: &Device) -> Trainer {
-        let Recipe { model, train, optim, .. } = recipe;
-        let config = model.config(vocab, train.context);
+    /// A model with fresh weights, whose batches `fill` makes.
+    pub fn with(setup: Setup, fill: Fill, device: &Device) -> Trainer {
+        let Setup { config, batch, context, accumulate, recompute, precision, seed, optim, schedule } = setup;
         let (gpt, decls) = Gpt::new(config);
-        let optim = optim.optimizer();
         let mut tape = Tape::new(device);
-        tape.recompute(train.recompute);
+        tape.recompute(recompute);
         Trainer {
             gpt,
-            params: fresh(device, &decls, train.seed, &optim, train.precision),
+            params: fresh(device, &decls, seed, &optim, precision),
             decls,
             tape,
             fill,
-            shape: [train.batch, train.context].into(),
-            micros: train.accumulate,
-            losses: Vec::with_capacity(train.accumulate),
+            shape: [batch, context].into(),
+            micros: accumulate,
+            losses: Vec::with_capacity(accumulate),
             ids: Vec::new(),
             recording: Recording::After(2),
-            seed: train.seed,
-            precision: train.precision,
-            schedule: recipe.schedule(),
+            seed,
+            precision,
+            schedule,
             optim,
         }
     }

@@ -154,16 +154,48 @@ mod peers {
         assert!(String::from_utf8_lossy(&lost.stderr).contains("absent"));
     }
 
+    const SMALL: &str = "[run]\nname = \"small\"\n[model]\nlayers = 1\nheads = 2\nd = 64\n[data]\ntokenizer = \"byte\"\n\
+                         [train]\ncontext = 32\nbatch = 2\n";
+
+    #[test]
+    fn a_gpu_is_timed_by_its_own_marks_and_its_peers_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        peer(dir.path(), "py", "{\"seconds\": 1000}");
+        let sim = "--reps 1 --json --device sim";
+        let args = format!("gemm --shape 64x64x64 --precision bf16 {sim} --against torch --python ./py");
+        let out = rows(&bench(dir.path(), &args).output().unwrap());
+        assert_eq!([&out[0]["case"], &out[0]["unit"]], ["64x64x64 nt bf16", "GFLOP/s"]);
+        // Its result is in bf16 too, and the host's memory says nothing.
+        let bytes = out[0]["gb_per_s"].as_f64().unwrap() * out[0]["seconds"].as_f64().unwrap() * 1e9;
+        assert!((bytes - 3.0 * 2.0 * 64.0 * 64.0).abs() < 1.0 && out[0]["peak_rss_mb"].is_null(), "{}", out[0]);
+        assert!(out[1]["ratio"].as_f64().unwrap() > 1000.0, "{}", out[1]);
+        assert!(read(dir.path(), "py.args").ends_with("--threads 1 --serve --device cuda\n"));
+        std::fs::write(dir.path().join("small.toml"), SMALL).unwrap();
+        let out = rows(&bench(dir.path(), &format!("step small.toml {sim}")).output().unwrap());
+        assert!(out[0]["case"] == "small f32" && out[0]["unit"] == "tokens/s", "{out:?}");
+        for (args, hint) in [("decode tiny", "on the CPU only"), ("gemm --against torch:keepmem", "the host's memory")]
+        {
+            let output = bench(dir.path(), &format!("{args} {sim}")).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success() && said.contains(hint), "{args}: {said}");
+        }
+        let output = bench(dir.path(), "gelu --precision bf16").output().unwrap();
+        assert!(String::from_utf8_lossy(&output.stderr).contains("no products"), "{output:?}");
+        let out = rows(&bench(dir.path(), "attention --only T1024 --reps 1 --precision bf16 --json").output().unwrap());
+        check(&out[0], "attention", "B1 T1024 H12/12 D64 bf16, forward", "GFLOP/s");
+    }
+
     #[test]
     fn scripts_are_carried_along_and_called_with_the_model() {
         let dir = tempfile::tempdir().unwrap();
         peer(dir.path(), "py", "{\"seconds\": 1}");
-        let args = "step tiny --reps 1 --json --against torch,torch:compile --python ./py";
+        std::fs::write(dir.path().join("small.toml"), SMALL).unwrap();
+        let args = "step small.toml --reps 1 --json --against torch,torch:compile --python ./py";
         assert_eq!(rows(&bench(dir.path(), args).output().unwrap()).len(), 3);
         // The last one to start.
         let called = read(dir.path(), "py.args");
         assert!(
-            called.starts_with("1 ") && called.contains("cache/kiln/peers/gpt_torch.py {\"vocab\":65,"),
+            called.starts_with("1 ") && called.contains("cache/kiln/peers/gpt_torch.py {\"vocab\":256,"),
             "{called}"
         );
         assert!(called.ends_with("} f32 compile --threads 1 --serve\n"), "{called}");

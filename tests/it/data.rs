@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln::data::dataset::{ShardInfo, commonest};
+use kiln::data::dataset::commonest;
 use kiln::data::detok::Decoder;
 use kiln::data::shard::{HEADER, Shard, ShardWriter};
 use kiln::data::tokenizer::{END_OF_TEXT, Kind};
@@ -80,5 +80,6 @@ mod batches;
 mod sets;
 mod shards;
 mod sources;
+mod takedowns;
 mod tokenizers;
 mod world;

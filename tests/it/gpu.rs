@@ -26,11 +26,33 @@ fn kernels_match_the_f64_reference_in_f32() {
     let device = sim(true);
     let rounded = |(name, i): &(&str, usize)| case(name, *i).inputs.iter().any(|input| input.rounded);
     // Cases that round to bf16 have their turn below.
-    let failures: Vec<String> = checks()
-        .filter(|at| !rounded(at))
-        .filter_map(|(name, i)| check::check(case(name, i), &device).err().map(|error| format!("{name}: {error}")))
-        .collect();
+    let (mut done, mut failures) = (BTreeMap::new(), Vec::new());
+    for (name, i) in checks().filter(|at| !rounded(at)) {
+        match check::check(case(name, i), &device) {
+            Ok(()) => count(&mut done, name, i),
+            Err(error) => failures.push(format!("{name}: {error}")),
+        }
+    }
     assert!(failures.is_empty(), "{} cases fail:\n{}", failures.len(), failures.join("\n"));
+    table("f32", &done);
+}
+
+/// Cases of each operation that hold: forward, and those of them whose gradients were checked too.
+type Done = BTreeMap<&'static str, [usize; 2]>;
+
+fn count(done: &mut Done, name: &'static str, i: usize) {
+    let [forward, backward] = done.entry(name).or_default();
+    *forward += 1;
+    *backward += usize::from(case(name, i).inputs.iter().any(|input| input.grad));
+}
+
+/// Prints the table; no operation may be without a case.
+fn table(dtype: &str, done: &Done) {
+    println!("{:16} {dtype:>5} forward  backward", "operation");
+    for entry in TABLE {
+        let [forward, backward] = done.get(entry.name).unwrap_or_else(|| panic!("{}: no case in {dtype}", entry.name));
+        println!("{:16} {forward:>13} {backward:>9}", entry.name);
+    }
 }
 
 /// Rows of operands of tensor cores are multiples of 16 bytes, and heads have 32, 64 or 128 channels; what is not is refused
@@ -38,21 +60,17 @@ fn kernels_match_the_f64_reference_in_f32() {
 #[test]
 fn kernels_match_the_f64_reference_in_bf16() {
     let device = sim(true);
-    let mut done: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut done = Done::new();
     let mut failures = Vec::new();
     for (name, i) in checks() {
         match check::check(check::in_bf16(case(name, i)), &device) {
-            Ok(()) => *done.entry(name).or_default() += 1,
+            Ok(()) => count(&mut done, name, i),
             Err(error) if error.contains("no multiples of 16 bytes") || error.contains("no kernel for heads of") => {}
             Err(error) => failures.push(format!("{name}: {error}")),
         }
     }
     assert!(failures.is_empty(), "{} cases fail:\n{}", failures.len(), failures.join("\n"));
-    println!("{:16} cases in bf16 that hold, forward and backward", "operation");
-    for entry in TABLE {
-        let count = done.get(entry.name).unwrap_or_else(|| panic!("{}: no case in bf16", entry.name));
-        println!("{:16} {count}", entry.name);
-    }
+    table("bf16", &done);
 }
 
 /// A run of one or two small blocks on a small village.

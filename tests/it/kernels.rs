@@ -106,6 +106,12 @@ fn a_wrong_result_is_told_with_its_place() {
         fn replay(&self, recording: usize) -> Result<()> {
             self.0.replay(recording)
         }
+        fn mark(&self, number: usize) -> Result<()> {
+            self.0.mark(number)
+        }
+        fn between(&self, first: usize, second: usize) -> Result<f64> {
+            self.0.between(first, second)
+        }
     }
     let device = Spoilt(sim());
     let case = cases().into_iter().find(|case| case.is_of("dropout") && case.name.contains("f32 1003")).unwrap();

@@ -20,7 +20,7 @@ use kiln::device::sim::Options;
 use kiln::device::{Arg, Driver, Grid, Ptr, Sim};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::slice::{from_raw_parts, from_raw_parts_mut};
-use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 
 const INVALID_VALUE: c_int = 1;
@@ -192,6 +192,31 @@ pub extern "C" fn cuGraphLaunch(graph: *mut c_void, _stream: *mut c_void) -> c_i
         return done();
     }
     ran(sim().replay(graph.addr() - 1))
+}
+
+/// Its events are the simulated device's marks, by their number and 1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuEventCreate(event: *mut *mut c_void, _flags: c_uint) -> c_int {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    unsafe { *event = std::ptr::without_provenance_mut(NEXT.fetch_add(1, SeqCst)) };
+    done()
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuEventRecord(event: *mut c_void, _stream: *mut c_void) -> c_int {
+    tell(sim().mark(event.addr() - 1), INVALID_VALUE)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuEventElapsedTime(ms: *mut f32, first: *mut c_void, second: *mut c_void) -> c_int {
+    let seconds = sim().between(first.addr() - 1, second.addr() - 1);
+    unsafe { *ms = 1e3 * seconds.as_ref().map_or(0.0, |seconds| *seconds as f32) };
+    tell(seconds, INVALID_VALUE)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuEventDestroy_v2(_event: *mut c_void) -> c_int {
+    0
 }
 
 #[unsafe(no_mangle)]

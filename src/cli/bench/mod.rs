@@ -6,8 +6,12 @@ mod show;
 use super::Global;
 use super::term::{note, print};
 use clap::{Args, Subcommand, ValueEnum};
-use kiln::bench::{self, Against, Case, Row, Sitting, data, gemm, kernels, python, roofline};
+use kiln::bench::kernels::{self, Narrow};
+use kiln::bench::{self, Against, Case, Row, Sitting, data, gemm, python, roofline, tokenizer};
 use kiln::cpu::gemm::Precision;
+use kiln::data::world::{Story, World};
+use kiln::data::{Document, Sources, Tokenizer};
+use kiln::device::Device;
 use kiln::disk::Os;
 use kiln::error::{Error, Result};
 use kiln::train::plot::Picture;
@@ -36,17 +40,19 @@ enum What {
     #[command(after_help = "Examples:
   kiln bench gemm
   kiln bench gemm --shape 512x512x512 --form nn
-  kiln bench gemm --only x50304 --threads 1 --against torch --against faer,gemm,matrixmultiply")]
+  kiln bench gemm --only x50304 --threads 1 --against torch --against faer,gemm,matrixmultiply
+  kiln bench gemm --device cuda --precision bf16 --against torch")]
     Gemm(GemmArgs),
     /// Causal attention, forward and backward
     #[command(after_help = "Examples:
   kiln bench attention
-  kiln bench attention --only T1024 --against torch")]
-    Attention(Turns),
+  kiln bench attention --only T1024 --against torch
+  kiln bench attention --device cuda --precision bf16 --against torch")]
+    Attention(OpArgs),
     /// LayerNorm after a residual addition, forward and backward
     #[command(after_help = "Examples:
   kiln bench layernorm --against torch")]
-    Layernorm(Turns),
+    Layernorm(OpArgs),
     /// Cross-entropy over given logits, with its gradient
     #[command(after_help = "Examples:
   kiln bench xent --against torch,torch:keepmem")]
@@ -58,12 +64,12 @@ enum What {
     /// GELU (tanh), forward and backward
     #[command(after_help = "Examples:
   kiln bench gelu --against torch")]
-    Gelu(Turns),
+    Gelu(OpArgs),
     /// Every operation at its real sizes, forward and backward
     #[command(after_help = "Examples:
   kiln bench ops --only norm
   kiln bench ops --reps 3 --json")]
-    Ops(Turns),
+    Ops(OpArgs),
     Step(models::StepArgs),
     Decode(models::DecodeArgs),
     /// Training batches out of a memory-mapped shard of random tokens
@@ -71,6 +77,11 @@ enum What {
   kiln bench data
   kiln bench data --shard-tokens 100000000 --against torch")]
     Data(DataArgs),
+    /// Text to tokens, and learning a vocabulary
+    #[command(after_help = "Examples:
+  kiln bench tokenizer books/ --threads 1 --only encode --against tiktoken,tokenizers
+  kiln bench tokenizer --tokenizer tokenizer.json")]
+    Tokenizer(TokenizerArgs),
     /// A picture: what kernels reach of what the machine allows
     #[command(after_help = "Examples:
   kiln bench roofline
@@ -87,7 +98,7 @@ struct Turns {
     /// Only cases whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     only: String,
-    /// Alternate with torch, torch:keepmem; with torch:compile, torch:best (steps); with faer, gemm, matrixmultiply (gemm)
+    /// Alternate with torch, torch:keepmem; with torch:compile, torch:best (steps); with faer, gemm, matrixmultiply (gemm); with tiktoken, tokenizers (tokenizer)
     #[arg(long, value_name = "WHO", value_delimiter = ',')]
     against: Vec<String>,
     /// Alternate with a program that serves; see benches/peers/README.md
@@ -136,6 +147,24 @@ struct DataArgs {
 }
 
 #[derive(Args, Debug)]
+struct TokenizerArgs {
+    /// Texts to encode and to learn from, files or folders [default: stories of the built-in village]
+    #[arg(value_name = "IN")]
+    sources: Vec<PathBuf>,
+    /// The tokenizer.json to encode with, or gpt2
+    #[arg(long, value_name = "FILE", default_value = "gpt2")]
+    tokenizer: PathBuf,
+    /// Size of the vocabulary to learn
+    #[arg(long, value_name = "N", default_value_t = 8192)]
+    vocab: usize,
+    /// At most so many megabytes of text
+    #[arg(long, value_name = "MB", default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..))]
+    megabytes: u32,
+    #[command(flatten)]
+    turns: Turns,
+}
+
+#[derive(Args, Debug)]
 struct RooflineArgs {
     /// Where to draw it, as .svg or .png
     #[arg(long, value_name = "FILE", default_value = "roofline.svg")]
@@ -155,21 +184,36 @@ pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
         return print(&format!("done: {}\nnext: kiln bench step nano --against torch", python.display()));
     }
     let Some(what) = args.what else { return overview(global) };
-    let all = |turns: &Turns, cases| turns.run(cases, global).map(|_| ());
+    let all = |turns: &Turns, cases| turns.run(cases, global.device()?, global).map(|_| ());
+    let on_host = |turns: &Turns, cases| turns.run(cases, global.host()?, global).map(|_| ());
     match what {
         What::Gemm(args) => products(&args, global),
-        What::Attention(turns) => all(&turns, kernels::attention()),
-        What::Layernorm(turns) => all(&turns, kernels::layernorm()),
+        What::Attention(args) => args.run(kernels::attention, global),
+        What::Layernorm(args) => args.run(kernels::layernorm, global),
         What::Xent(turns) => all(&turns, kernels::xent()),
         What::Adamw(turns) => all(&turns, kernels::adamw()),
-        What::Gelu(turns) => all(&turns, kernels::gelu()),
-        What::Ops(turns) => all(&turns, kernels::ops()),
-        What::Step(args) => args.turns.run(vec![args.case()?], global).map(|_| ()),
-        What::Decode(args) => args.turns.run(vec![args.case()?], global).map(|_| ()),
+        What::Gelu(args) => args.run(kernels::gelu, global),
+        What::Ops(args) => args.run(kernels::ops, global),
+        What::Step(args) => all(&args.turns, vec![args.case()?]),
+        What::Decode(args) => on_host(&args.turns, vec![args.case()?]),
         What::Data(args) => {
             let folder = data::Folder::temporary()?;
             let shard = data::shard(&folder, args.shard_tokens as usize)?;
-            all(&args.turns, data::cases(&shard))
+            on_host(&args.turns, data::cases(&shard))
+        }
+        What::Tokenizer(args) => {
+            let limit = args.megabytes as usize * 1_000_000;
+            let texts = match &args.sources[..] {
+                [] => {
+                    let world = World::new(1);
+                    let story = |story: Story| Ok(Document { text: story.text, ..Document::default() });
+                    tokenizer::Texts::new(world.stories(0).map(story), limit)?
+                }
+                sources => tokenizer::Texts::new(Sources::open(sources, "text")?.documents(), limit)?,
+            };
+            let name = args.tokenizer.display().to_string();
+            let tokenizer = Tokenizer::load(&args.tokenizer)?;
+            on_host(&args.turns, texts.cases(tokenizer, &name, args.vocab, global.threads())?)
         }
         What::Roofline(args) => draw(&args, global),
     }
@@ -177,16 +221,16 @@ pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
 
 impl Turns {
     /// Times the cases that are wanted, shows each as it is done, and gives the rows.
-    fn run(&self, cases: Vec<Case>, global: &Global) -> Result<Vec<Row>> {
+    fn run(&self, cases: Vec<Case>, device: Device, global: &Global) -> Result<Vec<Row>> {
         let cases = matching(cases, &self.only, |_| true)?;
         let mut against = Vec::new();
         for word in &self.against {
             against.extend(Against::parse(word)?);
         }
         against.extend(self.peer.iter().cloned().map(Against::Program));
-        against.iter().try_for_each(|rival| rival.fits(&cases[0], self.python.as_deref()))?;
+        against.iter().try_for_each(|rival| rival.fits(&cases[0], &device, self.python.as_deref()))?;
         let seconds = if self.reps > 1 { 0.8 } else { 0.1 };
-        let mut sitting = sitting(global, seconds, self.reps, against, self.python.clone())?;
+        let mut sitting = Sitting::new(device, seconds, self.reps.into(), against, self.python.clone())?;
         show::ceilings(&sitting, global)?;
         let mut rows = Vec::new();
         for case in &cases {
@@ -199,16 +243,26 @@ impl Turns {
     }
 }
 
-fn sitting(
-    global: &Global,
-    seconds: f64,
-    reps: u16,
-    against: Vec<Against>,
-    python: Option<PathBuf>,
-) -> Result<Sitting> {
-    // Says what is wrong with --device.
-    global.host()?;
-    Sitting::new(global.threads(), seconds, usize::from(reps), against, python)
+/// An operation, in f32 or bf16.
+#[derive(Args, Debug)]
+struct OpArgs {
+    /// f32, or bf16: what goes into products on the CPU, activations and matrices on a GPU
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = precision)]
+    precision: Precision,
+    #[command(flatten)]
+    turns: Turns,
+}
+
+impl OpArgs {
+    fn run(&self, cases: fn(Narrow) -> Vec<Case>, global: &Global) -> Result<()> {
+        let device = global.device()?;
+        let cases = cases(Narrow::on(self.precision, &device));
+        if cases.is_empty() {
+            let problem = "--precision bf16: on the CPU this operation has no products, and computes in f32";
+            return Err(Error::usage(problem, "leave it out"));
+        }
+        self.turns.run(cases, device, global).map(|_| ())
+    }
 }
 
 /// The cases whose name contains `only` and that are `wanted`.
@@ -233,14 +287,14 @@ fn products(args: &GemmArgs, global: &Global) -> Result<()> {
     if shapes.is_empty() {
         shapes = gemm::shapes();
     }
-    let rows = args.turns.run(gemm::cases(&shapes, form, args.precision), global)?;
+    let rows = args.turns.run(gemm::cases(&shapes, form, args.precision), global.device()?, global)?;
     let several = rows.iter().any(|row| row.case != rows[0].case);
     if several { show::rows(&bench::means(&rows), global) } else { Ok(()) }
 }
 
 /// One case of each kernel, in few rounds.
 fn overview(global: &Global) -> Result<()> {
-    let mut sitting = sitting(global, 0.5, 3, Vec::new(), None)?;
+    let mut sitting = Sitting::new(global.host()?, 0.5, 3, Vec::new(), None)?;
     show::ceilings(&sitting, global)?;
     for case in matching(roofline::cases(), "", |case| !["256x384", "T1024"].iter().any(|x| case.name.contains(x)))? {
         show::rows(&sitting.time(&case)?.rows, global)?;
@@ -259,7 +313,7 @@ fn draw(args: &RooflineArgs, global: &Global) -> Result<()> {
         return Err(Error::usage(problem, "name a file as roofline.svg"));
     }
     let cases = matching(roofline::cases(), &args.only, |_| true)?;
-    let mut sitting = sitting(global, 0.8, args.reps, Vec::new(), None)?;
+    let mut sitting = Sitting::new(global.host()?, 0.8, args.reps.into(), Vec::new(), None)?;
     show::ceilings(&sitting, global)?;
     let mut rows = Vec::new();
     for case in &cases {

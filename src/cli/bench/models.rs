@@ -70,16 +70,17 @@ fn model(name: &str) -> Result<StepCase> {
 
 impl StepArgs {
     pub(super) fn case(&self) -> Result<Case> {
-        let case = model(&self.name)?;
-        let precision = self.precision.unwrap_or(case.precision);
-        Ok(StepCase { recompute: self.recompute || case.recompute, precision, ..case }.case())
+        let mut case = model(&self.name)?;
+        case.setup.recompute |= self.recompute;
+        case.setup.precision = self.precision.unwrap_or(case.setup.precision);
+        Ok(case.case())
     }
 }
 
 impl DecodeArgs {
     pub(super) fn case(&self) -> Result<Case> {
         let case = model(&self.name)?;
-        let (prompt, tokens, context) = (self.prompt as usize, self.tokens as usize, case.config.context);
+        let (prompt, tokens, context) = (self.prompt as usize, self.tokens as usize, case.setup.config.context);
         if prompt + tokens > context {
             let problem =
                 format!("--prompt {prompt} and --tokens {tokens} exceed the context of {}, {context}", case.name);

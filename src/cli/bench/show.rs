@@ -3,6 +3,7 @@
 use crate::cli::Global;
 use crate::cli::term::{print, safe, thousands};
 use kiln::bench::{Row, Sitting};
+use kiln::device::Device;
 use kiln::error::Result;
 
 /// The machine's limits: a line, or an object.
@@ -12,6 +13,9 @@ pub fn ceilings(sitting: &Sitting, global: &Global) -> Result<()> {
         return print(&c.json(threads).to_string());
     }
     let bf16 = c.bf16.map_or(String::new(), |peak| format!(", {peak:.0} in bf16"));
+    if let Device::Gpu(_) = sitting.device() {
+        return print(&format!("limits: fma {:.0} GFLOP/s in f32{bf16}; copy {:.1} GB/s\n", c.fma, c.copy));
+    }
     print(&format!(
         "{threads} {}; limits: fma {:.0} GFLOP/s in f32{bf16}; read {:.1}, copy {:.1}, triad {:.1} GB/s\n",
         if threads == 1 { "thread" } else { "threads" },

@@ -1,7 +1,9 @@
 //! `kiln data`: what comes before training, one file a subcommand.
 
+mod diff;
 mod inspect;
 mod shard;
+mod takedown;
 mod tokenizer;
 mod world;
 
@@ -27,6 +29,8 @@ enum Command {
     Tokenizer(tokenizer::TokenizerArgs),
     Shard(shard::ShardArgs),
     Inspect(inspect::InspectArgs),
+    Diff(diff::DiffArgs),
+    Takedown(takedown::TakedownArgs),
 }
 
 #[derive(Args, Debug)]
@@ -46,6 +50,8 @@ pub fn run(args: DataArgs, global: &Global) -> Result<()> {
         Command::Tokenizer(args) => tokenizer::run(&args, global.json),
         Command::Shard(args) => shard::run(&args, global.json),
         Command::Inspect(args) => inspect::run(&args, global.json),
+        Command::Diff(args) => diff::run(&args, global.json),
+        Command::Takedown(args) => takedown::run(&args, global.json),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `kiln kernels`.
 
 mod assemble;
+mod golden;
 mod list;
 mod profile;
 mod run;

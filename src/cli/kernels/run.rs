@@ -1,5 +1,6 @@
 //! `kiln kernels run`.
 
+use super::golden::Golden;
 use super::{matching, simulated, stem};
 use crate::cli::term::{Ink, ink, print};
 use crate::cli::{DeviceName, Global};
@@ -9,6 +10,7 @@ use kiln::device::cuda::Cuda;
 use kiln::error::{Error, Result};
 use kiln::proof::{self, Case, Check, Outcome, Rig};
 use serde_json::json;
+use std::path::PathBuf;
 
 /// Run kernels against their references in f64
 ///
@@ -18,7 +20,8 @@ use serde_json::json;
 #[command(after_help = "Examples:
   kiln kernels run rope
   kiln kernels run attention_fwd --checks        refuses races, and accesses that must not be
-  kiln kernels run --all --device cuda")]
+  kiln kernels run --all --device cuda --save gpu.safetensors
+  kiln kernels run --all --device sim --against gpu.safetensors")]
 pub struct RunArgs {
     /// A family or a kernel
     #[arg(required_unless_present = "all")]
@@ -32,6 +35,12 @@ pub struct RunArgs {
     /// Check every access of the simulated device
     #[arg(long)]
     checks: bool,
+    /// Keep all results in this safetensors file
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Compare all results with those in this file, from another device or another time
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
 }
 
 /// Runs `kiln kernels run`.
@@ -40,6 +49,8 @@ pub fn run(args: &RunArgs, global: &Global) -> Result<()> {
         Some(name) => matching(name, &args.case)?,
         None => proof::cases().into_iter().filter(|case| case.name.contains(&args.case)).collect(),
     };
+    let kept = args.against.as_deref().map(Golden::load).transpose()?;
+    let mut keep = Golden::default();
     let cuda = matches!(global.device, DeviceName::Cuda);
     let driver: Box<dyn Driver> = match global.device {
         DeviceName::Auto | DeviceName::Sim => Box::new(simulated(args.checks, global)?),
@@ -64,15 +75,26 @@ pub fn run(args: &RunArgs, global: &Global) -> Result<()> {
         let ran = rig.run(case);
         done += 1;
         failed += usize::from(!ran.as_ref().is_ok_and(Outcome::holds));
+        let results = ran.as_ref().ok();
+        let beside = kept.as_ref().zip(results).map(|(kept, outcome)| kept.compare(case, outcome));
         if global.json {
-            print(&object(case, &ran).to_string())?;
+            let mut object = object(case, &ran);
+            object["against"] = json!(beside.map(|beside| beside.json()));
+            print(&object.to_string())?;
         } else {
-            print(&line(case, &ran))?;
+            let beside = beside.map_or(String::new(), |beside| format!("\n    {}", beside.words()));
+            print(&format!("{}{beside}", line(case, &ran)))?;
+        }
+        if let (Some(_), Some(outcome)) = (&args.save, results) {
+            keep.keep(case, outcome);
         }
         if cuda && ran.is_err() {
             // The context is lost: what follows would fail with it.
             break;
         }
+    }
+    if let Some(path) = &args.save {
+        keep.save(path)?;
     }
     let stopped = if done < cases.len() { format!(", {} not run", cases.len() - done) } else { String::new() };
     if failed > 0 {

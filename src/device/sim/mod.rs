@@ -31,6 +31,7 @@ use decode::Program;
 use memory::{Memory, Touched};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use trace::Watch;
 use warp::Shape;
 
@@ -79,6 +80,7 @@ struct State {
     /// What is being recorded.
     recording: Option<Vec<Recorded>>,
     recordings: Vec<Arc<[Recorded]>>,
+    marks: Vec<Instant>,
     /// A thread to be watched, until its kernel is launched.
     probe: Option<Probe>,
     /// What was seen of it.
@@ -102,6 +104,7 @@ impl Sim {
             fault: None,
             recording: None,
             recordings: Vec::new(),
+            marks: Vec::new(),
             probe: None,
             trace: None,
         };
@@ -357,6 +360,18 @@ impl Driver for Sim {
             Recorded::Launch(function, grid, args) => self.launch(function, *grid, args),
             Recorded::Fill(to, word, words) => self.fill(*to, *word, *words),
         })
+    }
+
+    fn mark(&self, number: usize) -> Result<()> {
+        let (marks, now) = (&mut self.lock().marks, Instant::now());
+        marks.resize(marks.len().max(number + 1), now);
+        marks[number] = now;
+        Ok(())
+    }
+
+    fn between(&self, first: usize, second: usize) -> Result<f64> {
+        let marks = &self.lock().marks;
+        Ok((marks[second] - marks[first]).as_secs_f64())
     }
 
     fn counted(&self) -> Option<Counters> {

@@ -76,6 +76,30 @@ fn run_holds_a_family_against_its_references() {
 }
 
 #[test]
+fn results_are_kept_and_compared_bit_by_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("golden.safetensors");
+    let path = file.display().to_string();
+    text(&["run", "rope", "--save", &path]);
+    let differ = |rows: Vec<Value>| rows.iter().map(|row| row["against"]["differ"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(differ(objects(&["run", "rope", "--against", &path])), 0);
+    assert!(text(&["run", "rope", "--against", &path]).contains("elements have the bits that were kept"));
+    // The last number of the file.
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    assert_eq!(differ(objects(&["run", "rope", "--against", &path])), 1);
+    assert_eq!(objects(&["run", "swiglu", "--against", &path])[0]["against"]["of"], 0);
+    std::fs::write(&file, &bytes[..100]).unwrap();
+    let output = kiln(&["run", "rope", "--against", &path]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.code() == Some(1) && said.contains("golden.safetensors") && said.contains("--save"),
+        "{said}"
+    );
+}
+
+#[test]
 fn trace_shows_what_registers_hold() {
     // y = 2 x: of the second block the second warp, and in it the fourth lane.
     let steps =
