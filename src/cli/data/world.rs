@@ -2,8 +2,8 @@
 
 use super::plural;
 use crate::cli::term::{Progress, print, quote, thousands};
-use clap::{Args, ValueEnum};
-use kiln::data::world::{Export, Flawed, Flaws, Split, World};
+use clap::Args;
+use kiln::data::world::{Era, Export, Flawed, Flaws, Form, Split, World};
 use kiln::disk::Os;
 use kiln::error::{AtPath, Error, Result};
 use serde_json::json;
@@ -23,23 +23,21 @@ pub struct WorldArgs {
     /// Which world
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Which part of it
-    #[arg(long, value_enum, default_value = "train")]
-    split: SplitArg,
+    /// Its time: 1; 2, years later, with new people, words and habits; or habits, where only those are other ones
+    #[arg(long, value_name = "ERA", default_value = "1", value_parser = era)]
+    era: Era,
+    /// Which part: train, val; people (held-out ones, in ways reserved for the others) or paraphrases (held-out ones)
+    #[arg(long, value_name = "PART", default_value = "train", value_parser = split)]
+    split: Split,
+    /// What documents are: stories, qa, dialogues, instructions, preferences or tools
+    #[arg(long, value_name = "KIND", default_value = "stories", value_parser = form)]
+    kind: Form,
     /// What to plant: all, none, or some of duplicates, near, personal, canaries, rude, false, labels, skew
     #[arg(long, value_name = "LIST", default_value = "none", value_parser = flaws)]
     flaws: Flaws,
     /// How much more often visitors have the usual gender of their occupation, from 0 to 1
     #[arg(long, value_name = "F", default_value_t = 0.8)]
     skew: f64,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug)]
-enum SplitArg {
-    /// Nineteen stories of twenty
-    Train,
-    /// The others
-    Val,
 }
 
 /// Reads a size as `50MB`: a number, and KB, MB or GB for thousands, millions or thousands of millions of bytes.
@@ -57,20 +55,30 @@ fn size(text: &str) -> Result<u64, String> {
     if (1e4..=1e10).contains(&bytes) { Ok(bytes as u64) } else { Err("expected 10KB to 10GB".into()) }
 }
 
+/// One of `all` by its name.
+fn named<T: Copy>(what: &str, text: &str, all: &[T], name: impl Fn(T) -> &'static str) -> Result<T, String> {
+    let found = all.iter().copied().find(|&one| name(one) == text.trim());
+    let names: Vec<_> = all.iter().map(|&one| name(one)).collect();
+    found.ok_or_else(|| format!("no {what} is called {text:?}: expected {}", names.join(", ")))
+}
+
+fn era(text: &str) -> Result<Era, String> {
+    named("era", text, &Era::ALL, Era::name)
+}
+
+fn split(text: &str) -> Result<Split, String> {
+    named("part", text, &Split::ALL, Split::name)
+}
+
+fn form(text: &str) -> Result<Form, String> {
+    named("kind", text, &Form::ALL, Form::name)
+}
+
 fn flaws(text: &str) -> Result<Flaws, String> {
     match text {
         "all" => Ok(Flaws::all()),
         "none" => Ok(Flaws::default()),
-        _ => text
-            .split(',')
-            .map(|name| {
-                let found = Flawed::ALL.iter().copied().find(|flaw| flaw.name() == name.trim());
-                let names: Vec<_> = Flawed::ALL.iter().map(|flaw| flaw.name()).collect();
-                found.ok_or_else(|| {
-                    format!("no flaw is called {name:?}: expected all, none, or some of {}", names.join(", "))
-                })
-            })
-            .collect(),
+        _ => text.split(',').map(|name| named("flaw", name, Flawed::ALL, Flawed::name)).collect(),
     }
 }
 
@@ -84,13 +92,9 @@ pub fn run(args: &WorldArgs, json: bool) -> Result<()> {
     }
     let start = Instant::now();
     std::fs::create_dir_all(&args.out).at(&args.out)?;
-    let split = match args.split {
-        SplitArg::Train => Split::Train,
-        SplitArg::Val => Split::Val,
-    };
-    let what = Export { split, flaws: args.flaws, skew: args.skew, bytes: args.size };
+    let what = Export { form: args.kind, split: args.split, flaws: args.flaws, skew: args.skew, bytes: args.size };
     let progress = Progress::bytes("writing", args.size);
-    let written = World::new(args.seed).export(&what, &Os, &args.out, &|done| progress.set(done))?;
+    let written = World::era(args.seed, args.era).export(&what, &Os, &args.out, &|done| progress.set(done))?;
     drop(progress);
     let seconds = start.elapsed().as_secs_f64();
     let bits = written.nats / std::f64::consts::LN_2 / written.text.max(1) as f64;
@@ -113,7 +117,9 @@ pub fn run(args: &WorldArgs, json: bool) -> Result<()> {
     }
     text += &format!("wrote {}\n\n", args.out.display());
     let corpus = quote(&args.out.join("corpus.jsonl"));
-    text += &if args.flaws == Flaws::default() {
+    text += &if args.kind != Form::Stories {
+        format!("next: head -n 3 {corpus}")
+    } else if args.flaws == Flaws::default() {
         format!("next: kiln data tokenizer {corpus}")
     } else {
         format!("next: kiln data clean {corpus} --out clean")

@@ -1,18 +1,20 @@
 //! Corpora on disk: documents and their truth, line by line, written while they are made.
 
 use super::plant::{EDIT_RATES, Flaw, Flawed, Flaws, Planter, Truth, rates, rude_lexicon};
-use super::{Split, World};
+use super::{Asker, Form, Hand, Split, World};
 use crate::data::atomic::{AtomicFile, write_atomic};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use serde::Serialize;
-use std::borrow::Cow;
+use serde_json::Value;
 use std::path::Path;
 
 /// What to write.
 #[derive(Clone, Copy, Debug)]
 pub struct Export {
+    /// What the documents are.
+    pub form: Form,
     /// Which part of the world.
     pub split: Split,
     /// What to plant.
@@ -53,10 +55,21 @@ struct Line<'a> {
     metadata: Metadata<'a>,
 }
 
+/// A line of a corpus of another form: its fields are those of the body.
+#[derive(Serialize)]
+struct Asking<'a> {
+    id: &'a str,
+    #[serde(flatten)]
+    body: &'a Value,
+    source: &'static str,
+    metadata: Metadata<'a>,
+}
+
 #[derive(Serialize)]
 struct Metadata<'a> {
     kind: &'static str,
-    topic: Cow<'a, str>,
+    era: &'static str,
+    topic: &'a str,
 }
 
 /// Documents that one task makes.
@@ -96,14 +109,38 @@ impl World {
     /// Writes `corpus.jsonl`, `truth.jsonl` (a line for each document, in the same order), a `README.txt` that says what is
     /// in them, and the lexicon of rude words, into the folder `dir`, which must exist. Documents are made on all threads;
     /// the files do not depend on how many there are. `progress` is told of the bytes written.
-    pub fn export(&self, what: &Export, disk: &dyn Disk, dir: &Path, progress: &dyn Fn(u64)) -> Result<Written> {
+    pub fn export<'w>(&'w self, what: &Export, disk: &dyn Disk, dir: &Path, progress: &dyn Fn(u64)) -> Result<Written> {
         if what.bytes < LEAST {
             return Err(Error::usage(
                 format!("--size: {} bytes do not hold a corpus", what.bytes),
                 "give 10KB or more, as --size 50MB",
             ));
         }
+        if what.form != Form::Stories && what.flaws != Flaws::default() {
+            return Err(Error::usage(
+                format!("--flaws: nothing can be planted in {}", what.form.name()),
+                "plant flaws in stories: --kind stories",
+            ));
+        }
         let planter = Planter::new(self, what.split, what.flaws, what.skew, what.bytes);
+        let asker = (what.form != Form::Stories).then(|| Asker::new(self, what.split, what.form));
+        let metadata = |topic| Metadata { kind: what.form.name(), era: self.era.name(), topic };
+        let make = |hand: &mut Hand<'w>, n: u64, made: &mut Chunk| match &asker {
+            None => {
+                let doc = planter.document(hand, n);
+                let metadata = metadata(doc.topic);
+                made.add(
+                    doc.text.len(),
+                    &Line { id: &doc.truth.id, text: &doc.text, source: "world", metadata },
+                    &doc.truth,
+                );
+            }
+            Some(asker) => {
+                let item = asker.item(hand, n);
+                let (body, metadata) = (&item.body, metadata(item.topic));
+                made.add(letters(body), &Asking { id: &item.truth.id, body, source: "world", metadata }, &item.truth);
+            }
+        };
         let [corpus, truth, readme, rude] = FILES.map(|name| dir.join(name));
         let mut files = (AtomicFile::create(disk, &corpus)?, AtomicFile::create(disk, &truth)?);
         let mut written = Written::default();
@@ -114,15 +151,10 @@ impl World {
             let made: Vec<Chunk> = (0..chunks)
                 .into_par_iter()
                 .map_init(
-                    || planter.hand(),
+                    || Hand::new(self),
                     |hand, chunk| {
                         let mut made = Chunk::default();
-                        for n in next + chunk * CHUNK..next + (chunk + 1) * CHUNK {
-                            let doc = planter.document(hand, n);
-                            let metadata = Metadata { kind: "stories", topic: doc.topic.into() };
-                            let line = Line { id: &doc.truth.id, text: &doc.text, source: "world", metadata };
-                            made.add(doc.text.len(), &line, &doc.truth);
-                        }
+                        (next + chunk * CHUNK..next + (chunk + 1) * CHUNK).for_each(|n| make(hand, n, &mut made));
                         made
                     },
                 )
@@ -154,11 +186,14 @@ impl World {
 
     fn readme(&self, what: &Export, written: &Written) -> String {
         let mut text = format!(
-            "A corpus of kiln's built-in world, seed {}, part \"{}\".\n\n\
+            "{} of kiln's built-in world, seed {}, era {}, part {}.\n\n\
              corpus.jsonl  {} documents, {} bytes, {} of them text\n\
              truth.jsonl   the truth of each, in the same order: id; nats, -ln of the probability of the choices that made\n\
-             \x20             its text; the facts that it states truly; what was planted in it, spans in bytes of its text\n",
+             \x20             its text; the facts that it states truly; what was planted in it, spans in bytes of its text;\n\
+             \x20             for questions the answer, for preferences the rewards of both replies\n",
+            what.form.name(),
             self.seed,
+            self.era.name(),
             what.split.name(),
             written.documents,
             written.bytes,
@@ -196,6 +231,16 @@ impl World {
             text += &format!("  {name:<16} {count}\n");
         }
         text
+    }
+}
+
+/// Bytes of all strings in a value.
+fn letters(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(all) => all.iter().map(letters).sum(),
+        Value::Object(all) => all.values().map(letters).sum(),
+        _ => 0,
     }
 }
 

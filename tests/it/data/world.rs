@@ -1,12 +1,12 @@
 //! `World::export`: what lies in the folder afterwards.
 
 use kiln::data::Sources;
-use kiln::data::world::{Export, Flaw, Flaws, Split, Truth, World};
+use kiln::data::world::{Export, Flaw, Flaws, Form, Split, Truth, World};
 use kiln::disk::Os;
 use std::fs;
 
 fn plan(bytes: u64, flaws: Flaws) -> Export {
-    Export { split: Split::Train, flaws, skew: 0.8, bytes }
+    Export { form: Form::Stories, split: Split::Train, flaws, skew: 0.8, bytes }
 }
 
 #[test]

@@ -75,7 +75,7 @@ const CANARY_ORDER: u64 = 1 << 40;
 
 /// The text of canary number `canary`: (what is planted, its secret). `c` is set to draw it.
 pub(super) fn text(c: &mut Chooser, world: &World, canary: u32, paragraph: bool) -> (String, String) {
-    c.draw(Rng::new(world.seed, Purpose::World, super::CANARY, u64::from(canary)));
+    c.draw(Rng::new(world.seed, Purpose::World, world.stream(super::CANARY), u64::from(canary)));
     let people = world.entities(Kind::Person);
     let name = world.name(c.one_of(people));
     let secret = (0..LENGTH).map(|_| c.one_of(&WORDS)).collect::<Vec<_>>().join(" ");

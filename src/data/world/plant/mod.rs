@@ -192,6 +192,12 @@ pub struct Truth<'a> {
     pub facts: Vec<[Cow<'a, str>; 3]>,
     /// What was planted in it.
     pub flaws: Vec<Flaw>,
+    /// The right answer in short, where it asks something.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Cow<'a, str>>,
+    /// How good the chosen and the rejected reply are ([`World::reward`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewards: Option<[f64; 2]>,
 }
 
 /// A document and its truth.
@@ -242,8 +248,14 @@ pub struct Planter<'w> {
 
 /// What a thread keeps while it plants: buffers, and where choices come from.
 pub struct Hand<'w> {
-    teller: Teller<'w>,
-    choice: Chooser,
+    pub(super) teller: Teller<'w>,
+    pub(super) choice: Chooser,
+}
+
+impl<'w> Hand<'w> {
+    pub(super) fn new(world: &'w World) -> Hand<'w> {
+        Hand { teller: world.teller(), choice: Chooser::new() }
+    }
 }
 
 impl<'w> Planter<'w> {
@@ -260,7 +272,7 @@ impl<'w> Planter<'w> {
 
     /// The buffers for one thread.
     pub fn hand(&self) -> Hand<'w> {
-        Hand { teller: self.world.teller(), choice: Chooser::new() }
+        Hand::new(self.world)
     }
 
     /// The name of document `n`.
@@ -270,7 +282,7 @@ impl<'w> Planter<'w> {
 
     /// The role of document `n`, canaries aside; `None` is a plain one.
     fn role(&self, n: u64) -> Option<Flawed> {
-        let mut left = Rng::new(self.world.seed, Purpose::World, ROLE, n).below(10_000);
+        let mut left = Rng::new(self.world.seed, Purpose::World, self.stream(ROLE), n).below(10_000);
         for (flaw, rate) in RATES {
             if left < rate {
                 return Some(flaw).filter(|&flaw| self.flaws.has(flaw));
@@ -278,6 +290,11 @@ impl<'w> Planter<'w> {
             left -= rate;
         }
         None
+    }
+
+    /// The number of a stream in this era and part.
+    fn stream(&self, stream: u32) -> u32 {
+        self.world.stream(stream + 16 * self.split as u32)
     }
 
     fn is_plain(&self, n: u64) -> bool {
@@ -292,7 +309,7 @@ impl<'w> Planter<'w> {
 
     /// Document `n` of the corpus.
     pub fn document(&self, hand: &mut Hand<'w>, n: u64) -> Planted<'w> {
-        let mut rng = Rng::new(self.world.seed, Purpose::World, TEXT, n);
+        let mut rng = Rng::new(self.world.seed, Purpose::World, self.stream(TEXT), n);
         if let Some((canary, repeats, paragraph)) = self.canaries.of(n, self.planned) {
             let mut page = self.page(hand, n);
             let (text, secret) = canary::text(&mut hand.choice, self.world, canary, paragraph);
@@ -355,7 +372,7 @@ impl<'w> Planter<'w> {
             doc: Planted {
                 text: t.text().to_owned(),
                 topic: t.topic(),
-                truth: Truth { id: self.id(n).into(), nats: t.nats(), facts, flaws: Vec::new() },
+                truth: Truth { id: self.id(n).into(), nats: t.nats(), facts, ..Truth::default() },
             },
             starts: t.starts().to_vec(),
         }
@@ -430,6 +447,11 @@ impl<'w> Planter<'w> {
             }
         }
         page.done(hand.choice.nats())
+    }
+
+    /// A rude sentence of `x` to `y`.
+    pub(super) fn rude(c: &mut Chooser, x: &str, y: &str) -> String {
+        rude::sentence(c, x, y)
     }
 
     /// A false fact in place of one of `facts`.

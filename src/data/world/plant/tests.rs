@@ -116,7 +116,7 @@ fn the_checker_judges_planted_falsehoods() {
     let planter = Planter::new(&world, Split::Train, [Flawed::False].into_iter().collect(), 0.0, BYTES);
     let mut hand = planter.hand();
     let mut seen = 0;
-    for n in 0..12_000 {
+    for n in 0..6_000 {
         let doc = planter.document(&mut hand, n);
         if doc.truth.flaws.is_empty() {
             continue;
@@ -143,7 +143,7 @@ fn the_checker_judges_planted_falsehoods() {
         }
         seen += 1;
     }
-    assert!(seen > 180, "{seen}");
+    assert!(seen > 90, "{seen}");
 }
 
 #[test]
