@@ -27,6 +27,11 @@ impl Folder {
         std::fs::create_dir_all(&path).at(&path)?;
         Ok(Folder(path))
     }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
 }
 
 impl Drop for Folder {

@@ -20,6 +20,7 @@ pub mod roofline;
 pub mod sitting;
 pub mod spots;
 pub mod step;
+pub mod tokenizer;
 pub mod turns;
 
 pub use ceilings::Ceilings;
@@ -61,6 +62,8 @@ pub enum Unit {
     Gbytes,
     /// Tokens a second, of so many.
     Tokens(usize),
+    /// 10⁶ bytes of text a second, of so many bytes.
+    Text(usize),
 }
 
 impl Unit {
@@ -70,6 +73,7 @@ impl Unit {
             Unit::Gflops => "GFLOP/s",
             Unit::Gbytes => "GB/s",
             Unit::Tokens(_) => "tokens/s",
+            Unit::Text(_) => "MB/s",
         }
     }
 }
@@ -102,6 +106,7 @@ impl Part {
             Unit::Gflops => self.work.flops / seconds / 1e9,
             Unit::Gbytes => self.work.bytes() / seconds / 1e9,
             Unit::Tokens(n) => n as f64 / seconds,
+            Unit::Text(bytes) => bytes as f64 / seconds / 1e6,
         }
     }
 }

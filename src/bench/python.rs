@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The scripts of benches/peers, under their names.
-const SCRIPTS: [(&str, &str); 5] = [
+const SCRIPTS: [(&str, &str); 6] = [
     ("common.py", include_str!("../../benches/peers/common.py")),
     ("model.py", include_str!("../../benches/peers/model.py")),
     ("gpt_torch.py", include_str!("../../benches/peers/gpt_torch.py")),
     ("decode_torch.py", include_str!("../../benches/peers/decode_torch.py")),
     ("kernels_torch.py", include_str!("../../benches/peers/kernels_torch.py")),
+    ("tokenizer_peer.py", include_str!("../../benches/peers/tokenizer_peer.py")),
 ];
 
 /// The packages that they need.
@@ -61,8 +62,10 @@ pub fn interpreter(given: Option<&Path>) -> Result<PathBuf> {
     if own.is_file() {
         return Ok(own);
     }
-    let hint = format!("kiln bench --setup-peers makes one; or name one that has torch: --python PATH, or {VARIABLE}");
-    Err(Error::usage("--against torch: there is no Python for the peers yet", hint))
+    let hint = format!(
+        "kiln bench --setup-peers makes one; or name one that has torch (tiktoken, tokenizers): --python PATH, or {VARIABLE}"
+    );
+    Err(Error::usage("--against: there is no Python for the peers yet", hint))
 }
 
 /// A call of a script that is carried along.

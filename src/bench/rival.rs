@@ -20,6 +20,8 @@ pub enum Against {
         /// With glibc told to keep freed memory and to use huge pages.
         keep_memory: bool,
     },
+    /// A Python package that makes tokens: tiktoken, tokenizers.
+    Tokens(&'static str),
     /// A crate.
     Crate(&'static str),
     /// A program that follows the protocol of benches/peers/README.md.
@@ -37,11 +39,13 @@ impl Against {
             "torch" | "torch:eager" => vec![torch(false, false)],
             "torch:compile" => vec![torch(true, false)],
             "torch:keepmem" => vec![torch(false, true)],
+            "tiktoken" => vec![Against::Tokens("tiktoken")],
+            "tokenizers" => vec![Against::Tokens("tokenizers")],
             "torch:best" => vec![torch(false, false), torch(true, false), torch(false, true)],
             _ => match CRATES.iter().find(|name| **name == word) {
                 Some(name) => vec![Against::Crate(name)],
                 None => {
-                    let known = "torch, torch:compile, torch:keepmem, torch:best, faer, gemm, matrixmultiply";
+                    let known = "torch, torch:compile, torch:keepmem, torch:best, faer, gemm, matrixmultiply, tiktoken, tokenizers";
                     return Err(Error::usage(format!("--against {word}: nobody is called so"), format!("use {known}")));
                 }
             },
@@ -67,6 +71,13 @@ impl Against {
                 Err(Error::usage(format!("--against {name}: {name} multiplies matrices"), "kiln bench gemm"))
             }
             Against::Crate(name) => library(name, 1).map(drop),
+            Against::Tokens(name) if case.bench != "tokenizer" => {
+                Err(Error::usage(format!("--against {name}: {name} makes tokens"), "kiln bench tokenizer"))
+            }
+            Against::Torch { .. } if case.bench == "tokenizer" => {
+                let problem = "--against torch: torch makes no tokens";
+                Err(Error::usage(problem, "kiln bench tokenizer --against tiktoken,tokenizers"))
+            }
             Against::Torch { compile: true, .. } if case.bench != "step" => {
                 Err(Error::usage("--against torch:compile is for training steps", "kiln bench step"))
             }
@@ -74,7 +85,7 @@ impl Against {
                 let problem = format!("--against torch: the script knows no model like that of {}", case.name);
                 Err(Error::usage(problem, "it builds GPT-2's kind in f32 or bf16, with AdamW, in one micro-batch"))
             }
-            Against::Torch { .. } => python::interpreter(python).map(drop),
+            Against::Torch { .. } | Against::Tokens(_) => python::interpreter(python).map(drop),
             Against::Program(words) if words.trim().is_empty() => {
                 Err(Error::usage("--peer is empty", "give a command that serves"))
             }
@@ -107,6 +118,12 @@ impl Rival {
                 let mut command = Command::new(parts.next().unwrap_or_default());
                 command.args(parts);
                 (command, words.clone())
+            }
+            Against::Tokens(name) => {
+                let python = python::interpreter(python)?;
+                let mut command = python::command(&python, "tokenizer_peer.py")?;
+                command.args([name, "--threads", &threads.to_string(), "--serve"]);
+                (command, format!("{} tokenizer_peer.py {name}", python.display()))
             }
             Against::Torch { compile, keep_memory } => {
                 let script = match case.bench {

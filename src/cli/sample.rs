@@ -3,12 +3,13 @@
 use super::term::{note, print, safe, warn};
 use super::{Global, Weights};
 use clap::Args;
+use kiln::data::music;
 use kiln::error::{AtPath, Result};
 use kiln::model::sample::{Pace, SampleOptions};
 use kiln::train::Sampler;
 use serde_json::json;
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Write text with a trained model
@@ -45,6 +46,9 @@ pub struct SampleArgs {
     /// How many texts, with seeds from --seed on
     #[arg(long, value_name = "N", default_value_t = 1)]
     num: u64,
+    /// Play the melody that the text spells in ABC notation into a WAV file (the second text's into FILE-2, and so on)
+    #[arg(long, value_name = "FILE")]
+    wav: Option<PathBuf>,
 }
 
 /// Runs `kiln sample`: text appears as it is written, and its speed in the end.
@@ -83,6 +87,11 @@ pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
             Some(e) => return Err(e).at("standard output"),
             None => samples.push(json!({"seed": seed, "text": text})),
         }
+        if let Some(file) = &args.wav {
+            let file = numbered(file, n);
+            let seconds = music::play(&format!("{}{text}", args.prompt), &file)?;
+            note(&format!("wrote {} ({seconds:.1} s)", file.display()));
+        }
     }
     let (reading, writing) = pace.rates();
     if global.json {
@@ -96,6 +105,15 @@ pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
         note(&format!("{reading:.0} prompt tokens/s, {writing:.0} new tokens/s"));
     }
     Ok(())
+}
+
+/// `a.wav`, `a-2.wav`, `a-3.wav` for text 0, 1, 2.
+fn numbered(file: &Path, n: u64) -> PathBuf {
+    let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    match n {
+        0 => file.to_owned(),
+        _ => file.with_file_name(format!("{}-{}.{}", part(file.file_stem()), n + 1, part(file.extension()))),
+    }
 }
 
 /// Standard output, until it fails.

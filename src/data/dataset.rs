@@ -1,27 +1,30 @@
-//! A folder of shards: `dataset.json`, `tokenizer.json`, `train_000.bin`…, `val_000.bin`….
+//! A folder of shards: `dataset.json`, `tokenizer.json`, `train_000.bin`…, `val_000.bin`…, and beside each an [index](super::index)
+//! of its documents.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::atomic::write_atomic;
+use super::mix::Used;
 use super::shard::{Shard, ShardFormat};
 use super::split::Split;
+pub use super::tokenizer::TOKENIZER_FILE;
 use super::tokenizer::{Kind, MAX_VOCAB, Tokenizer};
 use crate::disk::{self, Os};
 use crate::error::{Error, Result};
 
 /// The name of the description in a data set's folder.
 pub const DATASET_FILE: &str = "dataset.json";
-/// The name of the tokenizer beside it.
-pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// Bytes of the longest `dataset.json` that is read: about a million shards.
 const MAX_FILE: u64 = 64 << 20;
 
 /// Which side of the split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Part {
     /// What the model learns from.
     Train,
@@ -51,6 +54,9 @@ pub struct DatasetInfo {
     pub train: PartInfo,
     /// The held-out part.
     pub val: PartInfo,
+    /// What was taken of each source, for a mixture.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mix: Vec<Used>,
 }
 
 /// A tokenizer, as far as data depends on it.
@@ -89,6 +95,9 @@ pub struct ShardInfo {
     pub file: String,
     /// Its length.
     pub tokens: u64,
+    /// The SHA-256 of its tokens, without the header; empty in data sets older than this.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sha256: String,
 }
 
 impl DatasetInfo {
@@ -136,8 +145,16 @@ impl DatasetInfo {
 
     /// Writes `dataset.json` into `dir`.
     pub fn save(&self, dir: &Path) -> Result<()> {
-        let json = serde_json::to_string_pretty(self).expect("plain data is printable") + "\n";
-        write_atomic(&Os, &dir.join(DATASET_FILE), json.as_bytes())
+        write_atomic(&Os, &dir.join(DATASET_FILE), self.json().as_bytes())
+    }
+
+    fn json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("plain data is printable") + "\n"
+    }
+
+    /// SHA-256 of the description, which holds those of the tokenizer and of all shards: what a checkpoint says it was trained on.
+    pub fn hash(&self) -> String {
+        Sha256::digest(self.json()).iter().map(|b| format!("{b:02x}")).collect()
     }
 
     /// Loads the tokenizer of the data set in `dir` and checks that it is the one that made the shards.
@@ -170,6 +187,14 @@ impl DatasetInfo {
         match part {
             Part::Train => &self.train,
             Part::Val => &self.val,
+        }
+    }
+
+    /// The same, to be changed.
+    pub(super) fn part_mut(&mut self, part: Part) -> &mut PartInfo {
+        match part {
+            Part::Train => &mut self.train,
+            Part::Val => &mut self.val,
         }
     }
 }

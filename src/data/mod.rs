@@ -2,21 +2,29 @@
 
 pub mod atomic;
 pub mod batch;
+pub mod clean;
 pub mod dataset;
 pub mod detok;
+pub mod diff;
 pub mod get;
+pub mod images;
+pub mod index;
 pub mod map;
+pub mod mix;
+pub mod music;
 pub mod pii;
 pub mod prepare;
 pub mod repair;
 pub mod shard;
 pub mod source;
 pub mod split;
+pub mod takedown;
 pub mod tokenizer;
 mod vocab;
 
 pub use batch::{Batches, EvalBatches};
 pub use dataset::{Dataset, DatasetInfo, Part};
+pub use mix::Mix;
 pub use prepare::{Prepare, prepare};
 pub use shard::ShardFormat;
 pub use source::{Document, Limits, Sources};

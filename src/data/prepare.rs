@@ -6,6 +6,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::dataset::{DATASET_FILE, DatasetInfo, Part, PartInfo, ShardInfo, TOKENIZER_FILE, TokenizerInfo};
+use super::index::{Fingerprint, IndexWriter, beside, fingerprint, name};
 use super::shard::{ShardFormat, ShardWriter};
 use super::source::{Document, no_text};
 use super::split::{Rule, Split};
@@ -81,6 +82,7 @@ pub fn prepare(
         split,
         train,
         val,
+        mix: Vec::new(),
     };
     info.save(out)?;
     if let Some(old) = old {
@@ -88,6 +90,7 @@ pub fn prepare(
         for ShardInfo { file, .. } in old.train.shards.iter().chain(&old.val.shards) {
             if !kept.contains(&file) {
                 remove(&out.join(file))?;
+                remove(&beside(&out.join(file)))?;
             }
         }
     }
@@ -200,12 +203,21 @@ impl Writer<'_> {
             };
             let n = rest.iter().take_while(fits).count().max(1);
             let (now, later) = rest.split_at(n);
-            let encoded: Vec<_> = now.par_iter().map(|&(item, piece, at)| encode(tokenizer, item, piece, at)).collect();
-            for (&(item, piece, at), ids) in now.iter().zip(encoded) {
-                let ids = ids?;
+            let encoded: Vec<Result<_>> = now
+                .par_iter()
+                .map(|&(item, piece, at)| {
+                    let begins = (at == 0).then(|| (name(&item.document), fingerprint(&item.document.text)));
+                    Ok((begins, encode(tokenizer, item, piece, at)?))
+                })
+                .collect();
+            for (&(item, piece, at), encoded) in now.iter().zip(encoded) {
+                let (begins, ids) = encoded?;
                 let shards = if item.part == Part::Train { &mut self.train } else { &mut self.val };
+                if let Some((name, fingerprint)) = begins {
+                    shards.begin(name, fingerprint);
+                }
                 shards.push(&ids)?;
-                shards.info.bytes += piece.len() as u64;
+                shards.count(piece.len() as u64);
                 if at + piece.len() == item.document.text.len() {
                     shards.info.documents += 1;
                     if item.ends
@@ -242,44 +254,77 @@ struct Shards<'a> {
     out: &'a Path,
     vocab: usize,
     info: PartInfo,
-    current: Option<ShardWriter>,
+    current: Option<(ShardWriter, IndexWriter)>,
+    /// The document whose tokens come.
+    document: (String, Fingerprint),
+    /// None of them has come yet.
+    begins: bool,
 }
 
 impl<'a> Shards<'a> {
     fn new(part: Part, options: &'a Prepare, out: &'a Path, vocab: usize) -> Shards<'a> {
-        Shards { part, options, out, vocab, info: PartInfo::default(), current: None }
+        Shards {
+            part,
+            options,
+            out,
+            vocab,
+            info: PartInfo::default(),
+            current: None,
+            document: Default::default(),
+            begins: true,
+        }
+    }
+
+    /// The tokens that are pushed from now on are of this document.
+    fn begin(&mut self, name: String, fingerprint: Fingerprint) {
+        self.document = (name, fingerprint);
+        self.begins = true;
+    }
+
+    /// The tokens pushed last stand for so many bytes of text.
+    fn count(&mut self, bytes: u64) {
+        self.info.bytes += bytes;
+        if let Some((_, index)) = &mut self.current {
+            index.count(bytes);
+        }
     }
 
     fn push(&mut self, mut ids: &[u32]) -> Result<()> {
         let nanogpt = self.options.format == ShardFormat::Nanogpt;
         let limit = if nanogpt { usize::MAX } else { self.options.max_tokens };
         while !ids.is_empty() {
-            let writer = match &mut self.current {
-                Some(writer) => writer,
+            if self.current.as_ref().is_some_and(|(writer, _)| writer.tokens() as usize == limit) {
+                self.close()?;
+            }
+            let (writer, index) = match &mut self.current {
+                Some(current) => current,
                 empty => {
                     let number = self.info.shards.len();
                     let file =
                         if nanogpt { format!("{}.bin", self.part) } else { format!("{}_{number:03}.bin", self.part) };
                     let writer = ShardWriter::create(&self.out.join(&file), self.options.format, self.vocab)?;
-                    self.info.shards.push(ShardInfo { file, tokens: 0 });
-                    empty.insert(writer)
+                    self.info.shards.push(ShardInfo { file, tokens: 0, sha256: String::new() });
+                    empty.insert((writer, IndexWriter::default()))
                 }
             };
+            if self.begins || writer.tokens() == 0 {
+                index.add(&self.document.0, writer.tokens(), !self.begins, self.document.1);
+                self.begins = false;
+            }
             let (now, later) = ids.split_at(ids.len().min(limit - writer.tokens() as usize));
             writer.push(now)?;
             ids = later;
-            if writer.tokens() as usize == limit {
-                self.close()?;
-            }
+            // A full one is closed when more comes: what was pushed is yet to be counted.
         }
         Ok(())
     }
 
     fn close(&mut self) -> Result<()> {
-        if let (Some(writer), Some(shard)) = (self.current.take(), self.info.shards.last_mut()) {
+        if let (Some((writer, index)), Some(shard)) = (self.current.take(), self.info.shards.last_mut()) {
             shard.tokens = writer.tokens();
             self.info.tokens += shard.tokens;
-            writer.finish()?;
+            index.finish(&self.out.join(&shard.file), shard.tokens)?;
+            shard.sha256 = writer.finish()?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::atomic::AtomicFile;
 use super::map::Map;
@@ -48,6 +49,7 @@ pub struct ShardWriter {
     width: usize,
     tokens: u64,
     bytes: Vec<u8>,
+    sha256: Sha256,
 }
 
 impl ShardWriter {
@@ -64,7 +66,7 @@ impl ShardWriter {
         if format == ShardFormat::Llmc {
             file.write(&[0; HEADER])?;
         }
-        Ok(ShardWriter { file, format, width, tokens: 0, bytes: Vec::new() })
+        Ok(ShardWriter { file, format, width, tokens: 0, bytes: Vec::new(), sha256: Sha256::new() })
     }
 
     /// Appends tokens, which must be below the vocabulary's size.
@@ -75,6 +77,7 @@ impl ShardWriter {
             _ => self.bytes.extend(tokens.iter().flat_map(|&t| t.to_le_bytes())),
         }
         self.tokens += tokens.len() as u64;
+        self.sha256.update(&self.bytes);
         self.file.write(&self.bytes)
     }
 
@@ -83,8 +86,9 @@ impl ShardWriter {
         self.tokens
     }
 
-    /// Completes the header, puts the file on disk and gives it its name.
-    pub fn finish(mut self) -> Result<()> {
+    /// Completes the header, puts the file on disk and gives it its name. Returns the SHA-256 of its tokens, without the header, in
+    /// hexadecimal.
+    pub fn finish(mut self) -> Result<String> {
         if self.format == ShardFormat::Llmc {
             let (magic, version) = if self.width == 2 { MAGIC_U16 } else { MAGIC_U32 };
             let mut header = Vec::with_capacity(12);
@@ -93,7 +97,8 @@ impl ShardWriter {
             }
             self.file.rewrite_start(&header)?;
         }
-        self.file.commit()
+        self.file.commit()?;
+        Ok(self.sha256.finalize().iter().map(|b| format!("{b:02x}")).collect())
     }
 }
 

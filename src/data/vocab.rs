@@ -2,30 +2,50 @@
 
 use std::path::Path;
 
+use ahash::{AHashMap, HashMap};
+use rayon::prelude::*;
 use serde_json::{Value, json};
-use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{
-    AddedToken, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer as Hf, Trainer,
-};
+use tokenizers::{AddedToken, Tokenizer as Hf};
 
 use super::detok::byte_to_char;
 use super::source::{Document, no_text};
-use super::tokenizer::{END_OF_TEXT, MAX_VOCAB, PIECE, Pieces, Tokenizer, split_chars};
+use super::tokenizer::train::{LONGEST, Learnt, train};
+use super::tokenizer::words::Pattern;
+use super::tokenizer::{END_OF_TEXT, MAX_VOCAB, Pieces, Tokenizer, split_chars};
 use crate::error::{Error, Result};
 
 fn byte_level(use_regex: bool) -> Value {
     json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": use_regex})
 }
 
-/// A word in pieces of at most 1,024 characters: the trainer's time grows with the square of a word's length, and
-/// nothing is learnt from a base64 blob or a page of spaces that its pieces do not show.
-fn short_words(word: &str) -> Vec<String> {
-    if word.len() <= 1024 {
-        return vec![word.to_owned()];
-    }
-    let chars: Vec<char> = word.chars().collect();
-    chars.chunks(1024).map(|chunk| chunk.iter().collect()).collect()
+/// Text is read, then its words are counted on all threads, in batches of about this many bytes.
+const BATCH: usize = 8 << 20;
+
+/// Words, at most [`LONGEST`] bytes of each, and how often they occur.
+type Words = HashMap<Box<[u8]>, u64>;
+
+/// Adds the words of texts to `words`, on all threads.
+fn count(texts: &[Document], words: Words) -> Words {
+    let pieces: Vec<&str> = texts.iter().flat_map(|text| Pieces { rest: &text.text, at_space: true }).collect();
+    let counted = pieces.par_iter().fold(Words::default, |mut words, piece| {
+        Pattern::Gpt2.words(piece, |start, end| {
+            for word in piece.as_bytes()[start..end].chunks(LONGEST) {
+                match words.get_mut(word) {
+                    Some(count) => *count += 1,
+                    None => drop(words.insert(word.into(), 1)),
+                }
+            }
+        });
+        words
+    });
+    let sum = |a: Words, b: Words| {
+        let (mut large, small) = if a.len() < b.len() { (b, a) } else { (a, b) };
+        small.into_iter().for_each(|(word, count)| *large.entry(word).or_default() += count);
+        large
+    };
+    sum(words, counted.reduce(Words::default, sum))
 }
 
 impl Tokenizer {
@@ -72,52 +92,41 @@ impl Tokenizer {
                 format!("choose from 257 (256 bytes and {END_OF_TEXT}) to {MAX_VOCAB}; 8192 suits small models"),
             ));
         }
-        let split = ByteLevel::new(false, false, true);
-        let words = |text: &str| {
-            let mut text = PreTokenizedString::from(text);
-            split.pre_tokenize(&mut text)?;
-            let words = text.get_splits(OffsetReferential::Normalized, OffsetType::None).into_iter();
-            Ok(words.flat_map(|(word, ..)| short_words(word)).collect())
-        };
-        let mut trainer = BpeTrainer::builder()
-            .vocab_size(vocab - 1)
-            .min_frequency(2)
-            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-            .show_progress(false)
-            .build();
-        let (mut failed, mut read) = (None, 0);
-        let mut texts = 0usize;
-        let pieces = documents
-            .map_while(|document| document.map_err(|e| failed = Some(e)).ok())
-            .inspect(|document| {
-                texts += 1;
-                read += document.text.len() as u64;
-                progress(read);
-            })
-            .flat_map(|document| match document.text.len() {
-                0..=PIECE => vec![document.text],
-                _ => Pieces { rest: &document.text, at_space: true }.map(str::to_owned).collect(),
-            });
-        let failure = |e| {
-            Error::failed(
-                format!("training the tokenizer: {e}"),
-                "use other text, or --kind byte, which learns nothing",
-            )
-        };
-        trainer.feed(pieces, words).map_err(failure)?;
-        if let Some(error) = failed {
-            return Err(error);
+        let (mut texts, mut read, mut bytes) = (0u64, 0, 0);
+        let (mut batch, mut words) = (Vec::new(), Words::default());
+        for document in documents {
+            let document = document?;
+            texts += 1;
+            read += document.text.len() as u64;
+            bytes += document.text.len();
+            progress(read);
+            batch.push(document);
+            if bytes >= BATCH {
+                words = count(&batch, words);
+                batch.clear();
+                bytes = 0;
+            }
         }
+        words = count(&batch, words);
         if texts == 0 {
             return Err(no_text());
         }
-        let mut model = BPE::default();
-        trainer.train(&mut model).map_err(failure)?;
-        let mut hf = Hf::new(model);
+        let mut sorted: Vec<(&[u8], u64)> = words.iter().map(|(word, &count)| (&word[..], count)).collect();
+        sorted.par_sort_unstable();
+        let Learnt { tokens, merges } = train(&sorted, vocab - 1);
+
+        let stand_ins: [char; 256] = std::array::from_fn(|byte| byte_to_char(byte as u8));
+        let spell = |token: &[u8]| token.iter().map(|&byte| stand_ins[usize::from(byte)]).collect::<String>();
+        let spelled: Vec<String> = tokens.iter().map(|token| spell(token)).collect();
+        let merges = merges.iter().map(|pair| (spelled[pair[0] as usize].clone(), spelled[pair[1] as usize].clone()));
+        let merges = merges.collect();
+        let vocab: AHashMap<String, u32> = spelled.into_iter().zip(0..).collect();
+        let failure = |e| Error::failed(format!("writing down the tokenizer: {e}"), "use other text, or --kind byte");
+        let mut hf = Hf::new(BPE::builder().vocab_and_merges(vocab, merges).build().map_err(failure)?);
+        let split = ByteLevel::new(false, false, true);
         hf.with_pre_tokenizer(Some(split)).with_post_processor(Some(split)).with_decoder(Some(split));
         hf.add_special_tokens(&[AddedToken::from(END_OF_TEXT, true)]);
-        let json = hf.to_string(true).map_err(failure)?;
-        Tokenizer::from_json(json, Path::new("tokenizer.json"))
+        Tokenizer::from_json(hf.to_string(true).map_err(failure)?, Path::new("tokenizer.json"))
     }
 
     /// [`Tokenizer::chars`] of all documents. Calls `progress` with the bytes of text read so far.

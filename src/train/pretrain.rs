@@ -76,6 +76,8 @@ struct Work<'a> {
     train_tokens: u64,
     val_tokens: u64,
     metrics: Metrics,
+    /// The hash of the data set.
+    data: String,
     state: State,
     /// The checkpoint with the lowest validation loss so far.
     best: Option<(f64, u64)>,
@@ -134,7 +136,8 @@ impl<'a> Work<'a> {
             train_tokens,
             val_tokens,
             run,
-            state: State::new(recipe.train.seed),
+            state: State { data: vec![(0, info.hash())], ..State::new(recipe.train.seed) },
+            data: info.hash(),
             best: None,
             unfinished: None,
             memory,
@@ -155,6 +158,17 @@ impl<'a> Work<'a> {
                 if self.state.guard.anchor().is_none() {
                     // Written before there was a guard: it is to be gone back to like any other.
                     self.state.guard.mark(self.state.step);
+                }
+                let step = self.state.step;
+                match self.state.data.last() {
+                    Some((_, data)) if *data == self.data => {}
+                    // Written before data sets were told apart: it may have been another one.
+                    None => self.state.data.push((step, self.data.clone())),
+                    Some(_) => {
+                        let text = "the data set is not what it was: from here on the run sees other tokens than an uninterrupted one";
+                        watch.event(&Event::Warning { text });
+                        self.state.data.push((step, self.data.clone()));
+                    }
                 }
                 let (then, now) = (&self.state.device, self.trainer.params.device().name());
                 if !then.is_empty() && then != now {
@@ -385,7 +399,7 @@ impl<'a> Work<'a> {
         let contents = Contents {
             params: &self.trainer.params,
             config: &self.trainer.gpt.config().to_json(),
-            tokenizer: Some(self.tokenizer.json()),
+            tokenizer: self.tokenizer.files().collect(),
         };
         let path = checkpoint::save(&self.run, &contents, &self.state)?;
         watch.event(&Event::Checkpoint { step: self.state.step, path: &path });

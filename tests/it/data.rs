@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln::data::dataset::{ShardInfo, commonest};
+use kiln::data::dataset::commonest;
 use kiln::data::detok::Decoder;
 use kiln::data::shard::{HEADER, Shard, ShardWriter};
 use kiln::data::tokenizer::{END_OF_TEXT, Kind};
@@ -77,9 +77,12 @@ fn assert_says<T>(result: Result<T>, parts: &[&str]) {
 }
 
 mod batches;
+mod clean;
 mod get;
 mod hostile;
 mod sets;
 mod shards;
 mod sources;
+mod takedowns;
 mod tokenizers;
+mod world;

@@ -7,8 +7,10 @@ use super::Global;
 use super::term::{note, print};
 use clap::{Args, Subcommand, ValueEnum};
 use kiln::bench::kernels::{self, Narrow};
-use kiln::bench::{self, Against, Case, Row, Sitting, data, gemm, python, roofline};
+use kiln::bench::{self, Against, Case, Row, Sitting, data, gemm, python, roofline, tokenizer};
 use kiln::cpu::gemm::Precision;
+use kiln::data::world::{Story, World};
+use kiln::data::{Document, Sources, Tokenizer};
 use kiln::device::Device;
 use kiln::disk::Os;
 use kiln::error::{Error, Result};
@@ -75,6 +77,11 @@ enum What {
   kiln bench data
   kiln bench data --shard-tokens 100000000 --against torch")]
     Data(DataArgs),
+    /// Text to tokens, and learning a vocabulary
+    #[command(after_help = "Examples:
+  kiln bench tokenizer books/ --threads 1 --only encode --against tiktoken,tokenizers
+  kiln bench tokenizer --tokenizer tokenizer.json")]
+    Tokenizer(TokenizerArgs),
     /// A picture: what kernels reach of what the machine allows
     #[command(after_help = "Examples:
   kiln bench roofline
@@ -91,7 +98,7 @@ struct Turns {
     /// Only cases whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     only: String,
-    /// Alternate with torch, torch:keepmem; with torch:compile, torch:best (steps); with faer, gemm, matrixmultiply (gemm)
+    /// Alternate with torch, torch:keepmem; with torch:compile, torch:best (steps); with faer, gemm, matrixmultiply (gemm); with tiktoken, tokenizers (tokenizer)
     #[arg(long, value_name = "WHO", value_delimiter = ',')]
     against: Vec<String>,
     /// Alternate with a program that serves; see benches/peers/README.md
@@ -140,6 +147,24 @@ struct DataArgs {
 }
 
 #[derive(Args, Debug)]
+struct TokenizerArgs {
+    /// Texts to encode and to learn from, files or folders [default: stories of the built-in village]
+    #[arg(value_name = "IN")]
+    sources: Vec<PathBuf>,
+    /// The tokenizer.json to encode with, or gpt2
+    #[arg(long, value_name = "FILE", default_value = "gpt2")]
+    tokenizer: PathBuf,
+    /// Size of the vocabulary to learn
+    #[arg(long, value_name = "N", default_value_t = 8192)]
+    vocab: usize,
+    /// At most so many megabytes of text
+    #[arg(long, value_name = "MB", default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..))]
+    megabytes: u32,
+    #[command(flatten)]
+    turns: Turns,
+}
+
+#[derive(Args, Debug)]
 struct RooflineArgs {
     /// Where to draw it, as .svg or .png
     #[arg(long, value_name = "FILE", default_value = "roofline.svg")]
@@ -175,6 +200,20 @@ pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
             let folder = data::Folder::temporary()?;
             let shard = data::shard(&folder, args.shard_tokens as usize)?;
             on_host(&args.turns, data::cases(&shard))
+        }
+        What::Tokenizer(args) => {
+            let limit = args.megabytes as usize * 1_000_000;
+            let texts = match &args.sources[..] {
+                [] => {
+                    let world = World::new(1);
+                    let story = |story: Story| Ok(Document { text: story.text, ..Document::default() });
+                    tokenizer::Texts::new(world.stories(0).map(story), limit)?
+                }
+                sources => tokenizer::Texts::new(Sources::open(sources, "text")?.documents(), limit)?,
+            };
+            let name = args.tokenizer.display().to_string();
+            let tokenizer = Tokenizer::load(&args.tokenizer)?;
+            on_host(&args.turns, texts.cases(tokenizer, &name, args.vocab, global.threads())?)
         }
         What::Roofline(args) => draw(&args, global),
     }

@@ -6,7 +6,10 @@ use clap::Args;
 use kiln::data::dataset::{DATASET_FILE, Dataset, DatasetInfo, Part, TOKENIZER_FILE, commonest};
 use kiln::data::tokenizer::{Kind, MAX_VOCAB};
 use kiln::data::{ShardFormat, Tokenizer};
+use kiln::disk::Os;
 use kiln::error::{Error, Result};
+use kiln::train::histogram::TokenHistogram;
+use kiln::train::plot::Picture;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -22,6 +25,9 @@ pub struct InspectArgs {
     /// Number of documents to show
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(..=1000))]
     samples: u16,
+    /// Draw how tokens are distributed, as .svg or .png
+    #[arg(long, value_name = "FILE")]
+    histogram: Option<PathBuf>,
 }
 
 /// Runs `kiln data inspect`.
@@ -34,7 +40,8 @@ pub fn run(args: &InspectArgs, json: bool) -> Result<()> {
         let info = DatasetInfo::load(path)?;
         let tokenizer = info.load_tokenizer(path)?;
         let data = Dataset::open(path, Part::Train)?;
-        Dataset::open(path, Part::Val)?; // checks it
+        let val = Dataset::open(path, Part::Val)?;
+        let held_out = ("val", val.histogram()?);
         let title = format!(
             "{} · {} tokenizer, {} ids\n{}",
             path.display(),
@@ -43,7 +50,7 @@ pub fn run(args: &InspectArgs, json: bool) -> Result<()> {
             counts(&info)
         );
         let next = format!("kiln train --data {}", quote(path));
-        return tokens(args, json, json!(info), title, &data, Some(&tokenizer), &next);
+        return tokens(args, json, json!(info), title, &data, Some(held_out), Some(&tokenizer), &next);
     }
     if path.extension().is_some_and(|e| e == "json") {
         return inspect_tokenizer(path, json);
@@ -68,7 +75,7 @@ pub fn run(args: &InspectArgs, json: bool) -> Result<()> {
         Some(_) => format!("kiln data inspect {}", quote(path.parent().unwrap_or(Path::new(".")))),
         None => format!("kiln data inspect {} --tokenizer tokenizer.json", quote(path)),
     };
-    tokens(args, json, object, title, &data, tokenizer.as_ref(), &next)
+    tokens(args, json, object, title, &data, None, tokenizer.as_ref(), &next)
 }
 
 /// Prints a title, the commonest tokens and sample documents.
@@ -78,12 +85,26 @@ fn tokens(
     mut object: Value,
     mut text: String,
     data: &Dataset,
+    held_out: Option<(&str, Vec<u64>)>,
     tokenizer: Option<&Tokenizer>,
     next: &str,
 ) -> Result<()> {
     let name = |id: u32| tokenizer.map_or_else(|| id.to_string(), |t| format!("{:?}", t.decode(&[id])));
     let counts = data.histogram()?;
     let common = commonest(&counts, 10);
+    if let Some(file) = &args.histogram {
+        let title = args.path.display().to_string();
+        let parts: Vec<_> = [("train", counts.clone())].into_iter().chain(held_out).collect();
+        let picture = TokenHistogram { title: &title, parts: &parts };
+        match file.extension().and_then(|ext| ext.to_str()) {
+            Some("svg") => picture.save_svg(&Os, file)?,
+            Some("png") => picture.save_png(&Os, file)?,
+            _ => {
+                let problem = format!("--histogram {}: not a kind of picture that is drawn here", file.display());
+                return Err(Error::usage(problem, "name a file that ends in .svg or .png"));
+            }
+        }
+    }
     let used = counts.iter().filter(|&&n| n > 0).count();
     // About a paragraph.
     let length = if tokenizer.is_some_and(|t| matches!(t.kind(), Kind::Byte | Kind::Char)) { 400 } else { 100 };

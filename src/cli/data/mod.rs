@@ -1,9 +1,13 @@
 //! `kiln data`: what comes before training, one file a subcommand.
 
+mod clean;
+mod diff;
 mod get;
 mod inspect;
 mod shard;
+mod takedown;
 mod tokenizer;
+mod world;
 
 use super::Global;
 use super::term::{safe, thousands};
@@ -24,9 +28,13 @@ pub struct DataArgs {
 #[derive(Subcommand, Debug)]
 enum Command {
     Get(get::GetArgs),
+    Clean(clean::CleanArgs),
+    World(world::WorldArgs),
     Tokenizer(tokenizer::TokenizerArgs),
     Shard(shard::ShardArgs),
     Inspect(inspect::InspectArgs),
+    Diff(diff::DiffArgs),
+    Takedown(takedown::TakedownArgs),
 }
 
 #[derive(Args, Debug)]
@@ -43,9 +51,13 @@ struct Input {
 pub fn run(args: DataArgs, global: &Global) -> Result<()> {
     match args.command {
         Command::Get(args) => get::run(&args, global.json),
+        Command::Clean(args) => clean::run(&args, global),
+        Command::World(args) => world::run(&args, global.json),
         Command::Tokenizer(args) => tokenizer::run(&args, global.json),
         Command::Shard(args) => shard::run(&args, global.json),
         Command::Inspect(args) => inspect::run(&args, global.json),
+        Command::Diff(args) => diff::run(&args, global.json),
+        Command::Takedown(args) => takedown::run(&args, global.json),
     }
 }
 

@@ -63,6 +63,10 @@ pub struct State {
     /// What is known of steps that went wrong.
     #[serde(default)]
     pub guard: Guard,
+    /// After so many steps, the data set with this [hash](crate::data::DatasetInfo::hash) was trained on, until the next one was;
+    /// none in files older than this.
+    #[serde(default)]
+    pub data: Vec<(u64, String)>,
     /// What computed the last step, `cpu` or `gpu`; empty in files older than this.
     #[serde(default)]
     pub device: String,
@@ -82,6 +86,7 @@ impl State {
             val_loss: None,
             record: None,
             guard: Guard::new(),
+            data: Vec::new(),
             device: String::new(),
             kiln: env!("CARGO_PKG_VERSION").to_owned(),
         }
@@ -112,8 +117,8 @@ pub struct Contents<'a> {
     pub params: &'a Params,
     /// The content of `config.json`.
     pub config: &'a serde_json::Value,
-    /// The content of `tokenizer.json`.
-    pub tokenizer: Option<&'a str>,
+    /// The tokenizer's files, names and texts.
+    pub tokenizer: Vec<(&'a str, &'a str)>,
 }
 
 /// Writes the checkpoint of `state.step` and gives its path, once it is on disk and bears its name.
@@ -155,8 +160,8 @@ fn put(disk: &dyn Disk, from: &Path, path: &Path) -> Result<()> {
 fn write(disk: &dyn Disk, dir: &Path, contents: &Contents, state: &State) -> Result<()> {
     let mut sums = String::new();
     let mut list = |name: &str, sum: String| sums += &format!("{sum}  {name}\n");
-    if let Some(tokenizer) = contents.tokenizer {
-        list(TOKENIZER, write_file(disk, &dir.join(TOKENIZER), tokenizer.as_bytes())?);
+    for (name, text) in &contents.tokenizer {
+        list(name, write_file(disk, &dir.join(name), text.as_bytes())?);
     }
     list(CONFIG, write_file(disk, &dir.join(CONFIG), pretty(contents.config).as_bytes())?);
     list(MODEL, tensors::write(disk, &dir.join(MODEL), &weights(contents.params))?);

@@ -49,7 +49,19 @@ fn state(step: u64) -> State {
     let (loss, record, kiln) = (Some(2.5), None, "0.1.0".into());
     let guard = Guard::default();
     let device = "cpu".to_owned();
-    State { step, tokens, seed: 1, optimizer_steps: step, loss, val_loss: None, record, guard, device, kiln }
+    State {
+        step,
+        tokens,
+        seed: 1,
+        optimizer_steps: step,
+        loss,
+        val_loss: None,
+        record,
+        guard,
+        data: Vec::new(),
+        device,
+        kiln,
+    }
 }
 
 struct Fixture {
@@ -66,7 +78,7 @@ fn fixture() -> Fixture {
 impl Fixture {
     fn save(&self, step: u64, params: &Params) -> Result<PathBuf> {
         let config = serde_json::json!({"model_type": "gpt2"});
-        let contents = Contents { params, config: &config, tokenizer: Some(TOKENIZER_JSON) };
+        let contents = Contents { params, config: &config, tokenizer: vec![(TOKENIZER, TOKENIZER_JSON)] };
         save(&self.run, &contents, &state(step))
     }
 

@@ -92,6 +92,46 @@ fn training_depends_on_neither_threads_nor_chance() {
     assert_eq!(hash(1), hash(3));
 }
 
+/// What the crate's trainer makes of the same texts.
+fn trained_by_the_crate(texts: &[String], vocab: usize) -> String {
+    use ::tokenizers::models::bpe::{BPE, BpeTrainer};
+    use ::tokenizers::pre_tokenizers::byte_level::ByteLevel;
+    use ::tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Trainer};
+    let split = ByteLevel::new(false, false, true);
+    let alphabet = ByteLevel::alphabet().into_iter().collect();
+    let builder = BpeTrainer::builder().vocab_size(vocab - 1).min_frequency(2).initial_alphabet(alphabet);
+    let mut trainer = builder.show_progress(false).build();
+    let words = |text: &str| {
+        let mut text = PreTokenizedString::from(text);
+        split.pre_tokenize(&mut text)?;
+        let words = text.get_splits(OffsetReferential::Normalized, OffsetType::None).into_iter();
+        Ok(words.map(|(word, ..)| word.to_owned()).collect())
+    };
+    trainer.feed(texts.iter(), words).unwrap();
+    let mut model = BPE::default();
+    trainer.train(&mut model).unwrap();
+    let mut theirs = ::tokenizers::Tokenizer::new(model);
+    theirs.with_pre_tokenizer(Some(split)).with_post_processor(Some(split)).with_decoder(Some(split));
+    theirs.add_special_tokens(&[::tokenizers::AddedToken::from(END_OF_TEXT, true)]);
+    theirs.to_string(true).unwrap()
+}
+
+#[test]
+fn training_learns_what_the_crates_trainer_learns() {
+    let story: Vec<String> = kiln::data::world::World::new(3)
+        .stories(0)
+        .take(400)
+        .map(|story| story.text + "\n\n")
+        .chain([random_text(7, 3000)])
+        .collect();
+    let repeats = ["abcabcabcab aaaa aaaaaaa ababab bcbcbc abcbabc ".repeat(3), "aaabbbaaab ".repeat(5)];
+    let random = random_text(8, 20_000);
+    for (texts, vocab) in [(&story[..], 1500), (&repeats[..], 600), (&[random][..], 900)] {
+        let ours = Tokenizer::train_bpe(documents(texts), vocab, &|_| ()).unwrap();
+        assert!(ours.json() == trained_by_the_crate(texts, vocab), "vocabulary of {vocab}");
+    }
+}
+
 #[test]
 fn an_error_among_documents_stops_training() {
     let bad = || Err(Error::usage("broken", "mend it"));
@@ -213,4 +253,75 @@ fn a_tokenizer_of_another_layout_keeps_its_ids() {
     assert_eq!((ours.kind(), ours.eot()), (Kind::Bpe, Some(0)));
     // It puts a space before the text, so the text must not be cut.
     assert!(ours.encode(&text).unwrap() == theirs.encode(text, false).unwrap().get_ids());
+}
+
+/// `tokenizer` as the crate loads it.
+fn by_the_crate(tokenizer: &Tokenizer) -> ::tokenizers::Tokenizer {
+    let mut theirs: ::tokenizers::Tokenizer = tokenizer.json().parse().unwrap();
+    theirs.set_encode_special_tokens(true);
+    theirs
+}
+
+#[test]
+fn gpt2_is_known_by_name() {
+    let gpt2 = Tokenizer::load("gpt2").unwrap();
+    assert_eq!((gpt2.kind(), gpt2.vocab_size(), gpt2.eot()), (Kind::Bpe, 50_257, Some(50_256)));
+    // As OpenAI's own program encodes it.
+    assert_eq!(
+        gpt2.encode("Hello, world! It's 2024: don't panic.\n").unwrap(),
+        [15496, 11, 995, 0, 632, 338, 48609, 25, 836, 470, 13619, 13, 198]
+    );
+    assert_eq!(
+        gpt2.encode("größer 火曜日 🔥").unwrap(),
+        [2164, 9101, 39683, 263, 13328, 43769, 162, 249, 250, 33768, 98, 12520, 242, 98]
+    );
+    let theirs = by_the_crate(&gpt2);
+    for seed in 0..30 {
+        let text = random_text(seed, 500);
+        assert!(gpt2.encode(&text).unwrap() == theirs.encode_fast(text.as_str(), false).unwrap().get_ids());
+    }
+}
+
+/// Files of the common layouts, each over the same merges.
+#[test]
+fn common_layouts_give_the_ids_of_the_crate() {
+    let trained = bpe(&random_text(11, 3000), 600);
+    let bytes = |regex: bool| serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
+    let llama = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    let split =
+        serde_json::json!({"type": "Split", "pattern": {"Regex": llama}, "behavior": "Isolated", "invert": false});
+    let digits = serde_json::json!({"type": "Digits", "individual_digits": true});
+    for (first, regex) in [(split, false), (digits, true)] {
+        for whole in [false, true] {
+            let mut file: serde_json::Value = serde_json::from_str(trained.json()).unwrap();
+            file["pre_tokenizer"] =
+                serde_json::json!({"type": "Sequence", "pretokenizers": [first.clone(), bytes(regex)]});
+            file["model"]["ignore_merges"] = whole.into();
+            // A token that no merge makes.
+            file["model"]["vocab"]["Ġpanic"] = 10_000.into();
+            let ours = Tokenizer::from_json(file.to_string(), Path::new("t.json")).unwrap();
+            let theirs = by_the_crate(&ours);
+            for text in (0..20).map(|seed| random_text(seed, 400)).chain([" panic".to_owned(), "x".repeat(200_000)]) {
+                let text = text + " don't panic! I'LL \n\n go... \n";
+                assert!(ours.encode(&text).unwrap() == theirs.encode_fast(text.as_str(), false).unwrap().get_ids());
+            }
+            assert_eq!(ours.encode(" panic").unwrap() == [10_000], whole);
+        }
+    }
+}
+
+#[test]
+fn what_lies_beside_a_tokenizer_goes_with_it() {
+    let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut file: serde_json::Value = serde_json::from_str(bpe("plain words", 300).json()).unwrap();
+    file["added_tokens"][0]["content"] = "<|done|>".into();
+    std::fs::write(from.path().join("tokenizer.json"), file.to_string()).unwrap();
+    let settings = r#"{"eos_token": {"content": "<|done|>"}, "chat_template": "{{ messages[0] }}"}"#;
+    std::fs::write(from.path().join("tokenizer_config.json"), settings).unwrap();
+    let tokenizer = Tokenizer::load(from.path().join("tokenizer.json")).unwrap();
+    assert_eq!((tokenizer.eot(), tokenizer.chat_template().as_deref()), (Some(256), Some("{{ messages[0] }}")));
+    prepare(documents(&["a".into(), "b".into()]), &tokenizer, &Prepare::default(), to.path(), &mut |_| ()).unwrap();
+    assert_eq!(std::fs::read_to_string(to.path().join("tokenizer_config.json")).unwrap(), settings);
+    let again = Tokenizer::load(to.path().join("tokenizer.json")).unwrap();
+    assert_eq!(again.files().collect::<Vec<_>>(), tokenizer.files().collect::<Vec<_>>());
 }

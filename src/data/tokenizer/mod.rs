@@ -8,38 +8,46 @@
 //! | char | the distinct characters, sorted (nanoGPT's order; 65 for Shakespeare) | none |
 //! | bpe  | 256 bytes, then merges in order of training | the last id, as in GPT-2 |
 //!
+//! Byte-level BPE is encoded by our own encoder where the file's pattern of words is a [common one](words::Pattern), all else by
+//! the `tokenizers` crate, with the same ids. [`Tokenizer::load`] knows `gpt2` by name.
+//!
 //! Text is always encoded as text: a special token spelled out in a document gives the tokens of its letters, so data
 //! cannot forge a document boundary. [`Tokenizer::encode_with_special`] is for prompts, where it is wanted.
 
+mod bpe;
+mod gpt2;
+mod load;
+pub(super) mod train;
+pub(super) mod words;
+
 use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokenizers::{ModelWrapper, Tokenizer as Hf};
+use tokenizers::Tokenizer as Hf;
 
 use super::atomic::write_atomic;
-use super::detok::{TokenBytes, byte_to_char};
-use crate::disk::{self, Os};
+use super::detok::TokenBytes;
+use crate::disk::Os;
 use crate::error::{Error, Result};
+use bpe::Bpe;
+
+pub(super) use load::split_chars;
+
+/// The name of the file.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// The token that ends a document, in a BPE vocabulary trained here.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
-
-/// Names under which other tokenizers have an end-of-document token, in order of preference.
-const END_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "[EOS]"];
 
 /// Text is encoded in pieces of about this many bytes, so that one long document keeps every core busy.
 pub(super) const PIECE: usize = 1 << 16;
 
 /// No vocabulary has more ids than this; a file that claims more is damaged.
 pub const MAX_VOCAB: u32 = 1 << 24;
-
-/// Bytes of the longest `tokenizer.json` that is read; the largest in use have 40 MB.
-const MAX_FILE: u64 = 1 << 28;
 
 /// In a table of ids: no token.
 const NONE: u32 = u32::MAX;
@@ -76,6 +84,8 @@ enum Encode {
     Bytes(Box<[u32; 256]>),
     /// The id of each character, indexed by code point; [`NONE`] where there is none.
     Chars(Vec<u32>),
+    /// Our own byte-pair encoder.
+    Bpe(Arc<Bpe>),
     /// The `tokenizers` crate.
     Crate,
 }
@@ -101,8 +111,8 @@ pub struct Tokenizer {
     eot: Option<u32>,
     /// Special tokens, by id.
     special: Vec<(String, u32)>,
-    /// Text may be cut between a visible character and white space without changing its tokens.
-    cuts_at_space: bool,
+    /// Names and texts of the files that lie beside the `tokenizer.json` and belong to it.
+    beside: Vec<(&'static str, String)>,
 }
 
 impl fmt::Debug for Tokenizer {
@@ -111,129 +121,25 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-/// The parts of a `tokenizer.json` that decide which fast paths hold.
-#[derive(Deserialize)]
-struct Layout {
-    normalizer: Option<Value>,
-    pre_tokenizer: Option<Value>,
-    decoder: Option<Value>,
-    model: LayoutModel,
-}
-
-#[derive(Deserialize)]
-struct LayoutModel {
-    r#type: Option<String>,
-    merges: Option<Vec<serde::de::IgnoredAny>>,
-}
-
-/// The pre-tokenizer of [`Kind::Char`]: splits text into single characters. `[\s\S]` rather than `(?s:.)`, whose flag means something else in Oniguruma,
-/// the regex engine of the Python package.
-pub(super) fn split_chars() -> Value {
-    json!({"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": false})
-}
-
 impl Tokenizer {
-    /// Loads a `tokenizer.json`.
-    pub fn load(path: impl AsRef<Path>) -> Result<Tokenizer> {
-        let path = path.as_ref();
-        Tokenizer::from_json(disk::text(&Os, path, MAX_FILE)?, path)
-    }
-
-    /// Reads the text of a `tokenizer.json`; `path` is named in errors.
-    pub fn from_json(json: String, path: &Path) -> Result<Tokenizer> {
-        let bad = |found: String| {
-            let hint = "give the tokenizer.json of a model folder, or make one with: kiln data tokenizer";
-            Error::format(path, "content", "a Hugging Face tokenizer.json", found, hint)
-        };
-        let layout: Layout = serde_json::from_str(&json).map_err(|e| bad(e.to_string()))?;
-        let mut hf = Hf::from_str(&json).map_err(|e| bad(e.to_string()))?;
-        // What trims or pads for one model's input, or draws at random, has no place in preparing data.
-        hf.with_truncation(None).map_err(|e| bad(e.to_string()))?.with_padding(None);
-        if let ModelWrapper::BPE(bpe) = hf.get_model()
-            && bpe.dropout.is_some()
-        {
-            let mut bpe = bpe.clone();
-            bpe.dropout = None;
-            hf.with_model(bpe);
-        }
-        hf.set_encode_special_tokens(true);
-
-        let tokens = hf.get_vocab(true);
-        let vocab = tokens.values().max().map_or(0, |&id| id.saturating_add(1));
-        if vocab == 0 || vocab > MAX_VOCAB {
-            return Err(bad(format!("a vocabulary of {vocab} ids")));
-        }
-        let mut ids: Vec<u32> = tokens.values().copied().collect();
-        ids.sort_unstable();
-        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(bad(format!("two tokens with the id {}", pair[0])));
-        }
-        let added = hf.get_added_tokens_decoder();
-        let mut special: Vec<_> =
-            added.iter().filter(|(_, t)| t.special).map(|(&id, t)| (t.content.clone(), id)).collect();
-        special.sort_by_key(|&(_, id)| id);
-        let eot = END_NAMES.iter().find_map(|name| special.iter().find(|(t, _)| t == name)).map(|&(_, id)| id);
-
-        let kind_of = |part: &Option<Value>| part.as_ref().and_then(|p| p["type"].as_str()).unwrap_or("").to_owned();
-        let plain = layout.normalizer.is_none() && added.values().all(|t| t.special);
-        let (pre, decoder) = (layout.pre_tokenizer.unwrap_or_default(), kind_of(&layout.decoder));
-        let model = layout.model.r#type.as_deref().unwrap_or("");
-        let gpt2_bytes = decoder == "ByteLevel" && pre["type"] == "ByteLevel" && pre["add_prefix_space"] == false;
-        let one_char = |token: &str| token.chars().count() == 1;
-
-        let byte_ids = || {
-            let mut ids = Box::new([NONE; 256]);
-            (0..=255)
-                .for_each(|b| ids[usize::from(b)] = *tokens.get(byte_to_char(b).to_string().as_str()).unwrap_or(&NONE));
-            ids.iter().all(|&id| id != NONE).then_some(ids)
-        };
-        let no_merges = layout.model.merges.is_some_and(|m| m.is_empty());
-        let (kind, encode) = if plain
-            && model == "BPE"
-            && gpt2_bytes
-            && no_merges
-            && let Some(ids) = byte_ids()
-        {
-            (Kind::Byte, Encode::Bytes(ids))
-        } else if plain
-            && model == "WordLevel"
-            && decoder == "Fuse"
-            && pre == split_chars()
-            && tokens.iter().all(|(t, id)| one_char(t) || special.iter().any(|(_, s)| s == id))
-        {
-            let mut ids = Vec::new();
-            for (token, &id) in tokens.iter().filter(|(t, _)| one_char(t)) {
-                let c = token.chars().next().map_or(0, |c| c as usize);
-                ids.resize(ids.len().max(c + 1), NONE);
-                ids[c] = id;
-            }
-            (Kind::Char, Encode::Chars(ids))
-        } else if model == "BPE" && decoder == "ByteLevel" {
-            (Kind::Bpe, Encode::Crate)
-        } else {
-            (Kind::Other, Encode::Crate)
-        };
-        let bytes = match kind {
-            Kind::Char => Some(TokenBytes::new(vocab, tokens.iter().map(|(t, &id)| (id, t.clone().into_bytes())))),
-            Kind::Byte | Kind::Bpe => Some(TokenBytes::byte_level(vocab, &tokens, &added)),
-            Kind::Other => None,
-        };
-        let cuts_at_space = plain
-            && model == "BPE"
-            && gpt2_bytes
-            && pre["use_regex"] != false
-            && added.values().all(|t| !t.content.contains(char::is_whitespace));
-        Ok(Tokenizer { json, hf, kind, encode, bytes, vocab, eot, special, cuts_at_space })
-    }
-
     /// The `tokenizer.json`.
     pub fn json(&self) -> &str {
         &self.json
     }
 
-    /// Saves the `tokenizer.json`, atomically.
+    /// Its files, names and texts: `tokenizer.json`, and those that lay beside it (settings, chat template).
+    pub fn files(&self) -> impl Iterator<Item = (&str, &str)> {
+        let beside = self.beside.iter().map(|(name, text)| (*name, text.as_str()));
+        [(TOKENIZER_FILE, self.json.as_str())].into_iter().chain(beside)
+    }
+
+    /// Saves the `tokenizer.json` as `path`, and what lay beside it there in its folder; each atomically.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        write_atomic(&Os, path.as_ref(), self.json.as_bytes())
+        let path = path.as_ref();
+        for (name, text) in &self.beside {
+            write_atomic(&Os, &path.with_file_name(name), text.as_bytes())?;
+        }
+        write_atomic(&Os, path, self.json.as_bytes())
     }
 
     /// What the tokens are.
@@ -313,9 +219,10 @@ impl Tokenizer {
 
     /// `text` cut into pieces whose ids, joined, are the ids of the whole.
     pub(crate) fn pieces<'a>(&self, text: &'a str) -> impl Iterator<Item = &'a str> + use<'a> {
-        let whole = matches!(self.encode, Encode::Crate) && !self.cuts_at_space;
+        let whole = matches!(self.encode, Encode::Crate);
         let first = if whole && !text.is_empty() { Some(text) } else { None };
-        first.into_iter().chain(Pieces { rest: if whole { "" } else { text }, at_space: self.cuts_at_space })
+        let at_space = matches!(self.encode, Encode::Bpe(_));
+        first.into_iter().chain(Pieces { rest: if whole { "" } else { text }, at_space })
     }
 
     /// Appends the ids of one of [`Tokenizer::pieces`].
@@ -334,6 +241,7 @@ impl Tokenizer {
                     }
                 }
             }
+            Encode::Bpe(bpe) => bpe.encode(text, ids),
             Encode::Crate => match self.hf.encode_fast(text, false) {
                 Ok(encoding) => ids.extend_from_slice(encoding.get_ids()),
                 Err(e) => return Err(Unencodable { at: 0, found: format!("text that cannot be encoded: {e}") }),
@@ -371,8 +279,8 @@ impl Tokenizer {
 }
 
 /// Cuts a text into pieces of about [`PIECE`] bytes: anywhere between characters, or (`at_space`) only where a visible
-/// character is followed by white space. GPT-2's pattern always has a boundary there: its pieces are white space only,
-/// or at most one space and then visible characters, and its single look-ahead looks from white space.
+/// character is followed by white space other than a line break. Every [pattern](words::Pattern) has a boundary there: of the
+/// words that start with a visible character none goes on into white space, but for line breaks.
 pub(super) struct Pieces<'a> {
     pub rest: &'a str,
     pub at_space: bool,
@@ -388,9 +296,13 @@ impl<'a> Iterator for Pieces<'a> {
             cut += 1;
         }
         if self.at_space && cut < text.len() {
-            let visible = text[cut..].find(|c: char| !c.is_whitespace()).unwrap_or(text.len() - cut);
-            let space = text[cut + visible..].find(char::is_whitespace);
-            cut = space.map_or(text.len(), |space| cut + visible + space);
+            let mut visible = false;
+            let found = text[cut..].char_indices().find(|&(_, c)| {
+                let space = c.is_whitespace();
+                let before = std::mem::replace(&mut visible, !space);
+                before && space && !matches!(c, '\r' | '\n')
+            });
+            cut = found.map_or(text.len(), |(at, _)| cut + at);
         }
         let (piece, rest) = text.split_at(cut);
         self.rest = rest;

@@ -1,0 +1,459 @@
+//! Melodies in ABC notation, from a generator that knows their key, their metre and their probability.
+//!
+//! ```text
+//! X:1
+//! M:3/4
+//! L:1/8
+//! K:G
+//! G2 B d2 e | d3 c B A | G2 ^F A2 B | G6 |]
+//! ```
+//!
+//! A note is a letter (`C D E F G A B` from middle C, `c d e f g a b` an octave higher, `,` and `'` an octave lower and higher), behind it
+//! its length in eighths where that is not 1, before it `^` or `_` where it is sharp or flat: in these melodies every note says its
+//! pitch by itself, so that one can see whether it is in the key. `|` ends a bar, `|]` the melody. Players of ABC play them as they
+//! are.
+//!
+//! # The log-probability
+//! A melody is a chain of choices by whole-number weights: key, metre, form, and for each phrase that the form does not repeat the
+//! length and the pitch of each note. [`Melody::nats`] is the sum of −ln of their probabilities: −ln of the probability of the text,
+//! but where phrases come out alike by chance, so that another form could have given it too; there it is an upper bound.
+
+use std::f64::consts::TAU;
+use std::path::Path;
+
+use super::atomic::write_atomic;
+use crate::disk::Os;
+use crate::error::{Error, Result};
+use crate::rng::{Purpose, Rng};
+
+/// A key: its name in ABC, the semitones of its tonic above C, and its scale in semitones above that.
+struct Key {
+    name: &'static str,
+    tonic: i32,
+    scale: &'static [i32; 7],
+    /// Whether accidentals are written as flats.
+    flats: bool,
+}
+
+const MAJOR: [i32; 7] = [0, 2, 4, 5, 7, 9, 11];
+const MINOR: [i32; 7] = [0, 2, 3, 5, 7, 8, 10];
+
+const fn key(name: &'static str, tonic: i32, scale: &'static [i32; 7], flats: bool) -> Key {
+    Key { name, tonic, scale, flats }
+}
+
+/// Keys and their weights.
+const KEYS: [(u32, Key); 10] = [
+    (4, key("C", 0, &MAJOR, false)),
+    (4, key("G", 7, &MAJOR, false)),
+    (4, key("D", 2, &MAJOR, false)),
+    (2, key("A", 9, &MAJOR, false)),
+    (3, key("F", 5, &MAJOR, true)),
+    (2, key("Bb", 10, &MAJOR, true)),
+    (3, key("Am", 9, &MINOR, false)),
+    (3, key("Em", 4, &MINOR, false)),
+    (2, key("Dm", 2, &MINOR, true)),
+    (1, key("Gm", 7, &MINOR, true)),
+];
+
+/// Metres, the eighths of a bar, and their weights.
+const METRES: [(u32, &str, u32); 4] = [(4, "4/4", 8), (3, "3/4", 6), (2, "6/8", 6), (1, "2/4", 4)];
+
+/// Phrases in order, by their letter, and weights.
+const FORMS: [(u32, &str); 5] = [(4, "AABA"), (3, "AABB"), (2, "ABAB"), (2, "ABAC"), (1, "ABCD")];
+
+/// Bars of a phrase.
+const BARS: usize = 2;
+
+/// Lengths of notes in eighths, and weights.
+const LENGTHS: [(u32, u32); 4] = [(6, 1), (8, 2), (2, 3), (2, 4)];
+
+/// Steps in the scale from one note to the next, and weights.
+const STEPS: [(u32, i32); 10] = [(3, 0), (8, 1), (8, -1), (4, 2), (4, -2), (2, 3), (2, -3), (1, 4), (1, -4), (1, 7)];
+
+/// Notes go from the tonic to so many steps above it.
+const TOP: i32 = 9;
+
+/// Seconds of an eighth.
+const EIGHTH: f64 = 0.2;
+
+/// A note that sounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Semitones above middle C; `None` for a rest.
+    pub pitch: Option<i32>,
+    /// Eighths.
+    pub length: u32,
+}
+
+/// A melody and its truth.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Melody {
+    /// Which melody of the seed it is.
+    pub index: u64,
+    /// ABC notation, five lines.
+    pub text: String,
+    /// Its key, as `G` or `Em`.
+    pub key: &'static str,
+    /// Its metre, as `3/4`.
+    pub metre: &'static str,
+    /// −ln of the probability of its choices.
+    pub nats: f64,
+}
+
+/// Draws choices and adds up −ln of their probabilities.
+struct Choices {
+    rng: Rng,
+    nats: f64,
+}
+
+impl Choices {
+    /// One of these by its weight.
+    fn of<'a, T>(&mut self, options: impl Iterator<Item = (u32, &'a T)> + Clone) -> &'a T {
+        let total: u32 = options.clone().map(|(weight, _)| weight).sum();
+        let mut at = self.rng.below(total);
+        for (weight, option) in options {
+            if at < weight {
+                self.nats += (f64::from(total) / f64::from(weight)).ln();
+                return option;
+            }
+            at -= weight;
+        }
+        unreachable!("the weights add up to their sum")
+    }
+}
+
+/// The melodies of a seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Melodies {
+    seed: u64,
+}
+
+/// The stream of melodies among those of [`Purpose::World`].
+const MELODIES: u32 = 0xFF_FFFD;
+
+impl Melodies {
+    /// The melodies of this seed.
+    pub fn new(seed: u64) -> Melodies {
+        Melodies { seed }
+    }
+
+    /// Melody `index`: a pure function of seed and index.
+    pub fn melody(&self, index: u64) -> Melody {
+        let mut choices = Choices { rng: Rng::new(self.seed, Purpose::World, MELODIES, index), nats: 0.0 };
+        let key = choices.of(KEYS.iter().map(|(weight, key)| (*weight, key)));
+        let (_, metre, eighths) = choices.of(METRES.iter().map(|metre| (metre.0, metre)));
+        let (_, form) = choices.of(FORMS.iter().map(|form| (form.0, form)));
+        let mut phrases: Vec<(char, Vec<String>)> = Vec::new();
+        let mut bars: Vec<String> = Vec::new();
+        let phrases_in_all = form.len();
+        for (place, letter) in form.chars().enumerate() {
+            // The last bar of all is not drawn.
+            let drawn = if place + 1 == phrases_in_all { BARS - 1 } else { BARS };
+            let known = phrases.iter().find(|(name, _)| *name == letter).map(|(_, bars)| bars.clone());
+            let phrase = known.unwrap_or_else(|| {
+                let phrase = phrase(&mut choices, key, *eighths, drawn);
+                phrases.push((letter, phrase.clone()));
+                phrase
+            });
+            bars.extend(phrase);
+        }
+        // It comes home.
+        bars.truncate(phrases_in_all * BARS - 1);
+        bars.push(spell(key, 0, *eighths));
+        let text = format!("X:1\nM:{metre}\nL:1/8\nK:{}\n{} |]\n", key.name, bars.join(" | "));
+        Melody { index, text, key: key.name, metre, nats: choices.nats }
+    }
+}
+
+/// So many bars of a phrase.
+fn phrase(choices: &mut Choices, key: &Key, eighths: u32, bars: usize) -> Vec<String> {
+    // It starts on the tonic, the third or the fifth.
+    let mut degree = *choices.of([(4, &0), (2, &2), (3, &4)].into_iter());
+    let mut first = true;
+    let bar = |_| {
+        let (mut notes, mut left) = (Vec::new(), eighths);
+        while left > 0 {
+            let length =
+                *choices.of(LENGTHS.iter().filter(|(_, length)| *length <= left).map(|(w, length)| (*w, length)));
+            if !std::mem::take(&mut first) {
+                let within = |step: &i32| (0..=TOP).contains(&(degree + step));
+                degree += *choices.of(STEPS.iter().filter(|(_, step)| within(step)).map(|(w, step)| (*w, step)));
+            }
+            notes.push(spell(key, degree, length));
+            left -= length;
+        }
+        notes.join(" ")
+    };
+    (0..bars).map(bar).collect()
+}
+
+/// A note in ABC: `degree` steps of the scale above the tonic.
+fn spell(key: &Key, degree: i32, length: u32) -> String {
+    // Tonics above G lie below middle C, so that melodies stay in one range.
+    let low = if key.tonic > 7 { key.tonic - 12 } else { key.tonic };
+    let semitones = low + 12 * degree.div_euclid(7) + key.scale[degree.rem_euclid(7) as usize];
+    let (letter, accidental) = match (semitones.rem_euclid(12), key.flats) {
+        (1, false) => ('C', "^"),
+        (3, false) => ('D', "^"),
+        (6, false) => ('F', "^"),
+        (8, false) => ('G', "^"),
+        (10, false) => ('A', "^"),
+        (1, true) => ('D', "_"),
+        (3, true) => ('E', "_"),
+        (6, true) => ('G', "_"),
+        (8, true) => ('A', "_"),
+        (10, true) => ('B', "_"),
+        (semitone, _) => (LETTERS[NATURALS.iter().position(|&n| n == semitone).unwrap_or(0)], ""),
+    };
+    let octave = semitones.div_euclid(12);
+    let letter = if octave >= 1 { letter.to_ascii_lowercase() } else { letter };
+    let marks = if octave >= 1 { "'".repeat((octave - 1) as usize) } else { ",".repeat(-octave as usize) };
+    let length = if length == 1 { String::new() } else { length.to_string() };
+    format!("{accidental}{letter}{marks}{length}")
+}
+
+const LETTERS: [char; 7] = ['C', 'D', 'E', 'F', 'G', 'A', 'B'];
+/// Semitones of the letters above C.
+const NATURALS: [i32; 7] = [0, 2, 4, 5, 7, 9, 11];
+
+/// What a text of music, from whatever hand, is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// The key that it states, where it is one of ours.
+    pub key: Option<&'static str>,
+    /// The metre that it states, where it is one of ours.
+    pub metre: Option<&'static str>,
+    /// Its notes.
+    pub notes: Vec<Note>,
+    /// Notes that are in the key.
+    pub in_key: usize,
+    /// Its bars.
+    pub bars: usize,
+    /// Bars whose notes fill the metre exactly.
+    pub full_bars: usize,
+    /// Whether it ends with `|]`, on the tonic.
+    pub comes_home: bool,
+    /// Words that are no notes.
+    pub unread: usize,
+}
+
+impl Reading {
+    /// All notes in the stated key, all bars full, and an end on the tonic; nothing that could not be read.
+    pub fn is_right(&self) -> bool {
+        let whole = self.key.is_some() && self.metre.is_some() && !self.notes.is_empty() && self.unread == 0;
+        whole && self.in_key == self.notes.len() && self.full_bars == self.bars && self.comes_home
+    }
+}
+
+/// Reads the first melody of `text`.
+pub fn read(text: &str) -> Reading {
+    let mut reading = Reading::default();
+    let (mut key, mut eighths, mut filled, mut ended) = (None, None, 0, false);
+    'lines: for line in text.lines().map(str::trim) {
+        if let Some((field, value)) = line.split_once(':').filter(|(field, _)| field.len() == 1) {
+            match field {
+                "K" => key = KEYS.iter().map(|(_, key)| key).find(|key| key.name == value.trim()),
+                "M" => eighths = METRES.iter().find(|metre| metre.1 == value.trim()),
+                "X" if !reading.notes.is_empty() => break, // the next one
+                _ => {}
+            }
+            continue;
+        }
+        for word in line.split_whitespace() {
+            if matches!(word, "|" | "|]" | "||") {
+                reading.bars += 1;
+                reading.full_bars += usize::from(eighths.is_some_and(|metre| metre.2 == filled));
+                filled = 0;
+                ended = word == "|]";
+                if ended {
+                    break 'lines;
+                }
+            } else if let Some(note) = note(word) {
+                let in_key =
+                    |key: &&Key| note.pitch.is_none_or(|pitch| key.scale.contains(&(pitch - key.tonic).rem_euclid(12)));
+                reading.in_key += usize::from(key.as_ref().is_some_and(in_key));
+                filled += note.length;
+                reading.notes.push(note);
+            } else {
+                reading.unread += 1;
+            }
+        }
+    }
+    if filled > 0 {
+        reading.bars += 1; // one that never ended
+    }
+    let last = reading.notes.iter().rev().find_map(|note| note.pitch);
+    let home = |key: &Key| last.is_some_and(|pitch| (pitch - key.tonic).rem_euclid(12) == 0);
+    reading.comes_home = ended && key.is_some_and(home);
+    (reading.key, reading.metre) = (key.map(|key| key.name), eighths.map(|metre| metre.1));
+    reading
+}
+
+/// A note: `^F'2`, or a rest: `z2`.
+fn note(word: &str) -> Option<Note> {
+    let (accidental, rest) = match word.as_bytes().first()? {
+        b'^' => (1, &word[1..]),
+        b'_' => (-1, &word[1..]),
+        b'=' => (0, &word[1..]),
+        _ => (0, word),
+    };
+    let letter = rest.chars().next()?;
+    let marks = rest[letter.len_utf8()..].trim_end_matches(|c: char| c.is_ascii_digit());
+    let digits = &rest[letter.len_utf8() + marks.len()..];
+    let length = if digits.is_empty() { 1 } else { digits.parse().ok().filter(|length| (1..=64).contains(length))? };
+    if letter == 'z' && marks.is_empty() {
+        return Some(Note { pitch: None, length });
+    }
+    let natural = NATURALS[LETTERS.iter().position(|&l| l == letter.to_ascii_uppercase())?];
+    let mut octave = i32::from(letter.is_ascii_lowercase());
+    for mark in marks.chars() {
+        octave += match mark {
+            '\'' => 1,
+            ',' => -1,
+            _ => return None,
+        };
+    }
+    let pitch = natural + accidental + 12 * octave;
+    (-36..=48).contains(&pitch).then_some(Note { pitch: Some(pitch), length })
+}
+
+/// Samples a second of a WAV file.
+const RATE: u32 = 22_050;
+/// Seconds of the longest one.
+const LONGEST: f64 = 600.0;
+
+/// Plays the melody of `text` into a WAV file: 16-bit PCM, one channel, an eighth lasting a fifth of a second. Gives its seconds.
+///
+/// # Errors
+/// There is no note in the text; the file cannot be written.
+pub fn play(text: &str, path: &Path) -> Result<f64> {
+    let notes = read(text).notes;
+    if notes.iter().all(|note| note.pitch.is_none()) {
+        let hint = "the tokens must spell ABC notation: train on melodies, and start with a prompt such as \"X:1\"";
+        return Err(Error::failed("there is no note in the text to play", hint));
+    }
+    let mut samples = Vec::new();
+    for note in &notes {
+        let seconds = (EIGHTH * f64::from(note.length)).min(LONGEST - samples.len() as f64 / f64::from(RATE));
+        let n = (seconds.max(0.0) * f64::from(RATE)) as usize;
+        let frequency = note.pitch.map(|pitch| 261.625_565 * libm::exp2(f64::from(pitch) / 12.0));
+        samples.extend((0..n).map(|i| frequency.map_or(0, |frequency| tone(frequency, i, n))));
+    }
+    let bytes = 2 * samples.len() as u32;
+    let mut file = Vec::with_capacity(44 + bytes as usize);
+    file.extend(b"RIFF");
+    file.extend((36 + bytes).to_le_bytes());
+    file.extend(b"WAVEfmt ");
+    file.extend(16u32.to_le_bytes());
+    file.extend([1u16, 1].map(u16::to_le_bytes).concat()); // PCM, one channel
+    file.extend([RATE, 2 * RATE].map(u32::to_le_bytes).concat());
+    file.extend([2u16, 16].map(u16::to_le_bytes).concat()); // bytes of a frame, bits of a sample
+    file.extend(b"data");
+    file.extend(bytes.to_le_bytes());
+    file.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
+    write_atomic(&Os, path, &file)?;
+    Ok(samples.len() as f64 / f64::from(RATE))
+}
+
+/// Sample `i` of `n` of a plucked tone: three harmonics that fade, swelling and ending softly so that nothing clicks.
+fn tone(frequency: f64, i: usize, n: usize) -> i16 {
+    let time = i as f64 / f64::from(RATE);
+    let edge = 0.01 * f64::from(RATE);
+    let envelope = (i as f64 / edge).min((n - i) as f64 / edge).min(1.0);
+    let harmonic =
+        |(k, strength): (f64, f64)| strength * libm::exp(-2.0 * k * time) * libm::sin(TAU * frequency * k * time);
+    let wave: f64 = [(1.0, 0.6), (2.0, 0.25), (3.0, 0.1)].into_iter().map(harmonic).sum();
+    (wave * envelope * 30_000.0) as i16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    #[test]
+    fn melodies_are_right_and_functions_of_seed_and_index() {
+        let melodies = Melodies::new(1);
+        let mut keys = HashMap::new();
+        for index in 0..2000 {
+            let melody = melodies.melody(index);
+            let reading = read(&melody.text);
+            assert!(reading.is_right(), "{}\n{reading:?}", melody.text);
+            assert_eq!((reading.key, reading.metre, reading.bars), (Some(melody.key), Some(melody.metre), 8));
+            *keys.entry(melody.key).or_insert(0) += 1;
+        }
+        assert_eq!(melodies.melody(7), melodies.melody(7));
+        assert_ne!(melodies.melody(7).text, Melodies::new(2).melody(7).text);
+        // 4 of 28; five standard deviations.
+        assert!((f64::from(keys["G"]) - 2000.0 / 7.0).abs() < 78.0, "{keys:?}");
+    }
+
+    #[test]
+    fn the_nats_are_those_of_the_choices() {
+        // The generator's choices, replayed from the text alone.
+        for index in 0..200 {
+            let Melody { text, nats, metre, .. } = Melodies::new(3).melody(index);
+            let reading = read(&text);
+            let least = (28.0f64 / 4.0).ln() + (10.0f64 / 4.0).ln() + (12.0f64 / 4.0).ln();
+            let eighths = METRES.iter().find(|m| m.1 == metre).unwrap().2;
+            // At most every eighth of four phrases is a note, of the rarest length and step; at least two notes a phrase.
+            let most = (28.0f64).ln()
+                + (10.0f64).ln()
+                + (12.0f64).ln()
+                + 4.0 * (4.5f64.ln() + f64::from(eighths) * BARS as f64 * (9.0f64.ln() + 34.0f64.ln()));
+            assert!(nats > least && nats < most, "{nats} for {text}");
+            assert!(reading.notes.len() >= 8);
+        }
+    }
+
+    #[test]
+    fn probabilities_add_up() {
+        // Of the draws of one choice: each comes as often as exp(−nats) says.
+        let mut counts: HashMap<u32, (u32, f64)> = HashMap::new();
+        let n = 40_000;
+        for index in 0..n {
+            let mut choices = Choices { rng: Rng::new(1, Purpose::Test, 0, index), nats: 0.0 };
+            let length = *choices.of(LENGTHS.iter().filter(|(_, l)| *l <= 3).map(|(w, l)| (*w, l)));
+            let entry = counts.entry(length).or_insert((0, choices.nats));
+            assert_eq!(entry.1, choices.nats);
+            entry.0 += 1;
+        }
+        let total: f64 = counts.values().map(|(_, nats)| (-nats).exp()).sum();
+        assert!((total - 1.0).abs() < 1e-12, "{total}");
+        for (count, nats) in counts.values() {
+            assert!((f64::from(*count) / n as f64 - (-nats).exp()).abs() < 0.015);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_melody_is_found() {
+        let right = "X:1\nM:3/4\nL:1/8\nK:G\nG2 B d2 e | d3 c B A | G6 |]\n";
+        assert!(read(right).is_right());
+        let wrong = |from: &str, to: &str| read(&right.replace(from, to));
+        assert_eq!((wrong("c B A", "c B =f").in_key, read(right).in_key), (8, 9), "F is not in G major");
+        assert_eq!(wrong("d3", "d2").full_bars, 2);
+        assert!(!wrong("G6", "A6").comes_home && !wrong(" |]", "").comes_home);
+        assert_eq!(wrong("d2 e", "d2 hello").unread, 1);
+        assert_eq!((wrong("K:G", "K:H").key, wrong("M:3/4", "M:5/7").metre), (None, None));
+        for text in ["", "^", "_", "z", "^^^", "c999999999999", "é2", "X", "|", "K:", "c''''''''''''"] {
+            assert!(!read(text).is_right(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wav_file_has_the_pitch_and_the_length_of_the_notes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.wav");
+        // A above middle C for two seconds, then a rest.
+        assert_eq!(play("K:C\nA10 z5", &path).unwrap(), 3.0);
+        let file = std::fs::read(&path).unwrap();
+        assert_eq!((&file[..4], &file[8..16], file.len()), (&b"RIFF"[..], &b"WAVEfmt "[..], 44 + 3 * 2 * 22_050));
+        let samples: Vec<i16> = file[44..].chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect();
+        // 440 rising passages through zero a second.
+        let crossings = samples[..22_050].windows(2).filter(|pair| pair[0] < 0 && pair[1] >= 0).count();
+        assert!((438..=441).contains(&crossings), "{crossings}");
+        assert!(samples[2 * 22_050 + 10..].iter().all(|&sample| sample == 0));
+        assert!(play("no notes here", &path).is_err());
+    }
+}

@@ -1,0 +1,244 @@
+//! A `tokenizer.json`, read: what its tokens are, and by which of our encoders it can be encoded.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokenizers::{AddedToken, ModelWrapper, Tokenizer as Hf};
+
+use super::super::detok::{TokenBytes, byte_to_char};
+use super::bpe::Bpe;
+use super::words::Pattern;
+use super::{END_OF_TEXT, Encode, Kind, MAX_VOCAB, NONE, TOKENIZER_FILE, Tokenizer, gpt2};
+use crate::disk::{self, Os};
+use crate::error::{Error, Result};
+
+/// Names under which other tokenizers have an end-of-document token, in order of preference.
+const END_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "[EOS]"];
+
+/// Bytes of the longest `tokenizer.json` that is read; the largest in use have 40 MB.
+const MAX_FILE: u64 = 1 << 28;
+
+/// What else a model's folder may have of its tokenizer.
+const BESIDE: [&str; 3] = [SETTINGS, TEMPLATE, "special_tokens_map.json"];
+const SETTINGS: &str = "tokenizer_config.json";
+const TEMPLATE: &str = "chat_template.jinja";
+
+/// The parts of a `tokenizer.json` that decide which fast paths hold.
+#[derive(Deserialize)]
+struct Layout {
+    normalizer: Option<Value>,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    decoder: Option<Value>,
+    model: LayoutModel,
+}
+
+#[derive(Deserialize)]
+struct LayoutModel {
+    r#type: Option<String>,
+    merges: Option<Vec<LayoutMerge>>,
+    continuing_subword_prefix: Option<String>,
+    end_of_word_suffix: Option<String>,
+    ignore_merges: Option<bool>,
+}
+
+/// Both halves of a merge, or in older files both with a space between them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum LayoutMerge {
+    Two(String, String),
+    One(String),
+}
+
+impl LayoutMerge {
+    fn halves(&self) -> Option<(&str, &str)> {
+        match self {
+            LayoutMerge::Two(left, right) => Some((left, right)),
+            LayoutMerge::One(both) => both.split_once(' '),
+        }
+    }
+}
+
+/// The pre-tokenizer of [`Kind::Char`]: splits text into single characters. `[\s\S]` rather than `(?s:.)`, whose flag means something else in Oniguruma,
+/// the regex engine of the Python package.
+pub fn split_chars() -> Value {
+    json!({"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": false})
+}
+
+impl Tokenizer {
+    /// Loads a `tokenizer.json`, with what lies beside it. `gpt2`, where no file is called so, is GPT-2's, which is carried along.
+    pub fn load(path: impl AsRef<Path>) -> Result<Tokenizer> {
+        let path = path.as_ref();
+        if path.as_os_str() == "gpt2" && !path.exists() {
+            return Ok(Tokenizer::gpt2());
+        }
+        let mut tokenizer = Tokenizer::from_json(disk::text(&Os, path, MAX_FILE)?, path)?;
+        if path.file_name().is_some_and(|name| name == TOKENIZER_FILE) {
+            for name in BESIDE {
+                let file = path.with_file_name(name);
+                if file.is_file() {
+                    tokenizer.beside.push((name, disk::text(&Os, &file, MAX_FILE)?));
+                }
+            }
+        }
+        tokenizer.eot = tokenizer.eot.or_else(|| {
+            let name = tokenizer.setting("eos_token")?;
+            tokenizer.special.iter().find(|(token, _)| *token == name).map(|&(_, id)| id)
+        });
+        Ok(tokenizer)
+    }
+
+    /// GPT-2's: 50,257 ids.
+    pub fn gpt2() -> Tokenizer {
+        Tokenizer::from_json(gpt2::json(), Path::new("gpt2")).expect("the vocabulary that is carried along loads")
+    }
+
+    /// A setting of `tokenizer_config.json` that is a text, or a token with its text.
+    fn setting(&self, key: &str) -> Option<String> {
+        let (_, text) = self.beside.iter().find(|(name, _)| *name == SETTINGS)?;
+        let settings: Value = serde_json::from_str(text).ok()?;
+        let value = &settings[key];
+        value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
+    }
+
+    /// The Jinja template by which messages become a prompt, where the tokenizer came with one.
+    pub fn chat_template(&self) -> Option<String> {
+        let own = self.beside.iter().find(|(name, _)| *name == TEMPLATE);
+        own.map(|(_, text)| text.clone()).or_else(|| self.setting("chat_template"))
+    }
+
+    /// Reads the text of a `tokenizer.json`; `path` is named in errors.
+    pub fn from_json(json: String, path: &Path) -> Result<Tokenizer> {
+        let bad = |found: String| {
+            let hint = "give the tokenizer.json of a model folder, or make one with: kiln data tokenizer";
+            Error::format(path, "content", "a Hugging Face tokenizer.json", found, hint)
+        };
+        let layout: Layout = serde_json::from_str(&json).map_err(|e| bad(e.to_string()))?;
+        let mut hf = Hf::from_str(&json).map_err(|e| bad(e.to_string()))?;
+        // What trims or pads for one model's input, or draws at random, has no place in preparing data.
+        hf.with_truncation(None).map_err(|e| bad(e.to_string()))?.with_padding(None);
+        if let ModelWrapper::BPE(bpe) = hf.get_model()
+            && bpe.dropout.is_some()
+        {
+            let mut bpe = bpe.clone();
+            bpe.dropout = None;
+            hf.with_model(bpe);
+        }
+        hf.set_encode_special_tokens(true);
+
+        let tokens = hf.get_vocab(true);
+        let vocab = tokens.values().max().map_or(0, |&id| id.saturating_add(1));
+        if vocab == 0 || vocab > MAX_VOCAB {
+            return Err(bad(format!("a vocabulary of {vocab} ids")));
+        }
+        let mut ids: Vec<u32> = tokens.values().copied().collect();
+        ids.sort_unstable();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(bad(format!("two tokens with the id {}", pair[0])));
+        }
+        let added = hf.get_added_tokens_decoder();
+        let mut special: Vec<_> =
+            added.iter().filter(|(_, t)| t.special).map(|(&id, t)| (t.content.clone(), id)).collect();
+        special.sort_by_key(|&(_, id)| id);
+        let eot = END_NAMES.iter().find_map(|name| special.iter().find(|(t, _)| t == name)).map(|&(_, id)| id);
+
+        let (kind, encode) = layout.encoder(&hf.get_vocab(false), added.values(), &special);
+        let bytes = match kind {
+            Kind::Char => Some(TokenBytes::new(vocab, tokens.iter().map(|(t, &id)| (id, t.clone().into_bytes())))),
+            Kind::Byte | Kind::Bpe => Some(TokenBytes::byte_level(vocab, &tokens, &added)),
+            Kind::Other => None,
+        };
+        Ok(Tokenizer { json, hf, kind, encode, bytes, vocab, eot, special, beside: Vec::new() })
+    }
+}
+
+impl Layout {
+    /// What the tokens are, and the fastest encoder that gives the ids of the crate. `tokens` is the model's own vocabulary.
+    fn encoder<'a>(
+        self,
+        tokens: &HashMap<String, u32>,
+        mut added: impl Iterator<Item = &'a AddedToken>,
+        special: &[(String, u32)],
+    ) -> (Kind, Encode) {
+        let decoder = self.decoder.as_ref().and_then(|decoder| decoder["type"].as_str()).unwrap_or("");
+        let plain = self.normalizer.is_none() && added.all(|t| t.special);
+        let (model, pre) = (&self.model, &self.pre_tokenizer);
+        match model.r#type.as_deref().unwrap_or("") {
+            "BPE" if decoder == "ByteLevel" => {
+                let bytes = plain.then(|| byte_ids(tokens)).flatten();
+                let no_merges = model.merges.as_ref().is_some_and(Vec::is_empty);
+                match bytes {
+                    Some(ids) if no_merges && pre["type"] == "ByteLevel" && pre["add_prefix_space"] == false => {
+                        (Kind::Byte, Encode::Bytes(Box::new(ids)))
+                    }
+                    Some(ids) => match self.bpe(ids, tokens) {
+                        Some(bpe) => (Kind::Bpe, Encode::Bpe(Arc::new(bpe))),
+                        None => (Kind::Bpe, Encode::Crate),
+                    },
+                    None => (Kind::Bpe, Encode::Crate),
+                }
+            }
+            "WordLevel" if plain && decoder == "Fuse" && *pre == split_chars() => match char_ids(tokens, special) {
+                Some(ids) => (Kind::Char, Encode::Chars(ids)),
+                None => (Kind::Other, Encode::Crate),
+            },
+            _ => (Kind::Other, Encode::Crate),
+        }
+    }
+
+    /// Our own encoder, where it does all that the file asks for.
+    fn bpe(&self, bytes: [u32; 256], tokens: &HashMap<String, u32>) -> Option<Bpe> {
+        let pattern = Pattern::of(&self.pre_tokenizer)?;
+        let model = &self.model;
+        let affixes = [&model.continuing_subword_prefix, &model.end_of_word_suffix];
+        if affixes.into_iter().flatten().any(|affix| !affix.is_empty()) {
+            return None;
+        }
+        let merge = |merge: &LayoutMerge| {
+            let (left, right) = merge.halves()?;
+            let both = [left, right].concat();
+            Some([*tokens.get(left)?, *tokens.get(right)?, *tokens.get(&both)?])
+        };
+        let merges = model.merges.as_ref()?.iter().map(merge).collect::<Option<Vec<_>>>()?;
+        let bpe = Bpe::new(pattern, bytes, &merges);
+        if model.ignore_merges != Some(true) {
+            return Some(bpe);
+        }
+        let of: HashMap<char, u8> = (0..=255).map(|byte| (byte_to_char(byte), byte)).collect();
+        let spelled = |(token, &id): (&String, &u32)| {
+            Some((token.chars().map(|c| of.get(&c).copied()).collect::<Option<Vec<u8>>>()?, id))
+        };
+        Some(bpe.with_whole(tokens.iter().filter_map(spelled)))
+    }
+}
+
+/// The id of each byte, where every byte has one.
+fn byte_ids(tokens: &HashMap<String, u32>) -> Option<[u32; 256]> {
+    let mut ids = [NONE; 256];
+    for byte in 0..=255 {
+        ids[usize::from(byte)] = *tokens.get(byte_to_char(byte).to_string().as_str())?;
+    }
+    Some(ids)
+}
+
+/// The id of each character, indexed by code point, where all tokens that are not special are single characters.
+fn char_ids(tokens: &HashMap<String, u32>, special: &[(String, u32)]) -> Option<Vec<u32>> {
+    let mut ids = Vec::new();
+    for (token, &id) in tokens {
+        let mut chars = token.chars();
+        match (chars.next(), chars.next()) {
+            (Some(c), None) => {
+                let at = c as usize;
+                ids.resize(ids.len().max(at + 1), NONE);
+                ids[at] = id;
+            }
+            _ if special.iter().any(|&(_, special)| special == id) => {}
+            _ => return None,
+        }
+    }
+    Some(ids)
+}
