@@ -325,6 +325,8 @@ pub const SSN: &[&str] = &[
     "and ⟦567-89-0123⟧ too",
     "⟦078-05-1121⟧",
     "my social: ⟦678 90 1234⟧",
+    "she is ⟦123 45 6789⟧ to them",
+    "The social security card of my aunt has the number ⟦123.45.6789⟧",
 ];
 
 pub const NO_SSN: &[&str] = &[
@@ -340,7 +342,9 @@ pub const NO_SSN: &[&str] = &[
     "1123-45-6789",
     "123-45-678",
     "123456789",
-    "123 45 6789",
+    "4 123 45 6789",
+    "123 45 6789 12",
+    "order 123 45 6789",
     "123.45.6789",
     "part 123-45-6789",
     "order no. 123-45-6789",
