@@ -82,6 +82,7 @@ pub struct World {
     village: Village,
     grammar: Grammar,
     questions: ask::Questions,
+    openers: check::Openers,
 }
 
 /// One story and its truth.
@@ -107,8 +108,9 @@ impl World {
 
     /// The village of `seed` at some time.
     pub fn era(seed: u64, era: Era) -> World {
-        let questions = ask::Questions::new();
-        World { seed, era, village: Village::new(seed, era), grammar: Grammar::new(), questions }
+        let grammar = Grammar::new();
+        let openers = check::Openers::new(&grammar);
+        World { seed, era, village: Village::new(seed, era), grammar, questions: ask::Questions::new(), openers }
     }
 
     /// Whether it is one of the held-out people, or theirs; see [`Split`].
