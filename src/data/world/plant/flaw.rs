@@ -85,7 +85,7 @@ pub enum Flaw {
         of: String,
         /// The probability with which each word was changed.
         edit_rate: f64,
-        /// The similarity of both ([`jaccard`]).
+        /// The similarity of both ([`jaccard`](super::jaccard)).
         jaccard: f64,
     },
     /// Personal data.
@@ -163,7 +163,7 @@ pub struct Truth<'a> {
     /// The right answer in short, where it asks something.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Cow<'a, str>>,
-    /// How good the chosen and the rejected reply are ([`World::reward`]).
+    /// How good the chosen and the rejected reply are ([`World::reward`](crate::data::world::World::reward)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewards: Option<[f64; 2]>,
 }
