@@ -8,6 +8,7 @@ pub mod detok;
 pub mod diff;
 pub mod images;
 pub mod index;
+pub mod get;
 pub mod map;
 pub mod mix;
 pub mod music;
