@@ -1,5 +1,6 @@
 //! `kiln data`: what comes before training, one file a subcommand.
 
+mod ablate;
 mod clean;
 mod diff;
 mod inspect;
@@ -27,6 +28,7 @@ pub struct DataArgs {
 #[derive(Subcommand, Debug)]
 enum Command {
     Clean(clean::CleanArgs),
+    Ablate(ablate::AblateArgs),
     World(world::WorldArgs),
     Tokenizer(tokenizer::TokenizerArgs),
     Shard(shard::ShardArgs),
@@ -49,6 +51,7 @@ struct Input {
 pub fn run(args: DataArgs, global: &Global) -> Result<()> {
     match args.command {
         Command::Clean(args) => clean::run(&args, global),
+        Command::Ablate(args) => ablate::run(&args, global),
         Command::World(args) => world::run(&args, global.json),
         Command::Tokenizer(args) => tokenizer::run(&args, global.json),
         Command::Shard(args) => shard::run(&args, global.json),

@@ -6,7 +6,7 @@ use super::quality::{self, Analysis, C4Filter};
 use super::recipe::Recipe;
 use super::rules::{Rule, RuleSet};
 use super::sort::{Record, write_run};
-use super::spool::{self, Stored};
+use super::spool::Stored;
 use super::tally::{Action, Event, Size, Tally};
 use super::words::Words;
 use super::work::Work;
@@ -14,7 +14,7 @@ use super::{Progress, exact, language, near};
 use crate::data::atomic::write_atomic;
 use crate::data::repair::repair;
 use crate::data::source::Skips;
-use crate::data::{Document, Sources};
+use crate::data::{Document, Sources, index};
 use crate::disk::Os;
 use crate::error::Result;
 use rayon::prelude::*;
@@ -100,7 +100,7 @@ struct Scratch {
 
 impl Stages<'_> {
     fn judge(&self, document: Document, scratch: &mut Scratch) -> Judged {
-        let name = spool::name(&document);
+        let name = index::name(&document);
         let Document { text, source, metadata, encoding, .. } = document;
         let group = match self.recipe.datasheet.group.as_str() {
             "" => source.to_string_lossy().into_owned(),
