@@ -4,7 +4,7 @@ use super::layout::Layout;
 use super::minhash::MinHash;
 use super::quality::{self, Analysis, C4Filter};
 use super::recipe::Recipe;
-use super::rules::{Rule, RuleSet};
+use super::rules::{RULES, Rule, RuleSet};
 use super::sort::{Record, write_run};
 use super::spool::Stored;
 use super::tally::{Action, Event, Size, Tally};
@@ -89,6 +89,8 @@ struct Stages<'a> {
     language: language::LanguageFilter,
     c4: C4Filter,
     hashes: MinHash,
+    /// Whether any rule looks at the words or the lines of a text.
+    looks: bool,
 }
 
 #[derive(Default)]
@@ -174,6 +176,9 @@ impl Stages<'_> {
             events.push(Event::removed(rule, evidence, text));
             None
         };
+        if !self.looks {
+            return Some((text, Layout::default()));
+        }
         scratch.words.read(text);
         if let Some(reason) = self.language.judge(text, &scratch.words) {
             return gone(events, text, reason);
@@ -301,6 +306,9 @@ pub fn run(
         language: language::LanguageFilter::new(&recipe.language, rules)?,
         c4: C4Filter::new(&recipe.c4, rules),
         hashes: MinHash::new(recipe.duplicates.bands, recipe.duplicates.rows, recipe.duplicates.seed),
+        looks: RULES[Rule::Language as usize..=Rule::Paragraphs as usize]
+            .iter()
+            .any(|info| info.rule != Rule::Exact && rules.has(info.rule)),
     };
     let mut first = First::default();
     if let Some(last) = work.parts("first").checked_sub(1) {
