@@ -1,5 +1,6 @@
 //! `kiln data`: what comes before training, one file a subcommand.
 
+mod ablate;
 mod clean;
 mod diff;
 mod get;
@@ -28,6 +29,7 @@ pub struct DataArgs {
 #[derive(Subcommand, Debug)]
 enum Command {
     Clean(clean::CleanArgs),
+    Ablate(ablate::AblateArgs),
     World(world::WorldArgs),
     Get(get::GetArgs),
     Tokenizer(tokenizer::TokenizerArgs),
@@ -51,6 +53,7 @@ struct Input {
 pub fn run(args: DataArgs, global: &Global) -> Result<()> {
     match args.command {
         Command::Clean(args) => clean::run(&args, global),
+        Command::Ablate(args) => ablate::run(&args, global),
         Command::World(args) => world::run(&args, global.json),
         Command::Get(args) => get::run(&args, global.json),
         Command::Tokenizer(args) => tokenizer::run(&args, global.json),
