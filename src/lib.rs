@@ -31,5 +31,6 @@ pub mod cpu;
 pub mod disk;
 pub mod error;
 pub mod rng;
+pub mod settings;
 
 pub use error::{Error, Result};

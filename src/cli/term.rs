@@ -109,8 +109,16 @@ pub struct Progress {
 impl Progress {
     /// A bar named `what` over `total` bytes.
     pub fn bytes(what: &'static str, total: u64) -> Progress {
+        Progress::new(what, total, "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left")
+    }
+
+    /// A bar named `what` over `total` things.
+    pub fn count(what: &'static str, total: u64) -> Progress {
+        Progress::new(what, total, "{msg} {wide_bar} {human_pos}/{human_len} {eta} left")
+    }
+
+    fn new(what: &'static str, total: u64, template: &str) -> Progress {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
-        let template = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
         bar.set_style(ProgressStyle::with_template(template).expect("the template is valid"));
         bar.set_message(what);
         Progress { bar, start: Instant::now() }
@@ -122,6 +130,12 @@ impl Progress {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         self.bar.set_position(done.min(self.bar.length().unwrap_or(done)));
+    }
+
+    /// The same, where it is known only now how much there is.
+    pub fn set_of(&self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.set(done);
     }
 }
 

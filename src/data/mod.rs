@@ -2,6 +2,7 @@
 
 pub mod atomic;
 pub mod batch;
+pub mod clean;
 pub mod dataset;
 pub mod detok;
 pub mod diff;
@@ -10,7 +11,9 @@ pub mod index;
 pub mod map;
 pub mod mix;
 pub mod music;
+pub mod pii;
 pub mod prepare;
+pub mod repair;
 pub mod shard;
 pub mod source;
 pub mod split;
@@ -23,7 +26,7 @@ pub use dataset::{Dataset, DatasetInfo, Part};
 pub use mix::Mix;
 pub use prepare::{Prepare, prepare};
 pub use shard::ShardFormat;
-pub use source::{Document, Sources};
+pub use source::{Document, Limits, Sources};
 pub use split::{Rule, Split};
 pub use tokenizer::Tokenizer;
 pub mod world;

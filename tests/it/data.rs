@@ -77,8 +77,10 @@ fn assert_says<T>(result: Result<T>, parts: &[&str]) {
 }
 
 mod batches;
+mod clean;
 mod sets;
 mod shards;
 mod sources;
 mod takedowns;
 mod tokenizers;
+mod world;

@@ -1,10 +1,12 @@
 //! `kiln data`: what comes before training, one file a subcommand.
 
+mod clean;
 mod diff;
 mod inspect;
 mod shard;
 mod takedown;
 mod tokenizer;
+mod world;
 
 use super::Global;
 use super::term::{safe, thousands};
@@ -24,6 +26,8 @@ pub struct DataArgs {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Clean(clean::CleanArgs),
+    World(world::WorldArgs),
     Tokenizer(tokenizer::TokenizerArgs),
     Shard(shard::ShardArgs),
     Inspect(inspect::InspectArgs),
@@ -44,6 +48,8 @@ struct Input {
 /// Runs `kiln data`; with `--json`, standard output gets one JSON object and nothing else.
 pub fn run(args: DataArgs, global: &Global) -> Result<()> {
     match args.command {
+        Command::Clean(args) => clean::run(&args, global),
+        Command::World(args) => world::run(&args, global.json),
         Command::Tokenizer(args) => tokenizer::run(&args, global.json),
         Command::Shard(args) => shard::run(&args, global.json),
         Command::Inspect(args) => inspect::run(&args, global.json),

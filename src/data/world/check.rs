@@ -230,7 +230,11 @@ impl Reader<'_> {
         let other = [Kind::Person, Kind::Animal]
             .iter()
             .any(|&k| self.world.village.all(k).iter().any(|&e| self.world.name(e) == word));
-        if word.is_empty() || upper != (name || kind == Kind::Day) || other || NO_NAMES.contains(&word) {
+        if word.is_empty()
+            || upper != (name || matches!(kind, Kind::Day | Kind::Month))
+            || other
+            || NO_NAMES.contains(&word)
+        {
             return None;
         }
         if form == "s" { self.literal("'s", at + word.len()) } else { Some(at + word.len()) }

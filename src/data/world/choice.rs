@@ -76,6 +76,16 @@ impl Chooser {
         self.nats
     }
 
+    /// Chooses `i` in `0..n`, all alike.
+    pub fn even(&mut self, n: usize) -> usize {
+        self.pick(n, n as u32, |_| 1)
+    }
+
+    /// Chooses one of `list`, all alike.
+    pub fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
+        list[self.even(list.len())]
+    }
+
     /// Chooses `i` in `0..n` with probability `weight(i) / total`, where `total`, the sum of all weights, is above 0.
     #[inline]
     pub fn pick(&mut self, n: usize, total: u32, weight: impl Fn(usize) -> u32) -> usize {

@@ -3,24 +3,51 @@
 use super::World;
 use rayon::prelude::*;
 
-/// The two parts of a world's stories.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The parts of a world's stories.
+///
+/// Training text states the facts about everybody, but those about the held-out people ([`World::held_out`]) and what is
+/// theirs only in some of the ways in which it states the others', and some ways of stating a fact it never uses. `People`
+/// and `Paraphrases` do what training text does not: a model that does well there has learnt facts, not sentences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Split {
     /// Nineteen stories of twenty.
     Train,
-    /// Every twentieth story.
+    /// Every twentieth story: the same distribution as [`Split::Train`].
     Val,
+    /// Stories about held-out people, whose facts are told in ways that training text reserves for the others.
+    People,
+    /// Facts in held-out paraphrases.
+    Paraphrases,
 }
 
 /// One story in so many is held out.
 const HELD_OUT: u64 = 20;
 
 impl Split {
-    /// The number in the world of the `n`th story of this part.
+    /// All of them.
+    pub const ALL: [Split; 4] = [Split::Train, Split::Val, Split::People, Split::Paraphrases];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        ["train", "val", "people", "paraphrases"][self as usize]
+    }
+
+    /// What tells its documents' names from those of the other parts.
+    pub(super) fn mark(self) -> &'static str {
+        ["", "v", "p", "q"][self as usize]
+    }
+
+    /// Which numbers it draws; training and validation share the stories of one sequence out.
+    pub(super) fn stream(self) -> u32 {
+        [0, 0, 1, 2][self as usize]
+    }
+
+    /// The number of the `n`th story of this part in its sequence.
     pub fn index(self, n: u64) -> u64 {
         match self {
             Split::Train => n + n / (HELD_OUT - 1),
             Split::Val => (n + 1) * HELD_OUT - 1,
+            Split::People | Split::Paraphrases => n,
         }
     }
 }
@@ -66,7 +93,7 @@ impl World {
                     || self.teller(),
                     |teller, chunk| {
                         let tell = |n| {
-                            teller.tell(split.index(n));
+                            teller.tell_of(split, n);
                             (teller.text().to_owned(), teller.nats())
                         };
                         (next + chunk * CHUNK..next + (chunk + 1) * CHUNK).map(tell).collect()

@@ -3,6 +3,7 @@
 //! ```text
 //! Rule a p !                     a rule, the letters of its roles, and `!` where what it states is a fixed fact
 //!   3 {a~} [went|ran] to {p}.    an alternative with weight 3 (1 when absent); `[x|y]` chooses inside a line
+//!   + …                         one that is not told of held-out people, and `*` one that is held out itself
 //! ```
 //!
 //! | written    | stands for                                                                      |
@@ -33,7 +34,8 @@ macro_rules! rules {
 }
 
 rules! {
-    Scene Once About Day Who Spot Go Together GoHome CallOn AtWork AtHome Nearby Around End EndBoth
+    Scene Once About Habit Day Who Spot Go Together GoHome CallOn AtWork AtHome Nearby Around End EndBoth
+    Made Mender
     Thing MissThing AskThing SawThing GuessThing FindThing UseThing UseBoth
     Pet MissPet LookPet AskPet Haunt FindPet HomePet
     Helping AskErrand TakeFood Trouble Sniff Shoo GiveFood Thanks Reward Report
@@ -45,6 +47,8 @@ rules! {
     FoundThing Quarrel Whose Bring
     Noise Stuck Free BringPet EndNight
     Market Swap Crowd
+    Letter Invite Showed
+    Train Ride Town Back
 }
 
 /// How many rules have a name.
@@ -84,9 +88,22 @@ pub(super) enum Op {
     },
 }
 
+/// Who is told an alternative.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Of everybody, everywhere.
+    #[default]
+    Common,
+    /// Of held-out people only in the split that is about them.
+    Reserved,
+    /// Only in the split of held-out paraphrases.
+    HeldOut,
+}
+
 #[derive(Debug)]
 pub(super) struct Alternative {
     pub weight: u32,
+    pub form: Form,
     pub ops: Range<u32>,
     /// The fixed relations that it uses: (role, relation).
     pub needs: Vec<(u8, Relation)>,
@@ -98,7 +115,7 @@ pub(super) struct Alternatives {
     pub total: u32,
     /// What it states is a fixed fact.
     pub fact: bool,
-    /// Some alternative has needs.
+    /// Some alternative has needs, or is not for everybody.
     pub guarded: bool,
     pub roles: Vec<u8>,
 }
@@ -145,7 +162,7 @@ impl Grammar {
             }
         }
         for (name, rule) in NAMES.iter().zip(&g.rules) {
-            assert!((1..64).contains(&rule.list.len()), "{name}: {} alternatives", rule.list.len());
+            assert!((1..=128).contains(&rule.list.len()), "{name}: {} alternatives", rule.list.len());
         }
         g
     }
@@ -165,6 +182,12 @@ impl Grammar {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         let weight = if digits == 0 { 1 } else { rest[..digits].parse().expect("a weight") };
         *rest = rest[digits..].strip_prefix(' ').filter(|_| digits > 0).unwrap_or(rest);
+        let form = match rest.get(..2) {
+            Some("+ ") => Form::Reserved,
+            Some("* ") => Form::HeldOut,
+            _ => Form::Common,
+        };
+        *rest = &rest[if form == Form::Common { 0 } else { 2 }..];
         let (mut ops, mut needs) = (Vec::new(), Vec::new());
         while let Some(c) = rest.chars().next() {
             match c {
@@ -221,8 +244,8 @@ impl Grammar {
         self.ops.extend(ops);
         let rule = &mut self.rules[rule];
         rule.total += weight;
-        rule.guarded |= !needs.is_empty();
-        rule.list.push(Alternative { weight, ops: start..self.ops.len() as u32, needs });
+        rule.guarded |= !needs.is_empty() || form != Form::Common;
+        rule.list.push(Alternative { weight, form, ops: start..self.ops.len() as u32, needs });
     }
 
     fn role(&self, rule: usize, letter: u8) -> u8 {
@@ -236,10 +259,8 @@ impl Grammar {
         let (path, form) = text.split_once([':', '~']).unwrap_or((text, ""));
         let form = if auto && form.is_empty() { "he" } else { form };
         let (letter, relation) = path.split_once('.').map_or((path, None), |(l, r)| (l, Some(r)));
-        let relation = relation.map(|name| {
-            let found = Relation::ALL.iter().find(|r| r.name() == name);
-            *found.unwrap_or_else(|| panic!("{}: no relation {name}", NAMES[rule]))
-        });
+        let relation =
+            relation.map(|name| Relation::named(name).unwrap_or_else(|| panic!("{}: no relation {name}", NAMES[rule])));
         let letter = letter.as_bytes()[0];
         let kind = relation.map(Relation::range).or(Kind::of_role(letter)).expect("a role");
         let form = kind.forms().iter().position(|&f| f == form);

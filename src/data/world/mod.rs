@@ -21,11 +21,14 @@
 //! }
 //! ```
 
+mod ask;
 mod check;
 mod choice;
 mod corpus;
+mod export;
 mod grammar;
 mod lexicon;
+mod plant;
 mod plots;
 mod state;
 mod teller;
@@ -33,21 +36,52 @@ mod teller;
 mod tests;
 mod village;
 
+pub use ask::{Answer, Asker, Form, Item, Query, tools};
 pub use check::{Claim, Verdict};
 pub use corpus::{Corpus, Split};
+pub use export::{Export, Written};
 pub use lexicon::Kind;
+pub use plant::{
+    EDIT_RATES, Flaw, Flawed, Flaws, Hand, Personal, Planted, Planter, Truth, jaccard, rates, rude_lexicon, rude_words,
+};
 pub use state::Event;
 pub use teller::Teller;
 pub use village::{Entity, Fact, Relation};
 
 use grammar::Grammar;
+use std::borrow::Cow;
 use village::Village;
+
+/// A time in a world. Text of different times has different words, or different habits: data that drifts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Era {
+    /// The village as it was.
+    #[default]
+    One,
+    /// Years later: about half of the people are new, machines and other words have come, trains go, and other things
+    /// happen more often. Whoever stayed is as before.
+    Two,
+    /// The first village and its words, but other things happen more often.
+    Habits,
+}
+
+impl Era {
+    /// All of them.
+    pub const ALL: [Era; 3] = [Era::One, Era::Two, Era::Habits];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        ["1", "2", "habits"][self as usize]
+    }
+}
 
 /// A village and the language in which its stories are told.
 pub struct World {
     seed: u64,
+    era: Era,
     village: Village,
     grammar: Grammar,
+    questions: ask::Questions,
 }
 
 /// One story and its truth.
@@ -66,9 +100,30 @@ pub struct Story {
 }
 
 impl World {
-    /// The village of `seed`.
+    /// The village of `seed`, in its first era.
     pub fn new(seed: u64) -> World {
-        World { seed, village: Village::new(seed), grammar: Grammar::new() }
+        World::era(seed, Era::One)
+    }
+
+    /// The village of `seed` at some time.
+    pub fn era(seed: u64, era: Era) -> World {
+        let questions = ask::Questions::new();
+        World { seed, era, village: Village::new(seed, era), grammar: Grammar::new(), questions }
+    }
+
+    /// Whether it is one of the held-out people, or theirs; see [`Split`].
+    pub fn held_out(&self, e: Entity) -> bool {
+        e != Entity::NONE && self.village.held_out(e)
+    }
+
+    /// The person, animal, place, thing or word with this plain form.
+    pub fn find(&self, name: &str) -> Option<Entity> {
+        self.village.find(name)
+    }
+
+    /// The number of a stream of [`Purpose::World`](crate::rng::Purpose) in this era.
+    fn stream(&self, stream: u32) -> u32 {
+        stream + 256 * self.era as u32
     }
 
     /// A teller, which writes story after story into the same buffers.
@@ -91,12 +146,22 @@ impl World {
     /// −ln of the probability of every derivation of a whole story's `text`, in nats; none if this world would never tell
     /// it. Takes some milliseconds: it parses by searching the tree of choices, leaving a branch where the text differs.
     pub fn derivations(&self, text: &str) -> Vec<f64> {
-        Teller::new(self).derivations(text)
+        Teller::new(self).derivations(Split::Train, text)
     }
 
     /// The plain form of an entity: a name, "the mill", "kite"; empty for [`Entity::NONE`].
     pub fn name(&self, e: Entity) -> &str {
         if e == Entity::NONE { "" } else { self.village.text(e, 0) }
+    }
+
+    /// A fact in words: the relation's name, the subject and the object.
+    pub fn named(&self, fact: Fact) -> [Cow<'_, str>; 3] {
+        [fact.relation.name(), self.name(fact.subject), self.name(fact.object)].map(Cow::Borrowed)
+    }
+
+    /// How the names of documents of a part begin.
+    fn prefix(&self, split: Split) -> String {
+        format!("w{}{}{}-", self.seed, ["", "e2", "h"][self.era as usize], split.mark())
     }
 
     /// What kind of entity it is; `None` for [`Entity::NONE`].
@@ -114,4 +179,9 @@ impl World {
         let object = if subject == Entity::NONE { subject } else { self.village.get(relation, subject) };
         (object != Entity::NONE).then_some(object)
     }
+}
+
+/// What stories can be about: the names of the plots.
+pub fn topics() -> impl Iterator<Item = &'static str> {
+    plots::topics()
 }

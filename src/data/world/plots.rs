@@ -8,25 +8,32 @@ use super::state::Event;
 use super::teller::Teller;
 use super::village::{Entity, Relation as R};
 
-/// A plot: whether it suits a hero on a day, how likely it is then, and how it goes.
-type Plot = (fn(&Teller, Entity, Entity) -> bool, u32, fn(&mut Teller, Entity));
+/// A plot: its name, whether it suits a hero on a day, how likely it is then in each era, and how it goes.
+type Plot = (&'static str, fn(&Teller, Entity, Entity) -> bool, [u32; 3], fn(&mut Teller, Entity));
 
 const PLOTS: &[Plot] = &[
-    (|t, a, _| t.get(R::Thing, a) != Entity::NONE, 4, lost_thing),
-    (|t, a, _| t.get(R::Pet, a) != Entity::NONE, 4, lost_pet),
-    (|_, _, _| true, 3, errand),
-    (|t, a, _| may_give(t, a), 3, birthday),
-    (|t, a, _| may_mend(t, a), 4, broken),
-    (|_, _, _| true, 3, borrowed),
-    (|_, _, _| true, 3, outing),
-    (|_, _, _| true, 2, message),
-    (|_, _, _| true, 2, found),
-    (|_, _, _| true, 2, noise),
-    (|t, _, d| t.get(R::Market, market_place(t)) == d, 8, market),
+    ("lost thing", |t, a, _| t.get(R::Thing, a) != Entity::NONE, [4, 3, 1], lost_thing),
+    ("lost pet", |t, a, _| t.get(R::Pet, a) != Entity::NONE, [4, 2, 1], lost_pet),
+    ("errand", |_, _, _| true, [3, 1, 1], errand),
+    ("birthday", |t, a, _| may_give(t, a), [3, 3, 6], birthday),
+    ("broken", |t, a, _| may_mend(t, a), [4, 6, 1], broken),
+    ("borrowed", |_, _, _| true, [3, 2, 2], borrowed),
+    ("outing", |_, _, _| true, [3, 2, 8], outing),
+    ("message", |_, _, _| true, [2, 1, 5], message),
+    ("found", |_, _, _| true, [2, 1, 1], found),
+    ("noise", |_, _, _| true, [2, 1, 6], noise),
+    ("market", |t, _, d| t.get(R::Market, market_place(t)) == d, [8, 4, 2], market),
+    ("letter", |_, _, _| true, [2, 3, 4], letter),
+    ("journey", |t, _, _| station(t).is_some(), [0, 5, 0], journey),
 ];
 
-/// A whole story: an opening that presents the hero and the day, then a plot.
-pub(super) fn story(t: &mut Teller) {
+/// The names of the plots: what stories are about.
+pub(super) fn topics() -> impl Iterator<Item = &'static str> {
+    PLOTS.iter().map(|plot| plot.0)
+}
+
+/// A whole story: an opening that presents the hero and the day, then a plot, whose name is returned.
+pub(super) fn story(t: &mut Teller) -> &'static str {
     let scene = t.chance(1, 2);
     let day = |t: &mut Teller| {
         (t.any(Kind::Day, |_| true).expect("days"), t.any(Kind::Time, |_| true).expect("parts of the day"))
@@ -36,22 +43,29 @@ pub(super) fn story(t: &mut Teller) {
         let (today, time) = day(t);
         d = today;
         t.say(Rule::Scene, &[d, time]);
-        a = t.any(Kind::Person, |_| true).expect("people");
+        a = t.hero();
         t.say(Rule::About, &[a]);
+        if t.chance(1, 3) {
+            t.say(Rule::Habit, &[a]);
+        }
     } else {
-        a = t.any(Kind::Person, |_| true).expect("people");
+        a = t.hero();
         t.say(Rule::Once, &[a]);
-        if t.chance(1, 2) {
-            t.say(Rule::About, &[a]);
+        match t.choose(4, |i| [2, 1, 1, 0][i]) {
+            Some(1) => t.say(Rule::About, &[a]),
+            Some(2) => t.say(Rule::Habit, &[a]),
+            _ => {}
         }
         let (today, time) = day(t);
         d = today;
         t.say(Rule::Day, &[a, d, time]);
     }
     place(t, a, t.get(R::House, a));
-    let suits: u32 = PLOTS.iter().enumerate().map(|(i, plot)| u32::from(plot.0(t, a, d)) << i).sum();
-    let plot = t.choose(PLOTS.len(), |i| (suits >> i & 1) * PLOTS[i].1).expect("some plots suit everybody");
-    PLOTS[plot].2(t, a);
+    let suits: u32 = PLOTS.iter().enumerate().map(|(i, plot)| u32::from(plot.1(t, a, d)) << i).sum();
+    let era = t.era() as usize;
+    let plot = t.choose(PLOTS.len(), |i| (suits >> i & 1) * PLOTS[i].2[era]).expect("some plots suit everybody");
+    PLOTS[plot].3(t, a);
+    PLOTS[plot].0
 }
 
 // ---- Small steps
@@ -97,6 +111,16 @@ fn call_on(t: &mut Teller, a: Entity, friend: Option<Entity>, b: Entity) {
         }
     }
     t.say(if at_work { Rule::AtWork } else { Rule::AtHome }, &[b]);
+    aside(t, b);
+}
+
+/// Now and then a sentence about somebody who is met.
+fn aside(t: &mut Teller, b: Entity) {
+    match t.choose(5, |i| [4, 1, 1, 0, 0][i]) {
+        Some(1) => t.say(Rule::About, &[b]),
+        Some(2) => t.say(Rule::Habit, &[b]),
+        _ => {}
+    }
 }
 
 /// Now and then a sentence about `p`, or about something that stands somewhere in the village.
@@ -266,6 +290,13 @@ fn animal_of_another(t: &mut Teller, a: Entity) -> Entity {
     t.any(Kind::Animal, |x| v.get(R::Owner, x) != a).expect("animals")
 }
 
+/// Perhaps a sentence about who makes a food.
+fn made(t: &mut Teller, f: Entity) {
+    if t.chance(1, 2) {
+        t.say(Rule::Made, &[f]);
+    }
+}
+
 /// Whether the favourite food of the hero's friend is made by a third person.
 fn may_give(t: &Teller, a: Entity) -> bool {
     let c = t.get(R::Friend, a);
@@ -279,6 +310,7 @@ fn birthday(t: &mut Teller, a: Entity) {
     let b = t.get(R::Maker, f);
     t.say(Rule::Birthday, &[a, c]);
     t.say(Rule::Favourite, &[c]);
+    made(t, f);
     let work = t.get(R::Work, b);
     place(t, b, work);
     go(t, a, work);
@@ -305,6 +337,9 @@ fn broken(t: &mut Teller, a: Entity) {
     t.state.apply(Event::Has(a, o));
     t.say(Rule::Thing, &[o]);
     t.say(Rule::Broken, &[a, o]);
+    if t.chance(1, 2) {
+        t.say(Rule::Mender, &[o]);
+    }
     let work = t.get(R::Work, b);
     place(t, b, work);
     go(t, a, work);
@@ -465,6 +500,7 @@ fn market(t: &mut Teller, a: Entity) {
     place(t, b, p);
     let g = food_of(t, b);
     let f = t.any(Kind::Food, |f| f != g).expect("foods");
+    made(t, g);
     t.state.apply(Event::Has(a, f));
     t.state.apply(Event::Has(b, g));
     t.state.apply(Event::Gives(a, f, b));
@@ -478,4 +514,42 @@ fn market(t: &mut Teller, a: Entity) {
     } else {
         end(t, a);
     }
+}
+
+fn letter(t: &mut Teller, a: Entity) {
+    let b = somebody(t, &[a], |_, _| true).expect("neighbours");
+    t.say(Rule::Letter, &[a, b]);
+    aside(t, b);
+    let p = somewhere(t, &[]);
+    t.say(Rule::Invite, &[a, b, p]);
+    place(t, b, p);
+    go(t, a, p);
+    look_around(t, p);
+    tell(t, b, a, Rule::Showed, &[a, b]);
+    if t.chance(1, 2) {
+        t.say(Rule::Fun, &[a, b]);
+    }
+    t.say(Rule::EndBoth, &[a, b]);
+}
+
+/// Where trains stop, in the second era.
+fn station(t: &Teller) -> Option<Entity> {
+    t.world.village.all(Kind::Place).iter().copied().find(|&p| t.world.name(p) == "the station")
+}
+
+fn journey(t: &mut Teller, a: Entity) {
+    let p = station(t).expect("a station");
+    let b = t.get(R::Friend, a);
+    call_on(t, a, None, b);
+    if t.state.at(a) != p {
+        go_together(t, a, b, p);
+    }
+    t.say(Rule::Train, &[a, b, p]);
+    t.say(Rule::Ride, &[a, b]);
+    t.say(Rule::Town, &[a, b]);
+    if t.chance(1, 2) {
+        t.say(Rule::Town, &[a, b]);
+    }
+    t.say(Rule::Back, &[a, b]);
+    t.say(Rule::EndBoth, &[a, b]);
 }

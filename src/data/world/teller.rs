@@ -1,12 +1,13 @@
 //! Writes sentences: walks a compiled template, fills its slots, keeps track of who a pronoun would mean.
 
 use super::choice::Chooser;
-use super::grammar::{Alternative, Op, ROLES, RULES, Rule, Slot};
+use super::grammar::{Alternative, Form, Op, ROLES, RULES, Rule, Slot};
 use super::lexicon::Kind;
 use super::state::{Event, State};
 use super::village::{Entity, Fact, Relation};
-use super::{World, plots};
+use super::{Era, Split, World, plots};
 use crate::rng::{Purpose, Rng};
+use std::ops::Range;
 
 /// Tells stories into buffers that it keeps: nothing is allocated per word, and hardly anything per story.
 pub struct Teller<'w> {
@@ -14,7 +15,18 @@ pub struct Teller<'w> {
     pub(super) choice: Chooser,
     pub(super) state: State,
     text: String,
+    hero: Entity,
+    /// The plot.
+    topic: &'static str,
+    /// Where each sentence that a rule wrote starts.
+    starts: Vec<usize>,
     facts: Vec<Fact>,
+    /// The sentence that states each fact.
+    spans: Vec<Range<usize>>,
+    /// The part of the world that the story belongs to.
+    split: Split,
+    /// A fact that is told in place of the true one.
+    lie: Option<Fact>,
     /// The next word starts a sentence.
     caps: bool,
     /// An article waits for the word that decides between `a` and `an`.
@@ -23,7 +35,7 @@ pub struct Teller<'w> {
     last: [u64; 2],
     now: [u64; 2],
     /// The alternatives of each rule that this story has used.
-    used: [u64; RULES],
+    used: [u128; RULES],
     /// A text to follow: (text, how much of it is known to be equal).
     target: Option<(&'w str, usize)>,
 }
@@ -35,7 +47,13 @@ impl<'w> Teller<'w> {
             choice: Chooser::new(),
             state: State::default(),
             text: String::new(),
+            hero: Entity::NONE,
+            topic: "",
+            starts: Vec::new(),
             facts: Vec::new(),
+            spans: Vec::new(),
+            split: Split::Train,
+            lie: None,
             caps: false,
             article: false,
             last: [0; 2],
@@ -47,13 +65,32 @@ impl<'w> Teller<'w> {
 
     /// Tells story `index` of the world, in place of the one before.
     pub fn tell(&mut self, index: u64) {
-        self.choice.draw(Rng::new(self.world.seed, Purpose::World, 1, index));
+        (self.split, self.lie) = (Split::Train, None);
+        self.draw(index);
+    }
+
+    /// Tells story `n` of a part of the world's stories.
+    pub fn tell_of(&mut self, split: Split, n: u64) {
+        (self.split, self.lie) = (split, None);
+        self.draw(split.index(n));
+    }
+
+    /// Tells story `n` of a part once more, with `lie` in place of the true fact wherever it shows.
+    pub(super) fn lie(&mut self, split: Split, n: u64, lie: Fact) {
+        (self.split, self.lie) = (split, Some(lie));
+        self.draw(split.index(n));
+    }
+
+    fn draw(&mut self, index: u64) {
+        let stream = self.world.stream(1 + self.split.stream());
+        self.choice.draw(Rng::new(self.world.seed, Purpose::World, stream, index));
         self.run();
     }
 
-    /// All derivations of `text`: −ln of the probability of each, in nats.
-    pub(super) fn derivations(&mut self, text: &'w str) -> Vec<f64> {
+    /// All derivations of `text` as a story of a part of the world: −ln of the probability of each, in nats.
+    pub(super) fn derivations(&mut self, split: Split, text: &'w str) -> Vec<f64> {
         let mut found = Vec::new();
+        (self.split, self.lie) = (split, None);
         self.choice = Chooser::new();
         while self.choice.walk() {
             self.target = Some((text, 0));
@@ -69,10 +106,12 @@ impl<'w> Teller<'w> {
 
     fn run(&mut self) {
         self.text.clear();
+        self.starts.clear();
         self.facts.clear();
+        self.spans.clear();
         self.state.reset(self.world.village.len());
         (self.last, self.now, self.used) = ([0; 2], [0; 2], [0; RULES]);
-        plots::story(self);
+        self.topic = plots::story(self);
     }
 
     /// The text of the story.
@@ -90,6 +129,26 @@ impl<'w> Teller<'w> {
         &self.facts
     }
 
+    /// The sentence that states each of them, in bytes of the text.
+    pub fn spans(&self) -> &[Range<usize>] {
+        &self.spans
+    }
+
+    /// Who the story is about.
+    pub fn told_of(&self) -> Entity {
+        self.hero
+    }
+
+    /// What the story is about: the name of its plot.
+    pub fn topic(&self) -> &'static str {
+        self.topic
+    }
+
+    /// Where its sentences start; those that belong together count as one.
+    pub fn starts(&self) -> &[usize] {
+        &self.starts
+    }
+
     /// What happens in the story, in order.
     pub fn events(&self) -> &[Event] {
         self.state.events()
@@ -97,7 +156,7 @@ impl<'w> Teller<'w> {
 
     /// The alternatives of each rule that the story has used, as bits.
     #[cfg(test)]
-    pub(super) fn used(&self) -> [u64; RULES] {
+    pub(super) fn used(&self) -> [u128; RULES] {
         self.used
     }
 
@@ -114,6 +173,18 @@ impl<'w> Teller<'w> {
         self.choose(all.len(), |i| u32::from(ok(all[i]))).map(|i| all[i])
     }
 
+    /// Chooses who the story is about: anybody, or one of those held out where it is about them.
+    pub(super) fn hero(&mut self) -> Entity {
+        let (all, only) = (self.split != Split::People, self.world);
+        self.hero = self.any(Kind::Person, |e| all || only.village.held_out(e)).expect("people");
+        self.hero
+    }
+
+    /// When the story plays.
+    pub(super) fn era(&self) -> Era {
+        self.world.era
+    }
+
     /// True with probability `of` in `out_of`.
     pub(super) fn chance(&mut self, of: u32, out_of: u32) -> bool {
         self.choose(2, |i| if i == 1 { of } else { out_of - of }) == Some(1)
@@ -121,6 +192,14 @@ impl<'w> Teller<'w> {
 
     pub(super) fn get(&self, relation: Relation, subject: Entity) -> Entity {
         self.world.village.get(relation, subject)
+    }
+
+    /// The value of a relation as it is told.
+    fn value(&self, relation: Relation, subject: Entity) -> Entity {
+        match self.lie {
+            Some(lie) if (lie.relation, lie.subject) == (relation, subject) => lie.object,
+            _ => self.get(relation, subject),
+        }
     }
 
     /// Whether the story has stated this relation of `subject`.
@@ -146,28 +225,40 @@ impl<'w> Teller<'w> {
         }
         self.caps = true;
         (self.last, self.now) = (self.now, [0; 2]);
+        let start = self.text.len();
+        self.starts.push(start);
         self.write(&grammar.rules[rule_id].list[i], grammar.rules[rule_id].fact, &roles);
+        self.spans.resize(self.facts.len(), start..self.text.len());
     }
 
     /// Chooses an alternative of `rule` that is possible for `roles` and not in the set `used`.
-    fn alternative(&mut self, rule: usize, roles: &[Entity; ROLES], used: u64) -> Option<usize> {
+    fn alternative(&mut self, rule: usize, roles: &[Entity; ROLES], used: u128) -> Option<usize> {
         let rule = &self.world.grammar.rules[rule];
         self.follow();
         if used == 0 && !rule.guarded {
             return Some(self.choice.pick(rule.list.len(), rule.total, |i| rule.list[i].weight));
         }
-        let mut possible = !used;
-        let mut total = 0;
-        for (i, alternative) in rule.list.iter().enumerate() {
+        let (mut possible, mut wanted) = (0u128, 0u128);
+        for (i, alternative) in rule.list.iter().enumerate().filter(|&(i, _)| used >> i & 1 == 0) {
+            let mut held_out = false;
             let ok = alternative.needs.iter().all(|&(role, relation)| {
                 let subject = roles[role as usize];
                 let object = self.get(relation, subject);
+                held_out |= self.world.village.held_out(subject);
                 object != Entity::NONE && !(rule.fact && self.stated(relation, subject))
             });
-            possible &= !(u64::from(!ok) << i);
-            total += if possible >> i & 1 == 1 { alternative.weight } else { 0 };
+            let (told, want) = match (alternative.form, self.split) {
+                (Form::HeldOut, split) => (split == Split::Paraphrases, split == Split::Paraphrases),
+                (Form::Reserved, split) if held_out => (split == Split::People, split == Split::People),
+                _ => (true, false),
+            };
+            possible |= u128::from(ok && told) << i;
+            wanted |= u128::from(ok && want) << i;
         }
+        // Where something of what this part is about can be told, it is.
+        let possible = if wanted > 0 { wanted } else { possible };
         let weight = |i: usize| if possible >> i & 1 == 1 { rule.list[i].weight } else { 0 };
+        let total = (0..rule.list.len()).map(weight).sum();
         (total > 0).then(|| self.choice.pick(rule.list.len(), total, weight))
     }
 
@@ -175,7 +266,7 @@ impl<'w> Teller<'w> {
         if fact {
             for &(role, relation) in &alternative.needs {
                 let subject = roles[role as usize];
-                self.facts.push(Fact { relation, subject, object: self.get(relation, subject) });
+                self.facts.push(Fact { relation, subject, object: self.value(relation, subject) });
             }
         }
         let world = self.world;
@@ -203,7 +294,7 @@ impl<'w> Teller<'w> {
     fn mention(&mut self, slot: Slot, roles: &[Entity; ROLES]) {
         let village = &self.world.village;
         let subject = roles[slot.role as usize];
-        let e = slot.relation.map_or(subject, |r| village.get(r, subject));
+        let e = slot.relation.map_or(subject, |r| self.value(r, subject));
         let mut form = slot.form;
         if matches!(slot.kind, Kind::Person | Kind::Animal) {
             let gender = usize::from(village.female(e));

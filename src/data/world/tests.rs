@@ -1,5 +1,6 @@
 //! What holds for the world as a whole.
 
+use super::grammar::Form;
 use super::*;
 use std::collections::{HashMap, HashSet};
 
@@ -25,9 +26,9 @@ fn each(n: u64, mut f: impl FnMut(&World, u64, &Teller)) {
 #[test]
 fn the_first_hundred_stories_never_change() {
     let stories: Vec<Story> = World::new(1).stories(0).take(100).collect();
-    assert_eq!(hash(stories.iter().map(|s| s.text.as_str())), 9_703_095_630_563_147_330);
+    assert_eq!(hash(stories.iter().map(|s| s.text.as_str())), 8_444_122_501_889_286_678);
     let nats: f64 = stories.iter().map(|s| s.nats).sum();
-    assert!((nats - 4_708.551_910_012_749).abs() < 1e-6, "{nats}");
+    assert!((nats - 5_888.196_004_755_455).abs() < 1e-6, "{nats}");
     assert_ne!(World::new(2).story(0), stories[0]);
 }
 
@@ -47,18 +48,18 @@ fn a_story_does_not_depend_on_those_told_before_it() {
 fn a_corpus_is_its_stories_for_any_number_of_threads() {
     let world = World::new(1);
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-    for split in [Split::Train, Split::Val] {
+    for split in Split::ALL {
         let corpus = world.corpus(split, 10, 300_000);
         assert_eq!(corpus, one.install(|| world.corpus(split, 10, 300_000)));
-        let mut nats = 0.0;
+        let (mut nats, mut teller) = (0.0, world.teller());
         for (n, document) in corpus.documents().enumerate() {
-            let story = world.story(split.index(10 + n as u64));
-            assert_eq!(document, story.text);
-            nats += story.nats;
+            teller.tell_of(split, 10 + n as u64);
+            assert_eq!(document, teller.text());
+            nats += teller.nats();
         }
         assert_eq!(corpus.nats, nats);
-        let next = world.story(split.index(10 + corpus.ends.len() as u64));
-        assert!(corpus.text.len() <= 300_000 && corpus.text.len() + next.text.len() > 300_000);
+        teller.tell_of(split, 10 + corpus.ends.len() as u64);
+        assert!(corpus.text.len() <= 300_000 && corpus.text.len() + teller.text().len() > 300_000);
     }
     assert_eq!(world.corpus(Split::Train, 0, 10), Corpus::default());
 }
@@ -104,7 +105,7 @@ fn the_english_is_clean() {
         let complain = |what: &str| panic!("story {index}: {what}\n{text}");
         let count = text.split(' ').count();
         words += count;
-        if !(35..=190).contains(&count) {
+        if !(35..=220).contains(&count) {
             complain("its length");
         }
         if !text.bytes().all(|b| b.is_ascii_alphabetic() || b" .,:!?\"'".contains(&b)) {
@@ -157,38 +158,169 @@ fn the_vocabulary_is_small_and_the_stories_are_many() {
             }
             texts.insert(story.text);
         }
-        assert!(words.len() <= 602, "{} words", words.len() - 2); // less the empty word and the `s` of possessives
+        assert!(words.len() <= 1002, "{} words", words.len() - 2); // less the empty word and the `s` of possessives
         assert!(texts.len() >= 19_980, "{} distinct stories", texts.len());
     }
 }
 
 #[test]
-fn every_alternative_is_used() {
-    let world = World::new(1);
-    let mut used = [0; grammar::RULES];
-    let mut teller = world.teller();
-    for index in 0..20_000 {
-        teller.tell(index);
-        used.iter_mut().zip(teller.used()).for_each(|(all, used)| *all |= used);
+fn every_alternative_is_told_where_it_should_be_and_nowhere_else() {
+    let era = [Era::One, Era::Two].map(|era| World::era(1, era));
+    let mut used = HashMap::<Split, Vec<u128>>::new();
+    for world in &era {
+        let mut teller = world.teller();
+        for split in [Split::Train, Split::People, Split::Paraphrases] {
+            let all = used.entry(split).or_insert_with(|| vec![0; grammar::RULES]);
+            for n in 0..25_000 {
+                teller.tell_of(split, n);
+                all.iter_mut().zip(teller.used()).for_each(|(all, used)| *all |= used);
+            }
+        }
     }
-    for (i, (rule, used)) in world.grammar.rules.iter().zip(used).enumerate() {
-        // Rules that only other rules call are not counted.
-        let all = (1u64 << rule.list.len()) - 1;
-        assert!(
-            used == all || used == 0 && [grammar::Rule::Who as usize, grammar::Rule::Spot as usize].contains(&i),
-            "rule {i}: alternatives {:b} of {all:b}",
-            used
-        );
+    let nested = [grammar::Rule::Who as usize, grammar::Rule::Spot as usize];
+    for (i, rule) in era[0].grammar.rules.iter().take(grammar::RULES).enumerate() {
+        let of = |form| (0..rule.list.len()).filter(|&k| rule.list[k].form == form).map(|k| 1u128 << k).sum::<u128>();
+        let (train, common) = (used[&Split::Train][i], of(Form::Common) | of(Form::Reserved));
+        assert!(train == common || nested.contains(&i), "rule {i}: {train:b} of {common:b}");
+        assert_eq!(used[&Split::People][i] & of(Form::Reserved), of(Form::Reserved), "rule {i}");
+        assert_eq!(used[&Split::People][i] & of(Form::HeldOut), 0, "rule {i}");
+        assert_eq!(used[&Split::Paraphrases][i] & of(Form::HeldOut), of(Form::HeldOut), "rule {i}");
+    }
+}
+
+/// Training text says of held-out people only what is not reserved for the others; the split about them says the rest.
+#[test]
+fn facts_of_held_out_people_are_told_in_other_ways() {
+    let world = World::new(2);
+    let held: Vec<Entity> = world.entities(Kind::Person).iter().copied().filter(|&e| world.held_out(e)).collect();
+    assert_eq!(held.len(), 8);
+    assert!(Kind::of_role(b'o').into_iter().flat_map(|kind| world.entities(kind)).any(|&o| world.held_out(o)));
+    let sentences = |split: Split| {
+        let mut teller = world.teller();
+        let mut all = HashSet::new();
+        for n in 0..20_000 {
+            teller.tell_of(split, n);
+            for (fact, span) in teller.facts().iter().zip(teller.spans()) {
+                if world.held_out(fact.subject) && world.kind(fact.subject) == Some(Kind::Person) {
+                    all.insert((*fact, teller.text()[span.clone()].to_owned()));
+                }
+            }
+        }
+        all
+    };
+    let (train, people) = (sentences(Split::Train), sentences(Split::People));
+    let facts = |all: &HashSet<(Fact, String)>| all.iter().map(|(fact, _)| *fact).collect::<HashSet<_>>();
+    // The same facts, and of the People's sentences those that state reserved forms are new.
+    let (taught, asked) = (facts(&train), facts(&people));
+    assert!(asked.iter().filter(|fact| taught.contains(fact)).count() * 100 >= asked.len() * 99);
+    let new = people.iter().filter(|sentence| !train.contains(sentence)).count();
+    assert!(new * 2 > people.len(), "{new} of {}", people.len());
+    let mut teller = world.teller();
+    for n in 0..1_000 {
+        teller.tell_of(Split::People, n);
+        assert!(held.iter().any(|&e| teller.text().contains(world.name(e))), "{}", teller.text());
+    }
+}
+
+/// All that a template can say, with the slots as they are written; he and she count as the name.
+fn expand(world: &World, ops: &[grammar::Op], roles: [u8; grammar::ROLES]) -> Vec<String> {
+    let mut all = vec![String::new()];
+    for op in ops {
+        let parts: Vec<String> = match *op {
+            grammar::Op::Text { start, end, .. } => vec![world.grammar.literal(start, end).to_owned()],
+            grammar::Op::Article => vec!["a(n) ".to_owned()],
+            grammar::Op::Slot(slot) => {
+                let form = if slot.auto { teller::name_form(slot.form) } else { slot.form };
+                vec![format!("{{{}{:?}{form}}}", roles[slot.role as usize], slot.relation)]
+            }
+            grammar::Op::Call { rule, roles: map } => {
+                let roles = map.map(|role| roles[role as usize]);
+                let list = &world.grammar.rules[rule as usize].list;
+                list.iter().flat_map(|alternative| expand(world, world.grammar.ops(alternative), roles)).collect()
+            }
+        };
+        all = all.iter().flat_map(|start| parts.iter().map(move |part| format!("{start}{part}"))).collect();
+    }
+    all
+}
+
+#[test]
+fn every_relation_is_stated_in_thirty_ways_and_in_others_that_are_held_out() {
+    let world = World::new(1);
+    let mut ways = HashMap::<(Relation, bool), HashSet<String>>::new();
+    for rule in &world.grammar.rules[..grammar::RULES] {
+        let mut seen = HashSet::new();
+        for alternative in &rule.list {
+            let sentences = expand(&world, world.grammar.ops(alternative), [0, 1, 2, 3]);
+            for &(_, relation) in alternative.needs.iter().filter(|_| rule.fact) {
+                let held_out = alternative.form == Form::HeldOut;
+                ways.entry((relation, held_out)).or_default().extend(sentences.iter().cloned());
+            }
+            for sentence in sentences {
+                assert!(seen.insert(sentence.clone()), "two ways to: {sentence}");
+            }
+        }
+    }
+    let not_stated = [Relation::House, Relation::Thing, Relation::Pet];
+    for &relation in Relation::ALL.iter().filter(|r| !not_stated.contains(r)) {
+        let [train, held_out] = [false, true].map(|held| ways.get(&(relation, held)).map_or(0, HashSet::len));
+        assert!(train >= 30 && held_out >= 1, "{relation:?}: {train} ways, {held_out} held out");
+    }
+}
+
+#[test]
+fn the_second_era_has_new_people_and_words_and_whoever_stayed_is_as_before() {
+    for seed in 1..=3 {
+        let [one, two, habits] = Era::ALL.map(|era| World::era(seed, era));
+        let names = |world: &World| {
+            world.entities(Kind::Person).iter().map(|&e| world.name(e).to_owned()).collect::<HashSet<_>>()
+        };
+        let stayed = names(&one).intersection(&names(&two)).count();
+        assert!((10..=34).contains(&stayed), "{stayed} of 44 stayed");
+        for &a in one.entities(Kind::Person) {
+            let same = one.name(a) == two.name(a);
+            for relation in [Relation::Trait, Relation::Fear, Relation::Month] {
+                assert!(!same || one.fact(relation, a) == two.fact(relation, a));
+            }
+            let job = |world: &World| world.fact(Relation::Job, a).map(|job| world.name(job).to_owned());
+            assert!(!same || job(&one) == job(&two), "whoever has new work is new");
+        }
+        let words = |world: &World| {
+            let mut words = HashSet::new();
+            let mut topics = HashMap::<&str, u32>::new();
+            let mut teller = world.teller();
+            for n in 0..5_000 {
+                teller.tell(n);
+                words.extend(teller.text().split(|c: char| !c.is_ascii_alphabetic()).map(str::to_owned));
+                *topics.entry(teller.topic()).or_default() += 1;
+            }
+            (words, topics)
+        };
+        let ((old, topics), (new, later), (same, other)) = (words(&one), words(&two), words(&habits));
+        assert!(new.difference(&old).count() > 60 && later.contains_key("journey") && !topics.contains_key("journey"));
+        let strange: Vec<_> = same.difference(&old).collect();
+        assert!(strange.len() < 12, "{strange:?}"); // rare words
+        assert!(other["noise"] > 2 * topics["noise"] && 2 * other["broken"] < topics["broken"]);
+        assert_ne!(one.story(0).text, habits.story(0).text);
     }
 }
 
 /// The number that the world gives is exact: parsing finds one derivation of each text, with that probability.
 #[test]
 fn derivations_are_unique() {
-    each(250, |world, index, teller| {
+    each(60, |world, index, teller| {
         let found = world.derivations(teller.text());
         assert_eq!(found, [teller.nats()], "story {index}: {}", teller.text());
     });
+    for (era, split) in [(Era::Two, Split::Train), (Era::One, Split::People), (Era::One, Split::Paraphrases)] {
+        let world = World::era(4, era);
+        let mut teller = world.teller();
+        for n in 0..20 {
+            teller.tell_of(split, n);
+            let found = Teller::new(&world).derivations(split, teller.text());
+            assert_eq!(found, [teller.nats()], "{}", teller.text());
+        }
+    }
     let world = World::new(1);
     let text = world.story(0).text;
     assert!(world.derivations(&text[..text.len() - 1]).is_empty());
@@ -199,7 +331,7 @@ fn derivations_are_unique() {
 #[test]
 fn every_stated_fact_is_found_and_true() {
     let mut relations = HashSet::new();
-    each(2_000, |world, index, teller| {
+    each(700, |world, index, teller| {
         let claims = world.check(teller.text());
         for fact in teller.facts() {
             relations.insert(fact.relation);
@@ -210,7 +342,7 @@ fn every_stated_fact_is_found_and_true() {
             assert_eq!(claim.verdict, Verdict::True, "story {index}: {claim:?} {words}\n{}", teller.text());
         }
     });
-    let internal = [Relation::House, Relation::Maker, Relation::Fixer];
+    let internal = [Relation::House];
     for relation in
         Relation::ALL.iter().filter(|r| !internal.contains(r) && !matches!(r, Relation::Thing | Relation::Pet))
     {

@@ -1,5 +1,6 @@
 //! Who lives in the village, what is where, and the facts that never change: all drawn from the seed.
 
+use super::Era;
 use super::lexicon::{self as lex, FORMS, Kind};
 use crate::rng::{Purpose, Rng};
 
@@ -20,11 +21,17 @@ macro_rules! relations {
         pub enum Relation { $($(#[$doc])* $id,)* }
 
         impl Relation {
-            pub(super) const ALL: &[Relation] = &[$(Relation::$id,)*];
+            /// All of them.
+            pub const ALL: &[Relation] = &[$(Relation::$id,)*];
 
             /// The name that templates use.
             pub fn name(self) -> &'static str {
                 [$($name,)*][self as usize]
+            }
+
+            /// The relation of this name.
+            pub fn named(name: &str) -> Option<Relation> {
+                Relation::ALL.iter().copied().find(|relation| relation.name() == name)
             }
 
             /// The kind of its values.
@@ -74,6 +81,14 @@ relations! {
     Maker "maker" Person,
     /// Who can mend a thing.
     Fixer "fixer" Person,
+    /// What a person likes to do.
+    Hobby "hobby" Hobby,
+    /// What a person is afraid of.
+    Fear "fear" Fear,
+    /// The month of a person's birthday.
+    Month "month" Month,
+    /// What a person wants to do one day.
+    Dream "dream" Dream,
 }
 
 /// A fixed fact: `subject` stands in `relation` to `object`.
@@ -93,6 +108,7 @@ pub(super) struct Village {
     words: Vec<[(u32, u32); FORMS]>,
     kinds: Vec<Kind>,
     female: Vec<bool>,
+    held_out: Vec<bool>,
     facts: Vec<Entity>,
     by_kind: Vec<Vec<Entity>>,
     /// Where each thing is used.
@@ -100,26 +116,32 @@ pub(super) struct Village {
 }
 
 /// How many people have no occupation and live with a parent.
-const CHILDREN: usize = 8;
+const CHILDREN: usize = 20;
+
+/// How many of the adults, and as many of the children, are held out.
+const HELD_OUT: usize = 4;
 
 impl Village {
-    pub fn new(seed: u64) -> Village {
+    pub fn new(seed: u64, era: Era) -> Village {
         let mut rng = Rng::new(seed, Purpose::World, 0, 0);
         let mut v = Village {
             text: String::new(),
             words: Vec::new(),
             kinds: Vec::new(),
             female: Vec::new(),
+            held_out: Vec::new(),
             facts: Vec::new(),
-            by_kind: vec![Vec::new(); Kind::Time as usize + 1],
+            by_kind: vec![Vec::new(); Kind::LAST as usize + 1],
             spots: Vec::new(),
         };
         // People and animals come first: their indices, below 64, are also bits of the masks for pronouns.
         let grown = lex::JOBS.len();
         let (mut she, mut he) = (shuffled(&mut rng, lex::SHE), shuffled(&mut rng, lex::HE));
-        let people: Vec<Entity> = (0..grown + CHILDREN)
-            .map(|i| {
-                let female = rng.below(2) == 0;
+        let women: Vec<bool> = (0..grown + CHILDREN).map(|i| i % 2 == 0).collect();
+        let people: Vec<Entity> = shuffled(&mut rng, &women)
+            .into_iter()
+            .enumerate()
+            .map(|(i, female)| {
                 let name = if female { she.pop() } else { he.pop() }.expect("more names than people");
                 v.being(Kind::Person, name, female, i < grown)
             })
@@ -142,6 +164,14 @@ impl Village {
         let fixtures = words(Kind::Fixture, lex::FIXTURES);
         let days = words(Kind::Day, lex::DAYS);
         words(Kind::Time, lex::TIMES);
+        let mind = [
+            (Relation::Trait, traits),
+            (Relation::Likes, foods.clone()),
+            (Relation::Hobby, words(Kind::Hobby, lex::HOBBIES)),
+            (Relation::Fear, words(Kind::Fear, lex::FEARS)),
+            (Relation::Month, words(Kind::Month, lex::MONTHS)),
+            (Relation::Dream, words(Kind::Dream, lex::DREAMS)),
+        ];
         for &a in adults {
             let name = v.text(a, 0).to_owned();
             let house = v.word(Kind::Place, &format!("{name}'s house/at {name}'s house"));
@@ -152,8 +182,8 @@ impl Village {
             v.set(Relation::Job, a, job);
             v.set(Relation::Work, a, works[i]);
         }
-        // Siblings are five apart, friends are neighbours in the list: nobody's best friend is a sibling.
-        let parents = &shuffled(&mut rng, adults)[..5];
+        // Siblings are ten apart, friends are neighbours in the list: nobody's best friend is a sibling.
+        let parents = &shuffled(&mut rng, adults)[..10];
         for (i, &c) in children.iter().enumerate() {
             let parent = parents[i % parents.len()];
             v.set(Relation::Parent, c, parent);
@@ -173,8 +203,9 @@ impl Village {
             }
         }
         for &a in &people {
-            v.set(Relation::Trait, a, pick(&mut rng, &traits));
-            v.set(Relation::Likes, a, pick(&mut rng, &foods));
+            for (relation, values) in &mind {
+                v.set(*relation, a, pick(&mut rng, values));
+            }
         }
         for (&o, &a) in things.iter().zip(&shuffled(&mut rng, &people)) {
             v.set(Relation::Owner, o, a);
@@ -201,32 +232,88 @@ impl Village {
             v.set(Relation::Fixer, o, holder(&v, job).unwrap_or(Entity::NONE));
             v.spots.push(places.iter().copied().filter(|&p| spots.contains(&v.text(p, 0))).collect());
         }
+        for group in [adults, children] {
+            for &a in &shuffled(&mut rng, group)[..HELD_OUT] {
+                v.held_out[a.0 as usize] = true;
+            }
+        }
+        for (i, &owner) in v.facts.iter().skip(Relation::Owner as usize).step_by(Relation::ALL.len()).enumerate() {
+            v.held_out[i] |= owner != Entity::NONE && v.held_out[owner.0 as usize];
+        }
+        if era == Era::Two {
+            v.grow(&mut Rng::new(seed, Purpose::World, 8, 0), &mind, grown);
+        }
         v
     }
 
+    /// Years pass: new words in the place of old ones, and about half of the people and animals are others.
+    fn grow(&mut self, rng: &mut Rng, mind: &[(Relation, Vec<Entity>)], grown: usize) {
+        let mut new_work = Vec::new();
+        for (old, new) in lex::LATER {
+            let e = self.find(old).expect("an old word");
+            self.rename(e, new);
+            new_work.push(e);
+        }
+        let (mut she, mut he) = (shuffled(rng, lex::SHE_LATER), shuffled(rng, lex::HE_LATER));
+        let mut names = shuffled(rng, lex::ANIMALS_LATER);
+        for a in self.all(Kind::Person).to_vec() {
+            let stays = !new_work.contains(&self.get(Relation::Job, a)) && rng.below(2) == 0;
+            let names = if self.female(a) { &mut she } else { &mut he };
+            let Some(name) = names.pop().filter(|_| !stays) else { continue };
+            self.rename(a, &being(name, self.female(a), (a.0 as usize) < grown));
+            if (a.0 as usize) < grown {
+                self.rename(self.get(Relation::House, a), &format!("{name}'s house/at {name}'s house"));
+            }
+            for (relation, values) in mind {
+                self.set(*relation, a, pick(rng, values));
+            }
+        }
+        for x in self.all(Kind::Animal).to_vec() {
+            if rng.below(2) == 0
+                && let Some(name) = names.pop()
+            {
+                self.rename(x, &being(name, self.female(x), true));
+            }
+        }
+    }
+
+    fn rename(&mut self, e: Entity, forms: &str) {
+        self.words[e.0 as usize] = self.store(forms);
+    }
+
+    fn store(&mut self, forms: &str) -> [(u32, u32); FORMS] {
+        let mut spans = [(0, 0); FORMS];
+        for (span, form) in spans.iter_mut().zip(forms.split('/')) {
+            *span = (self.text.len() as u32, (self.text.len() + form.len()) as u32);
+            self.text.push_str(form);
+        }
+        spans
+    }
+
+    /// The entity with this plain form.
+    pub fn find(&self, name: &str) -> Option<Entity> {
+        (0..self.words.len() as u16).map(Entity).find(|&e| self.text(e, 0) == name)
+    }
+
+    /// Whether it is one of the held-out people, or belongs to one.
+    #[inline]
+    pub fn held_out(&self, e: Entity) -> bool {
+        self.held_out[e.0 as usize]
+    }
+
     fn being(&mut self, kind: Kind, name: &str, female: bool, grown: bool) -> Entity {
-        let [he, him, his] = if female { lex::SHE_FORMS } else { lex::HE_FORMS };
-        let (child, kid, parent) = match (female, grown) {
-            (true, true) => ("woman", "daughter", "mother"),
-            (true, false) => ("girl", "daughter", "mother"),
-            (false, true) => ("man", "son", "father"),
-            (false, false) => ("boy", "son", "father"),
-        };
-        let e = self.word(kind, &format!("{name}/{name}'s/{he}/{him}/{his}/{child}/{kid}/{parent}"));
+        let e = self.word(kind, &being(name, female, grown));
         self.female[e.0 as usize] = female;
         e
     }
 
     fn word(&mut self, kind: Kind, forms: &str) -> Entity {
         let e = Entity(self.words.len() as u16);
-        let mut spans = [(0, 0); FORMS];
-        for (span, form) in spans.iter_mut().zip(forms.split('/')) {
-            *span = (self.text.len() as u32, (self.text.len() + form.len()) as u32);
-            self.text.push_str(form);
-        }
+        let spans = self.store(forms);
         self.words.push(spans);
         self.kinds.push(kind);
         self.female.push(false);
+        self.held_out.push(false);
         self.facts.extend([Entity::NONE; Relation::ALL.len()]);
         self.by_kind[kind as usize].push(e);
         e
@@ -267,6 +354,18 @@ impl Village {
     pub fn len(&self) -> usize {
         self.words.len()
     }
+}
+
+/// The forms of a person or an animal.
+fn being(name: &str, female: bool, grown: bool) -> String {
+    let [he, him, his] = if female { lex::SHE_FORMS } else { lex::HE_FORMS };
+    let (child, kid, parent) = match (female, grown) {
+        (true, true) => ("woman", "daughter", "mother"),
+        (true, false) => ("girl", "daughter", "mother"),
+        (false, true) => ("man", "son", "father"),
+        (false, false) => ("boy", "son", "father"),
+    };
+    format!("{name}/{name}'s/{he}/{him}/{his}/{child}/{kid}/{parent}")
 }
 
 fn pick(rng: &mut Rng, from: &[Entity]) -> Entity {

@@ -1,12 +1,10 @@
 //! Recipes: everything that decides a run, in TOML.
 //!
 //! The file `data/recipes/village.toml` is the default and names every key. Another recipe is laid over it key by key,
-//! then each `--set key=value`; what results is checked as a whole and written to the run directory. `parse.rs` reads;
-//! what a recipe may say is here.
+//! then each `--set key=value` ([`Schema`] does that); what results is checked as a whole and written to the run directory.
 
 mod model;
 mod optim;
-mod parse;
 
 pub use model::{Activation, Model, ModelKind, RopeScaling};
 pub use optim::{Optim, OptimKind};
@@ -16,6 +14,7 @@ use crate::cpu::gemm::Precision;
 use crate::data::atomic::write_atomic;
 use crate::disk::{self, Disk, Os};
 use crate::error::{Error, Result};
+use crate::settings::{Schema, positive, range, require};
 use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
@@ -30,19 +29,24 @@ const MAX_FILE: u64 = 1 << 20;
 /// The most steps of a run.
 pub const MAX_STEPS: u64 = 1_000_000_000;
 
-/// The keys that the default recipe leaves out, because they have no default.
-const OPTIONAL: [&str; 10] = [
-    "model.hidden",
-    "model.bias",
-    "model.tied",
-    "model.activation",
-    "model.kv_heads",
-    "model.rope_theta",
-    "model.rope_scaling",
-    "data.path",
-    "optim.muon_lr",
-    "eval.max_batches",
-];
+/// How a recipe is read, with the keys that the default leaves out because they have none.
+const SCHEMA: Schema = Schema {
+    default: VILLAGE,
+    optional: &[
+        "model.hidden",
+        "model.bias",
+        "model.tied",
+        "model.activation",
+        "model.kv_heads",
+        "model.rope_theta",
+        "model.rope_scaling",
+        "data.path",
+        "optim.muon_lr",
+        "eval.max_batches",
+    ],
+    file: "data/recipes/village.toml",
+    example: "train.steps=100",
+};
 
 /// All settings of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -238,7 +242,7 @@ impl Recipe {
 
     /// As [`load`](Recipe::load), from the text of a recipe; `file` names it in messages.
     pub fn from_toml(text: &str, file: &Path, overrides: &[String]) -> Result<Recipe> {
-        let recipe = parse::parse(text, file, overrides)?;
+        let recipe = SCHEMA.parse::<Recipe>(text, file, overrides)?;
         recipe.validate()?;
         Ok(recipe)
     }
@@ -319,18 +323,6 @@ impl Recipe {
         require(fine, "sample.temperature", temperature, "a finite number, 0 or more")?;
         require(sample.top_p > 0.0 && sample.top_p <= 1.0, "sample.top_p", sample.top_p, "above 0, at most 1")
     }
-}
-
-fn require(holds: bool, key: &str, value: impl fmt::Display, expected: impl fmt::Display) -> Result<()> {
-    if holds { Ok(()) } else { Err(Error::config(key, format!("{value} is out of range"), format!("give {expected}"))) }
-}
-
-fn range<T: PartialOrd + fmt::Display>(key: &str, value: T, range: std::ops::RangeInclusive<T>) -> Result<()> {
-    require(range.contains(&value), key, &value, format_args!("{} to {}", range.start(), range.end()))
-}
-
-fn positive(key: &str, value: f64) -> Result<()> {
-    require(value.is_finite() && value > 0.0, key, value, "a finite number above 0")
 }
 
 /// One path, or a list of them.

@@ -1,12 +1,35 @@
 //! Documents from files and folders.
 
 use super::*;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use kiln::data::source::{Reason, Skips};
+use std::io::Write;
 
 fn write(dir: &TempDir, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
     let path = dir.path().join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, bytes).unwrap();
     path
+}
+
+/// `bytes` packed by gzip.
+pub fn gz(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// `bytes` packed by Zstandard.
+pub fn zst(bytes: &[u8]) -> Vec<u8> {
+    ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
+}
+
+/// What lenient reading finds and passes over.
+pub fn lenient(path: impl AsRef<Path>, limits: Limits) -> (Vec<Document>, Skips) {
+    let mut documents = Sources::lenient(&[path], "text", limits).unwrap().documents();
+    let all = documents.by_ref().map(|d| d.expect("lenient reading has no errors")).collect();
+    (all, documents.skips().clone())
 }
 
 fn texts(path: impl AsRef<Path>) -> Result<Vec<String>> {
@@ -67,15 +90,15 @@ fn folders_are_read_in_order_and_kept_to() {
     write(&dir, "in/a/z.jsonl", "{\"text\":\"1\"}");
     write(&dir, "in/c.md", "3");
     write(&dir, "in/.git/x.txt", "hidden");
-    write(&dir, "in/d.txt.gz", "packed");
+    write(&dir, "in/d.csv", "a,b");
     let sources = Sources::open(&[dir.path().join("in")], "text").unwrap();
     let all: Vec<String> = sources.documents().map(|d| d.unwrap().text).collect();
     assert_eq!(all, ["1", "2", "3"]);
-    assert_eq!(sources.skipped(), [dir.path().join("in/d.txt.gz")]);
+    assert_eq!(sources.skipped(), [dir.path().join("in/d.csv")]);
     assert_eq!(sources.bytes(), 14);
+    assert_eq!(sources.skips().counts, [(Reason::OtherKind, 1), (Reason::Hidden, 1)].into());
 
-    let packed = message(Sources::open(&[dir.path().join("in/d.txt.gz")], "text"));
-    assert!(packed.contains("compressed"), "{packed}");
+    assert_says(Sources::open(&[dir.path().join("in/d.csv")], "text"), &["d.csv", ".csv", ".jsonl"]);
     assert_says(Sources::open(&[dir.path().join("absent")], "text"), &["absent"]);
     std::fs::create_dir(dir.path().join("empty")).unwrap();
     assert_says(Sources::open(&[dir.path().join("empty")], "text"), &["no text"]);
@@ -93,4 +116,92 @@ fn links_out_of_a_folder_are_refused() {
     assert_eq!(texts(dir.path().join("in")).unwrap(), ["1"]);
     std::os::unix::fs::symlink(&outside, dir.path().join("in/c.txt")).unwrap();
     assert_says(texts(dir.path().join("in")), &["c.txt", "secret.txt"]);
+}
+
+#[test]
+fn packed_files_and_pages_are_read_as_what_is_in_them() {
+    let dir = TempDir::new().unwrap();
+    write(&dir, "in/a.txt.gz", [gz(b"one<|endoftext|>"), gz(b"two")].concat()); // members follow each other
+    write(&dir, "in/b.jsonl.zst", [zst(b"{\"text\":\"three\"}\n"), zst(b"{\"text\":\"four\"}")].concat());
+    write(&dir, "in/c.html", "<title>x</title><p>five</p><script>no</script>six");
+    write(&dir, "in/d.md.zst", zst("sieben\u{e9}".as_bytes()));
+    write(&dir, "in/e.jsonl.gz", gz(b"{\"id\":\"x\",\"text\":\"eight\",\"n\":1}"));
+    let sources = Sources::open(&[dir.path().join("in")], "text").unwrap();
+    let all: Vec<Document> = sources.documents().map(|d| d.unwrap()).collect();
+    let texts: Vec<&str> = all.iter().map(|d| d.text.as_str()).collect();
+    assert_eq!(texts, ["one", "two", "three", "four", "five\nsix", "sieben\u{e9}", "eight"]);
+    assert_eq!((all[6].id.as_str(), &all[6].metadata["n"]), ("x", &1.into()));
+    assert_eq!((all[3].line, all[3].source.as_path()), (2, dir.path().join("in/b.jsonl.zst").as_path()));
+    let mut documents = sources.documents();
+    documents.by_ref().for_each(drop);
+    assert_eq!(documents.bytes(), sources.bytes());
+}
+
+#[test]
+fn patterns_choose_files_below_a_folder() {
+    let dir = TempDir::new().unwrap();
+    for name in ["a.txt", "b.md", "x/c.txt", "x/y/d.txt", "x/y/e.jsonl", "x/.h/f.txt", "w/c.txt"] {
+        write(&dir, name, if name.ends_with("jsonl") { "{\"text\":\"e\"}" } else { name });
+    }
+    let chosen = |pattern: &str| texts(dir.path().join(pattern)).unwrap();
+    assert_eq!(chosen("**/*.txt"), ["a.txt", "w/c.txt", "x/c.txt", "x/y/d.txt"]);
+    assert_eq!(chosen("*.txt"), ["a.txt"]);
+    assert_eq!(chosen("x/**/*.txt"), ["x/c.txt", "x/y/d.txt"]);
+    assert_eq!(chosen("[wx]/?.txt"), ["w/c.txt", "x/c.txt"]);
+    assert_eq!(chosen("x/y/*"), ["x/y/d.txt", "e"]);
+    assert_says(texts(dir.path().join("*.html")), &["no file matches", "*.html"]);
+    assert_says(texts(dir.path().join("x/*/../../*.txt")), &["`..` after a wildcard"]);
+    assert_says(texts(dir.path().join("[a.txt")), &["not a pattern"]);
+    write(&dir, "[odd].txt", "its own name");
+    assert_eq!(chosen("[odd].txt"), ["its own name"]);
+}
+
+/// Files of very different sizes, so that threads finish in another order than they began.
+#[test]
+fn documents_come_in_one_order_whatever_the_threads_do() {
+    let dir = TempDir::new().unwrap();
+    for file in 0..40 {
+        let lines: String = (0..[3000, 1, 50][file % 3]).map(|n| format!("{{\"text\":\"{file} {n}\"}}\n")).collect();
+        write(&dir, &format!("in/{file:02}.jsonl"), lines);
+    }
+    let read = |threads| {
+        let limits = Limits { threads, document: 1 << 20, ..Limits::default() };
+        lenient(dir.path().join("in"), limits).0.into_iter().map(|d| d.text).collect::<Vec<_>>()
+    };
+    let one = read(1);
+    assert_eq!(one.len(), 14 * 3000 + 13 + 13 * 50);
+    assert_eq!(one[3000], "1 0");
+    for threads in [2, 5, 64] {
+        assert_eq!(read(threads), one, "{threads} threads");
+    }
+    // Whoever stops early leaves nobody waiting.
+    let sources = Sources::open(&[dir.path().join("in")], "text").unwrap();
+    assert_eq!(sources.documents().take(3).count(), 3);
+}
+
+#[test]
+fn lenient_reading_decodes_other_encodings_and_says_so() {
+    let dir = TempDir::new().unwrap();
+    let latin1 = |text: &str| text.chars().map(|c| c as u8).collect::<Vec<u8>>();
+    let utf16: Vec<u8> =
+        "\u{feff}{\"text\":\"é\"}\r\n{\"text\":\"ж\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    write(&dir, "in/a.txt", latin1("Die Straße ist schön, und über den Flüssen wächst Gras."));
+    write(&dir, "in/b.jsonl", utf16);
+    write(&dir, "in/c.html", latin1("<meta charset=\"iso-8859-7\"><p>\u{e1}\u{e2}\u{e3}"));
+    write(&dir, "in/d.txt", b"caf\xc3\xa9, d\xc3\xa9j\xc3\xa0, \xff");
+    write(&dir, "in/e.txt", "\u{feff}café");
+    let (all, skips) = lenient(dir.path().join("in"), Limits::default());
+    let found: Vec<_> = all.iter().map(|d| (d.text.as_str(), d.encoding.unwrap_or(""))).collect();
+    assert_eq!(
+        found,
+        [
+            ("Die Straße ist schön, und über den Flüssen wächst Gras.", "windows-1252"),
+            ("é", "UTF-16LE"),
+            ("ж", "UTF-16LE"),
+            ("αβγ", "ISO-8859-7"),
+            ("café, déjà, \u{fffd}", "UTF-8"),
+            ("café", ""),
+        ]
+    );
+    assert_eq!(skips.total(), 0);
 }

@@ -118,7 +118,7 @@ fn trained_by_the_crate(texts: &[String], vocab: usize) -> String {
 
 #[test]
 fn training_learns_what_the_crates_trainer_learns() {
-    let story: Vec<String> = world::World::new(3)
+    let story: Vec<String> = kiln::data::world::World::new(3)
         .stories(0)
         .take(400)
         .map(|story| story.text + "\n\n")
