@@ -152,6 +152,7 @@ mod tests {
                 tokens: start..end,
                 positions: start..end,
             };
+            let seen = Verdict::Seen([("a".to_owned(), first)].into());
             let after = |step, part| {
                 let versions = [("a".to_owned(), tokens as u64, vec![place(part)])];
                 let state = State { step, data: vec![(0, "a".to_owned())], ..State::new(5) };
@@ -162,7 +163,6 @@ mod tests {
             let versions = [("a".to_owned(), tokens as u64, vec![place(Part::Train)])];
             assert_eq!(over_time(&recipe, &unsure, &versions), seen);
             assert!(matches!(over_time(&recipe, &State { step: first - 1, ..unsure }, &versions), Verdict::Unknown(_)));
-            let seen = Verdict::Seen([("a".to_owned(), first)].into());
             assert_eq!(after(first, Part::Train), seen);
             assert_eq!(after(399, Part::Train), seen);
             assert_eq!(after(first - 1, Part::Train), Verdict::Unseen);
