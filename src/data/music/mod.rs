@@ -19,15 +19,21 @@
 //! but where phrases come out alike by chance, so that another form could have given it too. There it is an upper bound, on average
 //! over all melodies by less than 0.02 nats (a test adds up all forms).
 
-use std::f64::consts::TAU;
+mod abc;
+mod wav;
+
 use std::path::Path;
 
 use serde_json::json;
 
-use super::atomic::{AtomicFile, write_atomic};
+use super::atomic::AtomicFile;
 use crate::disk::{self, Os};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::rng::{Purpose, Rng};
+use abc::{LETTERS, NATURALS};
+
+pub use abc::{Note, Reading, read};
+pub use wav::play;
 
 /// A key: its name in ABC, the semitones of its tonic above C, and its scale in semitones above that.
 struct Key {
@@ -76,18 +82,6 @@ const STEPS: [(u32, i32); 10] = [(3, 0), (8, 1), (8, -1), (4, 2), (4, -2), (2, 3
 
 /// Notes go from the tonic to so many steps above it.
 const TOP: i32 = 9;
-
-/// Seconds of an eighth.
-const EIGHTH: f64 = 0.2;
-
-/// A note that sounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Note {
-    /// Semitones above middle C; `None` for a rest.
-    pub pitch: Option<i32>,
-    /// Eighths.
-    pub length: u32,
-}
 
 /// A melody and its truth.
 #[derive(Clone, Debug, PartialEq)]
@@ -242,162 +236,9 @@ fn spell(key: &Key, degree: i32, length: u32) -> String {
     format!("{accidental}{letter}{marks}{length}")
 }
 
-const LETTERS: [char; 7] = ['C', 'D', 'E', 'F', 'G', 'A', 'B'];
-/// Semitones of the letters above C.
-const NATURALS: [i32; 7] = [0, 2, 4, 5, 7, 9, 11];
-
-/// What a text of music, from whatever hand, is.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Reading {
-    /// The key that it states, where it is one of ours.
-    pub key: Option<&'static str>,
-    /// The metre that it states, where it is one of ours.
-    pub metre: Option<&'static str>,
-    /// Its notes.
-    pub notes: Vec<Note>,
-    /// Notes that are in the key.
-    pub in_key: usize,
-    /// Its bars.
-    pub bars: usize,
-    /// Bars whose notes fill the metre exactly.
-    pub full_bars: usize,
-    /// Whether it ends with `|]`, on the tonic.
-    pub comes_home: bool,
-    /// Words that are no notes.
-    pub unread: usize,
-}
-
-impl Reading {
-    /// All notes in the stated key, all bars full, and an end on the tonic; nothing that could not be read.
-    pub fn is_right(&self) -> bool {
-        let whole = self.key.is_some() && self.metre.is_some() && !self.notes.is_empty() && self.unread == 0;
-        whole && self.in_key == self.notes.len() && self.full_bars == self.bars && self.comes_home
-    }
-}
-
-/// Reads the first melody of `text`.
-pub fn read(text: &str) -> Reading {
-    let mut reading = Reading::default();
-    let (mut key, mut eighths, mut filled, mut ended) = (None, None, 0, false);
-    'lines: for line in text.lines().map(str::trim) {
-        if let Some((field, value)) = line.split_once(':').filter(|(field, _)| field.len() == 1) {
-            match field {
-                "K" => key = KEYS.iter().map(|(_, key)| key).find(|key| key.name == value.trim()),
-                "M" => eighths = METRES.iter().find(|metre| metre.1 == value.trim()),
-                "X" if !reading.notes.is_empty() => break, // the next one
-                _ => {}
-            }
-            continue;
-        }
-        for word in line.split_whitespace() {
-            if matches!(word, "|" | "|]" | "||") {
-                reading.bars += 1;
-                reading.full_bars += usize::from(eighths.is_some_and(|metre| metre.2 == filled));
-                filled = 0;
-                ended = word == "|]";
-                if ended {
-                    break 'lines;
-                }
-            } else if let Some(note) = note(word) {
-                let in_key =
-                    |key: &&Key| note.pitch.is_none_or(|pitch| key.scale.contains(&(pitch - key.tonic).rem_euclid(12)));
-                reading.in_key += usize::from(key.as_ref().is_some_and(in_key));
-                filled += note.length;
-                reading.notes.push(note);
-            } else {
-                reading.unread += 1;
-            }
-        }
-    }
-    if filled > 0 {
-        reading.bars += 1; // one that never ended
-    }
-    let last = reading.notes.iter().rev().find_map(|note| note.pitch);
-    let home = |key: &Key| last.is_some_and(|pitch| (pitch - key.tonic).rem_euclid(12) == 0);
-    reading.comes_home = ended && key.is_some_and(home);
-    (reading.key, reading.metre) = (key.map(|key| key.name), eighths.map(|metre| metre.1));
-    reading
-}
-
-/// A note: `^F'2`, or a rest: `z2`.
-fn note(word: &str) -> Option<Note> {
-    let (accidental, rest) = match word.as_bytes().first()? {
-        b'^' => (1, &word[1..]),
-        b'_' => (-1, &word[1..]),
-        b'=' => (0, &word[1..]),
-        _ => (0, word),
-    };
-    let letter = rest.chars().next()?;
-    let marks = rest[letter.len_utf8()..].trim_end_matches(|c: char| c.is_ascii_digit());
-    let digits = &rest[letter.len_utf8() + marks.len()..];
-    let length = if digits.is_empty() { 1 } else { digits.parse().ok().filter(|length| (1..=64).contains(length))? };
-    if letter == 'z' && marks.is_empty() {
-        return Some(Note { pitch: None, length });
-    }
-    let natural = NATURALS[LETTERS.iter().position(|&l| l == letter.to_ascii_uppercase())?];
-    let mut octave = i32::from(letter.is_ascii_lowercase());
-    for mark in marks.chars() {
-        octave += match mark {
-            '\'' => 1,
-            ',' => -1,
-            _ => return None,
-        };
-    }
-    let pitch = natural + accidental + 12 * octave;
-    (-36..=48).contains(&pitch).then_some(Note { pitch: Some(pitch), length })
-}
-
-/// Samples a second of a WAV file.
-const RATE: u32 = 22_050;
-/// Seconds of the longest one.
-const LONGEST: f64 = 600.0;
-
-/// Plays the melody of `text` into a WAV file: 16-bit PCM, one channel, an eighth lasting a fifth of a second. Gives its seconds.
-///
-/// # Errors
-/// There is no note in the text; the file cannot be written.
-pub fn play(text: &str, path: &Path) -> Result<f64> {
-    let notes = read(text).notes;
-    if notes.iter().all(|note| note.pitch.is_none()) {
-        let hint = "the tokens must spell ABC notation: train on melodies, and start with a prompt such as \"X:1\"";
-        return Err(Error::failed("there is no note in the text to play", hint));
-    }
-    let mut samples = Vec::new();
-    for note in &notes {
-        let seconds = (EIGHTH * f64::from(note.length)).min(LONGEST - samples.len() as f64 / f64::from(RATE));
-        let n = (seconds.max(0.0) * f64::from(RATE)) as usize;
-        let frequency = note.pitch.map(|pitch| 261.625_565 * libm::exp2(f64::from(pitch) / 12.0));
-        samples.extend((0..n).map(|i| frequency.map_or(0, |frequency| tone(frequency, i, n))));
-    }
-    let bytes = 2 * samples.len() as u32;
-    let mut file = Vec::with_capacity(44 + bytes as usize);
-    file.extend(b"RIFF");
-    file.extend((36 + bytes).to_le_bytes());
-    file.extend(b"WAVEfmt ");
-    file.extend(16u32.to_le_bytes());
-    file.extend([1u16, 1].map(u16::to_le_bytes).concat()); // PCM, one channel
-    file.extend([RATE, 2 * RATE].map(u32::to_le_bytes).concat());
-    file.extend([2u16, 16].map(u16::to_le_bytes).concat()); // bytes of a frame, bits of a sample
-    file.extend(b"data");
-    file.extend(bytes.to_le_bytes());
-    file.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
-    write_atomic(&Os, path, &file)?;
-    Ok(samples.len() as f64 / f64::from(RATE))
-}
-
-/// Sample `i` of `n` of a plucked tone: three harmonics that fade, swelling and ending softly so that nothing clicks.
-fn tone(frequency: f64, i: usize, n: usize) -> i16 {
-    let time = i as f64 / f64::from(RATE);
-    let edge = 0.01 * f64::from(RATE);
-    let envelope = (i as f64 / edge).min((n - i) as f64 / edge).min(1.0);
-    let harmonic =
-        |(k, strength): (f64, f64)| strength * libm::exp(-2.0 * k * time) * libm::sin(TAU * frequency * k * time);
-    let wave: f64 = [(1.0, 0.6), (2.0, 0.25), (3.0, 0.1)].into_iter().map(harmonic).sum();
-    (wave * envelope * 30_000.0) as i16
-}
-
 #[cfg(test)]
 mod tests {
+    use super::abc::note;
     use super::*;
     use std::collections::HashMap;
 
@@ -535,36 +376,5 @@ mod tests {
         let third = melodies.melody(3);
         assert_eq!((corpus[3]["text"].as_str(), truth[3]["nats"].as_f64()), (Some(&third.text[..]), Some(third.nats)));
         assert_eq!((&corpus[3]["id"], &corpus[3]["metadata"]["key"]), (&truth[3]["id"], &serde_json::json!(third.key)));
-    }
-
-    #[test]
-    fn what_is_wrong_with_a_melody_is_found() {
-        let right = "X:1\nM:3/4\nL:1/8\nK:G\nG2 B d2 e | d3 c B A | G6 |]\n";
-        assert!(read(right).is_right());
-        let wrong = |from: &str, to: &str| read(&right.replace(from, to));
-        assert_eq!((wrong("c B A", "c B =f").in_key, read(right).in_key), (8, 9), "F is not in G major");
-        assert_eq!(wrong("d3", "d2").full_bars, 2);
-        assert!(!wrong("G6", "A6").comes_home && !wrong(" |]", "").comes_home);
-        assert_eq!(wrong("d2 e", "d2 hello").unread, 1);
-        assert_eq!((wrong("K:G", "K:H").key, wrong("M:3/4", "M:5/7").metre), (None, None));
-        for text in ["", "^", "_", "z", "^^^", "c999999999999", "é2", "X", "|", "K:", "c''''''''''''"] {
-            assert!(!read(text).is_right(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_wav_file_has_the_pitch_and_the_length_of_the_notes() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.wav");
-        // A above middle C for two seconds, then a rest.
-        assert_eq!(play("K:C\nA10 z5", &path).unwrap(), 3.0);
-        let file = std::fs::read(&path).unwrap();
-        assert_eq!((&file[..4], &file[8..16], file.len()), (&b"RIFF"[..], &b"WAVEfmt "[..], 44 + 3 * 2 * 22_050));
-        let samples: Vec<i16> = file[44..].chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect();
-        // 440 rising passages through zero a second.
-        let crossings = samples[..22_050].windows(2).filter(|pair| pair[0] < 0 && pair[1] >= 0).count();
-        assert!((438..=441).contains(&crossings), "{crossings}");
-        assert!(samples[2 * 22_050 + 10..].iter().all(|&sample| sample == 0));
-        assert!(play("no notes here", &path).is_err());
     }
 }
