@@ -1,5 +1,6 @@
 //! `kiln data`: what comes before training, one file a subcommand.
 
+mod ablate;
 mod clean;
 mod diff;
 mod get;
@@ -29,6 +30,7 @@ pub struct DataArgs {
 enum Command {
     Get(get::GetArgs),
     Clean(clean::CleanArgs),
+    Ablate(ablate::AblateArgs),
     World(world::WorldArgs),
     Tokenizer(tokenizer::TokenizerArgs),
     Shard(shard::ShardArgs),
@@ -52,6 +54,7 @@ pub fn run(args: DataArgs, global: &Global) -> Result<()> {
     match args.command {
         Command::Get(args) => get::run(&args, global.json),
         Command::Clean(args) => clean::run(&args, global),
+        Command::Ablate(args) => ablate::run(&args, global),
         Command::World(args) => world::run(&args, global.json),
         Command::Tokenizer(args) => tokenizer::run(&args, global.json),
         Command::Shard(args) => shard::run(&args, global.json),
