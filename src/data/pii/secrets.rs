@@ -259,12 +259,14 @@ pub(super) fn assigned(text: &str, at: usize) -> Option<Span> {
         return None;
     }
     let value = &text[start..end];
-    let is = match () {
-        _ if placeholder(value) => false,
-        _ if password => value.len() >= 6 && mixed(value) >= 2,
-        _ if name == "key" => value.len() >= 20 && mixed(value) >= 2 && entropy(value) >= 3.5,
-        _ => value.len() >= 16 && mixed(value) >= 2 && entropy(value) >= 3.0,
+    let (least, bits) = if password {
+        (6, 0.0)
+    } else if name == "key" {
+        (20, 3.5)
+    } else {
+        (16, 3.0)
     };
+    let is = value.len() >= least && mixed(value) >= 2 && entropy(value) >= bits && !placeholder(value);
     is.then(|| secret(start, end))
 }
 

@@ -82,11 +82,12 @@ pub fn repair<'a>(text: &'a str, options: &Options) -> (Cow<'a, str>, Repairs) {
     loop {
         let mut needs = Needs::of(&text);
         let mut round = Repairs::default();
-        if options.mojibake && needs.mojibake {
-            if let Some(better) = mojibake::repair(&text, &mut round.mojibake) {
-                text = Cow::Owned(better);
-                needs = Needs::of(&text);
-            }
+        if options.mojibake
+            && needs.mojibake
+            && let Some(better) = mojibake::repair(&text, &mut round.mojibake)
+        {
+            text = Cow::Owned(better);
+            needs = Needs::of(&text);
         }
         if needs.characters(options) {
             let before = round;
