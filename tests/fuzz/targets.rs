@@ -5,7 +5,7 @@
 use kiln::data::detok::Decoder;
 use kiln::data::shard::Shard;
 use kiln::data::tokenizer::Kind;
-use kiln::data::{DatasetInfo, Tokenizer};
+use kiln::data::{DatasetInfo, Limits, Sources, Tokenizer, pii, repair};
 use kiln::device::Device;
 use kiln::error::{Error, Result};
 use kiln::model::{Gpt, GptConfig};
@@ -22,8 +22,16 @@ use std::sync::LazyLock;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const ALL: [(&str, Target); 5] =
-    [("recipe", recipe), ("shard", shard), ("safetensors", safetensors), ("tokenizer", tokenizer), ("json", json)];
+pub const ALL: [(&str, Target); 8] = [
+    ("recipe", recipe),
+    ("shard", shard),
+    ("safetensors", safetensors),
+    ("tokenizer", tokenizer),
+    ("json", json),
+    ("source", source),
+    ("repair", repair),
+    ("personal", personal),
+];
 
 /// What was accepted; an error must say what to do.
 fn accepted<T>(result: Result<T>) -> Option<T> {
@@ -111,6 +119,47 @@ fn round_trip(tokenizer: &Tokenizer, text: &str, lossless: bool) {
     }
     // Ids that no text gives, and some that are none.
     tokenizer.decode(&[0, 1, tokenizer.vocab_size() as u32, u32::MAX]);
+}
+
+/// A file of documents after one byte that chooses its kind. Lenient reading has no errors, and strict reading nothing that
+/// lenient reading has not.
+pub fn source(bytes: &[u8]) {
+    let Some((&choice, file)) = bytes.split_first() else { return };
+    let kind = ["txt", "html", "jsonl", "txt.gz", "jsonl.zst", "jsonl.gz", "md.zst"][usize::from(choice) % 7];
+    let name = format!("kiln-fuzz-{}-{:?}.{kind}", std::process::id(), std::thread::current().id());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, file).expect("a temporary file");
+    let limits = Limits { document: 1 << 16, unpacked: 1 << 24, memory: 16 << 20, ..Limits::default() };
+    let sources = Sources::lenient(&[&path], "text", limits).expect("the file is there");
+    let mut documents = sources.documents();
+    let texts: Vec<String> = documents.by_ref().map(|d| d.expect("lenient reading has no errors").text).collect();
+    assert!(texts.iter().all(|text| !text.is_empty()));
+    assert!(documents.skips().list.iter().all(|skipped| skipped.path == path));
+    let strict =
+        accepted(Sources::open(&[&path], "text").expect("the file is there").documents().collect::<Result<Vec<_>>>());
+    if let Some(strict) = strict.filter(|_| documents.skips().total() == 0 && !file.starts_with(b"\xff\xfe")) {
+        assert_eq!(strict.into_iter().map(|d| d.text).collect::<Vec<_>>(), texts);
+    }
+    let _ = std::fs::remove_file(&path);
+}
+
+/// Bytes as text, repaired: once is enough.
+pub fn repair(bytes: &[u8]) {
+    let decoded = repair::decode(bytes, None);
+    let options = repair::Options { trailing_spaces: true, ..repair::Options::default() };
+    let (once, _) = repair::repair(&decoded.text, &options);
+    let (twice, repairs) = repair::repair(&once, &options);
+    assert!(repairs.is_none() && once == twice, "{once:?} became {twice:?}");
+}
+
+/// A text with personal data: spans are in order, apart, and between characters.
+pub fn personal(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut end = 0;
+    for span in pii::find(&text, &pii::Kinds::of(&pii::Kind::ALL)) {
+        assert!(span.start >= end && span.end > span.start && text.get(span.start..span.end).is_some(), "{span:?}");
+        end = span.end;
+    }
 }
 
 /// The JSON files of checkpoints and data sets: one byte chooses which.

@@ -28,10 +28,10 @@ pub struct DataArgs {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Get(get::GetArgs),
     Clean(clean::CleanArgs),
     Ablate(ablate::AblateArgs),
     World(world::WorldArgs),
-    Get(get::GetArgs),
     Tokenizer(tokenizer::TokenizerArgs),
     Shard(shard::ShardArgs),
     Inspect(inspect::InspectArgs),
@@ -52,10 +52,10 @@ struct Input {
 /// Runs `kiln data`; with `--json`, standard output gets one JSON object and nothing else.
 pub fn run(args: DataArgs, global: &Global) -> Result<()> {
     match args.command {
+        Command::Get(args) => get::run(&args, global.json),
         Command::Clean(args) => clean::run(&args, global),
         Command::Ablate(args) => ablate::run(&args, global),
         Command::World(args) => world::run(&args, global.json),
-        Command::Get(args) => get::run(&args, global.json),
         Command::Tokenizer(args) => tokenizer::run(&args, global.json),
         Command::Shard(args) => shard::run(&args, global.json),
         Command::Inspect(args) => inspect::run(&args, global.json),
