@@ -108,8 +108,8 @@ impl Stages<'_> {
             "" => source.to_string_lossy().into_owned(),
             field => match metadata.get(field) {
                 Some(Value::String(group)) => group.clone(),
+                Some(Value::Null) | None => "none".to_owned(),
                 Some(other) => other.to_string(),
-                None => "none".to_owned(),
             },
         };
         let (digest, bytes) = (Sha256::digest(text.as_bytes()).into(), text.len());

@@ -381,6 +381,7 @@ fn the_command_says_what_is_wrong_and_what_it_did() {
         (&["corpus.jsonl", "--out", "o", "--mem", "10MB"], "give at least 128 MB"),
         (&["corpus.jsonl", "--out", "o", "--mem", "lots"], "1GB"),
         (&["corpus.jsonl"], "--out"),
+        (&[".", "--out", "."], "corpus.jsonl is a source and lies in it"),
         (&["corpus.jsonl", "--out", "o", "--score=none.jsonl"], "none.jsonl"),
     ] {
         let (code, out, error) = kiln(args);
