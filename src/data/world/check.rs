@@ -1,10 +1,11 @@
 //! Reads text and judges the fixed facts that it states: the fact rules of the grammar, run backwards.
 
 use super::World;
-use super::grammar::{Alternative, Op, ROLES, Slot};
+use super::grammar::{Alternative, Grammar, Op, ROLES, Slot};
 use super::lexicon::{HE_FORMS, Kind, SHE_FORMS};
 use super::teller::name_form;
 use super::village::{Entity, Fact, Relation};
+use std::collections::HashMap;
 use std::ops::Range;
 
 /// Whether a claim agrees with the village.
@@ -37,6 +38,89 @@ const NO_NAMES: &[&str] = &[
 
 /// Words in small letters that can mean a person or an animal.
 const PRONOUNS: &[&str] = &["he", "she", "his", "her", "him"];
+
+/// Which alternatives of fact rules can begin with a word: most words cannot begin most sentences.
+#[derive(Debug, Default)]
+pub(super) struct Openers {
+    /// By rule and place in its list.
+    all: Vec<(usize, usize)>,
+    /// Those that begin with a word of their own, by that word in small letters.
+    words: HashMap<String, Vec<usize>>,
+    /// Those that begin with a person or an animal.
+    beings: Vec<usize>,
+    /// Those that may begin with anything.
+    others: Vec<usize>,
+}
+
+/// How a template can begin.
+enum First {
+    Word(Vec<String>),
+    Being,
+    Any,
+}
+
+impl Openers {
+    pub fn new(grammar: &Grammar) -> Openers {
+        let mut openers = Openers::default();
+        for (r, rule) in grammar.rules.iter().enumerate().filter(|(_, rule)| rule.fact && !rule.roles.is_empty()) {
+            for (a, alternative) in
+                rule.list.iter().enumerate().filter(|(_, alternative)| !alternative.needs.is_empty())
+            {
+                let i = openers.all.len();
+                openers.all.push((r, a));
+                match first(grammar, grammar.ops(alternative)) {
+                    First::Word(words) => {
+                        words.into_iter().for_each(|word| openers.words.entry(word).or_default().push(i))
+                    }
+                    First::Being => openers.beings.push(i),
+                    First::Any => openers.others.push(i),
+                }
+            }
+        }
+        openers
+    }
+
+    /// The alternatives that can begin with `word`, in the order of the grammar.
+    fn at(&self, word: &str) -> Vec<(usize, usize)> {
+        let being = word.starts_with(|c: char| c.is_ascii_uppercase()) || PRONOUNS.contains(&word);
+        let own = self.words.get(&word.to_ascii_lowercase()).map_or(&[][..], Vec::as_slice);
+        let beings = if being { &self.beings[..] } else { &[] };
+        let mut found = [own, beings, &self.others].concat();
+        found.sort_unstable();
+        found.dedup();
+        found.into_iter().map(|i| self.all[i]).collect()
+    }
+}
+
+fn first(grammar: &Grammar, ops: &[Op]) -> First {
+    match ops.first() {
+        Some(&Op::Text { start, end, .. }) => {
+            let literal = grammar.literal(start, end);
+            let word = word_at(literal, 0);
+            // A word that goes on in what follows is none.
+            if word.len() == literal.len() { First::Any } else { First::Word(vec![word.to_ascii_lowercase()]) }
+        }
+        Some(Op::Article) => First::Word(vec!["a".into(), "an".into()]),
+        Some(Op::Slot(slot)) if matches!(slot.kind, Kind::Person | Kind::Animal) => First::Being,
+        Some(&Op::Call { rule, .. }) => {
+            let mut words = Vec::new();
+            for alternative in &grammar.rules[rule as usize].list {
+                match first(grammar, grammar.ops(alternative)) {
+                    First::Word(more) => words.extend(more),
+                    // A bracket whose parts are whole words, as `[everyone|people]`, begins with these.
+                    _ => match grammar.ops(alternative) {
+                        &[Op::Text { start, end, .. }] if ops.len() > 1 => {
+                            words.push(grammar.literal(start, end).to_ascii_lowercase());
+                        }
+                        _ => return First::Any,
+                    },
+                }
+            }
+            First::Word(words)
+        }
+        Some(Op::Slot(_)) | None => First::Any,
+    }
+}
 
 /// The most claims of one match.
 const CLAIMS: usize = 4;
@@ -83,23 +167,17 @@ impl World {
         let reader = Reader { world: self, text, names };
         let mut claims: Vec<Claim> = Vec::new();
         for &at in &starts {
-            let word = word_at(text, at);
-            let being = word.starts_with(|c: char| c.is_ascii_uppercase()) || PRONOUNS.contains(&word);
-            for rule in self.grammar.rules.iter().filter(|rule| rule.fact && !rule.roles.is_empty()) {
-                for alternative in &rule.list {
-                    // Most words cannot begin most sentences.
-                    let first = self.grammar.ops(alternative).first();
-                    if !being && matches!(first, Some(Op::Slot(s)) if matches!(s.kind, Kind::Person | Kind::Animal)) {
-                        continue;
-                    }
-                    let Some((end, found)) = reader.start(alternative, at) else { continue };
-                    for &(role, relation, object) in &found.claims[..found.count] {
-                        let subject = found.roles[role as usize].unwrap_or(Entity::NONE);
-                        let fact = Fact { relation, subject, object };
-                        let again = claims.iter().rev().take(16).any(|c| c.fact == fact && c.span.end > at);
-                        if !again && (subject, object) != (Entity::NONE, Entity::NONE) {
-                            claims.push(Claim { span: at..end, fact, verdict: self.judge(fact) });
-                        }
+            for alternative in self.openers.at(word_at(text, at)) {
+                let Some((end, found)) = reader.start(&self.grammar.rules[alternative.0].list[alternative.1], at)
+                else {
+                    continue;
+                };
+                for &(role, relation, object) in &found.claims[..found.count] {
+                    let subject = found.roles[role as usize].unwrap_or(Entity::NONE);
+                    let fact = Fact { relation, subject, object };
+                    let again = claims.iter().rev().take(16).any(|c| c.fact == fact && c.span.end > at);
+                    if !again && (subject, object) != (Entity::NONE, Entity::NONE) {
+                        claims.push(Claim { span: at..end, fact, verdict: self.judge(fact) });
                     }
                 }
             }

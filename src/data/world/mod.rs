@@ -4,13 +4,20 @@
 //! function of the seed and `i`: a plot of events on a consistent state (who is where, who has what), told through weighted
 //! templates. [`World::check`] reads text, from whatever hand, and judges the facts that it states.
 //!
+//! - [`Split`]: held-out people, and held-out ways of stating a fact, beside the usual validation part.
+//! - [`Era`]: the village years later, or with other habits: data that drifts.
+//! - [`Planter`]: stories with flaws at known rates, each with its [`Truth`].
+//! - [`Asker`]: questions, dialogues, instructions, preferences, tasks for tools; [`World::answer`], [`World::grade`] and
+//!   [`World::call`] know what is right.
+//! - [`World::export`]: any of these as files.
+//!
 //! # What the log-probability means
 //! Every choice is a draw from an explicit distribution over whole-number weights; [`Story::nats`] adds up −ln of their
 //! probabilities, exactly but for rounding. It is −ln of the probability of the story's *derivation*, the sequence of
 //! choices. The probability of the *text* is the sum over its derivations, so −ln p(text) ≤ `nats`, with equality where no
 //! other derivation gives the same text. The mean of `nats` per byte is therefore an upper bound of the generator's entropy
 //! per byte, the loss that no model can beat, and it is that entropy where derivations are unique. [`World::derivations`]
-//! finds them all by parsing: there was exactly one for each of 20,000 stories of three worlds, and a test repeats a sample.
+//! finds them all by parsing: there was exactly one for each of 3,000 stories of three worlds, and a test repeats a sample.
 //! (Both bound a model that knows where each story starts and ends; nothing is added for the end of the text.)
 //!
 //! ```
@@ -82,6 +89,7 @@ pub struct World {
     village: Village,
     grammar: Grammar,
     questions: ask::Questions,
+    openers: check::Openers,
 }
 
 /// One story and its truth.
@@ -107,8 +115,9 @@ impl World {
 
     /// The village of `seed` at some time.
     pub fn era(seed: u64, era: Era) -> World {
-        let questions = ask::Questions::new();
-        World { seed, era, village: Village::new(seed, era), grammar: Grammar::new(), questions }
+        let grammar = Grammar::new();
+        let openers = check::Openers::new(&grammar);
+        World { seed, era, village: Village::new(seed, era), grammar, questions: ask::Questions::new(), openers }
     }
 
     /// Whether it is one of the held-out people, or theirs; see [`Split`].

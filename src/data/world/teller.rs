@@ -219,6 +219,9 @@ impl<'w> Teller<'w> {
             assert!(kinds.eq(args.iter().map(|&e| Some(self.world.village.kind(e)))), "{rule:?}: wrong arguments");
         }
         let Some(i) = self.alternative(rule_id, &roles, self.used[rule_id]) else { return };
+        if self.choice.stopped() {
+            return; // A walk that has left its text: nobody will read the rest.
+        }
         self.used[rule_id] |= 1 << i;
         if !self.text.is_empty() {
             self.text.push(' ');

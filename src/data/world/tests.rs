@@ -26,7 +26,7 @@ fn each(n: u64, mut f: impl FnMut(&World, u64, &Teller)) {
 #[test]
 fn the_first_hundred_stories_never_change() {
     let stories: Vec<Story> = World::new(1).stories(0).take(100).collect();
-    assert_eq!(hash(stories.iter().map(|s| s.text.as_str())), 8_444_122_501_889_286_678);
+    assert_eq!(hash(stories.iter().map(|s| s.text.as_str())), 3_813_086_464_198_940_050);
     let nats: f64 = stories.iter().map(|s| s.nats).sum();
     assert!((nats - 5_888.196_004_755_455).abs() < 1e-6, "{nats}");
     assert_ne!(World::new(2).story(0), stories[0]);
@@ -308,14 +308,14 @@ fn the_second_era_has_new_people_and_words_and_whoever_stayed_is_as_before() {
 /// The number that the world gives is exact: parsing finds one derivation of each text, with that probability.
 #[test]
 fn derivations_are_unique() {
-    each(60, |world, index, teller| {
+    each(40, |world, index, teller| {
         let found = world.derivations(teller.text());
         assert_eq!(found, [teller.nats()], "story {index}: {}", teller.text());
     });
     for (era, split) in [(Era::Two, Split::Train), (Era::One, Split::People), (Era::One, Split::Paraphrases)] {
         let world = World::era(4, era);
         let mut teller = world.teller();
-        for n in 0..20 {
+        for n in 0..10 {
             teller.tell_of(split, n);
             let found = Teller::new(&world).derivations(split, teller.text());
             assert_eq!(found, [teller.nats()], "{}", teller.text());
@@ -331,7 +331,7 @@ fn derivations_are_unique() {
 #[test]
 fn every_stated_fact_is_found_and_true() {
     let mut relations = HashSet::new();
-    each(700, |world, index, teller| {
+    each(500, |world, index, teller| {
         let claims = world.check(teller.text());
         for fact in teller.facts() {
             relations.insert(fact.relation);

@@ -1,7 +1,7 @@
 //! `World::export`: what lies in the folder afterwards.
 
 use kiln::data::Sources;
-use kiln::data::world::{Export, Flaw, Flaws, Form, Split, Truth, World};
+use kiln::data::world::{Era, Export, Flaw, Flaws, Form, Split, Truth, World};
 use kiln::disk::Os;
 use std::fs;
 
@@ -64,4 +64,34 @@ fn without_flaws_a_corpus_is_the_stories_and_small_sizes_work() {
     assert!(written.documents > 5 && written.flaws.is_empty());
     assert!(!dir.path().join("rude.txt").exists());
     assert!(world.export(&plan(10, Flaws::all()), &Os, dir.path(), &|_| {}).is_err());
+}
+
+#[test]
+fn every_form_is_written_with_its_truth_and_takes_no_flaws() {
+    let world = World::era(2, Era::Two);
+    for form in Form::ALL.into_iter().filter(|&form| form != Form::Stories) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let what = Export { form, split: Split::People, flaws: Flaws::default(), skew: 0.0, bytes: 60_000 };
+        let written = world.export(&what, &Os, dir.path(), &|_| {}).expect("written");
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).expect("a file");
+        let (corpus, truth) = (read("corpus.jsonl"), read("truth.jsonl"));
+        assert!(written.bytes == corpus.len() as u64 && written.documents == corpus.lines().count() as u64);
+        assert!(written.documents > 10 && truth.lines().count() as u64 == written.documents);
+        let fields: &[&str] = match form {
+            Form::Stories | Form::Qa => &["question", "answer", "text"],
+            Form::Dialogues => &["messages"],
+            Form::Instructions => &["prompt", "completion"],
+            Form::Preferences => &["prompt", "chosen", "rejected"],
+            Form::Tools => &["messages", "tools"],
+        };
+        for (line, truth) in corpus.lines().zip(truth.lines()) {
+            let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            let truth: Truth = serde_json::from_str(truth).expect("a truth");
+            assert_eq!((line["id"].as_str(), &line["metadata"]["kind"]), (Some(&*truth.id), &form.name().into()));
+            assert!(fields.iter().all(|field| !line[field].is_null()), "{line}");
+        }
+        let rude = Export { flaws: Flaws::all(), ..what };
+        let error = world.export(&rude, &Os, dir.path(), &|_| {}).expect_err("no flaws here").to_string();
+        assert!(error.contains("--flaws") && error.contains(form.name()), "{error}");
+    }
 }

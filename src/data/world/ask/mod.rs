@@ -246,7 +246,8 @@ impl World {
             Query::Find(Relation::Colour, e) => (Kind::Thing, [e, e]),
             Query::Find(_, e) | Query::Count(_, e) => (Kind::Person, [e, e]),
         };
-        let candidate = |e: Entity| !asked.contains(&e) && !self.mentions(question, e) && !self.name(e).contains('\'');
+        let reply = &reply.to_ascii_lowercase();
+        let candidate = |e: Entity| !asked.contains(&e) && !self.name(e).contains('\'');
         let named: Vec<Entity> = self
             .entities(kind)
             .iter()
@@ -254,7 +255,7 @@ impl World {
             .filter(|&e| (answer.entities.contains(&e) || candidate(e)) && self.mentions(reply, e))
             .collect();
         if named.is_empty() {
-            let nobody = ["nobody", "no one", "none"].iter().any(|word| reply.to_lowercase().contains(word));
+            let nobody = ["nobody", "no one", "none"].iter().any(|word| reply.contains(word));
             return if nobody && answer.entities.is_empty() { Verdict::True } else { Verdict::Unknown };
         }
         let right = named.len() == answer.entities.len() && answer.entities.iter().all(|e| named.contains(e));
@@ -272,12 +273,12 @@ impl World {
         truth - super::rude_words(reply).map(|(_, weight)| weight).sum::<f64>()
     }
 
-    /// Whether `text` mentions an entity in whole words.
+    /// Whether `text`, in small letters, mentions an entity in whole words.
     fn mentions(&self, text: &str, e: Entity) -> bool {
         let forms: &[u8] = if matches!(self.village.kind(e), Kind::Hobby | Kind::Dream) { &[0, 1] } else { &[0] };
         forms.iter().any(|&form| {
-            let word = self.village.text(e, form);
-            text.to_ascii_lowercase().match_indices(&word.to_ascii_lowercase()).any(|(at, found)| {
+            let word = self.village.text(e, form).to_ascii_lowercase();
+            text.match_indices(&word).any(|(at, found)| {
                 let edge = |c: Option<char>| !c.is_some_and(char::is_alphanumeric);
                 edge(text[..at].chars().next_back()) && edge(text[at + found.len()..].chars().next())
             })

@@ -27,7 +27,7 @@ fn text<'a>(item: &'a Item, field: &str) -> &'a str {
 #[test]
 fn every_question_is_understood_and_its_answer_is_right() {
     let mut seen = HashMap::<(u64, Split), HashSet<String>>::new();
-    each(Form::Qa, 1_500, |world, split, item| {
+    each(Form::Qa, 700, |world, split, item| {
         let (question, answer) = (text(item, "question"), text(item, "answer"));
         let found = world.answer(question).unwrap_or_else(|| panic!("{question}"));
         assert_eq!(Some(&*found), item.truth.answer.as_deref(), "{question}");
@@ -47,7 +47,7 @@ fn every_question_is_understood_and_its_answer_is_right() {
         let [train, val, people, paraphrases] = Split::ALL.map(|split| &seen[&(seed, split)]);
         assert!(people.is_disjoint(train) && paraphrases.is_disjoint(train) && !val.is_disjoint(train));
     }
-    each(Form::Preferences, 1_500, |world, _, item| {
+    each(Form::Preferences, 700, |world, _, item| {
         let [prompt, chosen, rejected] = ["prompt", "chosen", "rejected"].map(|field| text(item, field));
         let rewards = [chosen, rejected].map(|reply| world.reward(prompt, reply));
         assert_eq!(item.truth.rewards, Some(rewards));
@@ -112,7 +112,7 @@ fn tools_answer_what_is_asked_and_refuse_what_makes_no_sense() {
 #[test]
 fn instructions_and_dialogues_hold_what_they_promise() {
     let mut topics = HashSet::new();
-    each(Form::Instructions, 600, |world, _, item| {
+    each(Form::Instructions, 250, |world, _, item| {
         topics.insert(item.topic);
         let (prompt, completion) = (text(item, "prompt"), text(item, "completion"));
         assert!(!completion.is_empty() && !prompt.contains(['{', '}']), "{item:?}");
@@ -134,7 +134,7 @@ fn instructions_and_dialogues_hold_what_they_promise() {
         }
     });
     assert_eq!(topics.len(), 6, "{topics:?}");
-    each(Form::Dialogues, 600, |_, _, item| {
+    each(Form::Dialogues, 300, |_, _, item| {
         let messages = item.body["messages"].as_array().expect("messages");
         assert!(messages.len() >= 2 && messages.len() % 2 == 0);
         for (i, message) in messages.iter().enumerate() {
