@@ -7,6 +7,7 @@
 
 pub mod cards;
 pub mod ceilings;
+pub mod clean;
 pub mod clock;
 pub mod data;
 pub mod decode;

@@ -8,14 +8,15 @@ use crate::data::dataset::{DATASET_FILE, DatasetInfo, Part};
 use crate::data::takedown::{self, Place};
 use crate::disk::{Disk, Os};
 use crate::error::{AtPath, Result};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Whether a checkpoint has been trained on documents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It has; the step, from 1, in which it first was.
-    Seen(u64),
+    /// It has: on these, each with the step, from 1, in which it first was.
+    Seen(BTreeMap<String, u64>),
     /// It has not.
     Unseen,
     /// It cannot be told, and why.
@@ -87,6 +88,7 @@ type Version = (String, u64, Vec<Place>);
 
 /// Goes through the data sets that a run was trained on, one after the other.
 fn over_time(recipe: &Recipe, state: &State, versions: &[Version]) -> Verdict {
+    let mut seen = BTreeMap::new();
     let mut verdict = match state.data.first() {
         Some((0, _)) => Verdict::Unseen,
         _ => Verdict::Unknown("it does not say what data it was trained on at first".to_owned()),
@@ -95,10 +97,7 @@ fn over_time(recipe: &Recipe, state: &State, versions: &[Version]) -> Verdict {
     for ((from, hash), to) in state.data.iter().zip(ends) {
         match versions.iter().find(|(version, ..)| version == hash) {
             Some((_, tokens, places)) => {
-                let steps = *from..to + state.guard.offset;
-                if let Verdict::Seen(step) = judge(recipe, steps, *tokens as usize, places) {
-                    return Verdict::Seen(step);
-                }
+                judge(recipe, *from..to + state.guard.offset, *tokens as usize, places, &mut seen);
             }
             None => {
                 verdict =
@@ -106,29 +105,31 @@ fn over_time(recipe: &Recipe, state: &State, versions: &[Version]) -> Verdict {
             }
         }
     }
-    verdict
+    if seen.is_empty() { verdict } else { Verdict::Seen(seen) }
 }
 
-/// Walks the windows of the batches of these steps, from 0; after a run went back, later batches were drawn, and those that it gave
-/// up count as seen.
-fn judge(recipe: &Recipe, steps: Range<u64>, tokens: usize, places: &[Place]) -> Verdict {
-    let mut ranges: Vec<Range<usize>> =
-        places.iter().filter(|place| place.part == Part::Train).map(|place| place.positions.clone()).collect();
-    ranges.sort_by_key(|range| range.start);
+/// Walks the windows of the batches of these steps, from 0, and adds to `seen` what they hold; after a run went back, later batches
+/// were drawn, and those that it gave up count as seen.
+fn judge(recipe: &Recipe, steps: Range<u64>, tokens: usize, places: &[Place], seen: &mut BTreeMap<String, u64>) {
+    let mut places: Vec<&Place> = places.iter().filter(|place| place.part == Part::Train).collect();
+    places.sort_by_key(|place| place.positions.start);
     let train = &recipe.train;
-    if ranges.is_empty() || tokens <= train.context {
-        return Verdict::Unseen;
+    if places.is_empty() || tokens <= train.context {
+        return;
     }
     let order = Order::new(tokens, train.context, train.seed);
     let windows = (train.batch * train.accumulate) as u64;
-    let first = (steps.start * windows..steps.end * windows).find(|&window| {
+    for window in steps.start * windows..steps.end * windows {
         let start = order.start(window);
         let end = start + train.context + 1;
-        // The first range that ends after the window starts.
-        let next = ranges.partition_point(|range| range.end <= start);
-        ranges.get(next).is_some_and(|range| range.start < end)
-    });
-    first.map_or(Verdict::Unseen, |window| Verdict::Seen(window / windows + 1))
+        // Places do not overlap: those in the window come one after the other.
+        let next = places.partition_point(|place| place.positions.end <= start);
+        for place in places[next..].iter().take_while(|place| place.positions.start < end) {
+            if !seen.contains_key(&place.document) {
+                seen.insert(place.document.clone(), window / windows + 1);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -151,6 +152,7 @@ mod tests {
                 tokens: start..end,
                 positions: start..end,
             };
+            let seen = Verdict::Seen([("a".to_owned(), first)].into());
             let after = |step, part| {
                 let versions = [("a".to_owned(), tokens as u64, vec![place(part)])];
                 let state = State { step, data: vec![(0, "a".to_owned())], ..State::new(5) };
@@ -159,9 +161,10 @@ mod tests {
             let unsure =
                 State { step: first, data: vec![(0, "b".to_owned()), (first - 1, "a".to_owned())], ..State::new(5) };
             let versions = [("a".to_owned(), tokens as u64, vec![place(Part::Train)])];
-            assert_eq!(over_time(&recipe, &unsure, &versions), Verdict::Seen(first));
+            assert_eq!(over_time(&recipe, &unsure, &versions), seen);
             assert!(matches!(over_time(&recipe, &State { step: first - 1, ..unsure }, &versions), Verdict::Unknown(_)));
-            assert_eq!(after(first, Part::Train), Verdict::Seen(first));
+            assert_eq!(after(first, Part::Train), seen);
+            assert_eq!(after(399, Part::Train), seen);
             assert_eq!(after(first - 1, Part::Train), Verdict::Unseen);
             assert_eq!(after(90, Part::Val), Verdict::Unseen, "held-out text is not trained on");
         }

@@ -78,6 +78,8 @@ fn assert_says<T>(result: Result<T>, parts: &[&str]) {
 
 mod batches;
 mod clean;
+mod get;
+mod hostile;
 mod sets;
 mod shards;
 mod sources;

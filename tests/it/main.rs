@@ -27,4 +27,5 @@ mod memory;
 mod ops;
 mod recompute;
 mod sim;
+mod takedown;
 mod train;

@@ -7,7 +7,7 @@ use super::Global;
 use super::term::{note, print};
 use clap::{Args, Subcommand, ValueEnum};
 use kiln::bench::kernels::{self, Narrow};
-use kiln::bench::{self, Against, Case, Row, Sitting, data, gemm, python, roofline, tokenizer};
+use kiln::bench::{self, Against, Case, Row, Sitting, clean, data, gemm, python, roofline, tokenizer};
 use kiln::cpu::gemm::Precision;
 use kiln::data::world::{Story, World};
 use kiln::data::{Document, Sources, Tokenizer};
@@ -72,10 +72,11 @@ enum What {
     Ops(OpArgs),
     Step(models::StepArgs),
     Decode(models::DecodeArgs),
-    /// Training batches out of a memory-mapped shard of random tokens
+    /// Training batches out of a memory-mapped shard of random tokens; cleaning text, rule by rule
     #[command(after_help = "Examples:
   kiln bench data
-  kiln bench data --shard-tokens 100000000 --against torch")]
+  kiln bench data --only clean --text-megabytes 50
+  kiln bench data --only B16 --shard-tokens 100000000 --against torch")]
     Data(DataArgs),
     /// Text to tokens, and learning a vocabulary
     #[command(after_help = "Examples:
@@ -142,6 +143,9 @@ struct DataArgs {
     #[arg(long, value_name = "N", default_value_t = 20_000_000)]
     #[arg(value_parser = clap::value_parser!(u64).range(10_000..4_000_000_000))]
     shard_tokens: u64,
+    /// Text to clean, in 10⁶ bytes of stories; in the temporary folder too
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    text_megabytes: u16,
     #[command(flatten)]
     turns: Turns,
 }
@@ -199,7 +203,10 @@ pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
         What::Data(args) => {
             let folder = data::Folder::temporary()?;
             let shard = data::shard(&folder, args.shard_tokens as usize)?;
-            on_host(&args.turns, data::cases(&shard))
+            let text = clean::corpus(&folder, args.text_megabytes as usize * 1_000_000)?;
+            let mut cases = data::cases(&shard);
+            cases.extend(clean::cases(&text));
+            on_host(&args.turns, cases)
         }
         What::Tokenizer(args) => {
             let limit = args.megabytes as usize * 1_000_000;

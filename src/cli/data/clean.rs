@@ -58,7 +58,7 @@ pub struct CleanArgs {
 }
 
 /// `1GB`, `512MB`, `2GiB`, or bytes.
-fn memory(text: &str) -> Result<usize, String> {
+pub fn memory(text: &str) -> Result<usize, String> {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[number.len()..].to_ascii_uppercase()[..] {
         "" | "B" => 1.0,

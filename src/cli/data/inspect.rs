@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  kiln data inspect data/books --samples 3")]
 pub struct InspectArgs {
-    /// A data set's folder, a shard (.bin) or a tokenizer.json
+    /// A data set's folder, a shard (.bin), a tokenizer.json or gpt2
     path: PathBuf,
     /// The tokenizer of a shard [default: tokenizer.json beside it]
     #[arg(long, value_name = "FILE")]
@@ -52,7 +52,8 @@ pub fn run(args: &InspectArgs, json: bool) -> Result<()> {
         let next = format!("kiln train --data {}", quote(path));
         return tokens(args, json, json!(info), title, &data, Some(held_out), Some(&tokenizer), &next);
     }
-    if path.extension().is_some_and(|e| e == "json") {
+    let built_in = path.as_os_str() == "gpt2" && !path.exists();
+    if built_in || path.extension().is_some_and(|e| e == "json") {
         return inspect_tokenizer(path, json);
     }
     if path.extension().is_some_and(|e| ["txt", "md", "jsonl", "toml"].iter().any(|text| e == *text)) {
@@ -129,6 +130,9 @@ fn tokens(
         let bar = "█".repeat((24 * n).div_ceil(most) as usize);
         text += &format!("  {id:>6}  {:<16} {share:5.2} %  {bar}\n", safe(&name(id)));
     }
+    if let Some(file) = &args.histogram {
+        text += &format!("\ndrew {}\n", file.display());
+    }
     for (at, ids) in &samples {
         let more = if ids.len() == length { "…" } else { "" };
         text += &format!("\n── from token {} on ──\n{}{more}\n", thousands(*at as u64), safe(&decode(ids)).trim_end());
@@ -151,6 +155,9 @@ fn inspect_tokenizer(path: &Path, json: bool) -> Result<()> {
     text += &format!("sha256   {}\n", tokenizer.hash());
     for (token, id) in tokenizer.special() {
         text += &format!("special  {id:>6}  {}\n", safe(token));
+    }
+    if let Some(template) = tokenizer.chat_template() {
+        text += &format!("template {} characters, for messages\n", thousands(template.chars().count() as u64));
     }
     let longest: Vec<_> = tokenizer.longest(8).iter().map(|t| format!("{t:?}")).collect();
     if !longest.is_empty() {

@@ -1,7 +1,9 @@
 //! `kiln data`: what comes before training, one file a subcommand.
 
+mod ablate;
 mod clean;
 mod diff;
+mod get;
 mod inspect;
 mod shard;
 mod takedown;
@@ -27,7 +29,9 @@ pub struct DataArgs {
 #[derive(Subcommand, Debug)]
 enum Command {
     Clean(clean::CleanArgs),
+    Ablate(ablate::AblateArgs),
     World(world::WorldArgs),
+    Get(get::GetArgs),
     Tokenizer(tokenizer::TokenizerArgs),
     Shard(shard::ShardArgs),
     Inspect(inspect::InspectArgs),
@@ -37,10 +41,10 @@ enum Command {
 
 #[derive(Args, Debug)]
 struct Input {
-    /// .txt, .md or .jsonl files, or folders of these
+    /// .txt, .md, .html, .jsonl (also .gz, .zst) or .parquet files, folders of these, or patterns
     #[arg(value_name = "IN", required = true)]
     sources: Vec<PathBuf>,
-    /// Field of the text in .jsonl files
+    /// Field of the text in .jsonl files and tables
     #[arg(long, value_name = "NAME", default_value = "text")]
     text_field: String,
 }
@@ -49,7 +53,9 @@ struct Input {
 pub fn run(args: DataArgs, global: &Global) -> Result<()> {
     match args.command {
         Command::Clean(args) => clean::run(&args, global),
+        Command::Ablate(args) => ablate::run(&args, global),
         Command::World(args) => world::run(&args, global.json),
+        Command::Get(args) => get::run(&args, global.json),
         Command::Tokenizer(args) => tokenizer::run(&args, global.json),
         Command::Shard(args) => shard::run(&args, global.json),
         Command::Inspect(args) => inspect::run(&args, global.json),

@@ -148,17 +148,15 @@ impl ShardArgs {
 /// What was taken of each source of a mixture.
 fn mixture(info: &DatasetInfo) -> String {
     let total = info.mix.iter().map(|used| used.bytes).sum::<u64>().max(1) as f64;
-    let line = |used: &Used| {
-        let Used { name, share, documents, bytes, passes } = used;
+    let line = |Used { name, share, documents, bytes, passes }: &Used| {
         let (got, share) = (100.0 * *bytes as f64 / total, 100.0 * share);
-        let (documents, passes) = (
-            thousands(*documents),
-            if *passes > 0 { format!(", read {passes} times to its end") } else { String::new() },
-        );
-        format!(
-            "  {:<12} {got:5.1} % of the text ({share:.1} % asked for), {documents} documents{passes}\n",
-            safe(name)
-        )
+        let read = match passes {
+            0 => String::new(),
+            1 => ", read to its end".to_owned(),
+            n => format!(", read to its end {n} times"),
+        };
+        let documents = thousands(*documents);
+        format!("  {:<12} {got:5.1} % of the text ({share:.1} % asked for), {documents} documents{read}\n", safe(name))
     };
     info.mix.iter().map(line).collect()
 }

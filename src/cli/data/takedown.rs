@@ -51,12 +51,12 @@ pub fn run(args: &TakedownArgs, json: bool) -> Result<()> {
     let record = if args.dry_run || places.is_empty() { None } else { Some(take_down(&args.data, &places)?) };
     if json {
         let of = |seen: &Seen| {
-            let (verdict, step, why) = match &seen.verdict {
-                Verdict::Seen(step) => ("seen", Some(*step), None),
+            let (verdict, first, why) = match &seen.verdict {
+                Verdict::Seen(documents) => ("seen", Some(documents), None),
                 Verdict::Unseen => ("unseen", None, None),
                 Verdict::Unknown(why) => ("unknown", None, Some(why)),
             };
-            json!({"checkpoint": seen.checkpoint, "step": seen.step, "verdict": verdict, "first_step": step, "why": why})
+            json!({"checkpoint": seen.checkpoint, "step": seen.step, "verdict": verdict, "first_steps": first, "why": why})
         };
         let object = json!({"data": args.data, "places": places, "already_gone": already, "dry_run": args.dry_run,
             "checkpoints": checkpoints.iter().map(of).collect::<Vec<Value>>(),
@@ -74,14 +74,17 @@ pub fn run(args: &TakedownArgs, json: bool) -> Result<()> {
     }
     for Seen { checkpoint, step, verdict } in &checkpoints {
         let verdict = match verdict {
-            Verdict::Seen(first) => format!("trained on it from step {first} on"),
-            Verdict::Unseen => "not trained on it".to_owned(),
+            Verdict::Seen(documents) => {
+                let one = |(name, first): (&String, &u64)| format!("{} from step {first} on", safe(name));
+                format!("trained on {}", documents.iter().map(one).collect::<Vec<_>>().join(", "))
+            }
+            Verdict::Unseen => "not trained on any".to_owned(),
             Verdict::Unknown(why) => format!("cannot be told: {why}"),
         };
         text += &format!("{} ({step} steps)  {verdict}\n", checkpoint.display());
     }
     if args.runs.is_some() && checkpoints.is_empty() {
-        text += "no checkpoint of these runs is of a data set that holds or held it\n";
+        text += "no checkpoint of these runs is of a data set that holds or held any\n";
     }
     let trained = checkpoints.iter().any(|seen| matches!(seen.verdict, Verdict::Seen(_)));
     text += match &record {

@@ -3,6 +3,9 @@
 use super::plural;
 use crate::cli::term::{Progress, print, quote, thousands};
 use clap::Args;
+use kiln::data::images::Pictures;
+use kiln::data::images::world::Format;
+use kiln::data::music::Melodies;
 use kiln::data::world::{Era, Export, Flawed, Flaws, Form, Split, World};
 use kiln::disk::Os;
 use kiln::error::{AtPath, Error, Result};
@@ -12,7 +15,10 @@ use std::time::Instant;
 
 /// Write a corpus of the built-in world, with the truth of each document beside it
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  kiln data world --out world --size 50MB --flaws all")]
+#[command(after_help = "Examples:
+  kiln data world --out world --size 50MB --flaws all
+  kiln data world --out tunes --kind melodies --size 2MB
+  kiln data world --out shapes --kind pictures --count 60000")]
 pub struct WorldArgs {
     /// Folder to write into: corpus.jsonl, truth.jsonl, README.txt
     #[arg(long, value_name = "DIR")]
@@ -29,15 +35,32 @@ pub struct WorldArgs {
     /// Which part: train, val; people (held-out ones, in ways reserved for the others) or paraphrases (held-out ones)
     #[arg(long, value_name = "PART", default_value = "train", value_parser = split)]
     split: Split,
-    /// What documents are: stories, qa, dialogues, instructions, preferences or tools
-    #[arg(long, value_name = "KIND", default_value = "stories", value_parser = form)]
-    kind: Form,
+    /// What it holds: stories, qa, dialogues, instructions, preferences, tools; melodies; or pictures
+    #[arg(long, value_name = "KIND", default_value = "stories", value_parser = kind)]
+    kind: Kind,
+    /// With --kind pictures: how many; the last sixth of them is to be held out
+    #[arg(long, value_name = "N", default_value_t = 12_000)]
+    count: usize,
+    /// With --kind pictures: their width and height
+    #[arg(long, value_name = "N", default_value_t = 28)]
+    pixels: usize,
+    /// With --kind pictures: one .png each, in a folder of its class, instead of IDX files as MNIST's
+    #[arg(long)]
+    png: bool,
     /// What to plant: all, none, or some of duplicates, near, personal, canaries, rude, false, labels, skew
     #[arg(long, value_name = "LIST", default_value = "none", value_parser = flaws)]
     flaws: Flaws,
     /// How much more often visitors have the usual gender of their occupation, from 0 to 1
     #[arg(long, value_name = "F", default_value_t = 0.8)]
     skew: f64,
+}
+
+/// What a world is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Text(Form),
+    Melodies,
+    Pictures,
 }
 
 /// Reads a size as `50MB`: a number, and KB, MB or GB for thousands, millions or thousands of millions of bytes.
@@ -70,8 +93,14 @@ fn split(text: &str) -> Result<Split, String> {
     named("part", text, &Split::ALL, Split::name)
 }
 
-fn form(text: &str) -> Result<Form, String> {
-    named("kind", text, &Form::ALL, Form::name)
+fn kind(text: &str) -> Result<Kind, String> {
+    let all: Vec<Kind> =
+        Form::ALL.iter().map(|&form| Kind::Text(form)).chain([Kind::Melodies, Kind::Pictures]).collect();
+    named("kind", text, &all, |kind| match kind {
+        Kind::Text(form) => form.name(),
+        Kind::Melodies => "melodies",
+        Kind::Pictures => "pictures",
+    })
 }
 
 fn flaws(text: &str) -> Result<Flaws, String> {
@@ -90,9 +119,14 @@ pub fn run(args: &WorldArgs, json: bool) -> Result<()> {
             "0.8 is a strong skew, 0 none",
         ));
     }
+    let form = match args.kind {
+        Kind::Text(form) => form,
+        Kind::Melodies => return melodies(args, json),
+        Kind::Pictures => return pictures(args, json),
+    };
     let start = Instant::now();
     std::fs::create_dir_all(&args.out).at(&args.out)?;
-    let what = Export { form: args.kind, split: args.split, flaws: args.flaws, skew: args.skew, bytes: args.size };
+    let what = Export { form, split: args.split, flaws: args.flaws, skew: args.skew, bytes: args.size };
     let progress = Progress::bytes("writing", args.size);
     let written = World::era(args.seed, args.era).export(&what, &Os, &args.out, &|done| progress.set(done))?;
     drop(progress);
@@ -117,7 +151,7 @@ pub fn run(args: &WorldArgs, json: bool) -> Result<()> {
     }
     text += &format!("wrote {}\n\n", args.out.display());
     let corpus = quote(&args.out.join("corpus.jsonl"));
-    text += &if args.kind != Form::Stories {
+    text += &if form != Form::Stories {
         format!("next: head -n 3 {corpus}")
     } else if args.flaws == Flaws::default() {
         format!("next: kiln data tokenizer {corpus}")
@@ -125,4 +159,36 @@ pub fn run(args: &WorldArgs, json: bool) -> Result<()> {
         format!("next: kiln data clean {corpus} --out clean")
     };
     print(&text)
+}
+
+fn melodies(args: &WorldArgs, json: bool) -> Result<()> {
+    let start = Instant::now();
+    let count = Melodies::new(args.seed).write(&args.out, args.size)?;
+    if json {
+        let seconds = start.elapsed().as_secs_f64();
+        return print(&json!({"path": args.out, "documents": count, "seconds": seconds}).to_string());
+    }
+    let corpus = quote(&args.out.join("corpus.jsonl"));
+    let text = format!("{} melodies in ABC notation\nwrote {}\n\n", thousands(count), args.out.display());
+    print(&format!("{text}next: kiln train --data {corpus}, then kiln sample RUN --prompt \"X:1\" --wav tune.wav"))
+}
+
+fn pictures(args: &WorldArgs, json: bool) -> Result<()> {
+    let start = Instant::now();
+    let format = if args.png { Format::Png } else { Format::Idx };
+    Pictures::new(args.seed, args.pixels)?.write(&args.out, args.count, format)?;
+    if json {
+        let (count, seconds) = (args.count, start.elapsed().as_secs_f64());
+        return print(
+            &json!({"path": args.out, "pictures": count, "pixels": args.pixels, "seconds": seconds}).to_string(),
+        );
+    }
+    let (count, pixels) = (thousands(args.count as u64), args.pixels);
+    let text =
+        format!("{count} pictures of {pixels} x {pixels}, the last sixth held out; their factors in factors.jsonl\n");
+    print(&format!(
+        "{text}wrote {}\n\nnext: look at {}",
+        args.out.display(),
+        quote(&args.out.join("contact-sheet.png"))
+    ))
 }

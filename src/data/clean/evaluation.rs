@@ -2,9 +2,9 @@
 //! et al. 2020, appendix C). An evaluation text of fewer words, but at least 8, counts as a whole; shorter ones are passed
 //! over, for they occur everywhere.
 
-use super::spool::name;
 use super::words::Words;
 use crate::data::Sources;
+use crate::data::index::name;
 use crate::error::Result;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -4,9 +4,9 @@ use super::layout::Layout;
 use super::minhash::MinHash;
 use super::quality::{self, Analysis, C4Filter};
 use super::recipe::Recipe;
-use super::rules::{Rule, RuleSet};
+use super::rules::{RULES, Rule, RuleSet};
 use super::sort::{Record, write_run};
-use super::spool::{self, Stored};
+use super::spool::Stored;
 use super::tally::{Action, Event, Size, Tally};
 use super::words::Words;
 use super::work::Work;
@@ -14,7 +14,7 @@ use super::{Progress, exact, language, near};
 use crate::data::atomic::write_atomic;
 use crate::data::repair::repair;
 use crate::data::source::Skips;
-use crate::data::{Document, Sources};
+use crate::data::{Document, Sources, index};
 use crate::disk::Os;
 use crate::error::Result;
 use rayon::prelude::*;
@@ -89,6 +89,8 @@ struct Stages<'a> {
     language: language::LanguageFilter,
     c4: C4Filter,
     hashes: MinHash,
+    /// Whether any rule looks at the words or the lines of a text.
+    looks: bool,
 }
 
 #[derive(Default)]
@@ -100,7 +102,7 @@ struct Scratch {
 
 impl Stages<'_> {
     fn judge(&self, document: Document, scratch: &mut Scratch) -> Judged {
-        let name = spool::name(&document);
+        let name = index::name(&document);
         let Document { text, source, metadata, encoding, .. } = document;
         let group = match self.recipe.datasheet.group.as_str() {
             "" => source.to_string_lossy().into_owned(),
@@ -174,6 +176,9 @@ impl Stages<'_> {
             events.push(Event::removed(rule, evidence, text));
             None
         };
+        if !self.looks {
+            return Some((text, Layout::default()));
+        }
         scratch.words.read(text);
         if let Some(reason) = self.language.judge(text, &scratch.words) {
             return gone(events, text, reason);
@@ -301,6 +306,9 @@ pub fn run(
         language: language::LanguageFilter::new(&recipe.language, rules)?,
         c4: C4Filter::new(&recipe.c4, rules),
         hashes: MinHash::new(recipe.duplicates.bands, recipe.duplicates.rows, recipe.duplicates.seed),
+        looks: RULES[Rule::Language as usize..=Rule::Paragraphs as usize]
+            .iter()
+            .any(|info| info.rule != Rule::Exact && rules.has(info.rule)),
     };
     let mut first = First::default();
     if let Some(last) = work.parts("first").checked_sub(1) {

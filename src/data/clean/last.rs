@@ -187,18 +187,6 @@ impl Stages<'_> {
                 return Ok(done);
             }
         }
-        if let [[_, likelier, loss]] = of(&known.labels, document.into(), next) {
-            let settings = &self.recipe.labels;
-            let evidence = json!({
-                "label": stored.field(&settings.field),
-                "likelier": self.labels[*likelier as usize],
-                "loss": (f64::from_bits(*loss) * 1e4).round() / 1e4,
-            });
-            if settings.mode == Mode::Drop {
-                return gone(done, Event::removed(Rule::Label, evidence, &stored.text));
-            }
-            done.events.push(Event::new(Rule::Label, Action::Flagged, evidence, 0, &stored.text));
-        }
         let text = std::mem::take(&mut stored.text);
         let (masked, event) = self.personal.apply(&text);
         if let Some(event) = event {
@@ -215,6 +203,26 @@ impl Stages<'_> {
         if lexicon || evaluation {
             words.read(&stored.text);
         }
+        if lexicon {
+            let event = self.terms(&mut stored, words);
+            let dropped = event.as_ref().is_some_and(|event| event.action == Action::Removed);
+            done.events.extend(event);
+            if dropped {
+                return Ok(done);
+            }
+        }
+        if let [[_, likelier, loss]] = of(&known.labels, document.into(), next) {
+            let settings = &self.recipe.labels;
+            let evidence = json!({
+                "label": stored.field(&settings.field),
+                "likelier": self.labels[*likelier as usize],
+                "loss": (f64::from_bits(*loss) * 1e4).round() / 1e4,
+            });
+            if settings.mode == Mode::Drop {
+                return gone(done, Event::removed(Rule::Label, evidence, &stored.text));
+            }
+            done.events.push(Event::new(Rule::Label, Action::Flagged, evidence, 0, &stored.text));
+        }
         if evaluation && let Some(overlap) = self.evaluation.find(words) {
             let evidence = json!({
                 "text": overlap.text, "word": overlap.word, "words": overlap.words, "runs": overlap.runs
@@ -223,14 +231,6 @@ impl Stages<'_> {
                 return gone(done, Event::removed(Rule::Evaluation, evidence, &stored.text));
             }
             done.events.push(Event::new(Rule::Evaluation, Action::Flagged, evidence, 0, &stored.text));
-        }
-        if lexicon {
-            let event = self.terms(&mut stored, words);
-            let dropped = event.as_ref().is_some_and(|event| event.action == Action::Removed);
-            done.events.extend(event);
-            if dropped {
-                return Ok(done);
-            }
         }
         done.line = Some((stored.line(), stored.text.len()));
         Ok(done)

@@ -12,6 +12,7 @@
 //! alone; a part is done when its `.json` is there. So a run that was killed goes on, and neither that, nor the number of
 //! threads, nor the memory it may use changes a byte of the result. [`rules`] lists all rules.
 
+pub mod ablate;
 mod evaluation;
 mod exact;
 mod first;

@@ -6,7 +6,7 @@ use super::last::Stages;
 use super::personal::excerpt;
 use super::rules::RULES;
 use super::tally::{Action, Size, Tally};
-use super::work::{DOCUMENTS, LEDGER};
+use super::work::LEDGER;
 use crate::data::Sources;
 use crate::data::atomic::write_atomic;
 use crate::disk::Os;
@@ -213,7 +213,8 @@ impl Report {
         environment.add_filter("cell", |text: String| text.replace('|', "\\|").replace(['\n', '\r'], " "));
         environment.add_template(name, template).expect("the template is well formed; a test renders it");
         let kept = self.written.bytes as f64 / self.read.bytes.max(1) as f64;
-        let page = context! { report => Value::from(Serde(self)), kept, documents => DOCUMENTS, ledger => LEDGER };
+        let most = self.rules.iter().map(|rule| rule.removed).max().unwrap_or(0).max(1);
+        let page = context! { report => Value::from(Serde(self)), kept, most, ledger => LEDGER };
         environment.get_template(name).and_then(|t| t.render(page)).expect("the template fits; a test renders it")
     }
 }

@@ -1,7 +1,6 @@
 //! Documents on disk between the passes of a run, in parts that are read one after the other or at one document.
 
 use super::words::mix;
-use crate::data::Document;
 use crate::error::{AtPath, Error, Result};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -20,14 +19,6 @@ pub struct Stored<'a> {
     pub metadata: Cow<'a, str>,
     /// Its text.
     pub text: Cow<'a, str>,
-}
-
-/// What ledgers call a document: its id where it has one, else its file and line.
-pub fn name(document: &Document) -> String {
-    match document.id.is_empty() {
-        true => format!("{}:{}", document.source.display(), document.line),
-        false => document.id.clone(),
-    }
 }
 
 /// The lengths of the four fields.

@@ -20,17 +20,29 @@ pub(super) enum Context {
 }
 
 /// How many bytes before a number are looked at, and how many words.
-const BYTES: usize = 64;
+const BYTES: usize = 96;
 const WORDS: usize = 6;
+/// Words that are looked at for something certain.
+const FAR: usize = 10;
 
-/// The nearest word before `at` that says something, in the same sentence.
+/// What the nearest word before `at` that says something says, in the same sentence.
 pub(super) fn before(text: &str, at: usize) -> Context {
+    words(text, at, WORDS, |said| said != Context::None)
+}
+
+/// Whether a word before `at` says `context`, in the same sentence and whatever others say.
+pub(super) fn says(text: &str, at: usize, context: Context) -> bool {
+    words(text, at, FAR, |said| said == context) == context
+}
+
+/// Goes back over at most `most` words of the sentence before `at`; the first context that is `wanted`.
+fn words(text: &str, at: usize, most: usize, wanted: impl Fn(Context) -> bool) -> Context {
     let mut start = at.saturating_sub(BYTES);
     while !text.is_char_boundary(start) {
         start += 1;
     }
     let mut rest = &text[start..at];
-    for _ in 0..WORDS {
+    for _ in 0..most {
         let end = rest.trim_end_matches(|c: char| !c.is_alphanumeric() && c != '§' && c != '#').len();
         let between = &rest[end..];
         let word_start = rest[..end].rfind(|c: char| !c.is_alphanumeric()).map_or(0, |at| at + next(rest, at));
@@ -45,11 +57,12 @@ pub(super) fn before(text: &str, at: usize) -> Context {
             return Context::None;
         }
         if rest[..end].ends_with(['#', '§']) {
-            return if rest[..end].ends_with('#') { Context::Thing } else { Context::Version };
+            let said = if rest[..end].ends_with('#') { Context::Thing } else { Context::Version };
+            return if wanted(said) { said } else { Context::None };
         }
-        match said(&word.to_lowercase()) {
-            Context::None => {}
-            said => return said,
+        let said = said(&word.to_lowercase());
+        if wanted(said) {
+            return said;
         }
         rest = &rest[..word_start.min(end)];
     }
@@ -69,8 +82,9 @@ fn said(word: &str) -> Context {
         | "helpline" | "landline" | "voicemail" | "pager" | "ph" | "tlf" | "tfn" | "rufnummer" | "telefonnummer"
         | "handynummer" | "anrufen" | "appelez" | "llame" | "phoned" | "reach" | "reached" => Context::Phone,
         "card" | "cards" | "visa" | "mastercard" | "amex" | "discover" | "credit" | "debit" | "cc" | "pan"
-        | "kreditkarte" | "jcb" | "diners" | "maestro" | "unionpay" | "carte" | "tarjeta" => Context::Card,
-        "ssn" | "ssns" | "social" | "security" | "ss" => Context::Ssn,
+        | "kreditkarte" | "jcb" | "diners" | "maestro" | "unionpay" | "carte" | "tarjeta" | "charge" | "charged"
+        | "paid" | "payment" => Context::Card,
+        "ssn" | "ssns" | "social" | "security" | "ss" | "taxpayer" => Context::Ssn,
         "iban" | "account" | "konto" | "bank" => Context::Account,
         "order" | "orders" | "invoice" | "tracking" | "parcel" | "shipment" | "serial" | "part" | "parts" | "isbn"
         | "issn" | "ean" | "upc" | "barcode" | "sku" | "ref" | "reference" | "ticket" | "batch" | "lot" | "model"
@@ -109,5 +123,9 @@ mod tests {
         assert_eq!(context(""), Context::None);
         assert_eq!(context("Téléphone : "), Context::Phone);
         assert_eq!(context("phone one two three four five six "), Context::None);
+        assert_eq!(context("a card is on file: "), Context::Thing);
+        let far = "The card of Ann, whose order came, is on file: ";
+        assert!(says(far, far.len(), Context::Card) && !says(far, far.len(), Context::Phone));
+        assert!(!says("Her card is lost. Order ", 24, Context::Card), "another sentence");
     }
 }

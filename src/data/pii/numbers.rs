@@ -1,6 +1,6 @@
 //! Runs of digits: cards, IBANs, social security numbers; telephones and addresses are tried on the same runs.
 
-use super::context::{Context, before};
+use super::context::{Context, before, says};
 use super::{Kind, Kinds, Span, begins, ends, net, phone, places, run};
 
 /// Digits that stand together, and what separates them from the ones before.
@@ -192,7 +192,8 @@ fn card(text: &str, groups: &[Group]) -> Option<Span> {
     let same = number.windows(2).all(|pair| pair[0] == pair[1]);
     let is = issued(&number) && luhn(&number) && likely && !same;
     let alone = stands_alone(text, start, end) && !decimal(text, start, end);
-    (is && alone && context != Context::Thing).then_some(Span { kind: Kind::Card, start, end })
+    let thing = context == Context::Thing && !says(text, start, Context::Card);
+    (is && alone && !thing).then_some(Span { kind: Kind::Card, start, end })
 }
 
 /// Whether digits have a decimal point on either side.
@@ -201,19 +202,23 @@ fn decimal(text: &str, start: usize, end: usize) -> bool {
     after || text[..start].ends_with('.')
 }
 
-/// A social security number: area, group, serial, none of them zero; other forms than 123-45-6789 only where a word says so.
+/// A social security number: area, group, serial, none of them zero. 123-45-6789, or with blanks where no word says that it is
+/// something else; other forms only where one says so.
 fn ssn(text: &str, groups: &[Group]) -> Option<Span> {
     let lengths: Vec<usize> = groups.iter().take(3).map(Group::len).collect();
     let start = groups[0].start;
+    let sure = || says(text, start, Context::Ssn);
     let n = match lengths[..] {
         [3, 2, 4] => {
             let by = |c: u8| groups[1..3].iter().all(|group| group.separator == [c, 0, 0]);
-            if !by(b'-') && !((by(b' ') || by(b'.')) && before(text, start) == Context::Ssn) {
+            let whole = groups.len() == 3 && groups[0].separator == [0; 3];
+            let blank = || whole && by(b' ') && matches!(before(text, start), Context::None | Context::Card);
+            if !by(b'-') && !blank() && !((by(b' ') || by(b'.')) && sure()) {
                 return None;
             }
             3
         }
-        [9, ..] if before(text, start) == Context::Ssn => 1,
+        [9, ..] if sure() => 1,
         _ => return None,
     };
     let end = groups[n - 1].end;
@@ -221,7 +226,7 @@ fn ssn(text: &str, groups: &[Group]) -> Option<Span> {
     let value = |from: usize, to: usize| d[from..to].iter().fold(0u32, |value, &d| value * 10 + u32::from(d));
     let (area, group, serial) = (value(0, 3), value(3, 5), value(5, 9));
     let given_out = area != 0 && area != 666 && area < 900 && group != 0 && serial != 0;
-    let thing = matches!(before(text, start), Context::Thing | Context::Version);
+    let thing = matches!(before(text, start), Context::Thing | Context::Version) && !sure();
     (given_out && !thing && stands_alone(text, start, end)).then_some(Span { kind: Kind::Ssn, start, end })
 }
 

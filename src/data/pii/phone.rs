@@ -143,8 +143,8 @@ fn bare(text: &str, groups: &[Group]) -> Option<Span> {
     })
 }
 
-/// Numbers that begin with 0: `020 7946 0958` and `07700 900123` (Britain) and `01 23 45 67 89` (France) by their form;
-/// where a word says so, any of 6 to 13 digits.
+/// Numbers that begin with 0: `020 7946 0958` and `07700 900123` (Britain), `01 23 45 67 89` (France) and `030/1234567`
+/// (Germany) by their form; where a word says so, any of 6 to 13 digits.
 fn national(text: &str, groups: &[Group]) -> Option<Span> {
     let bytes = text.as_bytes();
     if bytes[groups[0].start] != b'0' {
@@ -173,6 +173,7 @@ fn national(text: &str, groups: &[Group]) -> Option<Span> {
         [4, 3, 4, ..] if blanks(3) && second != b'0' => 3,
         [5, 3, 3, ..] if blanks(3) && matches!(second, b'1' | b'7') => 3,
         [5, 6, ..] if blanks(2) && matches!(second, b'1' | b'7') => 2,
+        [3..=5, 5..=8, ..] if groups[1].separator == [b'/', 0, 0] && second != b'0' => 2,
         _ => 0,
     };
     if typical > 0 {

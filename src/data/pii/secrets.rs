@@ -44,7 +44,7 @@ const fn dotted(b: u8) -> bool {
 }
 
 /// Marks, after their issuers' documentation and GitHub's and gitleaks' lists of secrets.
-const MARKS: [(&str, Form); 40] = [
+const MARKS: [(&str, Form); 41] = [
     ("AKIA", Form::Token(upper, 16, 16)),
     ("ASIA", Form::Token(upper, 16, 16)),
     ("ghp_", Form::Token(alnum, 36, 255)),
@@ -75,6 +75,7 @@ const MARKS: [(&str, Form); 40] = [
     ("npm_", Form::Token(alnum, 36, 36)),
     ("pypi-AgE", Form::Token(url, 50, 500)),
     ("hf_", Form::Token(alnum, 34, 40)),
+    ("AGE-SECRET-KEY-1", Form::Token(upper, 58, 58)),
     ("dop_v1_", Form::Token(alnum, 64, 64)),
     ("SG.", Form::Token(dotted, 60, 75)),
     ("shpat_", Form::Token(alnum, 32, 32)),

@@ -32,7 +32,7 @@ pub fn decode<'a>(bytes: &'a [u8], stated: Option<&str>) -> Decoded<'a> {
         whole += chunk.valid().chars().filter(|c| !c.is_ascii()).count() as u64;
         broken += u64::from(!chunk.invalid().is_empty());
     }
-    if whole > broken {
+    if 2 * whole > broken {
         return with(encoding_rs::UTF_8, bytes);
     }
     let stated = stated.and_then(|label| Encoding::for_label(label.trim().as_bytes()));

@@ -103,7 +103,6 @@ impl Iterator for Documents {
     fn next(&mut self) -> Option<Result<Document>> {
         loop {
             match self.current.next() {
-                Some(Ok(document)) if document.text.is_empty() => {}
                 Some(Ok(document)) => return Some(Ok(document)),
                 Some(Err(trouble)) if self.lenient => {
                     self.skips.add(trouble.skipped(&self.walk.files[self.file].path));

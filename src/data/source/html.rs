@@ -1,15 +1,16 @@
 //! The text of an HTML page: without markup, scripts, styles, the head and navigation; blocks become lines.
 //!
-//! The tokenizer is html5gum's, which follows the HTML standard; there is no tree, so memory and time are linear in the
+//! What is markup follows the HTML standard's tokenizer as far as text needs it: attributes in quotation marks, comments,
+//! scripts that end at their own end tag only. There is no tree and no recursion, so memory and time are linear in the
 //! page, whatever it nests.
 
-use html5gum::emitters::callback::{CallbackEmitter, CallbackEvent};
-use html5gum::{Span, Tokenizer};
+use html_escape::decode_html_entities;
+use memchr::{memchr, memmem};
 
 /// Elements whose content is no text of the page.
-const SKIPPED: [&str; 13] = [
-    "head", "script", "style", "nav", "footer", "noscript", "template", "svg", "iframe", "object", "select", "button",
-    "canvas",
+const SKIPPED: [&str; 14] = [
+    "head", "title", "script", "style", "nav", "footer", "noscript", "template", "svg", "iframe", "object", "select",
+    "button", "canvas",
 ];
 
 /// Elements that stand on lines of their own.
@@ -59,25 +60,48 @@ const IN_HEAD: [&str; 9] = ["title", "meta", "link", "script", "style", "base", 
 /// What begins the content of a page, and so ends navigation that was not closed.
 const CONTENT: [&str; 4] = ["body", "main", "article", "h1"];
 
+/// Elements whose content holds no tags; it ends at their own end tag.
+const RAW: [&str; 8] = ["script", "style", "title", "textarea", "xmp", "iframe", "noembed", "noframes"];
+
 /// The text of the page `html`.
 pub fn text(html: &str) -> String {
     let mut page = Page { out: String::with_capacity(html.len() / 4), ..Page::default() };
-    let mut emitter = CallbackEmitter::new(|event: CallbackEvent<'_>, _: Span<()>| -> Option<()> {
-        match event {
-            CallbackEvent::OpenStartTag { name } => page.start(name),
-            CallbackEvent::EndTag { name } => page.end(name),
-            CallbackEvent::String { value } => page.string(&String::from_utf8_lossy(value)),
-            _ => {}
+    let mut rest = html;
+    while !rest.is_empty() {
+        let at = memchr(b'<', rest.as_bytes()).unwrap_or(rest.len());
+        if at > 0 {
+            page.string(&decode_html_entities(&rest[..at]));
         }
-        None
-    });
-    // Scripts and styles end at their own end tag only.
-    emitter.naively_switch_states(true);
-    for token in Tokenizer::new_with_emitter(html, emitter) {
-        let Ok(()) = token;
+        rest = page.markup(&rest[at..]);
     }
     page.out.truncate(page.out.trim_end().len());
     page.out
+}
+
+/// `rest` behind the first `end`; nothing where there is none.
+fn behind<'a>(rest: &'a str, end: &str) -> &'a str {
+    memmem::find(rest.as_bytes(), end.as_bytes()).map_or("", |at| &rest[at + end.len()..])
+}
+
+/// What follows a tag whose name is passed: its attributes end at a `>` outside of quotation marks.
+fn behind_tag(rest: &str) -> &str {
+    let bytes = rest.as_bytes();
+    let mut at = 0;
+    while let Some(&b) = bytes.get(at) {
+        at += 1;
+        match b {
+            b'>' => return &rest[at..],
+            b'=' => {
+                at += bytes[at..].iter().take_while(|b| b.is_ascii_whitespace()).count();
+                if let Some(&quote @ (b'"' | b'\'')) = bytes.get(at) {
+                    let Some(end) = memchr(quote, &bytes[at + 1..]) else { return "" };
+                    at += end + 2;
+                }
+            }
+            _ => {}
+        }
+    }
+    ""
 }
 
 #[derive(Default)]
@@ -100,11 +124,54 @@ enum Gap {
     Line,
 }
 
+/// `rest` from the end tag of the element `name` on.
+fn from_end_tag<'a>(rest: &'a str, name: &str) -> &'a str {
+    let is_end = |at: &usize| {
+        let tag = &rest.as_bytes()[at + 2..];
+        let named = tag.get(..name.len()).is_some_and(|found| found.eq_ignore_ascii_case(name.as_bytes()));
+        named && tag.get(name.len()).is_none_or(|b| b.is_ascii_whitespace() || matches!(b, b'/' | b'>'))
+    };
+    memmem::find_iter(rest.as_bytes(), "</").find(is_end).map_or("", |at| &rest[at..])
+}
+
 fn find<const N: usize>(names: &[&'static str; N], name: &[u8]) -> Option<&'static str> {
     names.iter().copied().find(|n| n.as_bytes() == name)
 }
 
 impl Page {
+    /// Reads what begins with the `<` that `rest` begins with, if with any; what follows.
+    fn markup<'a>(&mut self, rest: &'a str) -> &'a str {
+        let Some(after) = rest.strip_prefix('<') else { return rest };
+        if let Some(comment) = after.strip_prefix("!--") {
+            // `<!-->` is a whole comment.
+            return comment.strip_prefix('>').unwrap_or_else(|| behind(comment, "-->"));
+        }
+        if after.starts_with(['!', '?']) {
+            return behind(after, ">");
+        }
+        let (ends, tag) = after.strip_prefix('/').map_or((false, after), |tag| (true, tag));
+        if !tag.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            if ends {
+                return behind(tag, ">");
+            }
+            self.string("<");
+            return after;
+        }
+        let length = tag.find(|c: char| c.is_ascii_whitespace() || c == '/' || c == '>').unwrap_or(tag.len());
+        // No element's name is longer; of what is, the start will do.
+        let name: Vec<u8> = tag.bytes().take(length.min(24)).map(|b| b.to_ascii_lowercase()).collect();
+        let behind = behind_tag(&tag[length..]);
+        if ends {
+            self.end(&name);
+            return behind;
+        }
+        self.start(&name);
+        let Some(name) = find(&RAW, &name) else { return behind };
+        let content = behind.len() - from_end_tag(behind, name).len();
+        self.string(&decode_html_entities(&behind[..content]));
+        &behind[content..]
+    }
+
     fn start(&mut self, name: &[u8]) {
         if let Some((skipped, depth)) = &mut self.skipped {
             let ends = match *skipped {
@@ -214,6 +281,11 @@ mod tests {
         assert_eq!(text("<nav><nav>menu</nav>more</nav>one"), "one");
         assert_eq!(text("<script>document.write('<p>no</p>')</script>one"), "one");
         assert_eq!(text("<script>never closed"), "");
+        assert_eq!(text("<STYLE>p { a: '</stylex>' }</Style >one"), "one");
+        assert_eq!(text("one<!-- > two --><!-->three<!-- never closed"), "onethree");
+        assert_eq!(text("<a title='>'>one</a href=\">\"><?php echo '>two"), "onetwo");
+        assert_eq!(text("1 < 2, 3 <4 and </5> 6"), "1 < 2, 3 <4 and 6");
+        assert_eq!(text("<textarea>a <b> c</textarea>d"), "a <b> cd");
         assert_eq!(text("<svg><title>icon</title></svg></p></pre></nav>one"), "one");
     }
 
@@ -222,6 +294,8 @@ mod tests {
         let deep = "<div><nav>".repeat(200_000) + "x" + &"</b>".repeat(200_000);
         assert_eq!(text(&deep), "");
         assert_eq!(text(&"<pre>".repeat(300_000)), "");
+        assert_eq!(text(&("<p ".to_owned() + &"a=\"b\" ".repeat(300_000) + ">x")), "x");
+        assert_eq!(text(&"<p a='".repeat(300_000)), "");
         assert_eq!(text(&("<".repeat(300_000) + "&".repeat(300_000).as_str())).len(), 600_000);
     }
 }

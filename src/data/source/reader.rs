@@ -90,6 +90,7 @@ impl<'a> Reader<'a> {
         if !how.lenient {
             return Ok(reader);
         }
+        // A file may begin with a mark of UTF-16, or be no text at all; of JSON, each line tells for itself.
         let start = stream.bytes.fill_buf().map_err(|e| reader.failed(e))?;
         let start = &start[..start.len().min(LOOK)];
         match encoding_rs::Encoding::for_bom(start) {
@@ -103,7 +104,7 @@ impl<'a> Reader<'a> {
         let start = stream.bytes.fill_buf().map_err(|e| reader.failed(e))?;
         let start = &start[..start.len().min(LOOK)];
         let nuls = memchr::memchr_iter(0, start).count();
-        if 100 * nuls > start.len() {
+        if 100 * nuls > start.len() && format != Format::Jsonl {
             let found = format!("{nuls} NULs in the first {} bytes", start.len());
             let error = Error::format(path, "byte 0", "text", found, "leave it out, or convert it to UTF-8 text");
             return Err(Trouble::end(Reason::Binary, error));
@@ -121,8 +122,18 @@ impl<'a> Reader<'a> {
         Trouble::end(reason, Error::format(self.path, at, "a whole packed file", e, hint))
     }
 
-    /// The next document, possibly empty; `None` at the end of the file.
+    /// The next document that has text; `None` at the end of the file.
     fn next(&mut self, source: &mut dyn BufRead) -> Result<Option<Document>, Trouble> {
+        loop {
+            match self.piece(source)? {
+                Some(document) if document.text.is_empty() => {}
+                found => return Ok(found),
+            }
+        }
+    }
+
+    /// The next document, possibly empty; `None` at the end of the file.
+    fn piece(&mut self, source: &mut dyn BufRead) -> Result<Option<Document>, Trouble> {
         let (offset, mut line) = (self.pieces.offset, self.pieces.line);
         match self.pieces.next(source, &mut self.buffer) {
             Ok(Piece::Whole) => {}
@@ -136,6 +147,9 @@ impl<'a> Reader<'a> {
                 return Err(Trouble::one(Reason::TooLong, error));
             }
             Err(e) => return Err(self.failed(e)),
+        }
+        if self.format == Format::Jsonl && self.buffer.trim_ascii().is_empty() {
+            return Ok(Some(Document::default()));
         }
         let (mut text, mut encoding) = self.text(offset)?;
         if offset == 0 && text.starts_with('\u{FEFF}') {

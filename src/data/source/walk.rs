@@ -95,17 +95,11 @@ impl Walk {
         Ok(())
     }
 
+    /// Walks a folder. What is still to be visited lies on a list of its own: folders may be nested deeper than calls.
     fn folder(&mut self, folder: &Path, root: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
-        let entries = std::fs::read_dir(folder).and_then(|entries| entries.map(|e| Ok(e?.path())).collect());
-        let mut paths: Vec<PathBuf> = match entries {
-            Ok(paths) => paths,
-            Err(e) => {
-                let what = e.to_string();
-                return self.skip(folder.to_owned(), Reason::Unreadable, what, Some(Error::io(folder, e)));
-            }
-        };
-        paths.sort();
-        for path in paths {
+        let mut rest = Vec::new();
+        self.list(folder, &mut rest)?;
+        while let Some(path) = rest.pop() {
             if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
                 self.skip(path, Reason::Hidden, String::new(), None)?;
                 continue;
@@ -118,7 +112,7 @@ impl Walk {
                 }
             };
             if meta.is_dir() {
-                self.folder(&path, root, wanted)?;
+                self.list(&path, &mut rest)?;
             } else if !wanted(&path) {
             } else if meta.is_symlink() {
                 self.link(path, root)?;
@@ -130,6 +124,21 @@ impl Walk {
                 self.skip(path, Reason::OtherKind, String::new(), None)?;
             }
         }
+        Ok(())
+    }
+
+    /// Puts what is in a folder on top of the list, the first by name topmost.
+    fn list(&mut self, folder: &Path, rest: &mut Vec<PathBuf>) -> Result<()> {
+        let entries = std::fs::read_dir(folder).and_then(|entries| entries.map(|e| Ok(e?.path())).collect());
+        let mut paths: Vec<PathBuf> = match entries {
+            Ok(paths) => paths,
+            Err(e) => {
+                let what = e.to_string();
+                return self.skip(folder.to_owned(), Reason::Unreadable, what, Some(Error::io(folder, e)));
+            }
+        };
+        paths.sort_by(|a, b| b.cmp(a));
+        rest.append(&mut paths);
         Ok(())
     }
 

@@ -58,6 +58,7 @@ pub const PHONE: &[&str] = &[
     "⟦+1 212 555 0123⟧",
     "Call ⟦+1 (212) 555-0123⟧ today.",
     "⟦+44 20 7946 0958⟧",
+    "my number is ⟦030/8439237⟧",
     "⟦+44 (0)20 7946 0958⟧",
     "⟦+442079460958⟧, then wait",
     "tel:⟦+49-30-901820⟧",
@@ -251,6 +252,8 @@ pub const CARD: &[&str] = &[
     "⟦4111 1111 1111 1111⟧",
     "⟦4111111111111111⟧.",
     "⟦4111-1111-1111-1111⟧, please",
+    "Her order was charged to ⟦4111 1111 1111 1111⟧",
+    "the card of my aunt is on file: ⟦4012888888881881⟧",
     "⟦4012888888881881⟧",
     "⟦5555555555554444⟧",
     "⟦5105 1051 0510 5100⟧",
@@ -325,6 +328,8 @@ pub const SSN: &[&str] = &[
     "and ⟦567-89-0123⟧ too",
     "⟦078-05-1121⟧",
     "my social: ⟦678 90 1234⟧",
+    "she is ⟦123 45 6789⟧ to them",
+    "The social security card of my aunt has the number ⟦123.45.6789⟧",
 ];
 
 pub const NO_SSN: &[&str] = &[
@@ -340,7 +345,9 @@ pub const NO_SSN: &[&str] = &[
     "1123-45-6789",
     "123-45-678",
     "123456789",
-    "123 45 6789",
+    "4 123 45 6789",
+    "123 45 6789 12",
+    "order 123 45 6789",
     "123.45.6789",
     "part 123-45-6789",
     "order no. 123-45-6789",
@@ -356,6 +363,7 @@ pub const NO_SSN: &[&str] = &[
 ];
 
 pub const SECRET: &[&str] = &[
+    "⟦AGE-SECRET-~KEY-10NXE7F9YPEJRWH3TXSDPS3V2NJH94C0T0739NQJNV6MJMU2WNSZ9ZA374F⟧",
     "⟦AKIA~IOSFODNN7EXAMPLE⟧",
     "aws_access_key_id = ⟦ASIA~QWERTYUIOPASDF12⟧",
     "aws_secret_access_key = ⟦wJalr~XUtnFEMIK7MDENGbPxRfiCYzEXAMPL3KEY⟧",
