@@ -153,3 +153,130 @@ fn the_first_checksum_is_kept_and_what_is_there_is_checked_by_it() {
     assert_eq!(run(&set(None, None), dir.path(), &fake).unwrap()[0].sha256, first[0].sha256);
     assert_eq!(std::fs::read_to_string(dir.path().join(SUMS)).unwrap(), format!("{}  a.txt\n", first[0].sha256));
 }
+
+/// A disk of which the n-th operation fails.
+#[derive(Debug)]
+struct Failing {
+    left: std::sync::Arc<std::sync::atomic::AtomicI64>,
+}
+
+impl Failing {
+    fn operation(&self) -> std::io::Result<()> {
+        match self.left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) {
+            0 => Err(std::io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct FailingFile(Box<dyn disk::File>, Failing);
+
+macro_rules! counted {
+    ($disk:expr, $call:expr) => {{
+        $disk.operation()?;
+        $call
+    }};
+}
+
+impl Read for FailingFile {
+    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+        counted!(self.1, self.0.read(to))
+    }
+}
+
+impl Write for FailingFile {
+    fn write(&mut self, from: &[u8]) -> std::io::Result<usize> {
+        // Half of it is on the disk before there is no room.
+        if let Err(e) = self.1.operation() {
+            self.0.write_all(&from[..from.len() / 2])?;
+            return Err(e);
+        }
+        self.0.write(from)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Seek for FailingFile {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        counted!(self.1, self.0.seek(to))
+    }
+}
+
+impl disk::File for FailingFile {
+    fn sync(&self) -> std::io::Result<()> {
+        counted!(self.1, self.0.sync())
+    }
+
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        counted!(self.1, self.0.set_len(len))
+    }
+
+    fn try_lock(&self) -> std::io::Result<bool> {
+        counted!(self.1, self.0.try_lock())
+    }
+}
+
+impl Disk for Failing {
+    fn open(&self, path: &Path, how: Open) -> std::io::Result<Box<dyn disk::File>> {
+        let file = counted!(self, Os.open(path, how))?;
+        Ok(Box::new(FailingFile(file, Failing { left: self.left.clone() })))
+    }
+
+    fn list(&self, dir: &Path) -> std::io::Result<Vec<std::ffi::OsString>> {
+        counted!(self, Os.list(dir))
+    }
+
+    fn kind(&self, path: &Path) -> std::io::Result<Option<Kind>> {
+        counted!(self, Os.kind(path))
+    }
+
+    fn create_dir(&self, dir: &Path) -> std::io::Result<()> {
+        counted!(self, Os.create_dir(dir))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        counted!(self, Os.rename(from, to))
+    }
+
+    fn remove(&self, path: &Path) -> std::io::Result<()> {
+        counted!(self, Os.remove(path))
+    }
+
+    fn remove_all(&self, dir: &Path) -> std::io::Result<()> {
+        counted!(self, Os.remove_all(dir))
+    }
+
+    fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
+        counted!(self, Os.sync_dir(dir))
+    }
+}
+
+#[test]
+fn a_disk_that_fails_at_any_operation_leaves_no_file_that_looks_whole_and_the_next_call_ends_well() {
+    let whole = Fake::new(&[]).content;
+    for operation in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let left = std::sync::Arc::new(std::sync::atomic::AtomicI64::new(operation));
+        let disk = Failing { left: left.clone() };
+        let first = get(&disk, &set(None, None), usize::MAX, &out, &Fake::new(&[3000]), &mut |_, _| ());
+        if let Ok(there) = std::fs::read(out.join("a.txt")) {
+            assert!(there == whole, "after operation {operation}");
+        }
+        if left.load(std::sync::atomic::Ordering::Relaxed) >= 0 {
+            assert!(first.is_ok() && operation > 20, "{operation}: {first:?}");
+            return;
+        }
+        // What fails at the very end, as the removal of something, may still be a success.
+        if let Err(error) = first {
+            assert!(error.hint().is_some_and(|hint| !hint.is_empty()), "{error}");
+        }
+        run(&set(None, None), &out, &Fake::new(&[])).unwrap();
+        assert!(std::fs::read(out.join("a.txt")).unwrap() == whole, "after operation {operation}");
+        assert_eq!(names(&out), [SUMS, "a.txt"], "after operation {operation}");
+    }
+}

@@ -232,8 +232,8 @@ pub(super) fn assigned(text: &str, at: usize) -> Option<Span> {
     // A compass is no pass and a monkey no key: short names are words of their own.
     let is = |known: &&str| name.ends_with(*known) && (known.len() > 4 || own_word(written, known.len()));
     let bearer = name == "authorization" || name == "proxyauthorization";
-    let password = PASSWORDS.iter().any(|known| is(&known));
-    let key = KEYS.iter().any(|known| is(&known)) && !name.contains("public");
+    let password = PASSWORDS.iter().any(&is);
+    let key = KEYS.iter().any(is) && !name.contains("public");
     if !(bearer || password || key) {
         return None;
     }
@@ -259,12 +259,14 @@ pub(super) fn assigned(text: &str, at: usize) -> Option<Span> {
         return None;
     }
     let value = &text[start..end];
-    let is = match () {
-        _ if placeholder(value) => false,
-        _ if password => value.len() >= 6 && mixed(value) >= 2,
-        _ if name == "key" => value.len() >= 20 && mixed(value) >= 2 && entropy(value) >= 3.5,
-        _ => value.len() >= 16 && mixed(value) >= 2 && entropy(value) >= 3.0,
+    let (least, bits) = if password {
+        (6, 0.0)
+    } else if name == "key" {
+        (20, 3.5)
+    } else {
+        (16, 3.0)
     };
+    let is = value.len() >= least && mixed(value) >= 2 && entropy(value) >= bits && !placeholder(value);
     is.then(|| secret(start, end))
 }
 

@@ -82,11 +82,12 @@ pub fn repair<'a>(text: &'a str, options: &Options) -> (Cow<'a, str>, Repairs) {
     loop {
         let mut needs = Needs::of(&text);
         let mut round = Repairs::default();
-        if options.mojibake && needs.mojibake {
-            if let Some(better) = mojibake::repair(&text, &mut round.mojibake) {
-                text = Cow::Owned(better);
-                needs = Needs::of(&text);
-            }
+        if options.mojibake
+            && needs.mojibake
+            && let Some(better) = mojibake::repair(&text, &mut round.mojibake)
+        {
+            text = Cow::Owned(better);
+            needs = Needs::of(&text);
         }
         if needs.characters(options) {
             let before = round;
@@ -127,7 +128,7 @@ impl Needs {
     fn of(text: &str) -> Needs {
         const BLOCK: usize = 64;
         // `|` instead of `||`: the loop over a block then has no branches, and is one over vectors.
-        let plain = |b: u8| ((b >= b' ') & (b < 0x7f)) | (b == b'\n') | (b == b'\t');
+        let plain = |b: u8| (b' '..0x7f).contains(&b) | (b == b'\n') | (b == b'\t');
         let bytes = text.as_bytes();
         let (mut needs, mut at, mut before) = (Needs::default(), 0, ' ');
         while at < bytes.len() {

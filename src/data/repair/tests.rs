@@ -214,6 +214,7 @@ use encoding_rs::Encoding;
 /// What repairing costs a second, for a table; not run by default.
 #[test]
 #[ignore = "a measurement"]
+#[allow(clippy::print_stderr)]
 fn speed() {
     let ascii = "The old mill by the river has not turned for years.\n".repeat(100_000);
     let accents = "The “old” mill by the river – naïve café – has not turned for years.\n".repeat(100_000);

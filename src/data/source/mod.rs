@@ -82,7 +82,7 @@ impl Limits {
     /// Threads that read: each may hold a line, its text, and a window of what is being unpacked.
     fn readers(&self) -> usize {
         let threads = if self.threads == 0 { rayon::current_num_threads() } else { self.threads };
-        threads.min(self.memory / (4 * self.document).max(1)).max(1)
+        threads.min(self.memory / self.document.saturating_mul(4).max(1)).max(1)
     }
 
     /// The largest window of a Zstandard frame.
@@ -106,7 +106,9 @@ impl Sources {
     /// the text in `.jsonl` files and tables. What is wrong with them or in them is an error: a file of another kind, a
     /// symbolic link that leaves its folder, no file at all.
     pub fn open<P: AsRef<Path>>(paths: &[P], field: &str) -> Result<Sources> {
-        Sources::find(paths, field, Limits::default(), false)
+        // Whoever trains on one file of gigabytes knows that it is one document.
+        let limits = Limits { document: usize::MAX >> 8, memory: usize::MAX, ..Limits::default() };
+        Sources::find(paths, field, limits, false)
     }
 
     /// As [`Sources::open`], but what is wrong in folders and in files is passed over and counted. The paths themselves

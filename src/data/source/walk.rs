@@ -15,6 +15,7 @@ pub(super) struct Entry {
     pub path: PathBuf,
     pub bytes: u64,
     /// Whether it was met on a walk, so that it must be no link when it is opened.
+    #[cfg_attr(not(unix), expect(dead_code))]
     pub walked: bool,
 }
 

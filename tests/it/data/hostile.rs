@@ -146,7 +146,7 @@ fn cases() -> Vec<Case> {
         ),
         // Text.
         case("nuls.txt", vec![0; 5000], &[], &[Binary]),
-        case("program.txt", [b"\x7fELF".to_vec(), vec![0, 1, 2, 3].repeat(500)].concat(), &[], &[Binary]),
+        case("program.txt", [b"\x7fELF".to_vec(), [0, 1, 2, 3].repeat(500)].concat(), &[], &[Binary]),
         case("one-nul.txt", [vec![b'a'; 500], vec![0], vec![b'b'; 500]].concat(), &["*"], &[]),
         case("bad-utf8.txt", b"\xc3\xa9\xc3\xa9 \xff\xfe \xc3".as_slice(), &["éé \u{fffd}\u{fffd} \u{fffd}"], &[]),
         case("surrogates.txt", b"\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9 \xed\xa0\x80".as_slice(), &["*"], &[]),
@@ -249,7 +249,7 @@ fn what_is_no_file_is_never_opened_and_no_link_leads_out() {
     symlink(inside.join("good.txt"), inside.join("sub/again.txt")).unwrap();
     std::fs::write(inside.join(".hidden.txt"), "hidden").unwrap();
     std::fs::write(inside.join("closed.txt"), "closed").unwrap();
-    std::fs::set_permissions(inside.join("closed.txt"), PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(inside.join("closed.txt"), PermissionsExt::from_mode(0o000)).unwrap();
     let (documents, skips) = lenient(&inside, LIMITS);
     let mut texts: Vec<&str> = documents.iter().map(|d| d.text.as_str()).collect();
     if texts.contains(&"closed") {
@@ -317,4 +317,48 @@ fn tables_need_the_feature_and_the_error_says_so() {
     std::fs::write(dir.path().join("b.txt"), "b").unwrap();
     let (documents, skips) = lenient(dir.path(), LIMITS);
     assert_eq!((documents.len(), skips.counts), (1, [(Reason::OtherKind, 1)].into()));
+}
+
+/// The program, over a folder of all of these: it ends well, says what it passed over, and writes nothing elsewhere.
+#[test]
+fn cleaning_a_folder_of_them_ends_well_and_says_what_was_passed_over() {
+    let dir = TempDir::new().unwrap();
+    std::fs::create_dir(dir.path().join("in")).unwrap();
+    for case in cases() {
+        std::fs::write(dir.path().join("in").join(case.name), case.bytes).unwrap();
+    }
+    let run = |limit: Option<u32>| {
+        // A limit on the size of files stands in for a disk that is full.
+        let limit = limit.map_or(String::new(), |blocks| format!("ulimit -f {blocks};"));
+        let script = format!(
+            "trap '' XFSZ; {limit} exec \"$0\" data clean in --out out --mem 256MB --max-document 65536 --json"
+        );
+        let mut command = std::process::Command::new("bash");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_kiln")]).current_dir(dir.path());
+        let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!errors.contains("panicked") && !errors.contains("overflow"), "{errors}");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), errors)
+    };
+    if cfg!(target_os = "linux") {
+        for blocks in [0, 1, 2, 4] {
+            let (code, _, errors) = run(Some(blocks));
+            // It may be that little is enough.
+            if code == Some(0) {
+                break;
+            }
+            assert_eq!(code, Some(1), "{errors}");
+            assert!(errors.contains("hint") && !dir.path().join("out/documents.jsonl.zst").exists(), "{errors}");
+        }
+    }
+    let (code, out, errors) = run(None);
+    assert_eq!(code, Some(0), "{errors}");
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let skipped = report["skipped"].as_object().unwrap();
+    for reason in [Reason::Bomb, Reason::Damaged, Reason::TooLong, Reason::NotJson, Reason::NoText, Reason::Binary] {
+        assert!(skipped[reason.describe()].as_u64() >= Some(2), "{reason:?}: {skipped:?}");
+    }
+    let mut names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["in", "out"]);
 }

@@ -222,6 +222,7 @@ fn no_text_costs_more_than_linear_time() {
 /// What a search costs, for a table; not run by default.
 #[test]
 #[ignore = "a measurement"]
+#[allow(clippy::print_stderr)]
 fn speed() {
     let plain = "The old mill by the river has not turned for 40 years, and nobody in the village knows who owns it.\n"
         .repeat(100_000);
