@@ -28,9 +28,10 @@ pub mod device;
 
 pub mod cpu;
 
+pub mod settings;
+
 pub mod disk;
 pub mod error;
 pub mod rng;
-pub mod settings;
 
 pub use error::{Error, Result};

@@ -323,8 +323,8 @@ impl<'a> Shards<'a> {
         if let (Some((writer, index)), Some(shard)) = (self.current.take(), self.info.shards.last_mut()) {
             shard.tokens = writer.tokens();
             self.info.tokens += shard.tokens;
-            index.finish(&self.out.join(&shard.file), shard.tokens)?;
             shard.sha256 = writer.finish()?;
+            index.finish(&self.out.join(&shard.file), shard.tokens)?;
         }
         Ok(())
     }

@@ -175,8 +175,8 @@ fn rewrite(dir: &Path, info: &DatasetInfo, part: &mut PartInfo, places: &[&Place
         }
         data.check()?;
         let tokens = writer.tokens();
-        names.finish(&dir.join(&file), tokens)?;
         let sha256 = writer.finish()?;
+        names.finish(&dir.join(&file), tokens)?;
         part.shards.push(ShardInfo { file, tokens, sha256 });
     }
     Ok(gone)

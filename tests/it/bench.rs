@@ -54,6 +54,20 @@ fn kernels_give_a_row_for_each_part() {
 }
 
 #[test]
+fn texts_are_encoded_and_learnt_from() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.txt"), "the old mill by the river. ".repeat(2000)).unwrap();
+    let out = rows(&bench(dir.path(), "tokenizer a.txt --vocab 300 --reps 1 --json").output().unwrap());
+    assert_eq!(out.len(), 2);
+    check(&out[0], "tokenizer", "encode gpt2", "MB/s");
+    check(&out[1], "tokenizer", "train 300", "MB/s");
+    let wrong = bench(dir.path(), "tokenizer a.txt --against faer").output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+    let wrong = bench(dir.path(), "gelu --against tiktoken").output().unwrap();
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("kiln bench tokenizer"));
+}
+
+#[test]
 fn products_end_with_their_geometric_mean() {
     let dir = tempfile::tempdir().unwrap();
     let out =

@@ -108,8 +108,8 @@ impl Stages<'_> {
             "" => source.to_string_lossy().into_owned(),
             field => match metadata.get(field) {
                 Some(Value::String(group)) => group.clone(),
+                Some(Value::Null) | None => "none".to_owned(),
                 Some(other) => other.to_string(),
-                None => "none".to_owned(),
             },
         };
         let (digest, bytes) = (Sha256::digest(text.as_bytes()).into(), text.len());
@@ -314,7 +314,7 @@ pub fn run(
     if let Some(last) = work.parts("first").checked_sub(1) {
         first = work.load(&work.file("first", last, "json"))?.unwrap_or_default();
     }
-    let mut documents: u32 = (0..first.parts).map(|part| Ok(documents_in(work, part)?)).sum::<Result<u32>>()?;
+    let mut documents: u32 = (0..first.parts).map(|part| documents_in(work, part)).sum::<Result<u32>>()?;
     let done: Size = first.tally.read;
     std::thread::scope(|scope| -> Result<()> {
         let (sender, receiver) = sync_channel::<Result<Read>>(1);

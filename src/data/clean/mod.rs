@@ -2,10 +2,10 @@
 //!
 //! Three passes, so that memory does not grow with the data:
 //!
-//! 1. [`first`]: every document is repaired, judged by language and quality, and what stays is written to parts on disk,
+//! 1. `first`: every document is repaired, judged by language and quality, and what stays is written to parts on disk,
 //!    with the hashes of its text, its paragraphs and its MinHash bands.
-//! 2. The hashes are sorted on disk: [`exact`] and [`near`] duplicates, paragraphs; [`labels`] that look wrong.
-//! 3. [`last`]: what stays is written out without paragraphs that were there before, with personal data masked, and with
+//! 2. The hashes are sorted on disk: `exact` and `near` duplicates, paragraphs; `labels` that look wrong.
+//! 3. `last`: what stays is written out without paragraphs that were there before, with personal data masked, and with
 //!    lexicons and evaluation texts looked for.
 //!
 //! Everything on the way lies in the folder `.work` in the output folder, in parts whose ends depend on the documents

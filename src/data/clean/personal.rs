@@ -72,7 +72,7 @@ impl PersonalFilter {
             Mode::Mask => (Action::Edited, bytes),
             Mode::Drop => (Action::Removed, text.len() as u64),
         };
-        let from = text.floor_char_boundary(first.start.saturating_sub(BEFORE));
+        let from = start(text, first.start.saturating_sub(BEFORE)).len();
         let mut event = Event::new(Rule::Personal, action, evidence, bytes, &text[from..]);
         spans.iter().for_each(|span| *event.kinds.entry(span.kind.name().to_owned()).or_default() += 1);
         let text = if self.mode == Mode::Mask { Cow::Owned(masked(text, &spans)) } else { Cow::Borrowed(text) };

@@ -64,7 +64,11 @@ impl Event {
 
 /// `text` up to `bytes` bytes, cut between characters.
 pub fn start(text: &str, bytes: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes)]
+    let mut end = bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// What one rule did.

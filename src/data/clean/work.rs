@@ -50,6 +50,13 @@ impl Work {
         })
         .to_string();
         disk::make_dirs(&Os, &options.out)?;
+        let out = options.out.canonicalize().at(&options.out)?;
+        if let Some(file) =
+            sources.files().iter().find(|file| file.canonicalize().is_ok_and(|file| file.starts_with(&out)))
+        {
+            let problem = format!("--out: {} is a source and lies in it", file.display());
+            return Err(Error::usage(problem, "choose a folder beside the sources"));
+        }
         let file = work.dir.join("run.json");
         if std::fs::read_to_string(&file).is_ok_and(|found| found == run) {
             disk::sweep(&Os, &work.dir)?;

@@ -114,8 +114,8 @@ pub(super) fn find(text: &str, at: usize, kinds: &Kinds, spans: &mut Vec<Span>) 
 
 /// The first number of the groups, if they begin with one.
 fn number(text: &str, groups: &[Group], kinds: &Kinds) -> Option<Span> {
-    let checks: [(Kind, fn(&str, &[Group]) -> Option<Span>); 3] =
-        [(Kind::Card, card), (Kind::Ssn, ssn), (Kind::Phone, phone::find)];
+    type Check = fn(&str, &[Group]) -> Option<Span>;
+    let checks: [(Kind, Check); 3] = [(Kind::Card, card), (Kind::Ssn, ssn), (Kind::Phone, phone::find)];
     checks.iter().filter(|(kind, _)| kinds.has(*kind)).find_map(|(_, check)| check(text, groups))
 }
 

@@ -232,8 +232,8 @@ pub(super) fn assigned(text: &str, at: usize) -> Option<Span> {
     // A compass is no pass and a monkey no key: short names are words of their own.
     let is = |known: &&str| name.ends_with(*known) && (known.len() > 4 || own_word(written, known.len()));
     let bearer = name == "authorization" || name == "proxyauthorization";
-    let password = PASSWORDS.iter().any(|known| is(&known));
-    let key = KEYS.iter().any(|known| is(&known)) && !name.contains("public");
+    let password = PASSWORDS.iter().any(&is);
+    let key = KEYS.iter().any(is) && !name.contains("public");
     if !(bearer || password || key) {
         return None;
     }

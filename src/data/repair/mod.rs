@@ -128,7 +128,7 @@ impl Needs {
     fn of(text: &str) -> Needs {
         const BLOCK: usize = 64;
         // `|` instead of `||`: the loop over a block then has no branches, and is one over vectors.
-        let plain = |b: u8| ((b >= b' ') & (b < 0x7f)) | (b == b'\n') | (b == b'\t');
+        let plain = |b: u8| (b' '..0x7f).contains(&b) | (b == b'\n') | (b == b'\t');
         let bytes = text.as_bytes();
         let (mut needs, mut at, mut before) = (Needs::default(), 0, ' ');
         while at < bytes.len() {

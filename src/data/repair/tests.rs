@@ -210,21 +210,3 @@ fn bytes_are_decoded_by_what_they_are() {
 }
 
 use encoding_rs::Encoding;
-
-/// What repairing costs a second, for a table; not run by default.
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    let ascii = "The old mill by the river has not turned for years.\n".repeat(100_000);
-    let accents = "The “old” mill by the river – naïve café – has not turned for years.\n".repeat(100_000);
-    for (name, text) in [("ASCII", ascii), ("accents", accents)] {
-        let best = (0..5)
-            .map(|_| {
-                let start = std::time::Instant::now();
-                assert!(repair(&text, &Options::default()).1.is_none());
-                start.elapsed().as_secs_f64()
-            })
-            .fold(f64::MAX, f64::min);
-        eprintln!("{name}: {:.0} MB/s", text.len() as f64 / best / 1e6);
-    }
-}

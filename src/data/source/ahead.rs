@@ -110,7 +110,7 @@ impl Iterator for Documents {
                 Some(Err(trouble)) => {
                     // Nothing follows an error; the threads find nobody listening.
                     (self.current, self.queue, self.line) = (Vec::new().into_iter(), None, None);
-                    return Some(Err(trouble.error));
+                    return Some(Err(*trouble.error));
                 }
                 None if self.advance() => {}
                 None => return None,

@@ -99,7 +99,7 @@ impl Skips {
 #[derive(Debug)]
 pub(super) struct Trouble {
     pub reason: Reason,
-    pub error: Error,
+    pub error: Box<Error>,
     /// Whether nothing more can be read of the file.
     pub ends: bool,
 }
@@ -107,16 +107,16 @@ pub(super) struct Trouble {
 impl Trouble {
     /// Trouble with the whole rest of a file.
     pub fn end(reason: Reason, error: Error) -> Trouble {
-        Trouble { reason, error, ends: true }
+        Trouble { reason, error: Box::new(error), ends: true }
     }
 
     /// Trouble with one document; the next one can be read.
     pub fn one(reason: Reason, error: Error) -> Trouble {
-        Trouble { reason, error, ends: false }
+        Trouble { reason, error: Box::new(error), ends: false }
     }
 
     pub fn skipped(&self, path: &Path) -> Skipped {
-        let what = match &self.error {
+        let what = match &*self.error {
             Error::Format { at, found, .. } => format!("{at}: {found}"),
             Error::Io { source, .. } => source.to_string(),
             other => other.to_string(),

@@ -8,7 +8,7 @@
 //! | char | the distinct characters, sorted (nanoGPT's order; 65 for Shakespeare) | none |
 //! | bpe  | 256 bytes, then merges in order of training | the last id, as in GPT-2 |
 //!
-//! Byte-level BPE is encoded by our own encoder where the file's pattern of words is a [common one](words::Pattern), all else by
+//! Byte-level BPE is encoded by our own encoder where the file's pattern of words is a common one (`words.rs`), all else by
 //! the `tokenizers` crate, with the same ids. [`Tokenizer::load`] knows `gpt2` by name.
 //!
 //! Text is always encoded as text: a special token spelled out in a document gives the tokens of its letters, so data

@@ -1,6 +1,7 @@
 //! The one place where the generator decides: every random choice is a draw from an explicit distribution.
 
 use crate::rng::Rng;
+use std::sync::LazyLock;
 
 /// Where choices come from.
 enum Source {
@@ -15,8 +16,6 @@ enum Source {
 pub(super) struct Chooser {
     source: Source,
     nats: f64,
-    /// ln of 0, 1, 2, …: weights are small integers, so that probabilities are exact and the sum is the same everywhere.
-    ln: Vec<f64>,
     /// Nothing is recorded any more: the walk has left the text that it follows.
     stopped: bool,
 }
@@ -24,10 +23,12 @@ pub(super) struct Chooser {
 /// The largest total weight of one choice.
 const MAX_TOTAL: u32 = 1 << 10;
 
+/// ln of 0, 1, 2, …: weights are small integers, so that probabilities are exact and the sum is the same everywhere.
+static LN: LazyLock<Vec<f64>> = LazyLock::new(|| (0..=MAX_TOTAL).map(|n| libm::log(f64::from(n))).collect());
+
 impl Chooser {
     pub fn new() -> Chooser {
-        let ln = (0..=MAX_TOTAL).map(|n| libm::log(f64::from(n))).collect();
-        Chooser { source: Source::Walk { path: Vec::new(), at: 0 }, nats: 0.0, ln, stopped: false }
+        Chooser { source: Source::Walk { path: Vec::new(), at: 0 }, nats: 0.0, stopped: false }
     }
 
     /// Takes choices from `rng`, from now on.
@@ -116,7 +117,7 @@ impl Chooser {
             }
         };
         let i = i.expect("the total is above zero");
-        self.nats += self.ln[total as usize] - self.ln[weight(i) as usize];
+        self.nats += LN[total as usize] - LN[weight(i) as usize];
         i
     }
 }

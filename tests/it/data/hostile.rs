@@ -249,7 +249,7 @@ fn what_is_no_file_is_never_opened_and_no_link_leads_out() {
     symlink(inside.join("good.txt"), inside.join("sub/again.txt")).unwrap();
     std::fs::write(inside.join(".hidden.txt"), "hidden").unwrap();
     std::fs::write(inside.join("closed.txt"), "closed").unwrap();
-    std::fs::set_permissions(inside.join("closed.txt"), PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(inside.join("closed.txt"), PermissionsExt::from_mode(0o000)).unwrap();
     let (documents, skips) = lenient(&inside, LIMITS);
     let mut texts: Vec<&str> = documents.iter().map(|d| d.text.as_str()).collect();
     if texts.contains(&"closed") {

@@ -218,24 +218,3 @@ fn no_text_costs_more_than_linear_time() {
     }
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
-
-/// What a search costs, for a table; not run by default.
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    let plain = "The old mill by the river has not turned for 40 years, and nobody in the village knows who owns it.\n"
-        .repeat(100_000);
-    let dense =
-        "Call 212-555-0123 or write to ann@example.org; order 4711, at 10:30 on 2024-05-06, from 203.0.113.7.\n"
-            .repeat(20_000);
-    for (name, text) in [("plain", plain), ("dense", dense)] {
-        let best = (0..5)
-            .map(|_| {
-                let start = std::time::Instant::now();
-                std::hint::black_box(find(&text, &Kinds::default()));
-                start.elapsed().as_secs_f64()
-            })
-            .fold(f64::MAX, f64::min);
-        eprintln!("{name}: {:.0} MB/s", text.len() as f64 / best / 1e6);
-    }
-}
