@@ -135,7 +135,8 @@ fn what_was_planted_is_found_and_nothing_else() {
     assert!(near.planted >= 25 && near.recall() > Some(0.97) && near.precision() == Some(1.0), "{near:?}");
     assert_eq!(score.edited.len(), 4);
     for row in &score.edited {
-        assert!((row.met - row.expected).abs() < 0.12 && row.pairs == 25, "{row:?}");
+        // Of 25 pairs; an edit can take so much of a text that another rule drops it.
+        assert!((row.met - row.expected).abs() < 0.12 && row.pairs >= 20, "{row:?}");
     }
     assert_eq!(score.canaries, [10, 10]);
 
