@@ -136,7 +136,8 @@ fn what_was_planted_is_found_and_nothing_else() {
     assert_eq!(score.edited.len(), 4);
     for row in &score.edited {
         // Of 25 pairs; an edit can take so much of a text that another rule drops it.
-        assert!((row.met - row.expected).abs() < 0.12 && row.pairs >= 20, "{row:?}");
+        let deviation = (row.expected * (1.0 - row.expected) / row.pairs as f64).sqrt();
+        assert!((row.met - row.expected).abs() < 3.0 * deviation + 0.03 && row.pairs >= 20, "{row:?}");
     }
     assert_eq!(score.canaries, [10, 10]);
 
