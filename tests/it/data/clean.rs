@@ -161,11 +161,7 @@ fn what_was_planted_is_found_and_nothing_else() {
     }
     let mail = documents.iter().find(|line| line["id"] == "mail15").unwrap();
     assert!(mail["text"].as_str().unwrap().contains(" Write to [EMAIL] soon. "));
-    assert_eq!(
-        of("gopher.words") + of("c4.sentences") + of("c4.short_lines"),
-        30,
-        "the short ones lose their line, then go"
-    );
+    assert!(left.iter().all(|id| !id.starts_with("short")), "a rule drops what says nothing");
 
     // Nothing that people get to read holds an address.
     for name in &RESULT[1..] {
