@@ -35,6 +35,9 @@ pub(super) fn read(file: File, entry: &Entry, how: &How, give: &mut dyn FnMut(Re
         let Some(row) = rows.iter.next() else { return };
         let found = row.map_err(|e| damaged(path, &format!("row {number}"), e));
         let found = found.and_then(|row| document(row, path, number, how));
+        if matches!(&found, Ok(document) if document.text.is_empty()) {
+            continue;
+        }
         let ends = matches!(&found, Err(trouble) if trouble.ends);
         let done = (entry.bytes as u128 * u128::from(number) / u128::from(total)) as u64;
         if !give(found, done.min(entry.bytes)) || ends {

@@ -362,3 +362,66 @@ fn cleaning_a_folder_of_them_ends_well_and_says_what_was_passed_over() {
     names.sort();
     assert_eq!(names, ["in", "out"]);
 }
+
+/// A table of texts, with names and numbers beside them; `packed` by Snappy.
+#[cfg(feature = "parquet")]
+fn table(rows: usize, packed: bool) -> Vec<u8> {
+    use parquet::basic::Compression;
+    use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    let schema = "message t { required binary id (UTF8); optional binary text (UTF8); required int64 n; }";
+    let schema = Arc::new(parquet::schema::parser::parse_message_type(schema).unwrap());
+    let compression = if packed { Compression::SNAPPY } else { Compression::UNCOMPRESSED };
+    let properties = Arc::new(WriterProperties::builder().set_compression(compression).build());
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, properties).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let bytes = |text: String| ByteArray::from(text.into_bytes());
+    let mut column = group.next_column().unwrap().unwrap();
+    let ids: Vec<_> = (0..rows).map(|n| bytes(format!("row {n}"))).collect();
+    column.typed::<ByteArrayType>().write_batch(&ids, None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    // Every third has no text.
+    let levels: Vec<i16> = (0..rows).map(|n| i16::from(n % 3 != 2)).collect();
+    let texts: Vec<_> = (0..rows).filter(|n| n % 3 != 2).map(|n| bytes(format!("text é {n}"))).collect();
+    column.typed::<ByteArrayType>().write_batch(&texts, Some(&levels), None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int64Type>().write_batch(&(0..rows as i64).collect::<Vec<_>>(), None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.into_inner().unwrap()
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn tables_give_a_document_a_row_and_damaged_ones_no_panic() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.parquet");
+    for packed in [false, true] {
+        let whole = table(1000, packed);
+        std::fs::write(&path, &whole).unwrap();
+        let all: Vec<Document> = Sources::open(&[&path], "text").unwrap().documents().map(|d| d.unwrap()).collect();
+        assert_eq!(all.len(), 667);
+        assert_eq!((all[2].text.as_str(), all[2].id.as_str(), &all[2].metadata["n"]), ("text é 3", "row 3", &3.into()));
+        assert_eq!(all[2].line, 4);
+        assert_says(
+            Sources::open(&[&path], "body").unwrap().documents().collect::<Result<Vec<_>>>(),
+            &["a.parquet", "\"id\", \"text\", \"n\"", "--text-field"],
+        );
+        assert_says(Sources::open(&[&path], "n").unwrap().documents().collect::<Result<Vec<_>>>(), &["row 1", "text"]);
+        for cut in [0, 1, 3, 4, 8, 100, whole.len() / 2, whole.len() - 9, whole.len() - 8, whole.len() - 1] {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let (documents, skips) = lenient(&path, LIMITS);
+            assert_eq!((documents.len(), skips.counts), (0, [(Reason::Damaged, 1)].into()), "cut at {cut}");
+        }
+        // One bit at a time: what is given is text, and nothing panics.
+        let mut rng = Rng::new(5, Purpose::Test, 0, 0);
+        for _ in 0..500 {
+            let at = rng.below(whole.len() as u32) as usize;
+            std::fs::write(&path, flipped(whole.clone(), at)).unwrap();
+            lenient(&path, LIMITS);
+        }
+    }
+}
