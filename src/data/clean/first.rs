@@ -186,12 +186,13 @@ impl Stages<'_> {
             return gone(events, text, reason);
         }
         let mut layout = Layout::of(text);
-        if let Some(edited) = self.c4.edit(text, &layout, events) {
+        let (edited, placeholder) = self.c4.edit(text, &layout, events);
+        if let Some(edited) = edited {
             *text = edited;
             scratch.words.read(text);
             layout = Layout::of(text);
         }
-        if let Some(reason) = self.c4.judge(text) {
+        if let Some(reason) = self.c4.judge(text, placeholder) {
             return gone(events, text, reason);
         }
         let analysis = Analysis { text, layout, words: &scratch.words };

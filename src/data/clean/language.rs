@@ -7,20 +7,19 @@
 use super::quality::Reason;
 use super::recipe::{Language, one_of};
 use super::rules::{Rule, RuleSet};
-use super::words::Words;
+use super::words::{HashTable, Words};
 use crate::error::Result;
 use serde_json::json;
-use std::collections::HashSet;
 use std::sync::LazyLock;
 use whatlang::{Lang, Script};
 
 /// Bytes and words that the decision looks at: whatlang gains nothing from more.
 const LOOKED_AT: (usize, usize) = (1000, 200);
 
-static ENGLISH: LazyLock<HashSet<u64>> = LazyLock::new(|| {
+static ENGLISH: LazyLock<HashTable<()>> = LazyLock::new(|| {
     let words = "the and that with from they which have this would their there been when what about into could because \
                  she you his her not it for were who then them these before after said";
-    Words::of(words).hashes().iter().copied().collect()
+    Words::of(words).hashes().iter().map(|&hash| (hash, ())).collect()
 });
 static THE: LazyLock<u64> = LazyLock::new(|| Words::of("the").hashes()[0]);
 
@@ -90,7 +89,7 @@ fn is_english(words: &Words) -> bool {
     let some = &words.hashes()[..words.len().min(LOOKED_AT.1)];
     let count = |is: &dyn Fn(&u64) -> bool| some.iter().filter(|word| is(word)).count();
     some.len() >= 20
-        && count(&|word| ENGLISH.contains(word)) * 10 >= some.len()
+        && count(&|word| ENGLISH.contains_key(word)) * 10 >= some.len()
         && count(&|word| *word == *THE) * 50 >= some.len()
 }
 
