@@ -193,15 +193,17 @@ fn scores(score: &Score) -> String {
         );
     }
     if !score.edited.is_empty() {
-        text += "\nnear-duplicates: words changed, mean J, share that met in a band, 1 - (1 - J^rows)^bands, share removed\n";
+        text += "\nnear-duplicates: share of words changed, pairs, mean similarity J, share that met in a band, the same over ten\n\
+            choices of hash functions, 1 - (1 - J^rows)^bands, share removed\n";
     }
     for row in &score.edited {
         text += &format!(
-            "{:>6.1} % {:>8} pairs {:>8.3} {:>8.3} {:>8.3} {:>8.3}\n",
+            "{:>6.1} % {:>8} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.3}\n",
             100.0 * row.edit_rate,
             thousands(row.pairs),
             row.jaccard,
             row.met,
+            row.met_by_ten,
             row.expected,
             row.removed
         );

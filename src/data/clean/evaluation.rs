@@ -2,11 +2,10 @@
 //! et al. 2020, appendix C). An evaluation text of fewer words, but at least 8, counts as a whole; shorter ones are passed
 //! over, for they occur everywhere.
 
-use super::words::Words;
+use super::words::{HashTable, Words};
 use crate::data::Sources;
 use crate::data::index::name;
 use crate::error::Result;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::PathBuf;
 
@@ -17,7 +16,7 @@ const LEAST: usize = 8;
 #[derive(Clone, Debug, Default)]
 pub struct Evaluation {
     /// By number of words: hash of the run, number of the first text that has it.
-    grams: Vec<(usize, HashMap<u64, u32>)>,
+    grams: Vec<(usize, HashTable<u32>)>,
     names: Vec<String>,
     /// Texts that were too short to be looked for.
     pub too_short: u64,
@@ -43,7 +42,7 @@ impl Evaluation {
         if files.is_empty() {
             return Ok(evaluation);
         }
-        let mut grams: Vec<HashMap<u64, u32>> = vec![HashMap::new(); gram + 1];
+        let mut grams: Vec<HashTable<u32>> = vec![HashTable::default(); gram + 1];
         let mut words = Words::default();
         for document in Sources::open(files, field)?.documents() {
             let document = document?;

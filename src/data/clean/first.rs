@@ -19,10 +19,11 @@ use crate::disk::Os;
 use crate::error::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::mpsc::sync_channel;
 
 /// A part ends with the document that reaches this many bytes of text, or this many hashes. It bounds memory, what is lost
@@ -104,8 +105,9 @@ impl Stages<'_> {
     fn judge(&self, document: Document, scratch: &mut Scratch) -> Judged {
         let name = index::name(&document);
         let Document { text, source, metadata, encoding, .. } = document;
+        let (source, metadata) = provenance(&source, metadata);
         let group = match self.recipe.datasheet.group.as_str() {
-            "" => source.to_string_lossy().into_owned(),
+            "" => source.clone(),
             field => match metadata.get(field) {
                 Some(Value::String(group)) => group.clone(),
                 Some(Value::Null) | None => "none".to_owned(),
@@ -118,7 +120,7 @@ impl Stages<'_> {
         if let Some((text, layout)) = self.filter(&mut text, &mut judged.events, scratch) {
             let stored = Stored {
                 name: (&judged.name).into(),
-                source: source.to_string_lossy(),
+                source: source.into(),
                 metadata: Value::Object(metadata).to_string().into(),
                 text: text.into(),
             };
@@ -184,12 +186,13 @@ impl Stages<'_> {
             return gone(events, text, reason);
         }
         let mut layout = Layout::of(text);
-        if let Some(edited) = self.c4.edit(text, &layout, events) {
+        let (edited, placeholder) = self.c4.edit(text, &layout, events);
+        if let Some(edited) = edited {
             *text = edited;
             scratch.words.read(text);
             layout = Layout::of(text);
         }
-        if let Some(reason) = self.c4.judge(text) {
+        if let Some(reason) = self.c4.judge(text, placeholder) {
             return gone(events, text, reason);
         }
         let analysis = Analysis { text, layout, words: &scratch.words };
@@ -197,6 +200,19 @@ impl Stages<'_> {
             return gone(events, text, reason);
         }
         Some((text, analysis.layout))
+    }
+}
+
+/// The source and the metadata of a document: those that its own line states where it is one of kiln's lines, `{"id",
+/// "text", "source", "metadata"}`, so that cleaning twice does not wrap them up twice; else its file and its other fields.
+fn provenance(file: &Path, mut fields: Map<String, Value>) -> (String, Map<String, Value>) {
+    match (fields.remove("source"), fields.remove("metadata")) {
+        (Some(Value::String(source)), Some(Value::Object(metadata))) if fields.is_empty() => (source, metadata),
+        (source, metadata) => {
+            fields.extend(source.map(|value| ("source".to_owned(), value)));
+            fields.extend(metadata.map(|value| ("metadata".to_owned(), value)));
+            (file.to_string_lossy().into_owned(), fields)
+        }
     }
 }
 
@@ -357,4 +373,20 @@ pub fn run(
 fn documents_in(work: &Work, part: usize) -> Result<u32> {
     let path = work.file("first", part, "documents");
     Ok((crate::error::AtPath::at(path.metadata(), &path)?.len() / 24) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_kiln_keep_their_source_and_metadata() {
+        let of = |line: Value| provenance(Path::new("a.jsonl"), line.as_object().unwrap().clone());
+        let own = of(json!({"source": "world", "metadata": {"topic": "x"}}));
+        assert_eq!(own, ("world".to_owned(), json!({"topic": "x"}).as_object().unwrap().clone()));
+        for line in [json!({"source": "b"}), json!({"source": 1, "metadata": {}}), json!({"url": "u", "metadata": {}})]
+        {
+            assert_eq!(of(line.clone()), ("a.jsonl".to_owned(), line.as_object().unwrap().clone()));
+        }
+    }
 }

@@ -7,20 +7,21 @@
 use super::quality::Reason;
 use super::recipe::{Language, one_of};
 use super::rules::{Rule, RuleSet};
-use super::words::Words;
+use super::tally::start;
+use super::words::{HashTable, Words};
 use crate::error::Result;
 use serde_json::json;
-use std::collections::HashSet;
 use std::sync::LazyLock;
 use whatlang::{Lang, Script};
 
-/// Bytes and words that the decision looks at: whatlang gains nothing from more.
+/// Bytes and words that the decision looks at, a third into the text, behind titles, menus and licences: whatlang gains
+/// nothing from more.
 const LOOKED_AT: (usize, usize) = (1000, 200);
 
-static ENGLISH: LazyLock<HashSet<u64>> = LazyLock::new(|| {
+static ENGLISH: LazyLock<HashTable<()>> = LazyLock::new(|| {
     let words = "the and that with from they which have this would their there been when what about into could because \
                  she you his her not it for were who then them these before after said";
-    Words::of(words).hashes().iter().copied().collect()
+    Words::of(words).hashes().iter().map(|&hash| (hash, ())).collect()
 });
 static THE: LazyLock<u64> = LazyLock::new(|| Words::of("the").hashes()[0]);
 
@@ -69,7 +70,7 @@ impl LanguageFilter {
         if english && is_english(words) {
             return None;
         }
-        let Some(info) = whatlang::detect(super::tally::start(text, LOOKED_AT.0)) else {
+        let Some(info) = whatlang::detect(sample(text)) else {
             // Numbers and signs only.
             let rule = if self.keep.is_empty() { Rule::Script } else { Rule::Language };
             return Some((rule, json!({"language": null})));
@@ -86,11 +87,17 @@ impl LanguageFilter {
     }
 }
 
+fn sample(text: &str) -> &str {
+    let from = if text.len() > 3 * LOOKED_AT.0 { text.ceil_char_boundary(text.len() / 3) } else { 0 };
+    start(&text[from..], LOOKED_AT.0)
+}
+
 fn is_english(words: &Words) -> bool {
-    let some = &words.hashes()[..words.len().min(LOOKED_AT.1)];
+    let from = if words.len() > 3 * LOOKED_AT.1 { words.len() / 3 } else { 0 };
+    let some = &words.hashes()[from..words.len().min(from + LOOKED_AT.1)];
     let count = |is: &dyn Fn(&u64) -> bool| some.iter().filter(|word| is(word)).count();
     some.len() >= 20
-        && count(&|word| ENGLISH.contains(word)) * 10 >= some.len()
+        && count(&|word| ENGLISH.contains_key(word)) * 10 >= some.len()
         && count(&|word| *word == *THE) * 50 >= some.len()
 }
 
@@ -123,6 +130,11 @@ mod tests {
             assert_eq!(judge(&[code], &[], text), None);
             assert!(!is_english(&Words::of(text)), "{code}");
         }
+        // What stands at the start does not decide.
+        let framed = format!("{} {}", GERMAN.repeat(3), ENGLISH_TEXT.repeat(12));
+        assert_eq!(judge(&["eng"], &[], &framed), None);
+        let framed = format!("{} {}", ENGLISH_TEXT.repeat(3), GERMAN.repeat(12));
+        assert_eq!(judge(&["eng"], &[], &framed).unwrap().1["language"], "deu");
         assert_eq!(judge(&["deu"], &[], ENGLISH_TEXT).unwrap().1["language"], "eng");
         assert_eq!(judge(&["eng"], &[], "1 2 3 4 + 5").unwrap().0, Rule::Language);
         assert_eq!(judge(&[], &[], "1 2 3 4 + 5"), None);

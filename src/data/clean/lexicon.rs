@@ -4,10 +4,9 @@
 //! compared as all words are: in lower case, without what stands between them. Empty lines and those that start with `#`
 //! are passed over. The score of a text is the sum of the weights of the terms in it by the number of its words.
 
-use super::words::Words;
+use super::words::{HashTable, Words};
 use crate::disk::{self, Os};
 use crate::error::{Error, Result};
-use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -20,7 +19,7 @@ const MAX_WORDS: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub struct Lexicon {
     /// By number of words: the terms' hashes and weights. Without those of no term.
-    terms: Vec<(usize, HashMap<u64, f64>)>,
+    terms: Vec<(usize, HashTable<f64>)>,
 }
 
 /// What was found in a text.
@@ -38,7 +37,7 @@ impl Lexicon {
     /// # Errors
     /// One cannot be read; a weight that is no number; a term without a word or with too many.
     pub fn load(files: &[PathBuf]) -> Result<Lexicon> {
-        let mut terms = vec![HashMap::new(); MAX_WORDS + 1];
+        let mut terms = vec![HashTable::default(); MAX_WORDS + 1];
         for path in files {
             let text = disk::text(&Os, path, MAX_FILE)?;
             for (number, line) in (1..).zip(text.lines()) {

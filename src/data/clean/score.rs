@@ -7,10 +7,13 @@
 
 use super::Options;
 use super::minhash::MinHash;
+use super::recipe::Duplicates;
 use super::rules::Rule;
 use super::spool::{Bits, Spool};
+use super::words::Words;
 use super::work::{DOCUMENTS, LEDGER, Work};
 use crate::error::{AtPath, Error, Result};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -110,6 +113,8 @@ pub struct Edited {
     pub jaccard: f64,
     /// The share that was compared because they met in a band.
     pub met: f64,
+    /// The same, on average over ten choices of hash functions: one choice serves all pairs, so that its luck shows.
+    pub met_by_ten: f64,
     /// The share that meets by the formula 1 − (1 − J^rows)^bands.
     pub expected: f64,
     /// The share of which one was removed.
@@ -248,6 +253,7 @@ pub(super) fn score(truth: &Truth, work: &Work, spool: &Spool, options: &Options
     })?;
     let settings = &options.recipe.duplicates;
     let hashes = MinHash::new(settings.bands, settings.rows, settings.seed);
+    let chances = by_ten(&planted.keys().copied().collect::<Vec<_>>(), spool, settings)?;
     let mut by_rate: BTreeMap<u64, Edited> = BTreeMap::new();
     for (pair, (flaw, met)) in &planted {
         let removed = pair.iter().any(|&document| near.has(document));
@@ -261,12 +267,14 @@ pub(super) fn score(truth: &Truth, work: &Work, spool: &Spool, options: &Options
         row.jaccard += flaw.jaccard;
         row.expected += hashes.chance(flaw.jaccard);
         row.met += f64::from(u8::from(*met));
+        row.met_by_ten += chances[pair];
         row.removed += f64::from(u8::from(removed));
     }
     score.rates.push(rate);
     score.edited.extend(by_rate.into_values().map(|row| {
         let n = row.pairs as f64;
         Edited {
+            met_by_ten: row.met_by_ten / n,
             jaccard: row.jaccard / n,
             expected: row.expected / n,
             met: row.met / n,
@@ -295,6 +303,27 @@ pub(super) fn score(truth: &Truth, work: &Work, spool: &Spool, options: &Options
     }
     canaries(truth, &options.out.join(DOCUMENTS), &mut score)?;
     Ok(score)
+}
+
+/// The share of ten choices of hash functions with which each pair meets in a band.
+fn by_ten(pairs: &[[u32; 2]], spool: &Spool, settings: &Duplicates) -> Result<HashMap<[u32; 2], f64>> {
+    let choices: Vec<MinHash> = (0..10).map(|i| MinHash::new(settings.bands, settings.rows, 1000 + i)).collect();
+    let each = |pair: &[u32; 2]| {
+        let mut sets = [Vec::new(), Vec::new()];
+        for (&document, set) in pair.iter().zip(&mut sets) {
+            spool.with(document, |document| Words::of(&document.text).shingles(settings.gram, set))?;
+        }
+        let meets = |hashes: &&MinHash| {
+            let [a, b] = [0, 1].map(|i| {
+                let mut signature = Vec::new();
+                hashes.sign(&sets[i], &mut signature);
+                hashes.bands(&signature).collect::<Vec<u64>>()
+            });
+            a.iter().zip(&b).any(|(a, b)| a == b)
+        };
+        Ok((*pair, choices.iter().filter(meets).count() as f64 / choices.len() as f64))
+    };
+    pairs.par_iter().map(each).collect()
 }
 
 /// Whether a found span is a planted one.

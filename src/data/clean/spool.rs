@@ -2,7 +2,6 @@
 
 use super::words::mix;
 use crate::error::{AtPath, Error, Result};
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -46,16 +45,15 @@ impl<'a> Stored<'a> {
 
     /// Its line in the output, `{"id", "text", "source", "metadata"}`.
     pub fn line(&self) -> String {
-        #[derive(serde::Serialize)]
-        struct Line<'a> {
-            id: &'a str,
-            text: &'a str,
-            source: &'a str,
-            metadata: &'a RawValue,
+        let quoted = |text: &str| serde_json::to_string(text).expect("text is printable");
+        let [id, text, source] = [&self.name, &self.text, &self.source].map(|text| quoted(text));
+        let mut line = String::with_capacity(id.len() + text.len() + source.len() + self.metadata.len() + 48);
+        for part in
+            ["{\"id\":", &id, ",\"text\":", &text, ",\"source\":", &source, ",\"metadata\":", &self.metadata, "}\n"]
+        {
+            line.push_str(part);
         }
-        let metadata = serde_json::from_str(&self.metadata).expect("it was written as JSON");
-        let line = Line { id: &self.name, text: &self.text, source: &self.source, metadata };
-        serde_json::to_string(&line).expect("text is printable") + "\n"
+        line
     }
 
     /// A field of its metadata that is text or a number.

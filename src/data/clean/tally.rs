@@ -46,7 +46,7 @@ pub struct Event {
 impl Event {
     /// A finding about `text`.
     pub fn new(rule: Rule, action: Action, evidence: Value, bytes: u64, text: &str) -> Event {
-        let excerpt = start(text, EXCERPT).to_owned();
+        let excerpt = start(text.trim_start(), EXCERPT).to_owned();
         Event { rule, action, evidence, bytes, kinds: BTreeMap::new(), excerpt, other: String::new() }
     }
 

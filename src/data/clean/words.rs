@@ -3,6 +3,8 @@
 //! A word is a maximal run of alphanumeric characters, lower-cased. Its hash is 64 bits; the hash of n words in a row is
 //! the polynomial Σ wᵢ·Mⁿ⁻¹⁻ⁱ mod 2⁶⁴, mixed, which costs one multiplication for any n from the sums over prefixes.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 
 /// The base of the polynomials: odd, without structure.
@@ -16,6 +18,27 @@ pub fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 33)).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
     x ^ (x >> 33)
 }
+
+/// Hashes nothing more: for tables whose keys are hashes already.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ByHash(u64);
+
+impl Hasher for ByHash {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("the keys are u64");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+/// Something for each of some hashes.
+pub type HashTable<T> = HashMap<u64, T, BuildHasherDefault<ByHash>>;
 
 /// The words of one text; a buffer that is filled again for the next text.
 #[derive(Clone, Debug, Default)]

@@ -36,14 +36,12 @@ impl C4Filter {
         C4Filter { words, limits: limits.clone(), rules }
     }
 
-    /// Takes lines out of `text`: what is left, or nothing where none goes; one event for each rule.
-    pub fn edit(&self, text: &str, layout: &Layout, events: &mut Vec<Event>) -> Option<String> {
-        if !self.rules.any(&LINE_RULES) {
-            return None;
-        }
+    /// Takes lines out of `text`: what is left, or nothing where none goes; one event for each rule. And whether the text
+    /// holds a placeholder.
+    pub fn edit(&self, text: &str, layout: &Layout, events: &mut Vec<Event>) -> (Option<String>, bool) {
         // The line that each hit is in; hits come in order.
-        let (mut line, mut marked) = (0, Vec::new());
-        if self.rules.any(&[Rule::Javascript, Rule::Policy]) {
+        let (mut line, mut marked, mut placeholder) = (0, Vec::new(), false);
+        if self.rules.any(&[Rule::Javascript, Rule::Policy, Rule::LoremIpsum]) {
             for hit in self.words.find_iter(text) {
                 while layout.lines.get(line).is_some_and(|range| range.end < hit.end()) {
                     line += 1;
@@ -51,9 +49,12 @@ impl C4Filter {
                 match hit.pattern().as_usize() {
                     0 => marked.push((line, Rule::Javascript)),
                     1..7 => marked.push((line, Rule::Policy)),
-                    _ => {}
+                    _ => placeholder = true,
                 }
             }
+        }
+        if !self.rules.any(&LINE_RULES) {
+            return (None, placeholder);
         }
         let mut marked = marked.into_iter().filter(|&(_, rule)| self.rules.has(rule)).peekable();
         let mut gone = Vec::new();
@@ -83,13 +84,13 @@ impl C4Filter {
             let bytes = lines.by_ref().map(|range| range.len() as u64).sum();
             events.push(Event::new(rule, Action::Edited, evidence, bytes, &text[first.clone()]));
         }
-        (!gone.is_empty()).then(|| layout::without(text, gone.into_iter().map(|(_, range)| range)))
+        let left = (!gone.is_empty()).then(|| layout::without(text, gone.into_iter().map(|(_, range)| range)));
+        (left, placeholder)
     }
 
     /// Why the document goes, if it does.
-    pub fn judge(&self, text: &str) -> Option<Reason> {
-        let placeholder = || self.words.find_iter(text).any(|hit| hit.pattern().as_usize() == 7);
-        if self.rules.has(Rule::LoremIpsum) && placeholder() {
+    pub fn judge(&self, text: &str, placeholder: bool) -> Option<Reason> {
+        if self.rules.has(Rule::LoremIpsum) && placeholder {
             return Some((Rule::LoremIpsum, json!({})));
         }
         if self.rules.has(Rule::CurlyBracket) && text.contains('{') {

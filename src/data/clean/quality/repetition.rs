@@ -131,9 +131,14 @@ pub fn judge(text: &Analysis, limits: &recipe::Repetition, rules: RuleSet) -> Op
         evidence["words"] = json!(n);
         Some((rule, evidence))
     };
+    // Where no run of n words comes twice, no longer one does.
     if rules.has(Rule::TopGrams) {
         for (n, &most) in (2..).zip(&limits.max_top_grams) {
-            let reason = found(Rule::TopGrams, n, top(text.words, n, &mut table), most);
+            let bytes = top(text.words, n, &mut table);
+            if bytes == 0 {
+                return None;
+            }
+            let reason = found(Rule::TopGrams, n, bytes, most);
             if reason.is_some() {
                 return reason;
             }
@@ -141,7 +146,11 @@ pub fn judge(text: &Analysis, limits: &recipe::Repetition, rules: RuleSet) -> Op
     }
     if rules.has(Rule::DuplicateGrams) {
         for (n, &most) in (5..).zip(&limits.max_duplicate_grams) {
-            let reason = found(Rule::DuplicateGrams, n, duplicate(text.words, n, &mut table), most);
+            let bytes = duplicate(text.words, n, &mut table);
+            if bytes == 0 {
+                return None;
+            }
+            let reason = found(Rule::DuplicateGrams, n, bytes, most);
             if reason.is_some() {
                 return reason;
             }

@@ -31,9 +31,9 @@ fn c4(text: &str, set: &[&str]) -> (String, Vec<Event>, Option<&'static str>) {
     let recipe = Recipe::load(None, &set).unwrap();
     let filter = C4Filter::new(&recipe.c4, recipe.rules().unwrap());
     let mut events = Vec::new();
-    let edited = filter.edit(text, &Layout::of(text), &mut events);
+    let (edited, placeholder) = filter.edit(text, &Layout::of(text), &mut events);
     let text = edited.unwrap_or_else(|| text.to_owned());
-    let reason = filter.judge(&text).map(|(rule, _)| rule.name());
+    let reason = filter.judge(&text, placeholder).map(|(rule, _)| rule.name());
     (text, events, reason)
 }
 
