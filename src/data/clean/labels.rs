@@ -30,7 +30,7 @@ struct Labelled {
     folds: Vec<u16>,
 }
 
-/// One fold's classifier: weights (labels, features).
+/// One fold's classifier: weights (features, labels).
 struct Classifier {
     weights: Vec<f32>,
     labels: usize,
@@ -38,20 +38,21 @@ struct Classifier {
 
 impl Classifier {
     fn new(labels: usize) -> Classifier {
-        Classifier { weights: vec![0.0; labels * FEATURES], labels }
+        Classifier { weights: vec![0.0; FEATURES * labels], labels }
     }
 
     /// Probabilities of the labels, given the places of a document's features.
     fn predict(&self, features: &[u32], p: &mut Vec<f32>) {
+        p.clear();
+        p.resize(self.labels, 0.0);
+        for &feature in features {
+            let weights = &self.weights[feature as usize * self.labels..][..self.labels];
+            p.iter_mut().zip(weights).for_each(|(p, w)| *p += w);
+        }
         // Features count 1/√n each, so that a text has length 1.
         let scale = 1.0 / (features.len().max(1) as f32).sqrt();
-        p.clear();
-        p.extend((0..self.labels).map(|label| {
-            let weights = &self.weights[label * FEATURES..][..FEATURES];
-            scale * features.iter().map(|&feature| weights[feature as usize]).sum::<f32>()
-        }));
         let most = p.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        p.iter_mut().for_each(|p| *p = (*p - most).exp());
+        p.iter_mut().for_each(|p| *p = (scale * (*p - most)).exp());
         let sum: f32 = p.iter().sum();
         p.iter_mut().for_each(|p| *p /= sum);
     }
@@ -60,11 +61,41 @@ impl Classifier {
     fn learn(&mut self, features: &[u32], label: u32, rate: f32, p: &mut Vec<f32>) {
         self.predict(features, p);
         let scale = rate / (features.len().max(1) as f32).sqrt();
-        for (i, &p) in p.iter().enumerate() {
-            let step = scale * (f32::from(i == label as usize) - p);
-            let weights = &mut self.weights[i * FEATURES..][..FEATURES];
-            features.iter().for_each(|&feature| weights[feature as usize] += step);
+        p.iter_mut().for_each(|p| *p *= -scale);
+        p[label as usize] += scale;
+        for &feature in features {
+            let weights = &mut self.weights[feature as usize * self.labels..][..self.labels];
+            weights.iter_mut().zip(&*p).for_each(|(w, step)| *w += step);
         }
+    }
+}
+
+/// Documents, each with the places of its features.
+type Features = Vec<(u32, Vec<u32>)>;
+
+/// The features of parts, which each epoch needs: as many as there is memory for are kept.
+struct Cache<'a> {
+    spool: &'a Spool,
+    labelled: &'a Labelled,
+    kept: BTreeMap<usize, Features>,
+    /// Bytes that are left.
+    memory: usize,
+}
+
+impl Cache<'_> {
+    /// Calls `each` with the documents of a part.
+    fn with<T>(&mut self, part: usize, each: impl FnOnce(&Features) -> T) -> Result<T> {
+        if let Some(features) = self.kept.get(&part) {
+            return Ok(each(features));
+        }
+        let features = features(self.spool, part, self.labelled)?;
+        let done = each(&features);
+        let size = features.iter().map(|(_, places)| 48 + 4 * places.capacity()).sum();
+        if let Some(left) = self.memory.checked_sub(size) {
+            self.memory = left;
+            self.kept.insert(part, features);
+        }
+        Ok(done)
     }
 }
 
@@ -87,34 +118,34 @@ pub fn suspects(
     }
     let mut classifiers: Vec<Classifier> = (0..folds).map(|_| Classifier::new(labelled.names.len())).collect();
     let steps = (settings.epochs * spool.parts()).max(1);
+    let mut cache = Cache { spool, labelled: &labelled, kept: BTreeMap::new(), memory: (memory - needed) / 2 };
     for step in 0..steps {
         let rate = RATE * (1.0 - step as f32 / steps as f32);
-        let documents = features(spool, step % spool.parts().max(1), &labelled)?;
-        classifiers.par_iter_mut().enumerate().for_each(|(fold, classifier)| {
-            let mut p = Vec::new();
-            for (document, features) in &documents {
-                let document = *document as usize;
-                if usize::from(labelled.folds[document]) != fold {
-                    classifier.learn(features, labelled.labels[document], rate, &mut p);
+        cache.with(step % spool.parts().max(1), |documents| {
+            classifiers.par_iter_mut().enumerate().for_each(|(fold, classifier)| {
+                let mut p = Vec::new();
+                for (document, features) in documents {
+                    let document = *document as usize;
+                    if usize::from(labelled.folds[document]) != fold {
+                        classifier.learn(features, labelled.labels[document], rate, &mut p);
+                    }
                 }
-            }
-        });
+            });
+        })?;
         progress(step as u64 + 1);
     }
     let mut found = Sorter::<3>::new(folder, "labels", memory / 4);
     for part in 0..spool.parts() {
-        let documents = features(spool, part, &labelled)?;
-        let judged: Vec<Option<[u64; 3]>> = documents
-            .par_iter()
-            .map_init(Vec::new, |p, (document, features)| {
-                let label = labelled.labels[*document as usize] as usize;
-                classifiers[usize::from(labelled.folds[*document as usize])].predict(features, p);
-                let likeliest = (0..p.len()).max_by(|&a, &b| p[a].total_cmp(&p[b]).then(b.cmp(&a)))?;
-                let loss = -f64::from(p[label].max(f32::MIN_POSITIVE)).ln();
-                let suspect = likeliest != label && loss >= settings.min_loss;
-                suspect.then(|| [u64::from(*document), likeliest as u64, loss.to_bits()])
-            })
-            .collect();
+        let judge = |p: &mut Vec<f32>, (document, features): &(u32, Vec<u32>)| {
+            let label = labelled.labels[*document as usize] as usize;
+            classifiers[usize::from(labelled.folds[*document as usize])].predict(features, p);
+            let likeliest = (0..p.len()).max_by(|&a, &b| p[a].total_cmp(&p[b]).then(b.cmp(&a)))?;
+            let loss = -f64::from(p[label].max(f32::MIN_POSITIVE)).ln();
+            let suspect = likeliest != label && loss >= settings.min_loss;
+            suspect.then(|| [u64::from(*document), likeliest as u64, loss.to_bits()])
+        };
+        let judged: Vec<Option<[u64; 3]>> =
+            cache.with(part, |documents| documents.par_iter().map_init(Vec::new, judge).collect())?;
         judged.into_iter().flatten().try_for_each(|record| found.push(record))?;
     }
     found.finish(out)?;
@@ -154,7 +185,7 @@ fn labelled(spool: &Spool, removed: &Bits, settings: &Labels) -> Result<Labelled
 }
 
 /// The labelled documents of a part in a random order that is always the same, each with the places of its features.
-fn features(spool: &Spool, part: usize, labelled: &Labelled) -> Result<Vec<(u32, Vec<u32>)>> {
+fn features(spool: &Spool, part: usize, labelled: &Labelled) -> Result<Features> {
     let (bytes, range) = (spool.part(part)?, spool.range(part));
     let mut order: Vec<u32> = range.clone().filter(|&i| labelled.labels[i as usize] != NONE).collect();
     order.sort_unstable_by_key(|&i| super::words::mix(i.into()));
