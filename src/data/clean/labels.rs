@@ -1,6 +1,6 @@
 //! Labels that are likely wrong, in sets whose documents have one.
 //!
-//! A softmax regression over hashed words and pairs of words is trained on all folds but one and judges the one: the loss
+//! A softmax regression over hashed words is trained on all folds but one and judges the one: the loss
 //! −ln p(label | text) of a document is that of a classifier that has not seen it (as in confident learning, Northcutt et
 //! al. 2021). A label is suspect where another one is likelier and the loss is at least `min_loss`.
 
@@ -11,10 +11,11 @@ use super::words::Words;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 /// Weights for each label: features are hashed to so many.
-const FEATURES: usize = 1 << 17;
+const FEATURES: usize = 1 << 16;
 /// Labels that are told apart.
 const MOST: usize = 200;
 /// The step at the start; it falls to 0 in a line.
@@ -30,42 +31,52 @@ struct Labelled {
     folds: Vec<u16>,
 }
 
-/// One fold's classifier: weights (features, labels).
+/// Labels whose weights are added at once.
+const LANES: usize = 8;
+
+/// One fold's classifier: weights (features, labels), the labels filled up to a multiple of [`LANES`].
 struct Classifier {
-    weights: Vec<f32>,
+    weights: Vec<[f32; LANES]>,
     labels: usize,
 }
 
 impl Classifier {
     fn new(labels: usize) -> Classifier {
-        Classifier { weights: vec![0.0; FEATURES * labels], labels }
+        Classifier { weights: vec![[0.0; LANES]; FEATURES * labels.div_ceil(LANES)], labels }
+    }
+
+    /// Where the weights of a feature are.
+    fn at(&self, feature: u32) -> Range<usize> {
+        let n = self.labels.div_ceil(LANES);
+        feature as usize * n..(feature as usize + 1) * n
     }
 
     /// Probabilities of the labels, given the places of a document's features.
-    fn predict(&self, features: &[u32], p: &mut Vec<f32>) {
+    fn predict(&self, features: &[u32], p: &mut Vec<[f32; LANES]>) {
         p.clear();
-        p.resize(self.labels, 0.0);
+        p.resize(self.labels.div_ceil(LANES), [0.0; LANES]);
         for &feature in features {
-            let weights = &self.weights[feature as usize * self.labels..][..self.labels];
-            p.iter_mut().zip(weights).for_each(|(p, w)| *p += w);
+            p.iter_mut().zip(&self.weights[self.at(feature)]).for_each(|(p, w)| (0..LANES).for_each(|i| p[i] += w[i]));
         }
         // Features count 1/√n each, so that a text has length 1.
         let scale = 1.0 / (features.len().max(1) as f32).sqrt();
+        let (p, beyond) = p.as_flattened_mut().split_at_mut(self.labels);
         let most = p.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         p.iter_mut().for_each(|p| *p = (scale * (*p - most)).exp());
         let sum: f32 = p.iter().sum();
         p.iter_mut().for_each(|p| *p /= sum);
+        beyond.fill(0.0);
     }
 
     /// A step of gradient descent on one document.
-    fn learn(&mut self, features: &[u32], label: u32, rate: f32, p: &mut Vec<f32>) {
+    fn learn(&mut self, features: &[u32], label: u32, rate: f32, p: &mut Vec<[f32; LANES]>) {
         self.predict(features, p);
         let scale = rate / (features.len().max(1) as f32).sqrt();
-        p.iter_mut().for_each(|p| *p *= -scale);
-        p[label as usize] += scale;
+        p.as_flattened_mut().iter_mut().for_each(|p| *p *= -scale);
+        p.as_flattened_mut()[label as usize] += scale;
         for &feature in features {
-            let weights = &mut self.weights[feature as usize * self.labels..][..self.labels];
-            weights.iter_mut().zip(&*p).for_each(|(w, step)| *w += step);
+            let at = self.at(feature);
+            self.weights[at].iter_mut().zip(&*p).for_each(|(w, step)| (0..LANES).for_each(|i| w[i] += step[i]));
         }
     }
 }
@@ -111,7 +122,7 @@ pub fn suspects(
 ) -> Result<Vec<String>> {
     let labelled = labelled(spool, removed, settings)?;
     let folds = settings.folds;
-    let needed = 4 * FEATURES * labelled.names.len() * folds;
+    let needed = 4 * FEATURES * labelled.names.len().next_multiple_of(LANES) * folds;
     if needed > memory {
         let problem = format!("{} labels in {folds} folds need {} MB", labelled.names.len(), needed >> 20);
         return Err(Error::config("labels.folds", problem, "give more memory with --mem, or take fewer folds"));
@@ -136,9 +147,10 @@ pub fn suspects(
     }
     let mut found = Sorter::<3>::new(folder, "labels", memory / 4);
     for part in 0..spool.parts() {
-        let judge = |p: &mut Vec<f32>, (document, features): &(u32, Vec<u32>)| {
+        let judge = |p: &mut Vec<[f32; LANES]>, (document, features): &(u32, Vec<u32>)| {
             let label = labelled.labels[*document as usize] as usize;
             classifiers[usize::from(labelled.folds[*document as usize])].predict(features, p);
+            let p = &p.as_flattened()[..labelled.names.len()];
             let likeliest = (0..p.len()).max_by(|&a, &b| p[a].total_cmp(&p[b]).then(b.cmp(&a)))?;
             let loss = -f64::from(p[label].max(f32::MIN_POSITIVE)).ln();
             let suspect = likeliest != label && loss >= settings.min_loss;
@@ -193,7 +205,7 @@ fn features(spool: &Spool, part: usize, labelled: &Labelled) -> Result<Features>
         .into_par_iter()
         .map_init(Words::default, |words, document| {
             words.read(&bytes.get((document - range.start) as usize)?.text);
-            let all = words.grams(1).chain(words.grams(2));
+            let all = words.hashes().iter();
             let mut features: Vec<u32> = all.map(|hash| (hash % FEATURES as u64) as u32).collect();
             features.sort_unstable();
             features.dedup();
