@@ -88,7 +88,8 @@ impl LanguageFilter {
 }
 
 fn sample(text: &str) -> &str {
-    let from = text.ceil_char_boundary(sample_start(text.len(), LOOKED_AT.0));
+    let from = sample_start(text.len(), LOOKED_AT.0);
+    let from = (from..).find(|&at| text.is_char_boundary(at)).expect("the end is one");
     start(&text[from..], LOOKED_AT.0)
 }
 
