@@ -20,7 +20,7 @@ def file(name, image, **how):
     out = io.BytesIO()
     image.save(out, **how)
     tensors[f"{name}.file"] = np.frombuffer(out.getvalue(), np.uint8).copy()
-    if image.mode != "CMYK" and image.mode != "I;16" and "A" not in image.mode:
+    if name not in ("jpeg_cmyk", "png_16", "png_transparent"):
         read = Image.open(out)
         tensors[f"{name}.values"] = np.asarray(read.convert("L" if read.mode in ("L", "1") else "RGB"))
 

@@ -165,7 +165,11 @@ fn bad_pictures_are_errors_that_name_them() {
         ("16 bits alone", vec![("a.png", stored("png_16.file"))], ["a.png", "16 bits", "8 bits a channel"]),
         ("CMYK alone", vec![("a.jpg", stored("jpeg_cmyk.file"))], ["a.jpg", "CMYK", "convert it to RGB"]),
         ("alpha alone", vec![("a.png", stored("png_transparent.file"))], ["a.png", "not opaque", "alpha"]),
-        ("only damaged ones", vec![("a/a.png", b"x".to_vec()), ("b.png", vec![])], ["a.png", "a class", "move"]),
+        (
+            "only damaged ones",
+            vec![("b/a.png", b"x".to_vec()), ("b/b.png", vec![])],
+            ["a.png", "neither a PNG", "none of the 2"],
+        ),
         ("wrong magic", vec![(IMAGES, b"\x89PNG....".to_vec())], [IMAGES, "bytes 0 to 3", "IDX"]),
         ("floats", vec![(IMAGES, [&[0, 0, 13, 3], &idx(&[1, 1, 1])[4..]].concat())], [IMAGES, "unsigned bytes", "IDX"]),
         ("zero images", vec![(IMAGES, idx(&[0, 28, 28]))], [IMAGES, "dimension 0", "IDX"]),
@@ -348,7 +352,7 @@ fn sheets_hold_the_pictures_and_are_shown_one_after_the_other() {
         assert_eq!(frame, sheet.values);
     }
     let other = grid.draw(&bytes[..784], dims);
-    assert_says(animate(&Os, &dir.join("a.png"), &[sheets[0].clone(), other], 100), &["62 x"]);
+    assert_says(animate(&Os, &dir.join("a.png"), &[sheets[0].clone(), other], 100), &["475 x 62"]);
     assert!(animate(&Os, &dir.join("a.png"), &[], 100).is_err());
 }
 
