@@ -112,7 +112,11 @@ fn copies_of_training_pictures_are_found() {
     let (noise, fresh) = (normal(4, 300, 6, 0.0), normal(5, 300, 6, 0.0));
     let sample = |i: usize| -> Vec<f64> {
         let copy = |(t, n): (&f64, &f64)| t + 1e-3 * n;
-        if i % 3 == 0 { train.row(i).iter().zip(noise.row(i)).map(copy).collect() } else { fresh.row(i).to_vec() }
+        if i.is_multiple_of(3) {
+            train.row(i).iter().zip(noise.row(i)).map(copy).collect()
+        } else {
+            fresh.row(i).to_vec()
+        }
     };
     let samples = Features::new(&(0..300).flat_map(sample).collect::<Vec<_>>(), 6).unwrap();
     let copied = Copies::of(&train, &held_out, &samples).unwrap();

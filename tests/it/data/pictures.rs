@@ -21,6 +21,9 @@ fn stored(name: &str) -> Vec<u8> {
     file.tensor(name).unwrap_or_else(|_| panic!("the fixture has no {name}")).data().to_vec()
 }
 
+/// Names and contents.
+type Files = Vec<(&'static str, Vec<u8>)>;
+
 /// Files below a folder of their own.
 fn folder(files: &[(&str, Vec<u8>)]) -> TempDir {
     let dir = TempDir::new().expect("a folder");
@@ -154,7 +157,7 @@ fn folders_are_labels_and_what_cannot_be_read_in_them_is_counted() {
 fn bad_pictures_are_errors_that_name_them() {
     let (small, large) = (grey_png(28, 28, 0), grey_png(32, 32, 0));
     let packed = gz(&idx(&[3, 4, 5]));
-    let cases: Vec<(&str, Vec<(&str, Vec<u8>)>, [&str; 3])> = vec![
+    let cases: Vec<(&str, Files, [&str; 3])> = vec![
         ("a folder without pictures", vec![("notes.txt", b"x".to_vec())], ["holds no pictures", "notes.txt", ".png"]),
         ("mixed sizes", vec![("1.png", small.clone()), ("2.png", large)], ["2.png", "28 x 28, as", "--size 28"]),
         (
