@@ -10,6 +10,7 @@ pub mod bench;
 pub mod train;
 
 pub mod data;
+pub mod measure;
 
 pub mod model;
 pub mod nn;

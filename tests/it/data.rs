@@ -2,7 +2,7 @@
 
 #![allow(clippy::print_stdout)] // tests say what they skip
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -80,6 +80,7 @@ mod batches;
 mod clean;
 mod get;
 mod hostile;
+mod pictures;
 mod sets;
 mod shards;
 mod sources;

@@ -7,7 +7,7 @@ use std::path::Path;
 const REEXPORTS: [(&str, &str); 3] = [("Error", "error"), ("Result", "error"), ("simd_fn", "cpu")];
 
 /// Modules that import less than what stands below them.
-const NARROW: [(&str, &[&str]); 1] = [("data", &["disk", "error", "rng", "settings"])];
+const NARROW: [(&str, &[&str]); 2] = [("data", &["disk", "error", "rng", "settings"]), ("measure", &["error", "rng"])];
 
 /// Where `unsafe` may stand: kernels, devices, the memory of tensors and maps of files.
 const UNSAFE: [&str; 4] = ["cpu/", "device/", "tensor.rs", "data/map.rs"];

@@ -23,6 +23,7 @@ mod half;
 mod kernels;
 mod layers;
 mod math;
+mod measure;
 mod memory;
 mod ops;
 mod recompute;

@@ -47,7 +47,7 @@ def finish(name, tensors, about):
         for k, new in arrays.items():
             old = f.get_tensor(k)
             assert (old.dtype, old.shape) == (new.dtype, new.shape), f"{name}: {k}: {old.dtype}{old.shape}"
-            tol = {"f": 1e-9, "i": 0.0}[new.dtype.kind] if new.dtype != np.float32 else 1e-6
-            worst = np.abs(old - new).max() if old.size else 0
+            tol = {"f": 1e-9, "i": 0.0, "u": 0.0}[new.dtype.kind] if new.dtype != np.float32 else 1e-6
+            worst = np.abs(old.astype(float) - new).max() if old.size else 0
             assert worst <= tol * np.abs(old).max(), f"{name}: {k}: differs by {worst}"
     print(f"{name}.safetensors: {len(arrays)} tensors agree")

@@ -1,9 +1,10 @@
-//! `kiln data inspect`: what is in a data set, a shard or a tokenizer.
+//! `kiln data inspect`: what is in a data set, a shard, a tokenizer or a set of pictures.
 
-use super::{counts, describe};
+use super::{counts, describe, pictures};
 use crate::cli::term::{print, quote, safe, thousands};
 use clap::Args;
 use kiln::data::dataset::{DATASET_FILE, Dataset, DatasetInfo, Part, TOKENIZER_FILE, commonest};
+use kiln::data::images;
 use kiln::data::tokenizer::{Kind, MAX_VOCAB};
 use kiln::data::{ShardFormat, Tokenizer};
 use kiln::disk::Os;
@@ -13,11 +14,13 @@ use kiln::train::plot::Picture;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// Show what is in a data set, a shard or a tokenizer
+/// Show what is in a data set, a shard, a tokenizer or a set of pictures
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  kiln data inspect data/books --samples 3")]
+#[command(after_help = "Examples:
+  kiln data inspect data/books --samples 3
+  kiln data inspect data/mnist --sheet sheet.png")]
 pub struct InspectArgs {
-    /// A data set's folder, a shard (.bin), a tokenizer.json or gpt2
+    /// A data set's folder, a shard (.bin), a tokenizer.json or gpt2; or pictures: IDX files, CIFAR-10, a folder of .png and .jpg
     path: PathBuf,
     /// The tokenizer of a shard [default: tokenizer.json beside it]
     #[arg(long, value_name = "FILE")]
@@ -28,6 +31,12 @@ pub struct InspectArgs {
     /// Draw how tokens are distributed, as .svg or .png
     #[arg(long, value_name = "FILE")]
     histogram: Option<PathBuf>,
+    /// Of pictures: draw some of them side by side, as .png
+    #[arg(long, value_name = "FILE")]
+    sheet: Option<PathBuf>,
+    /// Of pictures: scale the middle of each to N x N
+    #[arg(long, value_name = "N")]
+    size: Option<usize>,
 }
 
 /// Runs `kiln data inspect`.
@@ -36,6 +45,9 @@ pub fn run(args: &InspectArgs, json: bool) -> Result<()> {
     // A run keeps its data set in a folder of its own.
     let within = path.join("data");
     let path = if !path.join(DATASET_FILE).is_file() && within.join(DATASET_FILE).is_file() { &within } else { path };
+    if !path.join(DATASET_FILE).is_file() && (args.sheet.is_some() || args.size.is_some() || images::are_at(path)) {
+        return pictures::inspect(path, args.size, args.sheet.as_deref(), json);
+    }
     if path.is_dir() {
         let info = DatasetInfo::load(path)?;
         let tokenizer = info.load_tokenizer(path)?;

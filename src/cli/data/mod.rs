@@ -5,6 +5,7 @@ mod clean;
 mod diff;
 mod get;
 mod inspect;
+mod pictures;
 mod shard;
 mod takedown;
 mod tokenizer;

@@ -3,7 +3,7 @@
 use super::plural;
 use crate::cli::term::{Progress, print, quote, thousands};
 use clap::Args;
-use kiln::data::images::Pictures;
+use kiln::data::images::Shapes;
 use kiln::data::images::world::Format;
 use kiln::data::music::Melodies;
 use kiln::data::world::{Era, Export, Flawed, Flaws, Form, Split, World};
@@ -176,7 +176,7 @@ fn melodies(args: &WorldArgs, json: bool) -> Result<()> {
 fn pictures(args: &WorldArgs, json: bool) -> Result<()> {
     let start = Instant::now();
     let format = if args.png { Format::Png } else { Format::Idx };
-    Pictures::new(args.seed, args.pixels)?.write(&args.out, args.count, format)?;
+    Shapes::new(args.seed, args.pixels)?.write(&args.out, args.count, format)?;
     if json {
         let (count, seconds) = (args.count, start.elapsed().as_secs_f64());
         return print(

@@ -3,14 +3,15 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
+use super::set::{Dims, Pictures};
 use crate::data::atomic::write_atomic;
-use crate::disk::Os;
+use crate::disk::{self, Os};
 use crate::error::{AtPath, Error, Result};
 
 /// The type of unsigned bytes.
@@ -98,6 +99,93 @@ impl Idx {
         }
         write_atomic(&Os, path, &file)
     }
+}
+
+/// A file beside IDX files that names their labels, one a line.
+pub(super) const NAMES: &str = "label-names.txt";
+
+/// The IDX files of pictures in a folder.
+pub(super) struct Files {
+    pub train: PathBuf,
+    pub held_out: Option<PathBuf>,
+}
+
+/// The IDX files of pictures in a folder, by their names; nothing where there are none.
+///
+/// # Errors
+/// It is not clear which of them are meant.
+pub(super) fn in_folder(dir: &Path) -> Result<Option<Files>> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(dir).at(dir)?.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.retain(|name| name.contains("images-idx") || name.contains("images.idx"));
+    names.sort();
+    // Where a file lies there packed and unpacked, the latter comes first and is enough.
+    names.dedup_by(|name, before| name.strip_suffix(".gz") == Some(before));
+    let held_out = |name: &&String| ["t10k", "test", "val"].iter().any(|start| name.starts_with(start));
+    let (held_out, train): (Vec<_>, Vec<_>) = names.iter().partition(held_out);
+    match (&train[..], &held_out[..]) {
+        ([], []) => Ok(None),
+        ([train], []) | ([], [train]) => Ok(Some(Files { train: dir.join(train), held_out: None })),
+        ([train], [held_out]) => Ok(Some(Files { train: dir.join(train), held_out: Some(dir.join(held_out)) })),
+        _ => {
+            let found = names.join(", ");
+            let hint = "give one of the files instead of the folder";
+            Err(Error::format(dir, "files", "one of pictures to learn from, and at most one held out", found, hint))
+        }
+    }
+}
+
+/// Reads a file of pictures, and the labels that lie beside it.
+///
+/// # Errors
+/// A file is damaged, is none of pictures, or the labels are not as many as the pictures.
+pub(super) fn pictures(path: &Path) -> Result<Pictures> {
+    let idx = Idx::read(path)?;
+    let dims = match idx.shape[..] {
+        [_, height, width] => Dims { height, width, channels: 1 },
+        [_, height, width, channels @ (1 | 3)] => Dims { height, width, channels },
+        _ => {
+            let expected = "pictures: (N, height, width), or 1 or 3 channels behind that";
+            let hint = "give the file of pictures, as train-images-idx3-ubyte.gz; labels are found beside it";
+            return Err(Error::format(path, "dimensions", expected, format!("{:?}", idx.shape), hint));
+        }
+    };
+    let Some(file) = labels_of(path) else {
+        return Ok(Pictures::new(dims, idx.values, None, Vec::new()));
+    };
+    let labels = Idx::read(&file)?;
+    if labels.shape != idx.shape[..1] {
+        let expected = format!("{} labels, as many as there are pictures in {}", idx.shape[0], path.display());
+        let hint =
+            "the two files belong to different sets: put the right one there, or take it away to go without labels";
+        return Err(Error::format(&file, "dimensions", expected, format!("{:?}", labels.shape), hint));
+    }
+    let classes = labels.values.iter().max().map_or(0, |&most| usize::from(most) + 1);
+    let names = names(&path.with_file_name(NAMES), classes)?;
+    Ok(Pictures::new(dims, idx.values, Some(labels.values.iter().map(|&label| label.into()).collect()), names))
+}
+
+/// The file of labels beside one of pictures.
+fn labels_of(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    let own = name.replace("images", "labels").replace("idx3", "idx1").replace("idx4", "idx1");
+    let plain = own.strip_suffix(".gz").unwrap_or(&own);
+    let files = [own.clone(), plain.to_owned(), format!("{plain}.gz")];
+    files.into_iter().filter(|file| file != name).map(|file| path.with_file_name(file)).find(|file| file.is_file())
+}
+
+/// The names of labels: those in a file where there is one, else their numbers.
+fn names(file: &Path, classes: usize) -> Result<Vec<String>> {
+    if !file.is_file() {
+        return Ok((0..classes).map(|label| label.to_string()).collect());
+    }
+    let text = disk::text(&Os, file, 1 << 20)?;
+    let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect();
+    if names.len() < classes {
+        let hint = "write a name for each label, one a line, the first for label 0";
+        return Err(Error::format(file, "lines", format!("{classes} names"), names.len(), hint));
+    }
+    Ok(names)
 }
 
 #[cfg(test)]

@@ -6,16 +6,19 @@
 //! sums of f32, exact square roots, sines of the crate `libm`.
 
 use std::f32::consts::TAU;
+use std::ops::Range;
 use std::path::Path;
 
 use rand::RngCore;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::idx::Idx;
+use super::grid::{Grid, Sheet};
+use super::idx::{self, Idx};
+use super::set::{Dims, Found, Pictures};
 use crate::data::atomic::write_atomic;
 use crate::disk::{self, Os};
-use crate::error::{AtPath, Error, Result};
+use crate::error::{Error, Result};
 use crate::rng::{Purpose, Rng};
 
 /// Which figure a picture shows.
@@ -182,12 +185,12 @@ pub struct Factors {
 
 /// A world of square pictures in shades of grey.
 #[derive(Clone, Copy, Debug)]
-pub struct Pictures {
+pub struct Shapes {
     seed: u64,
     pixels: usize,
 }
 
-/// How [`Pictures::write`] stores pictures.
+/// How [`Shapes::write`] stores pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `train-images-idx3-ubyte.gz`, `train-labels-idx1-ubyte.gz`, and the same as `t10k-…`, as MNIST.
@@ -196,14 +199,14 @@ pub enum Format {
     Png,
 }
 
-impl Pictures {
+impl Shapes {
     /// Pictures of `pixels` × `pixels`, 8 to 1024; 28 as MNIST's, 32 as CIFAR's.
     ///
     /// # Errors
     /// They would be too small or too large.
-    pub fn new(seed: u64, pixels: usize) -> Result<Pictures> {
+    pub fn new(seed: u64, pixels: usize) -> Result<Shapes> {
         if (8..=1024).contains(&pixels) {
-            return Ok(Pictures { seed, pixels });
+            return Ok(Shapes { seed, pixels });
         }
         Err(Error::usage(
             format!("pictures of {pixels} pixels are not drawn"),
@@ -241,20 +244,35 @@ impl Pictures {
         (0..self.pixels * self.pixels).map(pixel).collect()
     }
 
+    fn dims(&self) -> Dims {
+        Dims { height: self.pixels, width: self.pixels, channels: 1 }
+    }
+
+    /// Pictures 0 to `count` − 1 in memory, the last sixth of them held out, with their kinds as labels.
+    ///
+    /// # Errors
+    /// There are too few or too many.
+    pub fn found(&self, count: usize) -> Result<Found> {
+        let held_out = held_out(count)?;
+        let part = |range: Range<usize>| {
+            let factors: Vec<Factors> = range.into_par_iter().map(|index| self.factors(index as u64)).collect();
+            let values = factors.par_iter().flat_map_iter(|factors| self.draw(factors)).collect();
+            let labels = factors.iter().map(|factors| factors.kind as u16).collect();
+            let names = Kind::ALL.iter().map(|kind| kind.name().to_owned()).collect();
+            Pictures::new(self.dims(), values, Some(labels), names)
+        };
+        let (train, val) = (part(0..count - held_out), part(count - held_out..count));
+        Ok(Found { train, held_out: Some(val), skips: Default::default() })
+    }
+
     /// Writes pictures 0 to `count` − 1 into `dir`, the last sixth of them to be held out; `factors.jsonl` with a line for each, in
     /// order; and `contact-sheet.png` with the first 100.
     ///
     /// # Errors
     /// There are too few or too many, or files cannot be written.
     pub fn write(&self, dir: &Path, count: usize, format: Format) -> Result<()> {
-        if !(2..=10_000_000).contains(&count) {
-            return Err(Error::usage(
-                format!("{count} pictures are too few or too many"),
-                "choose from 2 to 10 million",
-            ));
-        }
+        let held_out = held_out(count)?;
         disk::make_dirs(&Os, dir)?;
-        let held_out = (count / 6).max(1);
         let all: Vec<Factors> = (0..count as u64).into_par_iter().map(|i| self.factors(i)).collect();
         for (part, range) in [("train", 0..count - held_out), ("t10k", count - held_out..count)] {
             let factors = &all[range.clone()];
@@ -262,6 +280,8 @@ impl Pictures {
                 Format::Idx => {
                     let values: Vec<u8> = factors.par_iter().flat_map_iter(|factors| self.draw(factors)).collect();
                     let labels = factors.iter().map(|factors| factors.kind as u8).collect();
+                    let names: String = Kind::ALL.iter().map(|kind| format!("{}\n", kind.name())).collect();
+                    write_atomic(&Os, &dir.join(idx::NAMES), names.as_bytes())?;
                     let images = Idx { shape: vec![factors.len(), self.pixels, self.pixels], values };
                     images.write(dir.join(format!("{part}-images-idx3-ubyte.gz")))?;
                     Idx { shape: vec![factors.len()], values: labels }
@@ -272,7 +292,7 @@ impl Pictures {
                     Kind::ALL.iter().try_for_each(|kind| disk::make_dirs(&Os, &part.join(kind.name())))?;
                     range.into_par_iter().zip(factors).try_for_each(|(index, factors)| {
                         let file = part.join(factors.kind.name()).join(format!("{index:06}.png"));
-                        save_png(&file, self.pixels, self.pixels, &self.draw(factors))
+                        Sheet { dims: self.dims(), values: self.draw(factors) }.save(&Os, &file)
                     })?;
                 }
             }
@@ -280,48 +300,29 @@ impl Pictures {
         let line = |factors: &Factors| serde_json::to_string(factors).expect("plain data") + "\n";
         let lines: String = all.iter().map(line).collect();
         write_atomic(&Os, &dir.join("factors.jsonl"), lines.as_bytes())?;
-        self.contact_sheet(&dir.join("contact-sheet.png"), &all[..count.min(100)])
+        let first: Vec<u8> = all.iter().take(100).flat_map(|factors| self.draw(factors)).collect();
+        Grid { columns: 10, gap: 2, scale: 2 }.draw(&first, self.dims()).save(&Os, &dir.join("contact-sheet.png"))
     }
+}
 
-    /// Pictures side by side, ten in a row, each twice as large, on a grey ground.
-    fn contact_sheet(&self, path: &Path, pictures: &[Factors]) -> Result<()> {
-        const ROW: usize = 10;
-        let cell = 2 * self.pixels + 2;
-        let (width, height) = (ROW * cell + 2, pictures.len().div_ceil(ROW) * cell + 2);
-        let mut sheet = vec![96; width * height];
-        for (i, factors) in pictures.iter().enumerate() {
-            let (left, top) = (i % ROW * cell + 2, i / ROW * cell + 2);
-            let picture = self.draw(factors);
-            for y in 0..2 * self.pixels {
-                for x in 0..2 * self.pixels {
-                    sheet[(top + y) * width + left + x] = picture[y / 2 * self.pixels + x / 2];
-                }
-            }
-        }
-        save_png(path, width, height, &sheet)
+/// How many of so many pictures are held out.
+fn held_out(count: usize) -> Result<usize> {
+    if (2..=10_000_000).contains(&count) {
+        return Ok((count / 6).max(1));
     }
+    Err(Error::usage(format!("{count} pictures are too few or too many"), "choose from 2 to 10 million"))
 }
 
 /// The stream of pictures among those of [`Purpose::World`]; the village's have low numbers.
 const PICTURES: u32 = 0xFF_FFFE;
-
-/// Writes shades of grey as PNG, atomically.
-fn save_png(path: &Path, width: usize, height: usize, grey: &[u8]) -> Result<()> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, width as u32, height as u32);
-    encoder.set_color(png::ColorType::Grayscale);
-    let written = encoder.write_header().and_then(|mut png| png.write_image_data(grey));
-    written.map_err(std::io::Error::from).at(path)?;
-    write_atomic(&Os, path, &bytes)
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use sha2::{Digest, Sha256};
 
-    fn world() -> Pictures {
-        Pictures::new(1, 28).unwrap()
+    fn world() -> Shapes {
+        Shapes::new(1, 28).unwrap()
     }
 
     #[test]
@@ -329,8 +330,8 @@ mod tests {
         let bytes: Vec<u8> = (0..200).flat_map(|i| world().draw(&world().factors(i))).collect();
         let digest: String = Sha256::digest(&bytes).iter().take(8).map(|b| format!("{b:02x}")).collect();
         assert_eq!(digest, "5812208dbf900ac3", "the pictures of a seed stay as they are");
-        assert_ne!(world().factors(0), Pictures::new(2, 28).unwrap().factors(0));
-        assert!(Pictures::new(1, 7).is_err());
+        assert_ne!(world().factors(0), Shapes::new(2, 28).unwrap().factors(0));
+        assert!(Shapes::new(1, 7).is_err());
     }
 
     #[test]
@@ -349,7 +350,7 @@ mod tests {
     #[test]
     fn the_area_is_that_of_the_figure_whatever_its_place_and_turn() {
         // Anti-aliasing keeps areas: a disc has π r² of light.
-        let pictures = Pictures::new(1, 64).unwrap();
+        let pictures = Shapes::new(1, 64).unwrap();
         for i in 0..40 {
             let factors = Factors { kind: Kind::Disc, shade: 1.0, ..pictures.factors(i) };
             let light: f64 = pictures.draw(&factors).iter().map(|&v| f64::from(v) / 255.0).sum();
@@ -360,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_turn_by_its_symmetry_leaves_a_figure_as_it_is() {
-        let pictures = Pictures::new(1, 32).unwrap();
+        let pictures = Shapes::new(1, 32).unwrap();
         for kind in Kind::ALL.into_iter().filter(|kind| kind.symmetry() > 0) {
             let factors = Factors { kind, x: 0.5, y: 0.5, size: 0.35, angle: 0.03, shade: 1.0 };
             let turned = |by: f32| pictures.draw(&Factors { angle: factors.angle + by, ..factors });

@@ -21,7 +21,7 @@ mod reader;
 mod skip;
 mod split;
 mod unpack;
-mod walk;
+pub(in crate::data) mod walk;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -118,7 +118,7 @@ impl Sources {
     }
 
     fn find<P: AsRef<Path>>(paths: &[P], field: &str, limits: Limits, lenient: bool) -> Result<Sources> {
-        let walk = Arc::new(Walk::new(paths, lenient)?);
+        let walk = Arc::new(Walk::new(paths, kind::readable, lenient)?);
         if walk.files.is_empty() {
             return Err(no_text());
         }

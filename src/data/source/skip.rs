@@ -35,6 +35,12 @@ pub enum Reason {
     NoText,
     /// Bytes that are no UTF-8, where nothing else is accepted.
     NotUtf8,
+    /// A picture of 16 bits a channel.
+    Deep,
+    /// A picture in the colours of print: CMYK.
+    Print,
+    /// A picture that is not opaque.
+    Transparent,
 }
 
 impl Reason {
@@ -53,6 +59,9 @@ impl Reason {
             Reason::NotJson => "not one JSON object a line",
             Reason::NoText => "no text under that name",
             Reason::NotUtf8 => "not UTF-8",
+            Reason::Deep => "16 bits a channel",
+            Reason::Print => "in CMYK",
+            Reason::Transparent => "not opaque",
         }
     }
 }
@@ -81,7 +90,18 @@ pub struct Skips {
 }
 
 impl Skips {
-    pub(super) fn add(&mut self, skipped: Skipped) {
+    /// Takes in what was passed over elsewhere.
+    pub(in crate::data) fn append(&mut self, other: Skips) {
+        for skipped in other.list {
+            let listed = self.list.iter().filter(|own| own.reason == skipped.reason).count();
+            if (listed as u64) < LISTED {
+                self.list.push(skipped);
+            }
+        }
+        other.counts.into_iter().for_each(|(reason, count)| *self.counts.entry(reason).or_default() += count);
+    }
+
+    pub(in crate::data) fn add(&mut self, skipped: Skipped) {
         let count = self.counts.entry(skipped.reason).or_default();
         *count += 1;
         if *count <= LISTED {
@@ -138,5 +158,7 @@ mod tests {
         }
         assert_eq!((skips.total(), skips.counts[&Reason::Bomb], skips.list.len()), (250, 5, 105));
         assert!(skips.list.iter().any(|s| s.path == Path::new("200")), "a rare reason is listed however late it comes");
+        skips.append(skips.clone());
+        assert_eq!((skips.total(), skips.counts[&Reason::Bomb], skips.list.len()), (500, 10, 110));
     }
 }

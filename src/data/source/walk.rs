@@ -11,7 +11,7 @@ use crate::error::{AtPath, Error, Result};
 
 /// A file to read.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(in crate::data) struct Entry {
     pub path: PathBuf,
     pub bytes: u64,
     /// Whether it was met on a walk, so that it must be no link when it is opened.
@@ -20,19 +20,21 @@ pub(super) struct Entry {
 }
 
 /// What is found below the paths of a caller.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Walk {
+#[derive(Clone, Debug)]
+pub(in crate::data) struct Walk {
     pub files: Vec<Entry>,
     pub skips: Skips,
     /// Files that no kind fits.
     pub others: Vec<PathBuf>,
+    /// Whether a file is of a kind that is read; the error says what to do instead.
+    readable: fn(&Path) -> Result<()>,
     lenient: bool,
 }
 
 impl Walk {
     /// Finds the files, in the order of `paths` and sorted within folders.
-    pub fn new<P: AsRef<Path>>(paths: &[P], lenient: bool) -> Result<Walk> {
-        let mut walk = Walk { lenient, ..Walk::default() };
+    pub fn new<P: AsRef<Path>>(paths: &[P], readable: fn(&Path) -> Result<()>, lenient: bool) -> Result<Walk> {
+        let mut walk = Walk { files: Vec::new(), skips: Skips::default(), others: Vec::new(), readable, lenient };
         for path in paths.iter().map(AsRef::as_ref) {
             let is_pattern = path.to_str().is_some_and(|text| text.contains(['*', '?', '[']));
             if is_pattern && path.symlink_metadata().is_err() {
@@ -44,7 +46,7 @@ impl Walk {
                 let root = path.canonicalize().at(path)?;
                 walk.folder(path, &root, &|_| true)?;
             } else {
-                kind::readable(path)?;
+                (walk.readable)(path)?;
                 walk.files.push(Entry { path: path.to_owned(), bytes: meta.len(), walked: false });
             }
         }
@@ -119,7 +121,7 @@ impl Walk {
                 self.link(path, root)?;
             } else if !meta.is_file() {
                 self.skip(path, Reason::NotAFile, String::new(), None)?;
-            } else if kind::readable(&path).is_ok() {
+            } else if (self.readable)(&path).is_ok() {
                 self.files.push(Entry { path, bytes: meta.len(), walked: true });
             } else {
                 self.skip(path, Reason::OtherKind, String::new(), None)?;
@@ -163,7 +165,7 @@ impl Walk {
 }
 
 /// Opens a file, which must be a regular one, without ever waiting for a pipe.
-pub(super) fn open(entry: &Entry) -> std::io::Result<std::fs::File> {
+pub(in crate::data) fn open(entry: &Entry) -> std::io::Result<std::fs::File> {
     let mut options = std::fs::OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
