@@ -223,7 +223,8 @@ impl Op for Conv {
         let Sizes { n, large: [h, w, c], small: [small_h, small_w, o], kernel: [kh, kw], stride, padding } =
             self.sizes(&x[0].shape, &x[1].shape, &shape);
         let mut z = Array64::from_fn(shape, |i| if self.bias { x[2].data[i % shape[3]] } else { 0.0 });
-        for (n, i, j) in (0..n * small_h * small_w).map(|m| (m / (small_h * small_w), m / small_w % small_h, m % small_w)) {
+        let pixels = small_h * small_w;
+        for (n, i, j) in (0..n * pixels).map(|m| (m / pixels, m / small_w % small_h, m % small_w)) {
             for (ky, kx) in (0..kh * kw).map(|tap| (tap / kw, tap % kw)) {
                 let (y, x_) = (i * stride + ky, j * stride + kx);
                 if !(padding..h + padding).contains(&y) || !(padding..w + padding).contains(&x_) {
@@ -231,11 +232,17 @@ impl Op for Conv {
                 }
                 let large = ((n * h + y - padding) * w + x_ - padding) * c;
                 let small = ((n * small_h + i) * small_w + j) * o;
-                for (o, c) in (0..o * c).map(|i| (i / c, i % c)) {
-                    let weight = x[1].data[((o * kh + ky) * kw + kx) * x[1].shape[3] + c];
+                for o in 0..o {
+                    let weight = &x[1].data[((o * kh + ky) * kw + kx) * c..][..c];
                     match self.window.transposed {
-                        true => z.data[large + c] += x[0].data[small + o] * weight,
-                        false => z.data[small + o] += x[0].data[large + c] * weight,
+                        true => {
+                            let x = x[0].data[small + o];
+                            z.data[large..large + c].iter_mut().zip(weight).for_each(|(z, w)| *z += x * w);
+                        }
+                        false => {
+                            let patch = x[0].data[large..large + c].iter().zip(weight);
+                            z.data[small + o] += patch.map(|(x, w)| x * w).sum::<f64>();
+                        }
                     }
                 }
             }
@@ -325,8 +332,8 @@ pub(super) fn cases() -> Vec<Case> {
     let shapes: [Row; 18] = [
         // 4 x 4 by 2, as in DCGAN and small VAEs; from one channel and to one.
         (conv(2, 1), [2, 8, 8, 1], [4, 4, 8]),
-        (conv(2, 1), [2, 6, 6, 8], [4, 4, 16]),
-        (back(2, 1, 0), [2, 3, 3, 16], [4, 4, 8]),
+        (conv(2, 1), [1, 6, 6, 8], [4, 4, 16]),
+        (back(2, 1, 0), [1, 3, 3, 16], [4, 4, 8]),
         (back(2, 1, 0), [2, 4, 4, 8], [4, 4, 1]),
         (back(2, 1, 0), [1, 3, 4, 5], [4, 4, 20]),
         // A picture from a vector, and back.
@@ -334,7 +341,7 @@ pub(super) fn cases() -> Vec<Case> {
         (conv(1, 0), [3, 4, 4, 6], [4, 4, 1]),
         // 3 x 3.
         (conv(1, 1), [2, 5, 4, 3], [3, 3, 5]),
-        (back(1, 1, 0), [2, 5, 4, 16], [3, 3, 17]),
+        (back(1, 1, 0), [1, 5, 4, 8], [3, 3, 17]),
         (back(2, 1, 1), [1, 3, 4, 4], [3, 3, 18]),
         (conv(2, 0), [1, 7, 8, 2], [3, 3, 3]),
         // 1 x 1; a stride beyond the kernel, whose phases are empty; wide padding; other than square.
@@ -345,7 +352,7 @@ pub(super) fn cases() -> Vec<Case> {
         (back(2, 2, 1), [1, 5, 4, 3], [3, 5, 2]),
         (back(3, 1, 1), [1, 4, 3, 3], [5, 4, 19]),
         // Deep enough for several steps of a tile.
-        (conv(1, 2), [1, 5, 5, 24], [5, 5, 8]),
+        (conv(1, 2), [1, 5, 4, 24], [5, 5, 8]),
     ];
     for (window, x, kernel) in shapes {
         let op = op(window, true, None);
@@ -380,7 +387,8 @@ pub(super) fn cases() -> Vec<Case> {
         (conv(1, 1), [128, 14, 14, 64], [3, 3, 64]),
     ] {
         let op = op(window, true, None);
-        let name = format!("{} {}x{}x{} {}x{} to {}", op.name(), x[1], x[2], x[3], kernel[0], kernel[1], kernel[2]);
+        let (Window { stride, padding, .. }, [_, h, w, c], [kh, kw, out]) = (window, x, kernel);
+        let name = format!("{} {h}x{w}x{c} to {out}, {kh}x{kw} s{stride} p{padding}", op.name());
         cases.push(Case::bench(name, op, inputs(&op, x, kernel)));
     }
     cases
