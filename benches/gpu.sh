@@ -59,7 +59,7 @@ for precision in f32 bf16; do
     for form in nt nn tn; do
         step "bench-gemm-$form-$precision" $kiln bench gemm --device cuda --json --form $form --precision $precision "${torch[@]}"
     done
-    for name in attention layernorm gelu ops; do
+    for name in attention conv layernorm gelu ops; do
         step "bench-$name-$precision" $kiln bench $name --device cuda --json --precision $precision "${torch[@]}"
     done
     for model in nano gpt2; do

@@ -58,6 +58,8 @@ pub enum Init {
     Ones,
     /// Normal with mean 0 and this standard deviation.
     Normal(f32),
+    /// Uniform between minus this and this.
+    Uniform(f32),
 }
 
 /// A parameter before it exists: what a model asks for.
@@ -262,6 +264,10 @@ impl Params {
                         Init::Zeros => values.fill(0.0),
                         Init::Ones => values.fill(1.0),
                         Init::Normal(std) => stream.normals_from((part * CHUNK / 4) as u32, std, values),
+                        Init::Uniform(bound) => {
+                            let at = |i: usize| bound * (2.0 * stream.uniform((part * CHUNK + i) as u64) - 1.0);
+                            values.iter_mut().enumerate().for_each(|(i, value)| *value = at(i));
+                        }
                     });
                 };
                 match (dtype, device) {

@@ -8,6 +8,7 @@ kiln (the loss with its gradient) is `seconds`.
 """
 import argparse
 import os
+import re
 
 from common import add_device, keep_memory, repeated, serve_cases, set_threads
 
@@ -133,6 +134,18 @@ def embedding(ids, table, positions=None):
     return y if positions is None else y + positions[: ids.shape[1]]
 
 
+def conv(case):
+    """Pictures and weights as `pictures` lays them out."""
+    stride, padding = map(int, re.search(r"s(\d+) p(\d+)", case["case"]).groups())
+    f = F.conv_transpose2d if case["op"] == "conv_transpose2d" else F.conv2d
+    return lambda x, w, b=None: f(x, w, b, stride=stride, padding=padding)
+
+
+def pictures(x, layout):
+    """NHWC and (O, kh, kw, C) of kiln's case as PyTorch has them, in one of its layouts of memory."""
+    return x if x.dim() < 4 else x.permute(0, 3, 1, 2).contiguous(memory_format=layout).detach()
+
+
 REDUCE = {"sum All": lambda x: x.sum(), "mean All": lambda x: x.mean(),
           "sum LastAxis": lambda x: x.sum(-1), "mean LastAxis": lambda x: x.mean(-1)}
 # Names of kiln's operations. Where a case's name says more than its inputs do, a function of the case gives the operation.
@@ -143,7 +156,7 @@ OPS = {
     "linear_xent": lambda x, w, y: F.cross_entropy(F.linear(x, w), y), "token_logprob": token_logprob, "rope": rope,
 }
 OPS_OF_CASES = {
-    "layernorm": layer_norm, "rmsnorm": layer_norm, "linear": linear,
+    "conv2d": conv, "conv_transpose2d": conv, "layernorm": layer_norm, "rmsnorm": layer_norm, "linear": linear,
     "sum": lambda case: REDUCE[" ".join(case["case"].split()[:2])],
     "mean": lambda case: REDUCE[" ".join(case["case"].split()[:2])],
     "cast": lambda case: lambda x: x.to(DTYPES[case["case"].split()[2]]),
@@ -152,6 +165,14 @@ OPS_OF_CASES = {
 
 
 def op(case):
+    """In each of PyTorch's layouts of pictures, where there are any: the faster one counts, anew in each repetition."""
+    if not case["op"].startswith("conv"):
+        return op_in(case, None)
+    each = [op_in(case, layout) for layout in (torch.contiguous_format, torch.channels_last)]
+    return lambda: min((run() for run in each), key=lambda record: record["seconds"])
+
+
+def op_in(case, layout):
     name = case["op"]
     f = OPS_OF_CASES[name](case) if name in OPS_OF_CASES else OPS.get(name)
     if f is None:
@@ -164,6 +185,8 @@ def op(case):
         dtype = torch.bfloat16 if half and x["dtype"] == "f32" else DTYPES[x["dtype"]]
         return torch.randint(x["below"], x["shape"]) if x["below"] else torch.randn(x["shape"]).to(dtype)
     inputs = [fill(x) for x in case["inputs"]]
+    if layout is not None:
+        inputs = [pictures(x, layout) for x in inputs]
     wanted = [x["grad"] for x in case["inputs"]]
     if name == "attention":
         inputs, wanted = heads(case, inputs[0]), [True] * 3

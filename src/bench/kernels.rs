@@ -48,6 +48,11 @@ pub fn layernorm(narrow: Narrow) -> Vec<Case> {
     })
 }
 
+/// Convolutions and transposed convolutions of a small VAE and of DCGAN on 28 x 28 pictures.
+pub fn conv(narrow: Narrow) -> Vec<Case> {
+    table("conv", narrow, |entry, _| entry.name == "conv")
+}
+
 /// GELU by its tanh approximation.
 pub fn gelu(narrow: Narrow) -> Vec<Case> {
     table("gelu", narrow, |entry, case| entry.name == "activation" && case.name.starts_with("gelu_tanh"))

@@ -44,6 +44,7 @@ pub fn cases() -> Vec<Case> {
     let attention = kernels::attention(Narrow::Nothing).into_iter().filter(|case| !case.name.contains("H4")).collect();
     let kernels = [
         attention,
+        kernels::conv(Narrow::Nothing).into_iter().take(4).collect(),
         kernels::layernorm(Narrow::Nothing),
         kernels::gelu(Narrow::Nothing),
         kernels::xent(),

@@ -1,6 +1,7 @@
 //! The CPU: instruction sets, threads, memory, and the kernels that are written once for all of them.
 
 pub mod attention;
+pub mod conv;
 pub mod convert;
 pub mod elementwise;
 pub mod gemm;

@@ -21,6 +21,7 @@ files!(
     "adamw.ptx",
     "attention.ptx",
     "cast.ptx",
+    "conv.ptx",
     "dropout.ptx",
     "elementwise.ptx",
     "embedding.ptx",
@@ -380,6 +381,25 @@ pub fn gemm(unit: Unit, form: Form, to: Float, f: &'static str, [m, n, batch]: [
     let (bm, bn) = (32 * mi as usize, 8 * (wn * nj) as usize);
     let shared = stages as usize * (bm + bn) * 32 * bytes;
     plan("gemm.ptx", "gemm", settings, Grid { shared, ..grid(tiles(bm, bn), 64 * wn as u32) })
+}
+
+/// A kernel of `conv.ptx` with the activation `f`, for results of `rows` by `columns` and so many phases or runs; large
+/// pictures have `c` channels, small ones `o`, 1 where addresses are no multiples of 16 bytes.
+pub fn conv(
+    entry: &'static str,
+    t: Float,
+    f: &'static str,
+    [c, o]: [usize; 2],
+    [rows, columns, z]: [usize; 3],
+) -> Plan {
+    let settings = [("T", t.into()), ("F", f.into()), ("VC", t.vector(c).into()), ("VO", t.vector(o).into())];
+    plan("conv.ptx", entry, settings, grid([blocks(rows, 64), blocks(columns, 64), z as u32], 256))
+}
+
+/// Pixels of a run of `conv_weigh`, a function of the sizes alone: about 256 blocks, of 256 pixels at least.
+pub fn run_of_pixels(pixels: usize, o: usize, k: usize) -> usize {
+    let tiles = (blocks(o, 64) * blocks(k, 64)) as usize;
+    pixels.div_ceil((256 / tiles).max(1)).next_multiple_of(256)
 }
 
 /// The sizes of an attention.

@@ -3,6 +3,10 @@
 //! A layer is a handful of parameter numbers; the values live in [`Params`](crate::params::Params) and the computation in
 //! `ops`. Building a model declares its parameters in the order of the forward pass.
 
+pub mod conv;
+
+pub use conv::Conv;
+
 use crate::ops::activation::Activation;
 use crate::ops::norm::NormKind;
 use crate::params::{Decl, Init, Kind, ParamId};

@@ -9,6 +9,7 @@
 //! the gradients of parameters in f32. The bounds are then those of numbers with 8 bits.
 
 use super::attention::SelfAttention;
+use super::conv::Conv;
 use super::embedding::Embedding;
 use super::linear::Linear;
 use super::linear_xent::LinearXent;
@@ -51,6 +52,7 @@ pub fn in_bf16_products(mut case: Case) -> Option<Case> {
     let op = &mut *case.op as &mut dyn Any;
     let precision = match () {
         () if op.is::<Linear>() => op.downcast_mut().map(|op: &mut Linear| &mut op.precision),
+        () if op.is::<Conv>() => op.downcast_mut().map(|op: &mut Conv| &mut op.precision),
         () if op.is::<LinearXent>() => op.downcast_mut().map(|op: &mut LinearXent| &mut op.precision),
         () => op.downcast_mut().map(|op: &mut SelfAttention| &mut op.precision),
     };

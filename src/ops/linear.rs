@@ -70,7 +70,8 @@ finishers! {
     sigmoid sigmoid_body = |z| math::sigmoid(z);
 }
 
-fn finisher(activation: Option<Activation>) -> fn(Simd, &mut [f32], &[f32], &mut [f32]) {
+/// What adds the bias to a piece of a product, keeps the sum in a side result, and applies the activation.
+pub(super) fn finisher(activation: Option<Activation>) -> fn(Simd, &mut [f32], &[f32], &mut [f32]) {
     match activation {
         None => plain,
         Some(Activation::GeluTanh) => gelu_tanh,

@@ -28,6 +28,7 @@ table! {
     embedding,
     norm,
     linear,
+    conv,
     rope,
     attention,
     activation,

@@ -9,6 +9,7 @@
 
 mod adamw;
 mod attention;
+mod conv;
 mod flat;
 mod gemm;
 mod limits;
@@ -75,7 +76,10 @@ impl Case {
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let parts = [flat::cases, adamw::cases, norm::cases, rows::cases, logits::cases, gemm::cases, attention::cases];
-    parts.into_iter().chain([limits::cases as fn(&mut Vec<Case>), study::cases]).for_each(|add| add(&mut cases));
+    parts
+        .into_iter()
+        .chain([limits::cases as fn(&mut Vec<Case>), study::cases, conv::cases])
+        .for_each(|add| add(&mut cases));
     cases.sort_by_key(|case| case.file);
     cases
 }

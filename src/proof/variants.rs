@@ -52,6 +52,12 @@ pub fn plans() -> Vec<Plan> {
         plans.push(gemm(Unit::Bf16, Form::Nt, Float::Bf16, "gelu_tanh", [side, side, 1]));
         plans.push(gemm(Unit::F32(true), Form::Nt, Float::F32, "gelu_tanh", [side, side, 1]));
     }
+    for (t, wide) in [(Float::F32, 4), (Float::Bf16, 8)] {
+        for channels in [[wide, wide], [1, wide], [wide, 1]] {
+            plans.push(conv("", t, "none", channels, [1; 3]));
+        }
+        plans.push(conv("", t, "relu", [wide; 2], [1; 3]));
+    }
     plans.push(limits("", 1));
     plans.extend([0, 1].map(|pad: i64| {
         let variant = Variant::new("study.ptx", [("PAD", pad.into())]);

@@ -5,6 +5,7 @@ use kiln::cpu::gemm::Precision;
 use kiln::device::Device;
 use kiln::ops::activation::Activation;
 use kiln::ops::attention::SelfAttention;
+use kiln::ops::conv::{Conv, Window};
 use kiln::ops::elementwise::Elementwise;
 use kiln::ops::embedding::Embedding;
 use kiln::ops::linear::Linear;
@@ -159,6 +160,23 @@ fn linear() {
     for (without, with, activation) in cases {
         check_fixture(without, Linear { bias: false, activation, ..Linear::default() }, &["x", "w"], &["y"]);
         check_fixture(with, Linear { bias: true, activation, ..Linear::default() }, &["x", "w", "b"], &["y"]);
+    }
+}
+
+#[test]
+fn convolutions() {
+    for (case, window) in [
+        ("conv2d", Window::conv(2, 1)),
+        ("conv2d_one", Window::conv(1, 1)),
+        ("conv_transpose2d", Window::transposed(2, 1, 0)),
+        ("conv_transpose2d_few", Window::transposed(2, 1, 1)),
+    ] {
+        check_fixture(
+            case,
+            Conv { window, bias: true, activation: None, precision: Precision::F32 },
+            &["x", "w", "b"],
+            &["y"],
+        );
     }
 }
 

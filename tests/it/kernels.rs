@@ -2,6 +2,7 @@
 
 mod attention;
 mod command;
+mod conv;
 mod faults;
 mod flat;
 mod gemm;

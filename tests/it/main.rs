@@ -8,6 +8,7 @@ mod bf16;
 mod bits;
 mod cli;
 mod contract;
+mod conv;
 mod crash;
 mod cuda;
 mod data;

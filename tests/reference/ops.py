@@ -72,6 +72,51 @@ for bias in (False, True):
     for act in (None, "gelu_tanh", "gelu_erf", "relu"):
         linear("linear" + ("_bias" if bias else "") + (f"_{act}" if act else ""), bias, act)
 
+# ---- convolutions of pictures (N, H, W, C); weights (O, kh, kw, C), C on the side of the large pictures ---------------
+def taps(x, w, stride, out):
+    """Where each tap (ky, kx) of w meets x, padded: it and the slice of x."""
+    for ky in range(w.shape[1]):
+        for kx in range(w.shape[2]):
+            rows, cols = (slice(k, k + stride * (n - 1) + 1, stride) for k, n in zip((ky, kx), out))
+            yield w[:, ky, kx], x[:, rows, cols]
+
+
+def conv2d(name, x, w, stride, padding):
+    def fn(x, w, b):
+        out = [(x.shape[i] + 2 * padding - w.shape[i]) // stride + 1 for i in (1, 2)]
+        padded = F.pad(x, (0, 0, padding, padding, padding, padding))
+        return dict(y=b + sum(torch.einsum("nijc,oc->nijo", part, tap) for tap, part in taps(padded, w, stride, out)))
+
+    def twin(x, w, b):
+        return F.conv2d(x.permute(0, 3, 1, 2), w.permute(0, 3, 1, 2), b, stride, padding).permute(0, 2, 3, 1)
+
+    src = Source(70)
+    case(name, fn, dict(x=src.normal(*x), w=src.normal(*w, std=0.3), b=src.normal(w[0])), twin=twin,
+         stride=stride, padding=padding)
+
+
+def conv_transpose2d(name, x, w, stride, padding, output_padding):
+    def fn(x, w, b):
+        size = [(x.shape[i] - 1) * stride + w.shape[i] + output_padding for i in (1, 2)]
+        y = torch.zeros(x.shape[0], *size, w.shape[3], dtype=torch.float64)
+        for tap, part in taps(y, w, stride, x.shape[1:3]):
+            part += torch.einsum("nijo,oc->nijc", x, tap)
+        return dict(y=b + y[:, padding : size[0] - padding, padding : size[1] - padding])
+
+    def twin(x, w, b):
+        y = F.conv_transpose2d(x.permute(0, 3, 1, 2), w.permute(0, 3, 1, 2), b, stride, padding, output_padding)
+        return y.permute(0, 2, 3, 1)
+
+    src = Source(71)
+    case(name, fn, dict(x=src.normal(*x), w=src.normal(*w, std=0.3), b=src.normal(w[3])), twin=twin,
+         stride=stride, padding=padding, output_padding=output_padding)
+
+
+conv2d("conv2d", (2, 6, 7, 3), (5, 4, 4, 3), 2, 1)
+conv2d("conv2d_one", (2, 8, 8, 1), (4, 3, 3, 1), 1, 1)
+conv_transpose2d("conv_transpose2d", (2, 3, 4, 5), (5, 4, 4, 17), 2, 1, 0)
+conv_transpose2d("conv_transpose2d_few", (2, 4, 4, 6), (6, 3, 3, 2), 2, 1, 1)
+
 # ---- GELU, SwiGLU on their own ------------------------------------------------------------------------------------
 grid = torch.linspace(-8, 8, 129, dtype=torch.float64)  # multiples of 1/8: both tails, zero, exact in f32
 case("gelu_tanh", lambda x: dict(y=gelu_tanh(x)), dict(x=grid), twin=ACT["gelu_tanh"][1])

@@ -49,6 +49,10 @@ enum What {
   kiln bench attention --only T1024 --against torch
   kiln bench attention --device cuda --precision bf16 --against torch")]
     Attention(OpArgs),
+    /// Convolutions of pictures, plain and transposed, forward and backward
+    #[command(after_help = "Examples:
+  kiln bench conv --threads 1 --against torch")]
+    Conv(OpArgs),
     /// LayerNorm after a residual addition, forward and backward
     #[command(after_help = "Examples:
   kiln bench layernorm --against torch")]
@@ -193,6 +197,7 @@ pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
     match what {
         What::Gemm(args) => products(&args, global),
         What::Attention(args) => args.run(kernels::attention, global),
+        What::Conv(args) => args.run(kernels::conv, global),
         What::Layernorm(args) => args.run(kernels::layernorm, global),
         What::Xent(turns) => all(&turns, kernels::xent()),
         What::Adamw(turns) => all(&turns, kernels::adamw()),

@@ -7,7 +7,7 @@
 use super::form::native::{Native, avx512bf16};
 use super::form::{Form, Layout, Pairs, Plain, Single};
 use super::pack::{Panels, Source, pack};
-use super::{Finish, show};
+use super::{Finish, Lines, show};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::F32x16;
 use crate::cpu::{Cpu, Simd, Tiles, Vector};
@@ -59,7 +59,7 @@ pub(super) struct Block<'a> {
     /// Elements along k.
     pub depth: usize,
     pub c: Tiles<'a>,
-    pub c_stride: usize,
+    pub lines: Lines,
     /// Whether the chains start from C, else from 0.
     pub add: bool,
     pub finish: Option<&'a Finish<'a>>,
@@ -126,7 +126,7 @@ impl Block<'_> {
                 let lanes = |of: &Panels, i: Range<usize>| of.range(i.start).start..of.range(i.end - 1).end;
                 let (rows, cols) = (lanes(&self.a_panels, rows), lanes(&self.b_panels, cols));
                 // SAFETY: this piece alone uses these elements of C, and the kernel is done with them.
-                unsafe { show(&self.c, self.c_stride, rows, cols, finish) };
+                unsafe { show(&self.c, self.lines, rows, cols, finish) };
             }
         }
     }
@@ -174,16 +174,15 @@ pub(super) unsafe fn part<'a, V: Vector>(row: *mut f32, v: usize, cols: usize) -
 /// One tile: `MR` rows and `NV` registers of columns, of which `cols` exist; C += or = A·B over `rows` rows of the panels.
 ///
 /// # Safety
-/// `a` points to `rows` rows of `a_width` numbers, `b` to `rows` rows of `NV · W`, `c` to `MR` rows of `cols` floats, `stride`
-/// apart, that nobody else uses.
+/// `a` points to `rows` rows of `a_width` numbers, `b` to `rows` rows of `NV · W`, each of `c` to a row of `cols` floats that
+/// nobody else uses.
 #[inline(always)]
 unsafe fn tile<V: Vector, L: Layout<V>, const MR: usize, const NV: usize>(
     rows: usize,
     mut a: *const f32,
     a_width: usize,
     mut b: *const f32,
-    c: *mut f32,
-    stride: usize,
+    c: [*mut f32; MR],
     cols: usize,
     add: bool,
 ) {
@@ -194,18 +193,15 @@ unsafe fn tile<V: Vector, L: Layout<V>, const MR: usize, const NV: usize>(
         if add {
             for i in 0..MR {
                 for v in 0..NV {
-                    sum[i][v] = if full {
-                        V::load_ptr(c.add(i * stride + v * V::W))
-                    } else {
-                        V::load_partial(part::<V>(c.add(i * stride), v, cols))
-                    };
+                    sum[i][v] =
+                        if full { V::load_ptr(c[i].add(v * V::W)) } else { V::load_partial(part::<V>(c[i], v, cols)) };
                 }
             }
         } else {
             // What will be written is on its way when the sums are done.
             for i in 0..MR {
                 for v in 0..NV {
-                    V::prefetch(c.wrapping_add(i * stride + v * V::W));
+                    V::prefetch(c[i].wrapping_add(v * V::W));
                 }
             }
         }
@@ -224,9 +220,9 @@ unsafe fn tile<V: Vector, L: Layout<V>, const MR: usize, const NV: usize>(
         for i in 0..MR {
             for v in 0..NV {
                 if full {
-                    sum[i][v].store_ptr(c.add(i * stride + v * V::W));
+                    sum[i][v].store_ptr(c[i].add(v * V::W));
                 } else {
-                    sum[i][v].store_partial(part::<V>(c.add(i * stride), v, cols));
+                    sum[i][v].store_partial(part::<V>(c[i], v, cols));
                 }
             }
         }
@@ -301,14 +297,15 @@ fn multiply_by<V: Vector, L: Layout<V>, const MR: usize, const NV: usize>(
             let mine = &packed[position * own_size..][..own_size];
             let (a, b, i, j) = if own_is_a { (mine, their, own, theirs) } else { (their, mine, theirs, own) };
             let (rows, cols) = (block.a_panels.range(i), block.b_panels.range(j));
-            let c = block.c.ptr(rows.start * block.c_stride + cols.start);
+            let first = rows.start;
+            let c = |row: usize| block.c.ptr(block.lines.offset(first + row) + cols.start);
             macro_rules! by_height {
                 ($($h:literal)*) => {
                     match rows.len() {
                         // SAFETY: the panels have `k` rows; this piece alone uses these elements of C.
                         $($h if $h <= MR => unsafe {
                             tile::<V, L, $h, NV>(
-                                k, a.as_ptr(), MR, b.as_ptr(), c, block.c_stride, cols.len(), block.add
+                                k, a.as_ptr(), MR, b.as_ptr(), std::array::from_fn(c), cols.len(), block.add
                             )
                         })*
                         _ => unreachable!(),

@@ -1,0 +1,54 @@
+//! Convolutions and transposed convolutions of pictures (N, H, W, C).
+
+use super::Builder;
+use crate::ops::activation::Activation;
+use crate::ops::conv::Window;
+use crate::params::{Init, Kind, ParamId};
+use crate::tape::Var;
+
+/// `y = f(conv(x, W) + b)`, transposed or not as its [`Window`] says. Parameters: `NAME.weight` (out, kh, kw, in), of a
+/// transposed convolution (in, kh, kw, out); `NAME.bias` (out).
+#[derive(Clone, Copy, Debug)]
+pub struct Conv {
+    window: Window,
+    weight: ParamId,
+    bias: Option<ParamId>,
+}
+
+/// What a convolution's parameters start with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Start {
+    /// As PyTorch's layers: weights and bias uniform within 1/√fan, fan = kh·kw·(the last axis of the weight).
+    Uniform,
+    /// As DCGAN: normal weights with this deviation (0.02 there), the bias at 0.
+    Normal(f32),
+}
+
+impl Conv {
+    /// A layer from `inner` to `out` channels with a kernel of `kernel` rows and columns.
+    pub fn new(
+        p: &mut Builder,
+        name: &str,
+        window: Window,
+        [inner, out]: [usize; 2],
+        kernel: usize,
+        bias: bool,
+        start: Start,
+    ) -> Conv {
+        let [first, last] = if window.transposed { [inner, out] } else { [out, inner] };
+        let bound = 1.0 / ((kernel * kernel * last) as f32).sqrt();
+        let [w, b] = match start {
+            Start::Uniform => [Init::Uniform(bound); 2],
+            Start::Normal(std) => [Init::Normal(std), Init::Zeros],
+        };
+        let weight = p.param(format!("{name}.weight"), [first, kernel, kernel, last], Kind::Matrix, w);
+        let bias = bias.then(|| p.param(format!("{name}.bias"), [out], Kind::Vector, b));
+        Conv { window, weight, bias }
+    }
+
+    /// x (N, H, W, in) to f of (N, H', W', out).
+    pub fn apply<'t>(&self, x: Var<'t>, f: Option<Activation>) -> Var<'t> {
+        let tape = x.tape();
+        x.conv(self.window, tape.param(self.weight), self.bias.map(|b| tape.param(b)), f)
+    }
+}
