@@ -13,7 +13,10 @@ mod flat;
 mod gemm;
 mod limits;
 mod logits;
+mod losses;
 mod norm;
+mod picture_norm;
+mod resample;
 mod rows;
 mod study;
 pub mod variants;
@@ -75,7 +78,10 @@ impl Case {
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let parts = [flat::cases, adamw::cases, norm::cases, rows::cases, logits::cases, gemm::cases, attention::cases];
-    parts.into_iter().chain([limits::cases as fn(&mut Vec<Case>), study::cases]).for_each(|add| add(&mut cases));
+    parts
+        .into_iter()
+        .chain([losses::cases as fn(&mut Vec<Case>), picture_norm::cases, resample::cases, limits::cases, study::cases])
+        .for_each(|add| add(&mut cases));
     cases.sort_by_key(|case| case.file);
     cases
 }
