@@ -125,11 +125,21 @@ pub fn run(args: &CleanArgs, global: &Global) -> Result<()> {
     }
     let rate = report.read.bytes as f64 / 1e6 / seconds;
     text += &format!(
-        "wrote {} in {seconds:.1} s, {rate:.1} MB/s\n\nnext: look at {}\n      kiln data shard {} --tokenizer tokenizer.json --out data",
+        "wrote {} in {seconds:.1} s, {rate:.1} MB/s\n\nnext: look at {}\n",
         out.display(),
-        quote(&out.join("REPORT.html")),
-        quote(&out.join("documents.jsonl.zst"))
+        quote(&out.join("REPORT.html"))
     );
+    let worst = report.rules.iter().max_by_key(|rule| rule.removed).filter(|rule| rule.removed > 0);
+    text += &match worst {
+        Some(rule) if report.written.documents == 0 => format!(
+            "      nothing is left, most went by {}: see --explain, or go without it by --set 'rules.off=[\"{0}\"]'",
+            rule.name
+        ),
+        _ => format!(
+            "      kiln data shard {} --tokenizer tokenizer.json --out data",
+            quote(&out.join("documents.jsonl.zst"))
+        ),
+    };
     print(&text)
 }
 

@@ -5,17 +5,15 @@ use super::minhash::MinHash;
 use super::quality::{self, Analysis, C4Filter};
 use super::recipe::Recipe;
 use super::rules::{RULES, Rule, RuleSet};
-use super::sort::{Record, write_run};
+use super::sort::Record;
 use super::spool::Stored;
 use super::tally::{Action, Event, Size, Tally};
 use super::words::Words;
 use super::work::Work;
 use super::{Progress, exact, language, near};
-use crate::data::atomic::write_atomic;
 use crate::data::repair::repair;
 use crate::data::source::Skips;
 use crate::data::{Document, Sources, index};
-use crate::disk::Os;
 use crate::error::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -121,7 +119,7 @@ impl Stages<'_> {
             let stored = Stored {
                 name: (&judged.name).into(),
                 source: source.into(),
-                metadata: Value::Object(metadata).to_string().into(),
+                metadata: printed(&metadata).into(),
                 text: text.into(),
             };
             let mut kept = Kept {
@@ -203,6 +201,10 @@ impl Stages<'_> {
     }
 }
 
+fn printed(metadata: &Map<String, Value>) -> String {
+    serde_json::to_string(metadata).expect("plain data is printable")
+}
+
 /// The source and the metadata of a document: those that its own line states where it is one of kiln's lines, `{"id",
 /// "text", "source", "metadata"}`, so that cleaning twice does not wrap them up twice; else its file and its other fields.
 fn provenance(file: &Path, mut fields: Map<String, Value>) -> (String, Map<String, Value>) {
@@ -250,18 +252,21 @@ impl Part {
         self.blocks.extend(kept.blocks.into_iter().map(|(i, [a, b])| [a, b, exact::place(document, i)]));
     }
 
-    /// Writes the part; its `.json` last.
+    /// Saves the part.
     fn save(&mut self, work: &Work, first: &mut First) -> Result<()> {
-        let file = |what| work.file("first", first.parts, what);
-        write_atomic(&Os, &file("spool"), &self.spool)?;
-        write_atomic(&Os, &file("ledger"), self.ledger.as_bytes())?;
-        write_run(&file("documents"), &mut self.documents)?;
-        write_run(&file("blocks"), &mut self.blocks)?;
-        write_run(&file("bands"), &mut self.bands)?;
+        self.documents.par_sort_unstable();
+        self.blocks.par_sort_unstable();
+        self.bands.par_sort_unstable();
+        let files = [
+            ("spool", &self.spool[..]),
+            ("ledger", self.ledger.as_bytes()),
+            ("documents", bytemuck::cast_slice(self.documents.as_flattened())),
+            ("blocks", bytemuck::cast_slice(self.blocks.as_flattened())),
+            ("bands", bytemuck::cast_slice(self.bands.as_flattened())),
+        ];
         first.tally.merge(std::mem::take(&mut self.tally));
-        let path = file("json");
         first.parts += 1;
-        work.save(&path, first)?;
+        work.save_part("first", first.parts - 1, &files, first)?;
         *self = Part::default();
         Ok(())
     }
@@ -311,8 +316,7 @@ pub fn run(
     work: &Work,
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<First> {
-    let end = work.dir().join("first.json");
-    if let Some(first) = work.load(&end)? {
+    if let Some(first) = work.load_first()? {
         return Ok(first);
     }
     let rules = recipe.rules()?;
@@ -328,7 +332,7 @@ pub fn run(
     };
     let mut first = First::default();
     if let Some(last) = work.parts("first").checked_sub(1) {
-        first = work.load(&work.file("first", last, "json"))?.unwrap_or_default();
+        first = work.load_part("first", last)?.unwrap_or_default();
     }
     let mut documents: u32 = (0..first.parts).map(|part| documents_in(work, part)).sum::<Result<u32>>()?;
     let done: Size = first.tally.read;
@@ -366,7 +370,7 @@ pub fn run(
         }
         Ok(())
     })?;
-    work.save(&end, &first)?;
+    work.save_first(&first)?;
     Ok(first)
 }
 

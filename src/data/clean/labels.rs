@@ -1,6 +1,6 @@
 //! Labels that are likely wrong, in sets whose documents have one.
 //!
-//! A softmax regression over hashed words and pairs of words is trained on all folds but one and judges the one: the loss
+//! A softmax regression over hashed words is trained on all folds but one and judges the one: the loss
 //! −ln p(label | text) of a document is that of a classifier that has not seen it (as in confident learning, Northcutt et
 //! al. 2021). A label is suspect where another one is likelier and the loss is at least `min_loss`.
 
@@ -11,10 +11,11 @@ use super::words::Words;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 /// Weights for each label: features are hashed to so many.
-const FEATURES: usize = 1 << 17;
+const FEATURES: usize = 1 << 16;
 /// Labels that are told apart.
 const MOST: usize = 200;
 /// The step at the start; it falls to 0 in a line.
@@ -30,41 +31,82 @@ struct Labelled {
     folds: Vec<u16>,
 }
 
-/// One fold's classifier: weights (labels, features).
+/// Labels whose weights are added at once.
+const LANES: usize = 8;
+
+/// One fold's classifier: weights (features, labels), the labels filled up to a multiple of [`LANES`].
 struct Classifier {
-    weights: Vec<f32>,
+    weights: Vec<[f32; LANES]>,
     labels: usize,
 }
 
 impl Classifier {
     fn new(labels: usize) -> Classifier {
-        Classifier { weights: vec![0.0; labels * FEATURES], labels }
+        Classifier { weights: vec![[0.0; LANES]; FEATURES * labels.div_ceil(LANES)], labels }
+    }
+
+    /// Where the weights of a feature are.
+    fn at(&self, feature: u32) -> Range<usize> {
+        let n = self.labels.div_ceil(LANES);
+        feature as usize * n..(feature as usize + 1) * n
     }
 
     /// Probabilities of the labels, given the places of a document's features.
-    fn predict(&self, features: &[u32], p: &mut Vec<f32>) {
+    fn predict(&self, features: &[u32], p: &mut Vec<[f32; LANES]>) {
+        p.clear();
+        p.resize(self.labels.div_ceil(LANES), [0.0; LANES]);
+        for &feature in features {
+            p.iter_mut().zip(&self.weights[self.at(feature)]).for_each(|(p, w)| (0..LANES).for_each(|i| p[i] += w[i]));
+        }
         // Features count 1/√n each, so that a text has length 1.
         let scale = 1.0 / (features.len().max(1) as f32).sqrt();
-        p.clear();
-        p.extend((0..self.labels).map(|label| {
-            let weights = &self.weights[label * FEATURES..][..FEATURES];
-            scale * features.iter().map(|&feature| weights[feature as usize]).sum::<f32>()
-        }));
+        let (p, beyond) = p.as_flattened_mut().split_at_mut(self.labels);
         let most = p.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        p.iter_mut().for_each(|p| *p = (*p - most).exp());
+        p.iter_mut().for_each(|p| *p = (scale * (*p - most)).exp());
         let sum: f32 = p.iter().sum();
         p.iter_mut().for_each(|p| *p /= sum);
+        beyond.fill(0.0);
     }
 
     /// A step of gradient descent on one document.
-    fn learn(&mut self, features: &[u32], label: u32, rate: f32, p: &mut Vec<f32>) {
+    fn learn(&mut self, features: &[u32], label: u32, rate: f32, p: &mut Vec<[f32; LANES]>) {
         self.predict(features, p);
         let scale = rate / (features.len().max(1) as f32).sqrt();
-        for (i, &p) in p.iter().enumerate() {
-            let step = scale * (f32::from(i == label as usize) - p);
-            let weights = &mut self.weights[i * FEATURES..][..FEATURES];
-            features.iter().for_each(|&feature| weights[feature as usize] += step);
+        p.as_flattened_mut().iter_mut().for_each(|p| *p *= -scale);
+        p.as_flattened_mut()[label as usize] += scale;
+        for &feature in features {
+            let at = self.at(feature);
+            self.weights[at].iter_mut().zip(&*p).for_each(|(w, step)| (0..LANES).for_each(|i| w[i] += step[i]));
         }
+    }
+}
+
+/// Documents, each with the places of its features.
+type Features = Vec<(u32, Vec<u32>)>;
+
+/// The features of parts, which each epoch needs: as many as there is memory for are kept.
+struct Cache<'a> {
+    spool: &'a Spool,
+    labelled: &'a Labelled,
+    kept: BTreeMap<usize, Features>,
+    /// Bytes that are left.
+    memory: usize,
+}
+
+impl Cache<'_> {
+    /// Calls `each` with the documents of a part.
+    fn with<T>(&mut self, part: usize, each: impl FnOnce(&Features) -> T) -> Result<T> {
+        if let Some(features) = self.kept.get(&part) {
+            return Ok(each(features));
+        }
+        let features = features(self.spool, part, self.labelled)?;
+        let done = each(&features);
+        let size = features.iter().map(|(_, places)| 48 + 4 * places.capacity()).sum();
+        if let Some(left) = self.memory.checked_sub(size) {
+            self.memory = left;
+            self.kept.insert(part, features);
+        }
+        Ok(done)
     }
 }
 
@@ -80,41 +122,42 @@ pub fn suspects(
 ) -> Result<Vec<String>> {
     let labelled = labelled(spool, removed, settings)?;
     let folds = settings.folds;
-    let needed = 4 * FEATURES * labelled.names.len() * folds;
+    let needed = 4 * FEATURES * labelled.names.len().next_multiple_of(LANES) * folds;
     if needed > memory {
         let problem = format!("{} labels in {folds} folds need {} MB", labelled.names.len(), needed >> 20);
         return Err(Error::config("labels.folds", problem, "give more memory with --mem, or take fewer folds"));
     }
     let mut classifiers: Vec<Classifier> = (0..folds).map(|_| Classifier::new(labelled.names.len())).collect();
     let steps = (settings.epochs * spool.parts()).max(1);
+    let mut cache = Cache { spool, labelled: &labelled, kept: BTreeMap::new(), memory: (memory - needed) / 2 };
     for step in 0..steps {
         let rate = RATE * (1.0 - step as f32 / steps as f32);
-        let documents = features(spool, step % spool.parts().max(1), &labelled)?;
-        classifiers.par_iter_mut().enumerate().for_each(|(fold, classifier)| {
-            let mut p = Vec::new();
-            for (document, features) in &documents {
-                let document = *document as usize;
-                if usize::from(labelled.folds[document]) != fold {
-                    classifier.learn(features, labelled.labels[document], rate, &mut p);
+        cache.with(step % spool.parts().max(1), |documents| {
+            classifiers.par_iter_mut().enumerate().for_each(|(fold, classifier)| {
+                let mut p = Vec::new();
+                for (document, features) in documents {
+                    let document = *document as usize;
+                    if usize::from(labelled.folds[document]) != fold {
+                        classifier.learn(features, labelled.labels[document], rate, &mut p);
+                    }
                 }
-            }
-        });
+            });
+        })?;
         progress(step as u64 + 1);
     }
     let mut found = Sorter::<3>::new(folder, "labels", memory / 4);
     for part in 0..spool.parts() {
-        let documents = features(spool, part, &labelled)?;
-        let judged: Vec<Option<[u64; 3]>> = documents
-            .par_iter()
-            .map_init(Vec::new, |p, (document, features)| {
-                let label = labelled.labels[*document as usize] as usize;
-                classifiers[usize::from(labelled.folds[*document as usize])].predict(features, p);
-                let likeliest = (0..p.len()).max_by(|&a, &b| p[a].total_cmp(&p[b]).then(b.cmp(&a)))?;
-                let loss = -f64::from(p[label].max(f32::MIN_POSITIVE)).ln();
-                let suspect = likeliest != label && loss >= settings.min_loss;
-                suspect.then(|| [u64::from(*document), likeliest as u64, loss.to_bits()])
-            })
-            .collect();
+        let judge = |p: &mut Vec<[f32; LANES]>, (document, features): &(u32, Vec<u32>)| {
+            let label = labelled.labels[*document as usize] as usize;
+            classifiers[usize::from(labelled.folds[*document as usize])].predict(features, p);
+            let p = &p.as_flattened()[..labelled.names.len()];
+            let likeliest = (0..p.len()).max_by(|&a, &b| p[a].total_cmp(&p[b]).then(b.cmp(&a)))?;
+            let loss = -f64::from(p[label].max(f32::MIN_POSITIVE)).ln();
+            let suspect = likeliest != label && loss >= settings.min_loss;
+            suspect.then(|| [u64::from(*document), likeliest as u64, loss.to_bits()])
+        };
+        let judged: Vec<Option<[u64; 3]>> =
+            cache.with(part, |documents| documents.par_iter().map_init(Vec::new, judge).collect())?;
         judged.into_iter().flatten().try_for_each(|record| found.push(record))?;
     }
     found.finish(out)?;
@@ -154,7 +197,7 @@ fn labelled(spool: &Spool, removed: &Bits, settings: &Labels) -> Result<Labelled
 }
 
 /// The labelled documents of a part in a random order that is always the same, each with the places of its features.
-fn features(spool: &Spool, part: usize, labelled: &Labelled) -> Result<Vec<(u32, Vec<u32>)>> {
+fn features(spool: &Spool, part: usize, labelled: &Labelled) -> Result<Features> {
     let (bytes, range) = (spool.part(part)?, spool.range(part));
     let mut order: Vec<u32> = range.clone().filter(|&i| labelled.labels[i as usize] != NONE).collect();
     order.sort_unstable_by_key(|&i| super::words::mix(i.into()));
@@ -162,7 +205,7 @@ fn features(spool: &Spool, part: usize, labelled: &Labelled) -> Result<Vec<(u32,
         .into_par_iter()
         .map_init(Words::default, |words, document| {
             words.read(&bytes.get((document - range.start) as usize)?.text);
-            let all = words.grams(1).chain(words.grams(2));
+            let all = words.hashes().iter();
             let mut features: Vec<u32> = all.map(|hash| (hash % FEATURES as u64) as u32).collect();
             features.sort_unstable();
             features.dedup();

@@ -88,12 +88,17 @@ impl LanguageFilter {
 }
 
 fn sample(text: &str) -> &str {
-    let from = if text.len() > 3 * LOOKED_AT.0 { text.ceil_char_boundary(text.len() / 3) } else { 0 };
+    let from = text.ceil_char_boundary(sample_start(text.len(), LOOKED_AT.0));
     start(&text[from..], LOOKED_AT.0)
 }
 
+/// A third into `all`, or nearer to the start where fewer than `most` follow.
+fn sample_start(all: usize, most: usize) -> usize {
+    (all / 3).min(all.saturating_sub(most))
+}
+
 fn is_english(words: &Words) -> bool {
-    let from = if words.len() > 3 * LOOKED_AT.1 { words.len() / 3 } else { 0 };
+    let from = sample_start(words.len(), LOOKED_AT.1);
     let some = &words.hashes()[from..words.len().min(from + LOOKED_AT.1)];
     let count = |is: &dyn Fn(&u64) -> bool| some.iter().filter(|word| is(word)).count();
     some.len() >= 20

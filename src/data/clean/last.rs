@@ -6,6 +6,7 @@ use super::evaluation::Evaluation;
 use super::exact::place;
 use super::layout::{self, Layout};
 use super::lexicon::Lexicon;
+use super::pack;
 use super::personal::PersonalFilter;
 use super::recipe::{Mode, Recipe};
 use super::rules::{Rule, RuleSet};
@@ -14,11 +15,8 @@ use super::spool::{Spool, Stored};
 use super::tally::{Action, Event, Tally, start};
 use super::words::Words;
 use super::work::Work;
-use crate::data::atomic::write_atomic;
-use crate::disk::Os;
 use crate::error::Result;
 use rayon::prelude::*;
-use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::json;
 use std::borrow::Cow;
 use std::iter::Peekable;
@@ -96,14 +94,14 @@ pub fn run(stages: &Stages, spool: &Spool, work: &Work, progress: &mut (dyn FnMu
     let mut labels = Taker::<3>::new(&work.labels())?;
     let mut all = Tally::default();
     for part in 0..spool.parts() {
-        let (range, json) = (spool.range(part), work.file("last", part, "json"));
+        let range = spool.range(part);
         let known = Known {
             exact: exact.until(range.end.into())?,
             near: near.until(range.end.into())?,
             blocks: blocks.until(place(range.end, 0))?,
             labels: labels.until(range.end.into())?,
         };
-        if let Some(tally) = work.load(&json)? {
+        if let Some(tally) = work.load_part("last", part)? {
             all.merge(tally);
             continue;
         }
@@ -134,14 +132,9 @@ pub fn run(stages: &Stages, spool: &Spool, work: &Work, progress: &mut (dyn FnMu
                 *frames.last_mut().expect("one at least") += &line;
             }
         }
-        let frames: Vec<Vec<u8>> = frames
-            .par_iter()
-            .filter(|frame| !frame.is_empty())
-            .map(|frame| compress_to_vec(frame.as_bytes(), CompressionLevel::Fastest))
-            .collect();
-        write_atomic(&Os, &work.file("last", part, "zst"), &frames.concat())?;
-        write_atomic(&Os, &work.file("last", part, "ledger"), ledger.as_bytes())?;
-        work.save(&json, &tally)?;
+        let frames: Vec<Vec<u8>> =
+            frames.par_iter().filter(|frame| !frame.is_empty()).map(|frame| pack::frame(frame.as_bytes())).collect();
+        work.save_part("last", part, &[("zst", &frames.concat()), ("ledger", ledger.as_bytes())], &tally)?;
         all.merge(tally);
         progress(Progress { what: "writing", done: part as u64 + 1, total: spool.parts() as u64, bytes: false });
     }

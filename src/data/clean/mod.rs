@@ -23,6 +23,7 @@ mod layout;
 mod lexicon;
 mod minhash;
 mod near;
+mod pack;
 mod personal;
 mod quality;
 mod recipe;

@@ -1,4 +1,7 @@
 //! The folder `.work` of a run that is not done yet, and the joining of its parts into the result.
+//!
+//! Parts are not flushed to the disk one by one: that would take as long as the work. What a killed program wrote is there
+//! all the same; after a loss of power checksums tell what is not, and the run starts anew.
 
 use super::Options;
 use super::sort::{Merge, Record};
@@ -7,8 +10,10 @@ use crate::data::Sources;
 use crate::data::atomic::{AtomicFile, write_atomic};
 use crate::disk::{self, Os};
 use crate::error::{AtPath, Error, Result};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use flate2::Crc;
+use rayon::prelude::*;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -21,7 +26,15 @@ pub const DOCUMENTS: &str = "documents.jsonl.zst";
 pub const LEDGER: &str = "ledger.jsonl";
 
 /// The version of the folder's layout: another one is thrown away.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// What is saved of a part of a pass, beside its files.
+#[derive(Serialize, Deserialize)]
+struct Saved<T> {
+    /// Their names, lengths and checksums.
+    files: Vec<(String, usize, u32)>,
+    value: T,
+}
 
 /// The folder.
 pub struct Work {
@@ -58,7 +71,7 @@ impl Work {
             return Err(Error::usage(problem, "choose a folder beside the sources"));
         }
         let file = work.dir.join("run.json");
-        if std::fs::read_to_string(&file).is_ok_and(|found| found == run) {
+        if std::fs::read_to_string(&file).is_ok_and(|found| found == run) && work.is_whole() {
             disk::sweep(&Os, &work.dir)?;
             return Ok(work);
         }
@@ -78,8 +91,39 @@ impl Work {
         self.dir.join(format!("{pass}-{part:05}.{what}"))
     }
 
+    /// Writes the files of a part of a pass, then what `value` says of it: the part is done.
+    pub fn save_part(&self, pass: &str, part: usize, files: &[(&str, &[u8])], value: &impl Serialize) -> Result<()> {
+        files.par_iter().try_for_each(|(what, bytes)| {
+            let path = self.file(pass, part, what);
+            std::fs::write(&path, bytes).at(&path)
+        })?;
+        let files = files.iter().map(|(what, bytes)| ((*what).to_owned(), bytes.len(), checksum(bytes))).collect();
+        let path = self.file(pass, part, "json");
+        let temporary = disk::temporary(&path);
+        std::fs::write(&temporary, printed(&Saved { files, value })).at(&temporary)?;
+        std::fs::rename(&temporary, &path).at(&path)
+    }
+
+    /// What was said of a part of a pass, if it is done.
+    pub fn load_part<T: DeserializeOwned>(&self, pass: &str, part: usize) -> Result<Option<T>> {
+        Ok(self.load::<Saved<T>>(&self.file(pass, part, "json"))?.map(|saved| saved.value))
+    }
+
+    /// Whether the files of all parts that are done are as they were written.
+    fn is_whole(&self) -> bool {
+        let is_file = |pass: &str, part, (what, length, sum): &(String, usize, u32)| {
+            std::fs::read(self.file(pass, part, what))
+                .is_ok_and(|bytes| bytes.len() == *length && checksum(&bytes) == *sum)
+        };
+        let is_part = |pass, part| match self.load::<Saved<IgnoredAny>>(&self.file(pass, part, "json")) {
+            Ok(Some(saved)) => saved.files.iter().all(|file| is_file(pass, part, file)),
+            _ => false,
+        };
+        ["first", "last"].iter().all(|&pass| (0..self.parts(pass)).into_par_iter().all(|part| is_part(pass, part)))
+    }
+
     /// What was saved under this name, if it was.
-    pub fn load<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>> {
+    fn load<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>> {
         let bytes = match std::fs::read(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             bytes => bytes.at(path)?,
@@ -87,11 +131,6 @@ impl Work {
         serde_json::from_slice(&bytes).map(Some).map_err(|e| {
             Error::format(path, "content", "what kiln wrote", e, "remove the folder that it is in, and start again")
         })
-    }
-
-    /// Saves, whole or not at all.
-    pub fn save(&self, path: &Path, value: &impl Serialize) -> Result<()> {
-        write_atomic(&Os, path, &serde_json::to_vec(value).expect("plain data is printable"))
     }
 
     /// How many parts of a pass are done.
@@ -146,7 +185,17 @@ impl Work {
 
     /// Saves the names of labels.
     pub fn save_label_names(&self, names: &[String]) -> Result<()> {
-        self.save(&self.label_names(), &names)
+        write_atomic(&Os, &self.label_names(), &printed(&names))
+    }
+
+    /// What the whole first pass left, if it is done.
+    pub fn load_first<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        self.load(&self.dir.join("first.json"))
+    }
+
+    /// The first pass is done.
+    pub fn save_first(&self, value: &impl Serialize) -> Result<()> {
+        write_atomic(&Os, &self.dir.join("first.json"), &printed(value))
     }
 
     /// The names of labels; none where there are none.
@@ -196,6 +245,16 @@ impl Work {
     pub fn remove(&self) -> Result<()> {
         disk::remove_all(&Os, &self.dir)
     }
+}
+
+fn printed(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("plain data is printable")
+}
+
+fn checksum(bytes: &[u8]) -> u32 {
+    let mut crc = Crc::new();
+    crc.update(bytes);
+    crc.sum()
 }
 
 /// Bytes as hexadecimal digits.

@@ -46,8 +46,9 @@ fn planted(dir: &Path) -> PathBuf {
         }
         if i % 3 == 0 {
             let rate = [0.01, 0.02, 0.05, 0.1][i / 3 % 4];
-            // The first word always changes.
-            let edit = |(at, word): (usize, &str)| match at == 0 || rng.uniform() < rate as f32 {
+            // The first word always changes, the last one, with the full stop, never.
+            let last = text.split(' ').count() - 1;
+            let edit = |(at, word): (usize, &str)| match at == 0 || at < last && rng.uniform() < rate as f32 {
                 true => format!("changed{}", rng.below(1000)),
                 false => word.to_owned(),
             };
@@ -135,9 +136,10 @@ fn what_was_planted_is_found_and_nothing_else() {
     assert!(near.planted >= 25 && near.recall() > Some(0.97) && near.precision() == Some(1.0), "{near:?}");
     assert_eq!(score.edited.len(), 4);
     for row in &score.edited {
-        // Of 25 pairs; an edit can take so much of a text that another rule drops it.
+        // By one choice of hash functions 25 pairs meet by luck, too.
         let deviation = (row.expected * (1.0 - row.expected) / row.pairs as f64).sqrt();
-        assert!((row.met - row.expected).abs() < 3.0 * deviation + 0.03 && row.pairs >= 20, "{row:?}");
+        assert!((row.met - row.expected).abs() < 3.0 * deviation && row.pairs == 25, "{row:?}");
+        assert!((row.met_by_ten - row.expected).abs() < 0.05, "{row:?}");
     }
     assert_eq!(score.canaries, [10, 10]);
 
@@ -161,7 +163,7 @@ fn what_was_planted_is_found_and_nothing_else() {
     }
     let mail = documents.iter().find(|line| line["id"] == "mail15").unwrap();
     assert!(mail["text"].as_str().unwrap().contains(" Write to [EMAIL] soon. "));
-    assert!(left.iter().all(|id| !id.starts_with("short")), "a rule drops what says nothing");
+    assert_eq!(removed.iter().filter(|id| id.starts_with("short")).count(), 15, "they are in no language");
 
     // Nothing that people get to read holds an address.
     for name in &RESULT[1..] {
@@ -236,6 +238,19 @@ fn a_run_that_breaks_off_anywhere_goes_on_to_the_same_bytes() {
         names.filter(|name| name.starts_with(pass) && name.ends_with(".json") && name.contains('-')).count()
     };
     assert!(parts("first") > 1 && parts("last") < parts("first"));
+    run(&corpus, &options(&broken, &[ONLY_DUPLICATES]));
+    assert_eq!(result(&broken), result(&whole));
+
+    // What a loss of power can leave: a part that is said to be done, and is not as it was.
+    let broke = std::panic::catch_unwind(|| {
+        let mut stop = |at: Progress| assert_ne!(at.what, "writing", "stopped on purpose");
+        clean(&sources, &options(&broken, &[ONLY_DUPLICATES]), &mut stop)
+    });
+    assert!(broke.is_err() && there("first-00001.json"));
+    let part = work.join("first-00001.spool");
+    let mut bytes = std::fs::read(&part).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&part, bytes).unwrap();
     run(&corpus, &options(&broken, &[ONLY_DUPLICATES]));
     assert_eq!(result(&broken), result(&whole));
 }
