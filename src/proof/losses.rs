@@ -34,6 +34,7 @@ fn exact(f: &str, x: f64, t: f64, v: f64) -> (f64, [f64; 3]) {
     match f {
         "bce" => (x.max(0.0) - t * x + (-x.abs()).exp().ln_1p(), [1.0 / (1.0 + (-x).exp()) - t, -x, 0.0]),
         "square" => (d * d, [2.0 * d, -2.0 * d, 0.0]),
+        "absolute" if d == 0.0 => (0.0, [0.0; 3]),
         "absolute" => (d.abs(), [d.signum(), -d.signum(), 0.0]),
         "hinge" if t * x < 1.0 => (1.0 - t * x, [-t, -x, 0.0]),
         "hinge" => (0.0, [0.0; 3]),
