@@ -1,7 +1,8 @@
 //! Parameters: named slices of a few flat arenas, with their gradients and the optimizer's moments beside them.
 //!
 //! A [`Group`] holds the parameters of one [`Kind`] that are held in one way ([`Hold`]): trained, or frozen in f32 or in
-//! bf16. Only trained groups own gradients and moments. Slices lie in the order in which a backward pass finishes their
+//! bf16. Only trained groups own gradients and moments; buffers ([`Kind::Buffer`]) are saved like all others and change with
+//! passes ([`Tape::update`](crate::tape::Tape::update)), never by an optimizer. Slices lie in the order in which a backward pass finishes their
 //! gradients, the last layer first.
 
 use crate::cpu::convert::ConvertTo;
@@ -23,6 +24,8 @@ pub enum Kind {
     Embedding,
     /// A gain or a bias.
     Vector,
+    /// What a layer keeps from pass to pass, as running statistics; held in f32, never trained.
+    Buffer,
 }
 
 /// How a parameter is held.
@@ -42,6 +45,7 @@ impl Hold {
     /// The type in which parameters of a kind are held.
     pub fn dtype(self, kind: Kind) -> DType {
         match self {
+            _ if kind == Kind::Buffer => DType::F32,
             Hold::FrozenBf16 => DType::Bf16,
             Hold::FrozenQ8 if kind != Kind::Vector => DType::Q8,
             _ => DType::F32,
@@ -60,6 +64,8 @@ pub enum Init {
     Normal(f32),
     /// Uniform between minus this and this.
     Uniform(f32),
+    /// Normal with this mean and this standard deviation.
+    Around(f32, f32),
 }
 
 /// A parameter before it exists: what a model asks for.
@@ -238,12 +244,13 @@ impl Params {
         Params::with(device, &decls.iter().map(zero).collect::<Vec<_>>(), 0, |_| hold)
     }
 
-    /// [`new`](Params::new), with each parameter held as `hold` says.
+    /// [`new`](Params::new), with each parameter but buffers held as `hold` says.
     pub fn with(device: &Device, decls: &[Decl], seed: u64, hold: impl Fn(&Decl) -> Hold) -> Params {
         let mut places = vec![(0, 0); decls.len()];
         let mut groups = Vec::new();
-        let holds: Vec<Hold> = decls.iter().map(hold).collect();
-        let kinds = [Kind::Matrix, Kind::Embedding, Kind::Vector];
+        let held = |decl: &Decl| if decl.kind == Kind::Buffer { Hold::Frozen } else { hold(decl) };
+        let holds: Vec<Hold> = decls.iter().map(held).collect();
+        let kinds = [Kind::Matrix, Kind::Embedding, Kind::Vector, Kind::Buffer];
         let all_holds = [Hold::Train, Hold::Frozen, Hold::FrozenBf16, Hold::FrozenQ8];
         let all = kinds.into_iter().flat_map(|kind| all_holds.map(|hold| (kind, hold)));
         for (kind, hold) in all {
@@ -267,6 +274,10 @@ impl Params {
                         Init::Uniform(bound) => {
                             let at = |i: usize| bound * (2.0 * stream.uniform((part * CHUNK + i) as u64) - 1.0);
                             values.iter_mut().enumerate().for_each(|(i, value)| *value = at(i));
+                        }
+                        Init::Around(mean, std) => {
+                            stream.normals_from((part * CHUNK / 4) as u32, std, values);
+                            values.iter_mut().for_each(|x| *x += mean);
                         }
                     });
                 };

@@ -38,6 +38,8 @@ pub enum Purpose {
     World = 5,
     /// Tests and benchmarks.
     Test = 6,
+    /// Latent variables, and noise on pictures.
+    Latent = 7,
 }
 
 /// One addressable sequence of random numbers, `(seed, purpose, tensor, step)`; the index counts inside it.
@@ -79,6 +81,17 @@ impl Stream {
     #[inline]
     pub fn uniform(&self, index: u64) -> f32 {
         (self.bits(index) >> 8) as f32 * (1.0 / 16_777_216.0)
+    }
+
+    /// From N(0, 1), at `index`, by the Box-Muller transform: numbers of a pair (2k, 2k + 1) of the stream give the radius
+    /// √(−2 log u), u from 23 bits above 0 to 1, and the angle, 25 bits. Operations draw the same rounded to f32
+    /// ([`normal_pair`](crate::cpu::math::normal_pair)), all devices the same bits.
+    pub fn normal(&self, index: u64) -> f64 {
+        let [a, b] = [index & !1, index | 1].map(|i| self.bits(i));
+        let u = 1.0 - f64::from(a >> 9) / 8_388_608.0;
+        let part = f64::from(b >> 7 & 0x7f_ffff) / 8_388_608.0 - 0.5;
+        let (sin, cos) = libm::sincos(std::f64::consts::FRAC_PI_2 * (f64::from(b >> 30) + part));
+        (-2.0 * libm::log(u)).sqrt() * if index & 1 == 0 { cos } else { sin }
     }
 
     /// Fills `out` with normal deviates of the given standard deviation and mean 0, by the Box-Muller transform in

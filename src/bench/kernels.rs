@@ -131,7 +131,7 @@ fn counted(entry: &'static Entry, i: usize, device: &Device) -> [f64; 2] {
     inputs.begin(&mut tape);
     let y = tape.apply_dyn(op, &inputs.on(&tape));
     let forward = flops();
-    y.backward_from(&check::upstream(y), &mut inputs.params, true);
+    y.backward_from(&check::upstream(y, 0), &mut inputs.params, true);
     [forward - before, flops() - forward]
 }
 
@@ -154,7 +154,7 @@ fn start(entry: &'static Entry, i: usize, narrow: Narrow, device: &Device) -> St
 
     let (mut tape, mut inputs) = (Tape::new(device), check::Inputs::new(&inputs, device));
     inputs.begin(&mut tape);
-    let dy: Vec<Tensor> = check::upstream(tape.apply_dyn(op, &inputs.on(&tape)));
+    let dy: Vec<Tensor> = check::upstream(tape.apply_dyn(op, &inputs.on(&tape)), 0);
     let pass = move |clock: &mut Clock| {
         inputs.begin(&mut tape);
         let (op, x) = (case().op, inputs.on(&tape));

@@ -25,6 +25,8 @@ const ERF_SMALL: [f32; 7] =
 const ERF_LARGE: [f32; 7] =
     [-0.00022350367, -1.1275613, -0.6373736, -0.10376453, 0.022146784, -0.0030232058, 0.00019390571];
 const ERF_EDGE: f32 = 0.9375;
+/// artanh(s) = s + s³ p(s²) for s from 0 to 1/3.
+const ARTANH: [f32; 7] = [1.0 / 3.0, 1.0 / 5.0, 1.0 / 7.0, 1.0 / 9.0, 1.0 / 11.0, 1.0 / 13.0, 1.0 / 15.0];
 
 /// c₀ + c₁x + c₂x² + …
 #[inline(always)]
@@ -173,6 +175,20 @@ pub fn sigmoid<V: Vector>(x: V) -> V {
     V::splat(1.0) / (V::splat(1.0) + exp(-x))
 }
 
+/// log(1 + e) = 2 artanh(s), s = e / (2 + e), for e from 0 to 1: s + s³/3 + s⁵/5 + …, s at most 1/3.
+#[inline(always)]
+pub fn log1p_unit<V: Vector>(e: V) -> V {
+    let s = e / (e + V::splat(2.0));
+    let (z, twice) = (s * s, s + s);
+    (poly(z, ARTANH) * z).fma(twice, twice)
+}
+
+/// log(1 + eˣ), which is max(x, 0) + log(1 + e^−|x|); its derivative is [`sigmoid`].
+#[inline(always)]
+pub fn softplus<V: Vector>(x: V) -> V {
+    x.max(V::splat(0.0)) + log1p_unit(exp(-x.abs()))
+}
+
 /// x · sigmoid(x), also called swish.
 #[inline(always)]
 pub fn silu<V: Vector>(x: V) -> V {
@@ -227,6 +243,46 @@ pub fn gelu_erf_grad<V: Vector>(x: V) -> (V, V) {
     let c = clamp(x, -GELU_EDGE, GELU_EDGE);
     let density = exp(c * c * V::splat(-0.5)) * V::splat(0.398_942_3);
     (x * cdf, c.fma(density, cdf))
+}
+
+/// sin(a) = a + a³ p(a²) and cos(a) = 1 + a² p(a²) for |a| ≤ π/4.
+const SIN: [f32; 4] = [-1.0 / 6.0, 1.0 / 120.0, -1.0 / 5040.0, 1.0 / 362_880.0];
+const COS: [f32; 4] = [-0.5, 1.0 / 24.0, -1.0 / 720.0, 1.0 / 40_320.0];
+
+/// Two numbers from N(0, 1) from two random ones, by the Box-Muller transform: [`Stream::normal`](crate::rng::Stream::normal)
+/// says which. Every operation is exactly rounded, so that kernels for a GPU draw the same bits.
+#[inline(always)]
+pub fn normal_pair<V: Vector>(a: V::Bits, b: V::Bits) -> (V, V) {
+    let splat = V::Bits::splat;
+    let u = V::splat(2.0) - one_to_two::<V>(a.shr::<9>());
+    // u = 2ᵉ (1 + f) with 1 + f from √½ to √2; log(1 + f) = 2 artanh(s).
+    let e = u.bits().sub(splat(0x3f35_04f3)).shr::<23>();
+    let f = V::from_bits(u.bits().sub(e.shl::<23>())) - V::splat(1.0);
+    let magic = V::splat(12_582_912.0);
+    let e = V::from_bits(magic.bits().add(e)) - magic;
+    let s = f / (f + V::splat(2.0));
+    let (z, twice) = (s * s, s + s);
+    let log = e.fma(V::splat(std::f32::consts::LN_2), (poly(z, ARTANH) * z).fma(twice, twice));
+    let radius = (log * V::splat(-2.0)).sqrt();
+    let g = (one_to_two::<V>(b.shr::<7>()) - V::splat(1.5)) * V::splat(std::f32::consts::FRAC_PI_2);
+    let z = g * g;
+    let (sin, cos) = ((poly(z, SIN) * z).fma(g, g), poly(z, COS).fma(z, V::splat(1.0)));
+    // The quadrant swaps sine and cosine, and turns their signs.
+    let odd = V::from_bits(b.and(splat(0x4000_0000)).or(splat(0x3f00_0000))).gt(V::splat(1.0));
+    let (x, y) = (sin.select(odd, cos) * radius, cos.select(odd, sin) * radius);
+    (x * sign::<V>(b.add(splat(0x4000_0000))), y * sign::<V>(b))
+}
+
+/// 1 to 2 by the lowest 23 bits.
+#[inline(always)]
+fn one_to_two<V: Vector>(x: V::Bits) -> V {
+    V::from_bits(x.and(V::Bits::splat(0x7f_ffff)).or(V::splat(1.0).bits()))
+}
+
+/// −1 where the highest bit is set, else 1.
+#[inline(always)]
+fn sign<V: Vector>(x: V::Bits) -> V {
+    V::from_bits(x.and(V::Bits::splat(i32::MIN)).or(V::splat(1.0).bits()))
 }
 
 /// y = f(x), element by element.
@@ -286,6 +342,7 @@ over_slices!(
     map_erf erf_body = erf,
     map_sigmoid sigmoid_body = sigmoid,
     map_silu silu_body = silu,
+    map_softplus softplus_body = softplus,
     map_gelu_tanh gelu_tanh_body = gelu_tanh,
     map_gelu_erf gelu_erf_body = gelu_erf
 );

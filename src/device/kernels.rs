@@ -26,10 +26,15 @@ files!(
     "elementwise.ptx",
     "embedding.ptx",
     "gemm.ptx",
+    "kl.ptx",
     "limits.ptx",
+    "loss.ptx",
     "norm.ptx",
+    "picture_norm.ptx",
     "reduce.ptx",
+    "resample.ptx",
     "rope.ptx",
+    "sample.ptx",
     "sattention.ptx",
     "sgemm.ptx",
     "study.ptx",
@@ -199,6 +204,28 @@ pub fn flat(file: &'static str, entry: &'static str, t: Float, n: usize, aligned
     plan(file, entry, [("T", t.into()), ("V", v.into())], Grid::new(blocks(n, 256 * v as usize).min(1 << 16), 256))
 }
 
+/// A kernel that does the same with each of `n` elements in rows of `columns`, a vector never in two rows.
+pub fn by_rows(file: &'static str, entry: &'static str, t: Float, n: usize, columns: usize) -> Plan {
+    let v = t.vector(columns);
+    plan(file, entry, [("T", t.into()), ("V", v.into())], Grid::new(blocks(n, 256 * v as usize).min(1 << 16), 256))
+}
+
+/// `F_fwd` of loss.ptx: a sum for each row.
+pub fn loss(entry: &'static str, t: Float, rows: usize, columns: usize) -> Plan {
+    let settings = [("T", t.into()), ("V", t.vector(columns).into())];
+    plan("loss.ptx", entry, settings, Grid::new(blocks(rows, 4), 128))
+}
+
+/// `F_bwd` of loss.ptx, for `n` elements.
+pub fn loss_backward(entry: &'static str, t: Float, n: usize, columns: usize) -> Plan {
+    by_rows("loss.ptx", entry, t, n, columns)
+}
+
+/// `kl_total`.
+pub fn kl_total() -> Plan {
+    plan("kl.ptx", "kl_total", [], Grid::new(1, 32))
+}
+
 /// `cast_fwd` of `n` elements.
 pub fn cast(from: Float, to: Float, n: usize, aligned: bool) -> Plan {
     let v = match () {
@@ -247,6 +274,39 @@ pub fn norm_backward(entry: &'static str, t: Float, rows: usize, columns: usize,
     let settings = [("T", t.into()), ("V", v.into()), ("W", (w as i64).into()), ("N", (n as i64).into())];
     let per_block = w.max(4) / w * run;
     plan("norm.ptx", entry, settings, Grid::new(blocks(rows, per_block), 32 * w.max(4) as u32))
+}
+
+/// `norm_moments` over so many segments and runs of pixels of `columns` channels; see `picture_norm.ptx`.
+pub fn norm_moments(t: Float, runs: [usize; 2], columns: usize) -> Plan {
+    norm_runs("norm_moments", t, runs, columns)
+}
+
+/// `norm_sums`, over the same.
+pub fn norm_sums(t: Float, runs: [usize; 2], columns: usize) -> Plan {
+    norm_runs("norm_sums", t, runs, columns)
+}
+
+fn norm_runs(entry: &'static str, t: Float, [segments, runs]: [usize; 2], columns: usize) -> Plan {
+    let v = t.vector_beside_f32(columns);
+    let blocks = [blocks(columns, 128 * v as usize), runs as u32, segments as u32];
+    plan("picture_norm.ptx", entry, [("T", t.into()), ("V", v.into())], grid(blocks, 128))
+}
+
+/// `norm_fold` or `norm_means` of so many groups of channels.
+pub fn norm_fold(entry: &'static str, groups: usize) -> Plan {
+    plan("picture_norm.ptx", entry, [], Grid::new(blocks(groups, 128), 128))
+}
+
+/// `norm_given` of so many channels.
+pub fn norm_given(columns: usize) -> Plan {
+    norm_fold("norm_given", columns)
+}
+
+/// `norm_apply` or `norm_back` of `n` elements in pixels of `columns`.
+pub fn norm_each(entry: &'static str, t: Float, n: usize, columns: usize) -> Plan {
+    let v = t.vector_beside_f32(columns);
+    let grid = Grid::new(blocks(n, 256 * v as usize).min(1 << 16), 256);
+    plan("picture_norm.ptx", entry, [("T", t.into()), ("V", v.into())], grid)
 }
 
 /// Rows of a run of column sums and of norms' gradients, a function of the rows alone: about 256 runs, of 8 rows at least.

@@ -120,3 +120,109 @@ impl Embedding {
         tape.param(self.weight)
     }
 }
+
+/// BatchNorm of pictures, with a leaky ReLU after it. Parameters: `NAME.weight`, `NAME.bias` (C); buffers:
+/// `NAME.running_mean`, `NAME.running_var` (C).
+#[derive(Clone, Copy, Debug)]
+pub struct BatchNorm {
+    gain: ParamId,
+    bias: ParamId,
+    mean: ParamId,
+    var: ParamId,
+    /// How far the running statistics move in a pass; PyTorch's default is 0.1.
+    pub momentum: f32,
+    /// Added to the variance; PyTorch's default is 1e-5.
+    pub eps: f32,
+}
+
+impl BatchNorm {
+    /// A norm of `channels`, its gain normal around 1 with deviation `std` (DCGAN: 0.02), its bias at 0.
+    pub fn new(p: &mut Builder, name: &str, channels: usize, std: f32) -> BatchNorm {
+        let mut vector = |what: &str, kind, init| p.param(format!("{name}.{what}"), [channels], kind, init);
+        BatchNorm {
+            gain: vector("weight", Kind::Vector, Init::Around(1.0, std)),
+            bias: vector("bias", Kind::Vector, Init::Zeros),
+            mean: vector("running_mean", Kind::Buffer, Init::Zeros),
+            var: vector("running_var", Kind::Buffer, Init::Ones),
+            momentum: 0.1,
+            eps: 1e-5,
+        }
+    }
+
+    /// x (N, …, C) to f of its norm, f a leaky ReLU of `slope` (0: a ReLU, 1: nothing). In a training pass by the batch's
+    /// statistics, and the running ones move; else by these.
+    pub fn apply<'t>(&self, x: Var<'t>, slope: f32) -> Var<'t> {
+        let tape = x.tape();
+        let [mean, var] = [self.mean, self.var].map(|id| tape.buffer(id));
+        let vectors = [tape.param(self.gain), tape.param(self.bias), mean, var];
+        if !tape.pass().training {
+            return x.batchnorm_given(vectors, self.eps, slope);
+        }
+        let [y, mean, var] = x.batchnorm(vectors, self.momentum, self.eps, slope);
+        tape.update(self.mean, mean);
+        tape.update(self.var, var);
+        y
+    }
+}
+
+/// GroupNorm of pictures, with a leaky ReLU after it. Parameters: `NAME.weight`, `NAME.bias` (C).
+#[derive(Clone, Copy, Debug)]
+pub struct GroupNorm {
+    groups: usize,
+    gain: ParamId,
+    bias: ParamId,
+    /// Added to the variance; PyTorch's default is 1e-5.
+    pub eps: f32,
+}
+
+impl GroupNorm {
+    /// A norm of `channels` in `groups`, its gain at 1 and its bias at 0.
+    pub fn new(p: &mut Builder, name: &str, groups: usize, channels: usize) -> GroupNorm {
+        let gain = p.param(format!("{name}.weight"), [channels], Kind::Vector, Init::Ones);
+        let bias = p.param(format!("{name}.bias"), [channels], Kind::Vector, Init::Zeros);
+        GroupNorm { groups, gain, bias, eps: 1e-5 }
+    }
+
+    /// x (N, …, C) to f of its norm, f a leaky ReLU of `slope` (0: a ReLU, 1: nothing).
+    pub fn apply<'t>(&self, x: Var<'t>, slope: f32) -> Var<'t> {
+        let tape = x.tape();
+        x.groupnorm(self.groups, tape.param(self.gain), tape.param(self.bias), self.eps, slope)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::params::Params;
+    use crate::tape::Pass;
+    use crate::tensor::Tensor;
+
+    #[test]
+    fn running_statistics_move_in_training_passes_only_and_no_optimizer_sees_them() {
+        let device = Device::cpu(2).expect("a CPU");
+        let mut p = Builder::default();
+        let norm = BatchNorm::new(&mut p, "bn", 1, 0.0);
+        let mut params = Params::new(&device, &p.finish(), 0);
+        let mut tape = Tape::new(&device);
+        let x = Tensor::from_slice(&device, &[1.0f32, 3.0], [2, 1]);
+        let mut pass = |params: &mut Params, training: bool, times: usize| {
+            tape.begin(params, Pass { training, ..Pass::default() });
+            let y = (0..times).map(|_| norm.apply(tape.constant(x.clone()), 1.0).value().f32().to_vec()).last();
+            tape.settle(params);
+            let state = [norm.mean, norm.var].map(|id| params.weight(id).item());
+            (y.expect("a pass"), state)
+        };
+        // Mean 2, unbiased variance 2.
+        let (y, state) = pass(&mut params, true, 1);
+        assert!((y[1] - 1.0).abs() < 1e-4 && y[0] == -y[1], "{y:?}");
+        assert!((state[0] - 0.2).abs() < 1e-6 && (state[1] - 1.1).abs() < 1e-6, "{state:?}");
+        let (y, same) = pass(&mut params, false, 1);
+        assert_eq!(state, same);
+        assert!((y[1] - 2.8 / 1.10001f32.sqrt()).abs() < 1e-5, "{y:?}");
+        // A layer that is applied twice in a pass moves them twice.
+        let (_, twice) = pass(&mut params, true, 2);
+        assert!((twice[0] - (2.0 - 1.8 * 0.81)).abs() < 1e-6, "{twice:?}");
+        assert!(!params.is_trainable(norm.mean) && !params.is_trainable(norm.var) && params.is_trainable(norm.gain));
+    }
+}

@@ -5,6 +5,8 @@
 //! gelu_erf   x Φ(x) = ½x (1 + erf(x/√2))                  the exact one (Hugging Face: gelu)
 //! silu       x σ(x), also called swish
 //! relu       max(x, 0), with derivative 0 at 0
+//! leaky_relu x where x > 0, else slope · x, with derivative slope at 0
+//! softplus   log(1 + eˣ)
 //! tanh, sigmoid
 //! ```
 //! Backward: `dx = dy · f′(x)`, computed again from x, or from y where that is cheaper: tanh′ = 1 − y², σ′ = y (1 − y).
@@ -17,12 +19,13 @@ use crate::cpu::elementwise::{CHUNK, accumulate};
 use crate::cpu::{Cpu, Simd, Vector, chunks, math};
 use crate::simd_fn;
 use crate::device::Gpu;
-use crate::launch::{flag, flat};
+use crate::device::kernels::{self, Plan};
+use crate::launch::{aligned, at, flag, float, n};
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
 use crate::tensor::{Out, Spec, Tensor, Tensors};
 
 /// Which function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// The GELU by its tanh approximation.
     GeluTanh,
@@ -36,7 +39,14 @@ pub enum Activation {
     Tanh,
     /// 1 / (1 + e⁻ˣ).
     Sigmoid,
+    /// x where it is above 0, else this slope times x.
+    LeakyRelu(f32),
+    /// log(1 + eˣ).
+    Softplus,
 }
+
+/// A slope is a number.
+impl Eq for Activation {}
 
 type Forward = fn(Simd, &[f32], &mut [f32]);
 type Backward = fn(Simd, f32, &mut [f32], &[f32], &[f32]);
@@ -48,6 +58,25 @@ fn relu_body<V: Vector>(x: &[f32], y: &mut [f32]) {
 }
 simd_fn! {
     fn relu(x: &[f32], y: &mut [f32]) = relu_body
+}
+
+#[inline(always)]
+fn leaky_relu_body<V: Vector>(slope: f32, x: &[f32], y: &mut [f32]) {
+    math::map(x, y, #[inline(always)] |x: V| x.select(x.gt(V::splat(0.0)), x * V::splat(slope)));
+}
+simd_fn! {
+    fn leaky_relu(slope: f32, x: &[f32], y: &mut [f32]) = leaky_relu_body
+}
+
+#[inline(always)]
+fn leaky_relu_slope_body<V: Vector>(slope: f32, beta: f32, dx: &mut [f32], x: &[f32], dy: &[f32]) {
+    accumulate::<V>(beta, dx, #[inline(always)] |i, w| {
+        let dy = V::at(&dy[i..], w);
+        dy.select(V::at(&x[i..], w).gt(V::splat(0.0)), dy * V::splat(slope))
+    });
+}
+simd_fn! {
+    fn leaky_relu_slope(slope: f32, beta: f32, dx: &mut [f32], x: &[f32], dy: &[f32]) = leaky_relu_slope_body
 }
 
 /// Defines kernels `dx = beta dx + dy · slope(v)`, where v is x or y.
@@ -72,11 +101,12 @@ slopes! {
     relu_slope relu_slope_body = |x| V::splat(1.0).select(x.gt(V::splat(0.0)), V::splat(0.0));
     tanh_slope tanh_slope_body = |y| V::splat(1.0) - y * y;
     sigmoid_slope sigmoid_slope_body = |y| y * (V::splat(1.0) - y);
+    softplus_slope softplus_slope_body = |x| math::sigmoid(x);
 }
 
 impl Activation {
-    /// All of them.
-    pub const ALL: [Activation; 6] = [
+    /// Those that a linear layer or a convolution applies as it finishes a piece of its result.
+    pub const FUSED: [Activation; 6] = [
         Activation::GeluTanh,
         Activation::GeluErf,
         Activation::Silu,
@@ -84,6 +114,17 @@ impl Activation {
         Activation::Tanh,
         Activation::Sigmoid,
     ];
+
+    /// Those that are operations of their own.
+    pub const APART: [Activation; 2] = [Activation::LeakyRelu(0.2), Activation::Softplus];
+
+    /// What a linear layer or a convolution applies itself, and what comes as an operation after it.
+    pub(super) fn split(activation: Option<Activation>) -> (Option<Activation>, Option<Activation>) {
+        match activation {
+            Some(Activation::LeakyRelu(_) | Activation::Softplus) => (None, activation),
+            fused => (fused, None),
+        }
+    }
 
     /// The function in f64.
     pub fn exact(self, x: f64) -> f64 {
@@ -98,9 +139,12 @@ impl Activation {
             Activation::Relu => x.max(0.0),
             Activation::Tanh => libm::tanh(x),
             Activation::Sigmoid => 1.0 / (1.0 + libm::exp(-x)),
+            Activation::LeakyRelu(slope) => if x > 0.0 { x } else { f64::from(slope) * x },
+            Activation::Softplus => x.max(0.0) + libm::log1p(libm::exp(-x.abs())),
         }
     }
 
+    /// The kernels of those without a number.
     fn kernels(self) -> (Forward, Backward) {
         match self {
             Activation::GeluTanh => (math::map_gelu_tanh, gelu_tanh_slope),
@@ -109,6 +153,22 @@ impl Activation {
             Activation::Relu => (relu, relu_slope),
             Activation::Tanh => (math::map_tanh, tanh_slope),
             Activation::Sigmoid => (math::map_sigmoid, sigmoid_slope),
+            Activation::Softplus => (math::map_softplus, softplus_slope),
+            Activation::LeakyRelu(_) => unreachable!("its kernels take the slope"),
+        }
+    }
+
+    fn forward(self, simd: Simd, x: &[f32], y: &mut [f32]) {
+        match self {
+            Activation::LeakyRelu(slope) => leaky_relu(simd, slope, x, y),
+            _ => self.kernels().0(simd, x, y),
+        }
+    }
+
+    fn backward(self, simd: Simd, beta: f32, dx: &mut [f32], v: &[f32], dy: &[f32]) {
+        match self {
+            Activation::LeakyRelu(slope) => leaky_relu_slope(simd, slope, beta, dx, v, dy),
+            _ => self.kernels().1(simd, beta, dx, v, dy),
         }
     }
 
@@ -119,16 +179,14 @@ impl Activation {
 
     /// `y = f(x)`.
     pub(super) fn apply(self, cpu: &Cpu, x: &[f32], y: &mut [f32]) {
-        let (forward, _) = self.kernels();
-        cpu.threads.each(chunks(y, CHUNK), |i, y| forward(cpu.simd, &x[i * CHUNK..][..y.len()], y));
+        cpu.threads.each(chunks(y, CHUNK), |i, y| self.forward(cpu.simd, &x[i * CHUNK..][..y.len()], y));
     }
 
     /// `dx = beta dx + dy · f′`, from `v`, which is y where [the derivative comes from it](Self::slope_of_result), else x.
     pub(super) fn pull_back(self, cpu: &Cpu, beta: f32, dx: &mut [f32], v: &[f32], dy: &[f32]) {
-        let (_, backward) = self.kernels();
         cpu.threads.each(chunks(dx, CHUNK), |i, dx| {
             let range = i * CHUNK..i * CHUNK + dx.len();
-            backward(cpu.simd, beta, dx, &v[range.clone()], &dy[range]);
+            self.backward(cpu.simd, beta, dx, &v[range.clone()], &dy[range]);
         });
     }
 }
@@ -143,17 +201,29 @@ impl Activation {
             Activation::Relu => ["relu_fwd", "relu_bwd"],
             Activation::Tanh => ["tanh_fwd", "tanh_bwd"],
             Activation::Sigmoid => ["sigmoid_fwd", "sigmoid_bwd"],
+            Activation::LeakyRelu(_) => ["leaky_relu_fwd", "leaky_relu_bwd"],
+            Activation::Softplus => ["softplus_fwd", "softplus_bwd"],
         }
+    }
+
+    /// Its kernel, forward or backward, over these tensors.
+    fn plan(self, entry: usize, tensors: &[&Tensor]) -> Plan {
+        let (t, n) = (float(tensors[0]), tensors[0].numel());
+        let mut plan = kernels::flat("activation.ptx", self.entries()[entry], t, n, aligned(tensors));
+        if let Activation::LeakyRelu(slope) = self {
+            plan.variant.settings.push(("SLOPE", i64::from(slope.to_bits()).into()));
+        }
+        plan
     }
 
     /// [`apply`](Activation::apply) on a GPU.
     pub(super) fn launch(self, gpu: &Gpu, x: &Tensor, y: &Tensor) {
-        flat(gpu, "activation.ptx", self.entries()[0], &[x, y], &[]);
+        gpu.launch(self.plan(0, &[x, y]), &[at(x), at(y), n(x.numel())]);
     }
 
     /// [`pull_back`](Activation::pull_back) on a GPU.
     pub(super) fn launch_back(self, gpu: &Gpu, beta: f32, dx: &Tensor, v: &Tensor, dy: &Tensor) {
-        flat(gpu, "activation.ptx", self.entries()[1], &[v, dy, dx], &[flag(beta != 0.0)]);
+        gpu.launch(self.plan(1, &[v, dy, dx]), &[at(v), at(dy), at(dx), n(v.numel()), flag(beta != 0.0)]);
     }
 }
 
@@ -166,6 +236,8 @@ impl Op for Activation {
             Activation::Relu => "relu",
             Activation::Tanh => "tanh",
             Activation::Sigmoid => "sigmoid",
+            Activation::LeakyRelu(_) => "leaky_relu",
+            Activation::Softplus => "softplus",
         }
     }
 
@@ -258,18 +330,28 @@ impl<'t> Var<'t> {
     pub fn sigmoid(self) -> Var<'t> {
         self.activate(Activation::Sigmoid)
     }
+
+    /// x where it is above 0, else `slope` times x.
+    pub fn leaky_relu(self, slope: f32) -> Var<'t> {
+        self.activate(Activation::LeakyRelu(slope))
+    }
+
+    /// log(1 + eˣ).
+    pub fn softplus(self) -> Var<'t> {
+        self.activate(Activation::Softplus)
+    }
 }
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for op in Activation::ALL {
+    for op in Activation::FUSED.into_iter().chain(Activation::APART) {
         // Away from 0, where relu has its kink; ±0.02, ±0.06, … to ±8.
         let spread = |n: usize| {
             let value = |i: usize| (0.02 + 0.04 * (i / 2 % 200) as f32) * [1.0, -1.0][i % 2];
             Input { grad: true, ..Input::values([n], &(0..n).map(value).collect::<Vec<_>>()) }
         };
         let wide = |n: usize| Input { fill: Fill::Normal(0.0, 2.0), ..Input::normal([3, n]) };
-        let several = if op == Activation::Relu { spread(30_003) } else { wide(10_001) };
+        let several = if matches!(op, Activation::Relu | Activation::LeakyRelu(_)) { spread(30_003) } else { wide(10_001) };
         cases.push(Case::check(format!("{} from -8 to 8", op.name()), op, [spread(250)]));
         cases.push(Case::check(format!("{} odd, several tasks", op.name()), op, [several]));
         cases.push(Case::bench(format!("{} 4096x3072", op.name()), op, [Input::normal([4096, 3072])]));

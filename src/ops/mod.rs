@@ -27,6 +27,8 @@ table! {
     // In the order in which a token meets them.
     embedding,
     norm,
+    picture_norm,
+    resample,
     linear,
     conv,
     rope,
@@ -34,9 +36,13 @@ table! {
     activation,
     swiglu,
     dropout,
+    sample,
     elementwise,
+    reshape,
     linear_xent,
     token_logprob,
+    loss,
+    kl,
     reduce,
     cast,
 }

@@ -89,7 +89,7 @@ impl AdamW {
         match kind {
             Kind::Matrix => true,
             Kind::Embedding => self.decay_embeddings,
-            Kind::Vector => false,
+            Kind::Vector | Kind::Buffer => false,
         }
     }
 

@@ -57,7 +57,10 @@ pub(super) fn cases(cases: &mut Vec<Case>) {
     {
         let name = format!("{} {len}{}", t.name(), if aligned { "" } else { " unaligned" });
         let work = move |trial: &Trial<'_>| dropout(trial, t, len, aligned);
-        cases.push(Case::new("dropout.ptx", &["dropout_fwd"], name, work).typical(aligned && len > 7));
+        cases.push(Case::new("dropout.ptx", &["dropout_fwd"], name.clone(), work).typical(aligned && len > 7));
+        let work = move |trial: &Trial<'_>| sample(trial, t, len, aligned);
+        let entries = ["sample_fwd", "sample_bwd"];
+        cases.push(Case::new("sample.ptx", &entries, name, work).typical(aligned && len > 7));
     }
 }
 
@@ -91,13 +94,15 @@ fn arithmetic(trial: &Trial<'_>, t: Float, len: usize, aligned: bool) -> Result<
     trial.close_at("fill", t, y, &vec![3.0; len], 0.0)
 }
 
-const ACTIVATIONS: [[&str; 3]; 6] = [
+const ACTIVATIONS: [[&str; 3]; 8] = [
     ["gelu_tanh", "gelu_tanh_fwd", "gelu_tanh_bwd"],
     ["gelu_erf", "gelu_erf_fwd", "gelu_erf_bwd"],
     ["silu", "silu_fwd", "silu_bwd"],
     ["relu", "relu_fwd", "relu_bwd"],
     ["tanh", "tanh_fwd", "tanh_bwd"],
     ["sigmoid", "sigmoid_fwd", "sigmoid_bwd"],
+    ["leaky_relu", "leaky_relu_fwd", "leaky_relu_bwd"],
+    ["softplus", "softplus_fwd", "softplus_bwd"],
 ];
 
 /// An activation in f64.
@@ -109,6 +114,14 @@ pub(super) fn exact(f: &str, x: f64) -> f64 {
         "relu" => x.max(0.0),
         "tanh" => libm::tanh(x),
         "sigmoid" => 1.0 / (1.0 + libm::exp(-x)),
+        "leaky_relu" => {
+            if x > 0.0 {
+                x
+            } else {
+                f64::from(0.2f32) * x
+            }
+        }
+        "softplus" => x.max(0.0) + libm::log1p(libm::exp(-x.abs())),
         _ => x,
     }
 }
@@ -134,6 +147,13 @@ fn activation(trial: &Trial<'_>, t: Float, [f, forward, backward]: [&'static str
         "tanh" => 1.0 - got[i] * got[i],
         "sigmoid" => got[i] * (1.0 - got[i]),
         "relu" => f64::from(u8::from(rx[i] > 0.0)),
+        "leaky_relu" => {
+            if rx[i] > 0.0 {
+                1.0
+            } else {
+                f64::from(0.2f32)
+            }
+        }
         _ => (exact(f, rx[i] + 1e-5) - exact(f, rx[i] - 1e-5)) / 2e-5,
     };
     for add in [0u32, 1] {
@@ -209,6 +229,35 @@ fn dropout(trial: &Trial<'_>, t: Float, len: usize, aligned: bool) -> Result<()>
         let kept = |i: usize| if stream.uniform(i as u64) >= p { rx[i] * f64::from(scale) } else { 0.0 };
         let want: Vec<f64> = (0..len).map(|i| f64::from(add) * rx[i] + kept(i)).collect();
         trial.close_at("y", t, y, &want, bound(t))?;
+    }
+    Ok(())
+}
+
+fn sample(trial: &Trial<'_>, t: Float, len: usize, aligned: bool) -> Result<()> {
+    let (x, v) = (normal(1, len, 1.0), normal(2, len, 1.0));
+    let (rx, rv) = (round(t, &x), round(t, &v));
+    let (seed, step, micro, tensor, std) = (0x1234_5678_9abcu64, 0x3_0000_0007u64, 3u32, 5u32, 0.3f32);
+    let stream = Stream::new(seed, Purpose::Latent, tensor, step << 16 | u64::from(micro));
+    let eps: Vec<f64> = (0..len).map(|i| stream.normal(i as u64)).collect();
+    let (px, pv, state) = (trial.put_as(t, &x)?, trial.put_as(t, &v)?, trial.put(&[seed, step])?);
+    let run = |entry, v: Arg, y: Ptr, add: u32| {
+        let mut args = vec![px.into(), v, y.into(), state.into(), n(len)];
+        args.extend([(Purpose::Latent as u32) << 24 | tensor, micro].map(Arg::U32));
+        args.extend([Arg::F32(std), Arg::U32(add)]);
+        trial.run(&flat("sample.ptx", entry, t, len, aligned), &args)
+    };
+    for varies in [true, false] {
+        let y = trial.room_for(t, len)?;
+        run("sample_fwd", given(varies, pv), y, 0)?;
+        let deviation = |i: usize| if varies { libm::exp(0.5 * rv[i]) } else { f64::from(std) };
+        let want: Vec<f64> = (0..len).map(|i| rx[i] + deviation(i) * eps[i]).collect();
+        trial.close_at("y", t, y, &want, bound(t))?;
+    }
+    for add in [0u32, 1] {
+        let y = trial.result(t, &v, add)?;
+        run("sample_bwd", pv.into(), y, add)?;
+        let slope = |i: usize| rx[i] * 0.5 * libm::exp(0.5 * rv[i]) * eps[i] + f64::from(add) * rv[i];
+        trial.close_at("dlogvar", t, y, &(0..len).map(slope).collect::<Vec<_>>(), bound(t))?;
     }
     Ok(())
 }

@@ -14,7 +14,10 @@ mod flat;
 mod gemm;
 mod limits;
 mod logits;
+mod losses;
 mod norm;
+mod picture_norm;
+mod resample;
 mod rows;
 mod study;
 pub mod variants;
@@ -78,7 +81,8 @@ pub fn cases() -> Vec<Case> {
     let parts = [flat::cases, adamw::cases, norm::cases, rows::cases, logits::cases, gemm::cases, attention::cases];
     parts
         .into_iter()
-        .chain([limits::cases as fn(&mut Vec<Case>), study::cases, conv::cases])
+        .chain([losses::cases as fn(&mut Vec<Case>), picture_norm::cases, resample::cases, conv::cases])
+        .chain([limits::cases as fn(&mut Vec<Case>), study::cases])
         .for_each(|add| add(&mut cases));
     cases.sort_by_key(|case| case.file);
     cases

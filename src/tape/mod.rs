@@ -157,6 +157,14 @@ fn inputs(nodes: &mut [Node], id: usize, read: u8) -> Tensors {
     refs.into_iter().enumerate().map(input).collect()
 }
 
+/// Keeps an operation; the same one as in the last step finds its box here.
+fn put<O: Op>(slot: &mut Option<Box<dyn Op>>, op: O) {
+    match slot.as_mut().and_then(|old| (&mut **old as &mut dyn Any).downcast_mut::<O>()) {
+        Some(old) => *old = op,
+        None => *slot = Some(Box::new(op)),
+    }
+}
+
 /// What an operation's forward left.
 struct Ran {
     y: ArrayVec<Tensor, MAX_OUTPUTS>,
@@ -180,6 +188,8 @@ pub struct Tape {
     again: Cell<bool>,
     pass: Cell<Pass>,
     streams: Cell<u32>,
+    /// What buffers will hold after the pass.
+    updates: RefCell<Vec<(ParamId, Tensor)>>,
 }
 
 /// Which forward pass this is, what dropout masks are drawn from, and how exact it is.
@@ -219,6 +229,7 @@ impl Tape {
             again: Cell::new(false),
             pass: Cell::default(),
             streams: Cell::new(0),
+            updates: RefCell::default(),
         }
     }
 
@@ -263,6 +274,7 @@ impl Tape {
         let used = self.used.replace(0);
         self.nodes.get_mut()[..used].iter_mut().for_each(Node::clear);
         self.streams.set(0);
+        self.updates.get_mut().clear();
         self.recording.set(true);
         self.first.set(false);
         self.again.set(false);
@@ -272,6 +284,34 @@ impl Tape {
     pub fn param(&self, id: ParamId) -> Var<'_> {
         debug_assert!(self.nodes.borrow()[id.0 as usize].what == What::Param(id));
         Var { tape: self, at: Ref { node: id.0, out: 0 } }
+    }
+
+    /// A buffer of this pass: what [`update`](Tape::update) said last, else what `params` hold.
+    pub fn buffer(&self, id: ParamId) -> Var<'_> {
+        // A block that is run again sees what it saw.
+        let next = self.updates.borrow().iter().rev().find(|(of, _)| *of == id).map(|(_, value)| value.clone());
+        next.filter(|_| !self.again.get()).map_or_else(|| self.param(id), |value| self.constant(value))
+    }
+
+    /// Says what a buffer shall hold after this pass; see [`settle`](Tape::settle).
+    pub fn update(&self, id: ParamId, value: Var) {
+        if !self.again.get() {
+            self.updates.borrow_mut().push((id, value.value()));
+        }
+    }
+
+    /// Ends a pass: forgets it, and gives buffers the values that it left for them.
+    pub fn settle(&mut self, params: &mut Params) {
+        let mut updates = std::mem::take(self.updates.get_mut());
+        self.reset();
+        for (id, value) in updates.drain(..) {
+            match &self.device {
+                Device::Cpu(_) => params.set_weight(id, value.f32()),
+                Device::Gpu(gpu) => crate::launch::add_to(gpu, 0.0, &params.weight(id), &value),
+            }
+        }
+        // The vector's memory serves the next pass.
+        *self.updates.get_mut() = updates;
     }
 
     /// A tensor from outside, without a gradient.
@@ -328,13 +368,14 @@ impl Tape {
     /// Runs `op` on `x` and records it. [`Var::output`] reaches the second and third result.
     pub fn apply<'t, O: Op>(&'t self, op: O, x: &[Var<'t>]) -> Var<'t> {
         let ran = self.run(&op, x);
-        // The same operation as in the last step finds its box here.
-        self.record(ran, x, |slot| {
-            match slot.as_mut().and_then(|old| (&mut **old as &mut dyn Any).downcast_mut::<O>()) {
-                Some(old) => *old = op,
-                None => *slot = Some(Box::new(op)),
-            }
-        })
+        self.record(ran, x, |slot| put(slot, op))
+    }
+
+    /// Records `op` on `x`, whose result `y` is there already: the same memory.
+    pub(crate) fn alias<'t, O: Op>(&'t self, op: O, x: Var<'t>, y: Tensor) -> Var<'t> {
+        let need = self.recording.get() && self.nodes.borrow()[x.at.node as usize].need;
+        let ran = Ran { y: [y].into_iter().collect(), saved: Tensors::new(), need };
+        self.record(ran, &[x], |slot| put(slot, op))
     }
 
     /// [`apply`](Tape::apply) for an operation known only as the trait.

@@ -135,6 +135,11 @@ pub trait Op: Any {
         unreachable!("{} offers no result {i}", self.name());
     }
 
+    /// Results that are a layer's next state, as running statistics are: bit i for the i-th. Nothing flows back through them.
+    fn state(&self) -> u8 {
+        0
+    }
+
     /// The definition of the operation: naive loops in f64.
     fn reference(&self, x: &[Array64]) -> Vec<Array64>;
 }

@@ -1,4 +1,4 @@
-//! Single operations against PyTorch's float64 numbers in `tests/fixtures/ops.safetensors`: the f64 reference of each op
+//! Single operations against PyTorch's float64 numbers in `tests/fixtures/{ops,layers}.safetensors`: the f64 reference of each op
 //! against its results, and results and gradients on the tape against its own. Key names: `tests/reference/README.md`.
 
 use kiln::cpu::gemm::Precision;
@@ -8,9 +8,13 @@ use kiln::ops::attention::SelfAttention;
 use kiln::ops::conv::{Conv, Window};
 use kiln::ops::elementwise::Elementwise;
 use kiln::ops::embedding::Embedding;
+use kiln::ops::kl::GaussianKl;
 use kiln::ops::linear::Linear;
 use kiln::ops::linear_xent::LinearXent;
+use kiln::ops::loss::{Loss, LossKind};
 use kiln::ops::norm::{Norm, NormKind};
+use kiln::ops::picture_norm::{PictureNorm, Statistics};
+use kiln::ops::resample::Resample;
 use kiln::ops::rope::{Rope, RopeScaling, RopeTable};
 use kiln::ops::swiglu::Swiglu;
 use kiln::ops::token_logprob::TokenLogprob;
@@ -28,9 +32,14 @@ struct Fixture {
 impl Fixture {
     /// The tensor `CASE.role`, if there is one.
     fn get(&self, role: &str) -> Option<Array64> {
-        static FILE: &[u8] = include_bytes!("../fixtures/ops.safetensors");
-        let file = SafeTensors::deserialize(FILE).expect("the fixture is a safetensors file");
-        let view = file.tensor(&format!("{}.{role}", self.case)).ok()?;
+        static FILES: [&[u8]; 2] =
+            [include_bytes!("../fixtures/ops.safetensors"), include_bytes!("../fixtures/layers.safetensors")];
+        let name = format!("{}.{role}", self.case);
+        let find = |bytes: &'static &[u8]| {
+            let file = SafeTensors::deserialize(bytes).expect("the fixture is a safetensors file");
+            file.tensor(&name).ok()
+        };
+        let view = FILES.iter().find_map(find)?;
         let number = |bytes: &[u8]| -> f64 {
             let bytes: [u8; 8] = bytes.try_into().expect("eight bytes");
             match view.dtype() {
@@ -147,6 +156,37 @@ fn activations() {
     check_fixture("gelu_tanh", Activation::GeluTanh, &["x"], &["y"]);
     check_fixture("gelu_erf", Activation::GeluErf, &["x"], &["y"]);
     check_fixture("swiglu", Swiglu, &["gate", "up"], &["y"]);
+    check_fixture("leaky_relu", Activation::LeakyRelu(0.2), &["x"], &["y"]);
+    check_fixture("softplus", Activation::Softplus, &["x"], &["y"]);
+}
+
+#[test]
+fn losses() {
+    let loss = |kind| Loss { kind, target: None, mean: false };
+    check_fixture("bce", loss(LossKind::Bce), &["x", "t"], &["y"]);
+    check_fixture("square", loss(LossKind::Square), &["x", "t"], &["y"]);
+    check_fixture("absolute", loss(LossKind::Absolute), &["x", "t"], &["y"]);
+    check_fixture("gaussian", loss(LossKind::Gaussian), &["x", "t", "v"], &["y"]);
+    check_fixture("hinge", Loss { kind: LossKind::Hinge, target: Some(1.0), mean: true }, &["x"], &["y"]);
+    check_fixture("gaussian_kl", GaussianKl { free: 0.0 }, &["mu", "v"], &["loss", "kl"]);
+    check_fixture("gaussian_kl_free", GaussianKl { free: 0.5 }, &["mu", "v"], &["loss", "kl"]);
+}
+
+#[test]
+fn norms_of_pictures() {
+    let norm = |statistics, slope| PictureNorm { statistics, eps: 1e-5, slope };
+    let inputs = ["x", "g", "b", "mean", "var"];
+    check_fixture("batchnorm", norm(Statistics::Batch(0.1), 1.0), &inputs, &["y", "new_mean", "new_var"]);
+    check_fixture("batchnorm_given", norm(Statistics::Given, 0.2), &inputs, &["y"]);
+    check_fixture("groupnorm", norm(Statistics::Groups(2), 0.2), &inputs[..3], &["y"]);
+}
+
+#[test]
+fn pictures_in_another_size() {
+    check_fixture("pool", Resample::Pool([3, 2], [2, 1]), &["x"], &["y"]);
+    check_fixture("nearest", Resample::Nearest(2), &["x"], &["y"]);
+    check_fixture("bilinear_2", Resample::Bilinear(2), &["x"], &["y"]);
+    check_fixture("bilinear_3", Resample::Bilinear(3), &["x"], &["y"]);
 }
 
 #[test]

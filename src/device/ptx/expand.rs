@@ -24,10 +24,11 @@ use super::{Place, Problem};
 use std::collections::HashMap;
 
 /// Files of macros that kernels include, by name.
-pub const LIBRARY: [(&str, &str); 5] = [
+pub const LIBRARY: [(&str, &str); 6] = [
     ("columns", include_str!("../../../kernels/lib/columns.ptx")),
     ("each", include_str!("../../../kernels/lib/each.ptx")),
     ("math", include_str!("../../../kernels/lib/math.ptx")),
+    ("philox", include_str!("../../../kernels/lib/philox.ptx")),
     ("rows", include_str!("../../../kernels/lib/rows.ptx")),
     ("vec", include_str!("../../../kernels/lib/vec.ptx")),
 ];

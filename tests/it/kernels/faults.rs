@@ -19,7 +19,7 @@ use By::{Fault, Result, Text};
 /// What is wrong, in which kernel, what is replaced by what, and how that is found.
 type Planted = (&'static str, &'static str, &'static str, &'static str, By);
 
-const PLANTED: [Planted; 44] = [
+const PLANTED: [Planted; 49] = [
     // Products on tensor cores.
     (
         "no wait for copies",
@@ -265,7 +265,13 @@ const PLANTED: [Planted; 44] = [
         Result,
     ),
     // Element by element.
-    ("a constant of the generator", "dropout_fwd", "0x9E3779B9", "0x9E3779B8", Result),
+    ("random numbers of another block", "dropout_fwd", "shr.u32 %q, %i, 2;", "shr.u32 %q, %i, 3;", Result),
+    ("the other pair of normal numbers", "sample_fwd", "%r2, %r3)", "%r0, %r3)", Result),
+    // Of pictures.
+    ("squares around 0", "norm_fold", "sub.f32 %d, %x, %mean;", "mov.f32 %d, %x;", Result),
+    ("a gradient without its mean", "norm_back", "sub.f32 %s, %s, %a${q};\n", "", Result),
+    ("the first window of a pixel", "pool_bwd", "add.u32 ${lo}, ${lo}, 1;\n    selp", "selp", Result),
+    ("no free bits", "kl_bwd", "selp.f32 %k${q}, %dloss, 0f00000000, %above;", "mov.f32 %k${q}, %dloss;", Result),
     ("the bias of the second moment", "adamw", "fma.rn.f32 %t, %t, %rms, %eps;", "add.f32 %t, %t, %eps;", Result),
     (
         "a state of another layout",

@@ -14,12 +14,12 @@ fn few_blocks_go_over_many_elements() {
 
 #[test]
 fn activations_and_their_slopes_are_exact_to_their_type() {
-    assert_eq!(hold("activation.ptx", |name| !name.contains("NaN")).len(), 6 * 3);
+    assert_eq!(hold("activation.ptx", |name| !name.contains("NaN")).len(), 8 * 3);
 }
 
 #[test]
 fn activations_pass_nan_on() {
-    assert_eq!(hold("activation.ptx", |name| name.contains("NaN")).len(), 6);
+    assert_eq!(hold("activation.ptx", |name| name.contains("NaN")).len(), 8);
 }
 
 #[test]
@@ -40,4 +40,9 @@ fn dropout_draws_the_mask_of_the_stream() {
 #[test]
 fn adamw_updates_clips_and_skips() {
     hold("adamw.ptx", |_| true);
+}
+
+#[test]
+fn samples_draw_the_noise_of_the_stream() {
+    hold("sample.ptx", |_| true);
 }

@@ -45,3 +45,23 @@ fn rope_turns_heads_and_copies_the_rest() {
 fn embeddings_and_their_gradients_in_the_order_of_the_cpu() {
     hold("embedding.ptx", |_| true);
 }
+
+#[test]
+fn losses_of_elements_and_their_gradients() {
+    hold("loss.ptx", |_| true);
+}
+
+#[test]
+fn the_divergence_of_normal_distributions() {
+    hold("kl.ptx", |_| true);
+}
+
+#[test]
+fn norms_of_pictures_and_their_gradients() {
+    hold("picture_norm.ptx", |_| true);
+}
+
+#[test]
+fn pictures_in_another_size_and_the_way_back() {
+    hold("resample.ptx", |_| true);
+}
