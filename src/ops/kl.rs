@@ -7,7 +7,7 @@
 //! mu, logvar: (B, …). Results: loss, a scalar, and kl (…), in nats. A dimension below `free` costs nothing more and gets
 //! no gradient of the loss, so that it is not pressed into nothing early on.
 //!
-//! Backward, with g_j = (dloss · [kl_j > free] + dkl_j) / B: `dmu = g_j mu`, `dlogvar = g_j ½ (exp(logvar) − 1)`.
+//! Backward, with `g_j = (dloss · [kl_j > free] + dkl_j) / B`: `dmu = g_j mu`, `dlogvar = g_j ½ (exp(logvar) − 1)`.
 //!
 //! Sources: Kingma, Welling 2013 (arXiv 1312.6114), appendix B; Kingma et al. 2016 (arXiv 1606.04934) for free bits.
 

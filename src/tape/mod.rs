@@ -640,8 +640,10 @@ impl<'t> Var<'t> {
             Device::Cpu(_) => one.f32_mut()[0] = 1.0,
             Device::Gpu(gpu) => gpu.fill(one.ptr(), 1f32.to_bits(), 1),
         }
-        let one = one.freeze();
-        self.backward_from(&[one], params, last);
+        // Its operation may have other results, of which the loss is not a function.
+        let Ref { node, out } = self.at;
+        self.tape.nodes.borrow_mut()[node as usize].dy[out as usize] = Some(one.freeze());
+        self.walk_back(params, last);
     }
 
     /// [`backward`](Var::backward) from any operation, given the gradients `dy` of the loss with respect to its results.
@@ -654,6 +656,10 @@ impl<'t> Var<'t> {
                 *slot = Some(dy.clone());
             }
         }
+        self.walk_back(params, last);
+    }
+
+    fn walk_back(self, params: &mut Params, last: bool) {
         if let Some(Lent { id, out, beta }) = self.tape.lent.take() {
             params.take_back(id, out, beta != 0.0);
         }
