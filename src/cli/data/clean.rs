@@ -131,10 +131,13 @@ pub fn run(args: &CleanArgs, global: &Global) -> Result<()> {
     );
     let worst = report.rules.iter().max_by_key(|rule| rule.removed).filter(|rule| rule.removed > 0);
     text += &match worst {
-        Some(rule) if report.written.documents == 0 => format!(
-            "      nothing is left, most went by {}: see --explain, or go without it by --set 'rules.off=[\"{0}\"]'",
-            rule.name
-        ),
+        Some(rule) if report.written.documents == 0 => {
+            let off: Vec<&str> = options.recipe.rules.off.iter().map(String::as_str).chain([rule.name]).collect();
+            let name = rule.name;
+            format!(
+                "      nothing is left, most went by {name}: see --explain, or go without it by --set 'rules.off={off:?}'"
+            )
+        }
         _ => format!(
             "      kiln data shard {} --tokenizer tokenizer.json --out data",
             quote(&out.join("documents.jsonl.zst"))
