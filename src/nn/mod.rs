@@ -17,13 +17,19 @@ use crate::tensor::Shape;
 #[derive(Default)]
 pub struct Builder {
     decls: Vec<Decl>,
+    net: u8,
 }
 
 impl Builder {
+    /// What is declared from here on belongs to network `net`; the first is 0.
+    pub fn net(&mut self, net: u8) {
+        self.net = net;
+    }
+
     /// Declares a parameter.
     pub fn param(&mut self, name: String, shape: impl Into<Shape>, kind: Kind, init: Init) -> ParamId {
         let id = ParamId(self.decls.len() as u32);
-        self.decls.push(Decl::new(name, shape, kind, init));
+        self.decls.push(Decl { net: self.net, ..Decl::new(name, shape, kind, init) });
         id
     }
 
