@@ -3,13 +3,17 @@
 pub mod cache;
 pub mod config;
 pub mod fields;
+pub mod gan;
 pub mod gpt;
 mod hf;
 pub mod sample;
 pub mod vae;
+pub mod vqvae;
 
 pub use cache::Cache;
 pub use config::{GptConfig, Mlp, Positions, Size};
 pub use fields::Wrong;
+pub use gan::{Gan, GanConfig, GanLoss};
 pub use gpt::Gpt;
 pub use vae::{Elbo, Likelihood, Vae, VaeConfig};
+pub use vqvae::{Quantised, VqVae, VqVaeConfig};

@@ -65,3 +65,13 @@ fn norms_of_pictures_and_their_gradients() {
 fn pictures_in_another_size_and_the_way_back() {
     hold("resample.ptx", |_| true);
 }
+
+#[test]
+fn halves_of_rows_and_back() {
+    hold("split.ptx", |_| true);
+}
+
+#[test]
+fn nearest_codes_and_where_codes_move() {
+    hold("codes.ptx", |_| true);
+}
