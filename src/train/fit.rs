@@ -7,6 +7,7 @@
 //! Not counted is what a process needs around its tensors: program and tokenizer, pages of shards (which the system can
 //! take back), and one transposed matrix while a checkpoint is written.
 
+use super::lm::Lm;
 use super::recipe::Recipe;
 use super::trainer::Trainer;
 use crate::cpu::memory::{OutOfMemory, or_out_of_memory};
@@ -73,7 +74,7 @@ impl Plan {
             let every = |every: u64| if every == 0 { recipe.train.steps } else { every };
             let (eval, sample) = (every(recipe.train.eval_every), every(recipe.train.sample_every));
             let mut samples = 0;
-            let mut write = |trainer: &mut Trainer| {
+            let mut write = |trainer: &mut Trainer<Lm>| {
                 let before = dry.mapped_bytes()[0];
                 // The texts of a model on a GPU are the host's affair.
                 if recipe.train.sample_every > 0 && matches!(dry, Device::Cpu(_)) {
@@ -97,8 +98,8 @@ impl Plan {
 }
 
 /// Writes as many different lengths of text as there are.
-fn longest(trainer: &mut Trainer, prompt: usize, tokens: usize) {
-    let Trainer { gpt, params, tape, .. } = trainer;
+fn longest(trainer: &mut Trainer<Lm>, prompt: usize, tokens: usize) {
+    let Trainer { objective: Lm { gpt, .. }, params, tape, .. } = trainer;
     // Behind the context lengths repeat.
     let tokens = tokens.min(gpt.config().context + 1);
     let options = SampleOptions { tokens, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
@@ -177,7 +178,7 @@ fn remedy(recipe: &Recipe, vocab: usize, fits: impl Fn(&Recipe) -> bool) -> (&'s
         change(&mut recipe);
         recipe
     };
-    let recomputes = with(&|r| r.train.recompute = true);
+    let recomputes = with(&|r| r.train.recompute = Some(true));
     // The same tokens a step, in more and smaller micro-batches.
     let batch = recipe.train.batch;
     let divisors: Vec<usize> = (1..=batch).filter(|b| batch.is_multiple_of(*b)).collect();
