@@ -37,6 +37,7 @@ files!(
     "sample.ptx",
     "sattention.ptx",
     "sgemm.ptx",
+    "split.ptx",
     "study.ptx",
     "swiglu.ptx",
     "xent.ptx"

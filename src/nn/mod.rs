@@ -46,6 +46,26 @@ impl Builder {
     }
 }
 
+/// What the parameters of a linear layer or a convolution start with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Start {
+    /// As PyTorch's layers: weights and bias uniform within 1/√fan, the numbers that a weight's row has (of a convolution:
+    /// kh·kw·(the last axis)).
+    Uniform,
+    /// Normal weights with this deviation (GPT-2 and DCGAN: 0.02), the bias at 0.
+    Normal(f32),
+}
+
+impl Start {
+    /// The initial values of the weight and of the bias.
+    fn of(self, fan: usize) -> [Init; 2] {
+        match self {
+            Start::Uniform => [Init::Uniform(1.0 / (fan as f32).sqrt()); 2],
+            Start::Normal(std) => [Init::Normal(std), Init::Zeros],
+        }
+    }
+}
+
 /// `y = x·Wᵀ + b`. Parameters: `NAME.weight` (out, in), `NAME.bias` (out).
 #[derive(Clone, Copy, Debug)]
 pub struct Linear {
@@ -54,16 +74,17 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A layer from `inner` to `out` channels whose weights start normal with deviation `std`, its bias at 0.
-    pub fn new(p: &mut Builder, name: &str, [inner, out]: [usize; 2], bias: bool, std: f32) -> Linear {
-        Linear::packed(p, name, inner, &[out], bias, std)
+    /// A layer from `inner` to `out` channels.
+    pub fn new(p: &mut Builder, name: &str, [inner, out]: [usize; 2], bias: bool, start: Start) -> Linear {
+        Linear::packed(p, name, inner, &[out], bias, start)
     }
 
     /// Several layers on the same input in one: their `parts` (channels each) lie side by side in the result.
-    pub fn packed(p: &mut Builder, name: &str, inner: usize, parts: &[usize], bias: bool, std: f32) -> Linear {
+    pub fn packed(p: &mut Builder, name: &str, inner: usize, parts: &[usize], bias: bool, start: Start) -> Linear {
         let out: usize = parts.iter().sum();
-        let weight = p.packed(format!("{name}.weight"), [out, inner], parts, Kind::Matrix, Init::Normal(std));
-        let bias = bias.then(|| p.packed(format!("{name}.bias"), [out], parts, Kind::Vector, Init::Zeros));
+        let [w, b] = start.of(inner);
+        let weight = p.packed(format!("{name}.weight"), [out, inner], parts, Kind::Matrix, w);
+        let bias = bias.then(|| p.packed(format!("{name}.bias"), [out], parts, Kind::Vector, b));
         Linear { weight, bias }
     }
 
@@ -124,6 +145,12 @@ impl Embedding {
     /// The table, as a value of this pass.
     pub fn table<'t>(&self, tape: &'t Tape) -> Var<'t> {
         tape.param(self.weight)
+    }
+
+    /// The rows (B, C) that these ids (B) name.
+    pub fn rows<'t>(&self, ids: Var<'t>) -> Var<'t> {
+        let b = ids.shape()[0];
+        ids.reshape([b, 1]).embedding(self.table(ids.tape()), None, 0).flatten()
     }
 }
 

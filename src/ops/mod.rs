@@ -39,6 +39,7 @@ table! {
     sample,
     elementwise,
     reshape,
+    split,
     linear_xent,
     token_logprob,
     loss,

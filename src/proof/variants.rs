@@ -35,7 +35,7 @@ pub fn plans() -> Vec<Plan> {
         plans.extend([logits("", t, 1, 8), logits("", t, 1, 7)]);
         plans.extend([loss("", t, 1, 8), loss("", t, 1, 7)]);
         plans.extend([8, 7].map(|columns| norm_each("", t, 1, columns)));
-        for file in ["kl.ptx", "resample.ptx"] {
+        for file in ["kl.ptx", "resample.ptx", "split.ptx"] {
             plans.extend([8, 7].map(|columns| by_rows(file, "", t, 1, columns)));
         }
         plans.extend([embedding("", t, Float::F32, 1, 8), embedding("", t, Float::F32, 1, 7)]);
