@@ -4,28 +4,32 @@ use super::Global;
 use super::term::{print, quote, safe, thousands, warn};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kiln::data::images;
 use kiln::disk::Os;
 use kiln::error::{Error, Result};
 use kiln::train::guard::LOSS;
+use kiln::train::pictures::VaeTask;
+use kiln::train::pictures::vae::CONV;
 use kiln::train::task::RecipeFor;
-use kiln::train::{Event, Summary, Task, Text, Watch, signal};
+use kiln::train::{Event, Summary, Task, Text, Watch, recipe, signal};
 use serde_json::json;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Train a model on text, or on the built-in village
+/// Train a model on text or pictures, your own or built-in ones
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   kiln train                                   a small model on stories that kiln makes up
   kiln train --data book.txt                   the same model on your text
+  kiln train --data photos                     a model of the pictures in a folder
   kiln train recipe.toml --set train.steps=50  as a recipe says, but for one key
   kiln train --resume runs/village             goes on where a run was stopped")]
 pub struct TrainArgs {
     /// Settings that differ from the default's [see: data/recipes/village.toml]
     #[arg(value_name = "RECIPE.toml")]
     recipe: Option<PathBuf>,
-    /// Text to train on: files, folders, or what `kiln data shard` wrote
+    /// What to train on: text, in files or folders, or what `kiln data shard` wrote; pictures, in a folder or IDX files
     #[arg(long, value_name = "FILE", num_args = 1..)]
     data: Vec<PathBuf>,
     /// Override a key of the recipe; may be repeated
@@ -41,11 +45,22 @@ pub struct TrainArgs {
 
 /// Runs `kiln train` and gives the exit code.
 pub fn run(args: TrainArgs, global: &Global) -> Result<u8> {
-    train::<Text>(&args, global)
+    let of_run = args.resume.as_ref().map(|run| run.join("recipe.toml"));
+    let file = args.recipe.as_ref().or(of_run.as_ref()).filter(|file| file.is_file());
+    let kind = recipe::kind(file.map(PathBuf::as_path), &args.set)?;
+    match kind.as_deref() {
+        Some("vae") => train::<VaeTask>(&args, "", global),
+        // Pictures without a recipe.
+        None if file.is_none() && args.data.first().is_some_and(|path| images::are_at(path)) => {
+            train::<VaeTask>(&args, CONV, global)
+        }
+        _ => train::<Text>(&args, "", global),
+    }
 }
 
-fn train<T: Task>(args: &TrainArgs, global: &Global) -> Result<u8> {
-    let recipe = recipe::<T>(args)?;
+/// `base`: the recipe where none is given.
+fn train<T: Task>(args: &TrainArgs, base: &str, global: &Global) -> Result<u8> {
+    let recipe = recipe::<T>(args, base)?;
     let device = global.device()?;
     if args.plan {
         let plan = kiln::train::plan::<T>(&recipe, args.resume.as_deref(), &device)?;
@@ -64,7 +79,7 @@ fn train<T: Task>(args: &TrainArgs, global: &Global) -> Result<u8> {
     Ok(summary.stopped.map_or(0, signal::exit_code))
 }
 
-fn recipe<T: Task>(args: &TrainArgs) -> Result<RecipeFor<T>> {
+fn recipe<T: Task>(args: &TrainArgs, base: &str) -> Result<RecipeFor<T>> {
     if let Some(run) = &args.resume {
         return RecipeFor::<T>::of_run(run, &args.set);
     }
@@ -90,7 +105,10 @@ fn recipe<T: Task>(args: &TrainArgs) -> Result<RecipeFor<T>> {
         let paths = args.data.iter().map(name).collect::<Result<Vec<String>>>()?;
         set.push(format!("data.path={}", toml::Value::from(paths)));
     }
-    RecipeFor::<T>::load(args.recipe.as_deref(), &set)
+    match &args.recipe {
+        Some(file) => RecipeFor::<T>::load(Some(file), &set),
+        None => RecipeFor::<T>::from_toml(base, Path::new("recipe"), &set),
+    }
 }
 
 fn not_utf8(path: &Path) -> Error {
@@ -387,10 +405,10 @@ mod tests {
             resume: None,
             plan: false,
         };
-        let made = recipe::<Text>(&args(&[])).unwrap();
+        let made = recipe::<Text>(&args(&[]), "").unwrap();
         assert_eq!((made.run.name.as_str(), made.data.path), ("book", Some(vec!["my/book.txt".into()])));
-        assert_eq!(recipe::<Text>(&args(&["run.name=mine"])).unwrap().run.name, "mine");
+        assert_eq!(recipe::<Text>(&args(&["run.name=mine"]), "").unwrap().run.name, "mine");
         let misplaced = TrainArgs { data: vec!["a.txt".into(), "r.toml".into()], ..args(&[]) };
-        assert_eq!(recipe::<Text>(&misplaced).unwrap_err().exit_code(), 2);
+        assert_eq!(recipe::<Text>(&misplaced, "").unwrap_err().exit_code(), 2);
     }
 }

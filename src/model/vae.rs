@@ -87,7 +87,11 @@ impl VaeConfig {
             Likelihood::Bernoulli => 1.0,
             Likelihood::Gaussian(deviation) => deviation,
         };
-        fields::require((1e-3..=1e3).contains(&deviation), "likelihood", "\"bernoulli\", or a deviation of 0.001 to 1000")?;
+        fields::require(
+            (1e-3..=1e3).contains(&deviation),
+            "likelihood",
+            "\"bernoulli\", or a deviation of 0.001 to 1000",
+        )?;
         fields::classes(self.classes)
     }
 
@@ -102,6 +106,18 @@ impl VaeConfig {
     /// A field is missing or has a value that this model does not have; `path` names the file in the message.
     pub fn from_json(json: &Value, path: &Path) -> Result<VaeConfig> {
         fields::from_json("vae", json, path, VaeConfig::check)
+    }
+
+    /// Floating-point operations of a training step for one picture: three passes, the first layer's input without a gradient.
+    pub fn flops(&self) -> f64 {
+        let [h, w, c] = self.shape;
+        let flat: usize = self.grid().iter().product();
+        let widths: Vec<usize> = [c].into_iter().chain(self.channels.iter().copied()).collect();
+        let conv = |(i, pair): (usize, &[usize])| ((h * w) >> (2 * i + 2) << 4) * pair[0] * pair[1];
+        let convs: Vec<usize> = widths.windows(2).enumerate().map(conv).collect();
+        let layers = 2 * convs.iter().sum::<usize>() + 2 * flat * self.hidden + 3 * self.hidden * self.latent;
+        let first = convs.first().copied().unwrap_or(flat * self.hidden);
+        2.0 * (3 * layers - first) as f64
     }
 
     /// Height, width and channels where convolutions end.
@@ -238,14 +254,15 @@ impl Vae {
     }
 
     /// The loss of pictures x (B, H, W, C), labels (B): z is drawn by the pass's next stream, the divergence counts `beta`
-    /// times, and each of its dimensions `free` nats at least.
-    pub fn loss<'t>(&self, x: Var<'t>, labels: Option<Var<'t>>, beta: f32, free: f32) -> Elbo<'t> {
+    /// (a scalar) times, and each of its dimensions `free` nats at least. β is a value on the tape because it changes from step
+    /// to step where it is warmed up, and a step that a GPU recorded is given new values, not new numbers.
+    pub fn loss<'t>(&self, x: Var<'t>, labels: Option<Var<'t>>, beta: Var<'t>, free: f32) -> Elbo<'t> {
         let x = x.cast(x.tape().activations());
         let [mu, logvar] = self.encode(x, labels);
         let z = mu.sample(logvar, x.tape().stream(Purpose::Latent));
         let reconstruction = self.nll(self.decode(z, labels), x).mean();
         let (kl, kl_dims) = mu.gaussian_kl(logvar, free);
-        Elbo { loss: reconstruction + kl.scale(beta), reconstruction, kl, kl_dims }
+        Elbo { loss: reconstruction + kl * beta, reconstruction, kl, kl_dims }
     }
 
     /// A lower bound on log p(x) for each picture of x (B, H, W, C), tighter than the ELBO and the tighter the larger `k`:

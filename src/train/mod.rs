@@ -9,6 +9,7 @@ pub mod histogram;
 pub mod lm;
 pub mod metrics;
 pub mod objective;
+pub mod pictures;
 pub mod plot;
 pub mod pretrain;
 pub mod recipe;

@@ -388,7 +388,8 @@ impl<'a, T: Task> Work<'a, T> {
             watch.event(&Event::Prepare { what: "evaluating", done: done as u64, total: total as u64 });
             watch.stop().is_none()
         };
-        let found = self.task.evaluate(&mut self.trainer, self.recipe.eval.max_batches, &mut progress)?;
+        let last = self.state.step == self.recipe.train.steps;
+        let found = self.task.evaluate(&mut self.trainer, last, self.recipe.eval.max_batches, &mut progress)?;
         let Some(found) = found else { return Ok(None) };
         let val_loss = found.loss;
         self.state.val_loss = Some(val_loss);

@@ -76,7 +76,7 @@ pub trait Task: Sized {
         Vec::new()
     }
 
-    /// Judges the model by what is held out, in at most `max_batches` batches; `None` where `progress(done, total)` said
+    /// Judges the model by what is held out, in at most `max_batches` batches; more thoroughly after the `last` step. `None` where `progress(done, total)` said
     /// false.
     ///
     /// # Errors
@@ -84,6 +84,7 @@ pub trait Task: Sized {
     fn evaluate(
         &mut self,
         trainer: &mut Trainer<Self::Objective>,
+        last: bool,
         max_batches: Option<usize>,
         progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Option<Evaluation>>;

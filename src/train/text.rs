@@ -100,6 +100,7 @@ impl Task for Text {
     fn evaluate(
         &mut self,
         trainer: &mut Trainer<Lm>,
+        _: bool,
         max_batches: Option<usize>,
         progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Option<Evaluation>> {

@@ -409,7 +409,7 @@ impl Section for Sample {
 }
 
 /// Checks `data.path`.
-pub(super) fn paths(path: &Option<Vec<PathBuf>>) -> Result<()> {
+pub(in crate::train) fn paths(path: &Option<Vec<PathBuf>>) -> Result<()> {
     if path.as_ref().is_some_and(Vec::is_empty) {
         return Err(Error::config("data.path", "the list is empty", "name files, or leave the key out"));
     }
@@ -428,8 +428,24 @@ fn is_none(n: &usize) -> bool {
     *n == 0
 }
 
+/// What `model.kind` a recipe and its overrides say, before it is known which keys it may have; `None` where they say none, or
+/// the file is no TOML, which reading it as a recipe will tell.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn kind(file: Option<&Path>, overrides: &[String]) -> Result<Option<String>> {
+    let text = file.map_or(Ok(String::new()), |path| disk::text(&Os, path, MAX_FILE))?;
+    let table: toml::Table = text.parse().unwrap_or_default();
+    let own = table.get("model").and_then(|model| model.get("kind")?.as_str()).map(str::to_owned);
+    let set = overrides.iter().rev().find_map(|set| {
+        let (key, value) = set.split_once('=')?;
+        (key.trim() == "model.kind").then(|| value.trim().trim_matches('"').to_owned())
+    });
+    Ok(set.or(own))
+}
+
 /// One path, or a list of them.
-pub(super) fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<PathBuf>>, D::Error> {
+pub(in crate::train) fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<PathBuf>>, D::Error> {
     struct Paths;
     impl<'de> Visitor<'de> for Paths {
         type Value = Vec<PathBuf>;
