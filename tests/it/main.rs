@@ -27,6 +27,7 @@ mod math;
 mod measure;
 mod memory;
 mod ops;
+mod penalty;
 mod recompute;
 mod sim;
 mod takedown;
