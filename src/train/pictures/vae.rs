@@ -419,7 +419,7 @@ impl Task for VaeTask {
             }
         }
         trainer.tape.reset();
-        Ok(Some(Evaluation { loss, parts }))
+        Ok(Some(Evaluation { loss, parts, warnings: Vec::new() }))
     }
 
     fn sample(
