@@ -3,9 +3,8 @@
 
 use kiln::cpu::Simd;
 use kiln::device::Device;
-use kiln::nn::conv::{Conv, Start};
 use kiln::nn::penalty::{gradient_penalty, r1};
-use kiln::nn::{Builder, Linear};
+use kiln::nn::{Builder, Conv, Linear, Start};
 use kiln::ops::activation::Activation;
 use kiln::ops::conv::Window;
 use kiln::params::Params;
@@ -48,7 +47,7 @@ impl Discriminator {
         Discriminator {
             kind,
             convs: [conv(p, "0", [2, 4]), conv(p, "1", [4, 6])],
-            head: Linear::new(p, "head", [24, 1], true, 0.1),
+            head: Linear::new(p, "head", [24, 1], true, Start::Normal(0.1)),
         }
     }
 

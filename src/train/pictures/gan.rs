@@ -7,7 +7,7 @@ use super::draw::{draw, labels, noise};
 use super::judge::Judge;
 use super::watchdog::Watchdog;
 use super::{Opened as Data, PictureData, PictureSample, Sheets, shape};
-use crate::data::images::{Dims, PictureBatches, Range};
+use crate::data::images::{Dims, PictureBatches, Pictures, Range};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::gan::{DISCRIMINATOR, GENERATOR};
@@ -320,16 +320,20 @@ pub struct GanTask {
 const JUDGED: [usize; 2] = [2000, 10_000];
 
 impl GanTask {
-    fn trainer(
+    /// A trainer of the networks `config` on pictures, or on none, for a [dry](Device::dry) device.
+    ///
+    /// # Errors
+    /// The settings and the pictures do not fit one another.
+    pub fn trainer(
         recipe: &GanRecipe,
-        data: Option<&Data>,
+        data: Option<&Pictures>,
         config: GanConfig,
         device: &Device,
     ) -> Result<Trainer<GanObjective>> {
         let GanRecipe { model, train, .. } = recipe;
         let augment = recipe.data.augment();
         let batches =
-            |data: &Data| PictureBatches::new(data.train.clone(), train.batch, Range::Signed, augment, train.seed);
+            |data: &Pictures| PictureBatches::new(data.clone(), train.batch, Range::Signed, augment, train.seed);
         let batches = data.map(batches).transpose()?;
         let (gan, decls) = Gan::new(config);
         let objective = GanObjective {
@@ -414,7 +418,7 @@ impl Task for GanTask {
         let dims = data.train.dims();
         let config = GanTask::config(recipe, dims, data.train.classes())?;
         let memory = GanTask::memory(recipe, &config, device)?;
-        let trainer = GanTask::trainer(recipe, Some(&data), config, device)?;
+        let trainer = GanTask::trainer(recipe, Some(&data.train), config, device)?;
         let judge = Judge::open(&data, own, device, progress)?;
         let hash = data.hash.clone();
         Ok(Opened { task: GanTask { data, dims, seed: recipe.train.seed, judge }, trainer, memory, data: hash })
