@@ -203,6 +203,13 @@ pub fn silu_grad<V: Vector>(x: V) -> (V, V) {
     (x * s, x.fma(rest, one) * s)
 }
 
+/// The second derivative of [`silu`]: s r (2 + x (r − s)), r = 1 − s.
+#[inline(always)]
+pub fn silu_bend<V: Vector>(x: V) -> V {
+    let (s, rest) = sigmoid_pair(exp(-x));
+    x.fma(rest - s, V::splat(2.0)) * s * rest
+}
+
 /// √(2/π) and √(2/π) · 0.044715, both doubled: the GELU's inner polynomial as the argument of a sigmoid.
 const GELU_1: f32 = 1.595_769;
 const GELU_3: f32 = 0.071_354_816;
@@ -228,6 +235,18 @@ pub fn gelu_tanh_grad<V: Vector>(x: V) -> (V, V) {
     (x * s, (c * s * rest).fma(du, s))
 }
 
+/// The second derivative of [`gelu_tanh`]: s r (2u′ + x ((r − s) u′² + u″)), r = 1 − s.
+#[inline(always)]
+pub fn gelu_tanh_bend<V: Vector>(x: V) -> V {
+    let c = clamp(x, -GELU_EDGE, GELU_EDGE);
+    let cc = c * c;
+    let u = cc.fma(V::splat(-GELU_3), V::splat(-GELU_1)) * c;
+    let (s, rest) = sigmoid_pair(exp(u));
+    let du = cc.fma(V::splat(3.0 * GELU_3), V::splat(GELU_1));
+    let inner = ((rest - s) * du).fma(du, c * V::splat(6.0 * GELU_3));
+    inner.fma(c, du + du) * s * rest
+}
+
 /// x Φ(x) = ½x (1 + erf(x/√2)).
 #[inline(always)]
 pub fn gelu_erf<V: Vector>(x: V) -> V {
@@ -243,6 +262,14 @@ pub fn gelu_erf_grad<V: Vector>(x: V) -> (V, V) {
     let c = clamp(x, -GELU_EDGE, GELU_EDGE);
     let density = exp(c * c * V::splat(-0.5)) * V::splat(0.398_942_3);
     (x * cdf, c.fma(density, cdf))
+}
+
+/// The second derivative of [`gelu_erf`]: φ(x) (2 − x²).
+#[inline(always)]
+pub fn gelu_erf_bend<V: Vector>(x: V) -> V {
+    let c = clamp(x, -GELU_EDGE, GELU_EDGE);
+    let density = exp(c * c * V::splat(-0.5)) * V::splat(0.398_942_3);
+    density * (V::splat(2.0) - c * c)
 }
 
 /// sin(a) = a + a³ p(a²) and cos(a) = 1 + a² p(a²) for |a| ≤ π/4.

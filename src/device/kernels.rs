@@ -23,6 +23,7 @@ files!(
     "cast.ptx",
     "codes.ptx",
     "conv.ptx",
+    "dots.ptx",
     "dropout.ptx",
     "elementwise.ptx",
     "embedding.ptx",
@@ -38,6 +39,8 @@ files!(
     "sample.ptx",
     "sattention.ptx",
     "sgemm.ptx",
+    "slope.ptx",
+    "sphere.ptx",
     "split.ptx",
     "study.ptx",
     "swiglu.ptx",
@@ -342,6 +345,22 @@ pub fn sum_blocks(columns: usize) -> Plan {
 pub fn row_sums(t: Float, rows: usize, columns: usize) -> Plan {
     let settings = [("T", t.into()), ("V", t.vector(columns).into())];
     plan("reduce.ptx", "sum_fwd", settings, Grid::new(blocks(rows, 4), 128))
+}
+
+/// `row_dots` of a matrix of `t` with what `tb` says.
+pub fn row_dots([t, tb]: [Float; 2], rows: usize, columns: usize) -> Plan {
+    dots("row_dots", [t, tb], columns, Grid::new(blocks(rows, 4), 128))
+}
+
+/// `column_dots`, of the same.
+pub fn column_dots([t, tb]: [Float; 2], columns: usize) -> Plan {
+    let v = t.vector_beside_f32(columns) as usize;
+    dots("column_dots", [t, tb], columns, Grid::new(blocks(columns, 128 * v), 128))
+}
+
+fn dots(entry: &'static str, [t, tb]: [Float; 2], columns: usize, grid: Grid) -> Plan {
+    let v = t.vector_beside_f32(columns);
+    plan("dots.ptx", entry, [("T", t.into()), ("TB", tb.into()), ("V", v.into())], grid)
 }
 
 /// `sum_bwd`.

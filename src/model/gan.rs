@@ -95,6 +95,20 @@ impl GanConfig {
         fields::from_json("gan", json, path, GanConfig::check)
     }
 
+    /// Floating-point operations of a step for one picture: two of multiplying and adding in each of the generator's passes (one
+    /// forward, two backward) and the discriminator's (two forward and twice two backward, then one and one).
+    pub fn flops(&self) -> f64 {
+        let (side, k) = self.grid();
+        // The pixels where the i-th pair of widths meets, on its small side.
+        let pixels = |i: usize| (side << (k - 1 - i)).pow(2);
+        let network = |widths: &[usize], ends: usize| {
+            let layers: usize = (0..k).map(|i| 16 * pixels(i) * widths[i] * widths[i + 1]).sum();
+            layers + side * side * widths[k] * ends
+        };
+        let (g, d) = (network(&self.widths(self.g), self.latent), network(&self.widths(self.d), 1));
+        2.0 * (3 * g + 8 * d) as f64
+    }
+
     /// s, the side of the smallest pictures, and k, how often it is doubled.
     fn grid(&self) -> (usize, usize) {
         let side = self.shape[0];

@@ -1,6 +1,7 @@
 //! Models: configuration, parameters, loss, generation.
 
 pub mod cache;
+pub mod classifier;
 pub mod config;
 pub mod fields;
 pub mod gan;
@@ -11,6 +12,7 @@ pub mod vae;
 pub mod vqvae;
 
 pub use cache::Cache;
+pub use classifier::{Classifier, ClassifierConfig};
 pub use config::{GptConfig, Mlp, Positions, Size};
 pub use fields::Wrong;
 pub use gan::{Gan, GanConfig, GanLoss};

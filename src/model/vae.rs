@@ -134,6 +134,18 @@ impl VaeConfig {
         fields::from_json("vae", json, path, VaeConfig::check)
     }
 
+    /// Floating-point operations of a training step for one picture: three passes, the first layer's input without a gradient.
+    pub fn flops(&self) -> f64 {
+        let [h, w, c] = self.shape;
+        let flat: usize = self.grid().iter().product();
+        let widths: Vec<usize> = [c].into_iter().chain(self.channels.iter().copied()).collect();
+        let conv = |(i, pair): (usize, &[usize])| ((h * w) >> (2 * i + 2) << 4) * pair[0] * pair[1];
+        let convs: Vec<usize> = widths.windows(2).enumerate().map(conv).collect();
+        let layers = 2 * convs.iter().sum::<usize>() + 2 * flat * self.hidden + 3 * self.hidden * self.latent;
+        let first = convs.first().copied().unwrap_or(flat * self.hidden);
+        2.0 * (3 * layers - first) as f64
+    }
+
     /// Height, width and channels where convolutions end.
     fn grid(&self) -> [usize; 3] {
         let [h, w, c] = self.shape;

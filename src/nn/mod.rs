@@ -4,6 +4,7 @@
 //! `ops`. Building a model declares its parameters in the order of the forward pass.
 
 pub mod conv;
+pub mod penalty;
 
 pub use conv::Conv;
 

@@ -144,6 +144,28 @@ impl Activation {
         }
     }
 
+    /// The derivative in f64 given v: x, or the result where [it comes from that](Self::slope_of_result).
+    pub(super) fn exact_slope(self, v: f64) -> f64 {
+        let sigmoid = |x: f64| 1.0 / (1.0 + libm::exp(-x));
+        match self {
+            Activation::GeluTanh => {
+                let c = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
+                let s = sigmoid(c * (v + 0.044715 * v.powi(3)));
+                s + v * s * (1.0 - s) * c * (1.0 + 3.0 * 0.044715 * v * v)
+            }
+            Activation::GeluErf => {
+                let density = libm::exp(-0.5 * v * v) / std::f64::consts::TAU.sqrt();
+                0.5 * libm::erfc(-v / std::f64::consts::SQRT_2) + v * density
+            }
+            Activation::Silu => sigmoid(v) * (1.0 + v * sigmoid(-v)),
+            Activation::Relu => f64::from(u8::from(v > 0.0)),
+            Activation::LeakyRelu(slope) => if v > 0.0 { 1.0 } else { f64::from(slope) },
+            Activation::Tanh => 1.0 - v * v,
+            Activation::Sigmoid => v * (1.0 - v),
+            Activation::Softplus => sigmoid(v),
+        }
+    }
+
     /// The kernels of those without a number.
     fn kernels(self) -> (Forward, Backward) {
         match self {
@@ -279,6 +301,11 @@ impl Op for Activation {
 
     fn launch_again(&self, gpu: &Gpu, _i: usize, x: &[Tensor], _y: &[Tensor], _saved: &[Tensor], out: &mut Out) {
         self.launch(gpu, &x[0], out);
+    }
+
+    fn jvp<'t>(&self, x: &[Var<'t>], y: Var<'t>, dx: &[Option<Var<'t>>]) -> Option<Var<'t>> {
+        let v = if self.slope_of_result() { y } else { x[0] };
+        Some(dx[0]?.times_slope(*self, v))
     }
 
     fn reads(&self) -> Reads {

@@ -85,6 +85,11 @@ impl Op for Cast {
         launch(gpu, dx.beta, dy[0].as_ref().expect("one result"), &dx);
     }
 
+    fn jvp<'t>(&self, _x: &[Var<'t>], _y: Var<'t>, dx: &[Option<Var<'t>>]) -> Option<Var<'t>> {
+        let dx = dx[0]?;
+        Some(dx.tape().apply(*self, &[dx]))
+    }
+
     fn reference(&self, x: &[Array64]) -> Vec<Array64> {
         // Inputs are f32 values, so the first rounding is none. (`from_f64` looks at the upper half of its bits only.)
         let round = |x: f64| match self.0 {

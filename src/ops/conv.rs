@@ -17,6 +17,7 @@
 //! Sources: Dumoulin, Visin 2016, "A guide to convolution arithmetic for deep learning" (arXiv 1603.07285).
 
 use super::activation::Activation;
+use super::fused::Fused;
 use super::linear::finisher;
 use super::{Case, Fill, Input};
 use crate::cpu::conv::{Sizes, Target, gather, spread, weigh};
@@ -79,9 +80,8 @@ pub struct Conv {
 }
 
 impl Conv {
-    /// The activation, where its derivative is computed from z and not from y.
-    fn of_input(&self) -> Option<Activation> {
-        self.activation.filter(|f| !f.slope_of_result())
+    fn fused(&self) -> Fused {
+        Fused(self.activation)
     }
 
     fn sizes(&self, x: &Shape, w: &Shape, y: &Shape) -> Sizes {
@@ -122,7 +122,7 @@ impl Op for Conv {
         let (cpu, sizes) = (x[0].cpu(), self.sizes(x[0].shape(), x[1].shape(), y[0].shape()));
         let (weight, bias) = (x[1].widened(), self.bias.then(|| x[2].widened()));
         let bias = bias.as_ref().map_or(&[][..], Tensor::f32);
-        let mut z = (self.of_input().is_some() && Need::any(need)).then(|| Out::new(x[0].device(), y[0].spec()));
+        let mut z = self.fused().room(&y[0], need);
         let side = z.as_mut().map_or(&mut [][..], |z| z.f32_mut());
         let last = finisher(self.activation);
         let finish = |bias: &[f32], y: &mut [f32], z: &mut [f32]| last(cpu.simd, y, bias, z);
@@ -130,17 +130,12 @@ impl Op for Conv {
         let product = if self.window.transposed { spread } else { gather };
         let target = Target { y: y[0].f32_mut(), add: false, bias, side, finish };
         product(cpu, self.precision, &sizes, [x[0].f32(), weight.f32()], target);
-        z.into_iter().map(Out::freeze).collect()
+        Fused::saved(z)
     }
 
     fn backward(&self, x: &[Tensor], y: &[Tensor], saved: &[Tensor], dy: &[Option<Tensor>], dx: &mut Dx) {
-        let mut dz = dy[0].clone().expect("one result");
+        let dz = self.fused().pull_back(y, saved, dy);
         let (cpu, sizes) = (x[0].cpu(), self.sizes(x[0].shape(), x[1].shape(), dz.shape()));
-        if let Some(f) = self.activation {
-            let mut out = Out::new(dz.device(), dz.spec());
-            f.pull_back(cpu, 0.0, out.f32_mut(), saved.first().unwrap_or(&y[0]).f32(), dz.f32());
-            dz = out.freeze();
-        }
         if dx.wants(0) {
             let (mut out, weight) = (dx.out(0), x[1].widened());
             let add = out.beta != 0.0;
@@ -162,11 +157,11 @@ impl Op for Conv {
 
     fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], need: &mut [Need]) -> Tensors {
         let sizes = self.sizes(x[0].shape(), x[1].shape(), y[0].shape());
-        let z = (self.of_input().is_some() && Need::any(need)).then(|| Out::new(x[0].device(), y[0].spec()));
+        let z = self.fused().room(&y[0], need);
         let (bias, f) = (self.bias.then(|| &x[2]), self.activation.map_or("none", |f| f.name()));
         let epilogue = [maybe(bias), Arg::U64(0), maybe(z.as_deref())];
         launch_product(gpu, self.window.transposed, &sizes, [&x[0], &x[1], &y[0]], epilogue, f);
-        z.into_iter().map(Out::freeze).collect()
+        Fused::saved(z)
     }
 
     fn launch_backward(
@@ -178,13 +173,8 @@ impl Op for Conv {
         dy: &[Option<Tensor>],
         dx: &mut Dx,
     ) {
-        let mut dz = dy[0].clone().expect("one result");
+        let dz = self.fused().pull_back(y, saved, dy);
         let sizes = self.sizes(x[0].shape(), x[1].shape(), dz.shape());
-        if let Some(f) = self.activation {
-            let out = Out::new(dz.device(), dz.spec());
-            f.launch_back(gpu, 0.0, &out, saved.first().unwrap_or(&y[0]), &dz);
-            dz = out.freeze();
-        }
         if dx.wants(0) {
             let out = dx.out(0);
             let added = if out.beta != 0.0 { at(&out) } else { Arg::U64(0) };
@@ -202,19 +192,23 @@ impl Op for Conv {
         }
     }
 
-    fn launch_again(&self, gpu: &Gpu, _i: usize, _x: &[Tensor], _y: &[Tensor], saved: &[Tensor], out: &mut Out) {
-        let f = self.activation.expect("without one nothing is offered");
-        f.launch(gpu, &saved[0], out);
-    }
-
     fn reads(&self) -> Reads {
-        let again = u8::from(self.of_input().is_some());
-        Reads { x: 0b11, y: u8::from(self.activation.is_some()) - again, again }
+        self.fused().reads(0b11)
     }
 
     fn again(&self, _i: usize, _x: &[Tensor], _y: &[Tensor], saved: &[Tensor], out: &mut Out) {
-        let f = self.activation.expect("without one nothing is offered");
-        f.apply(saved[0].cpu(), saved[0].f32(), out.f32_mut());
+        self.fused().again(saved, out);
+    }
+
+    fn launch_again(&self, _gpu: &Gpu, _i: usize, _x: &[Tensor], _y: &[Tensor], saved: &[Tensor], out: &mut Out) {
+        self.fused().again(saved, out);
+    }
+
+    fn jvp<'t>(&self, x: &[Var<'t>], y: Var<'t>, dx: &[Option<Var<'t>>]) -> Option<Var<'t>> {
+        let dx = Fused::of_first(dx)?;
+        let plain = Conv { activation: None, ..*self };
+        let dz = dx.tape().apply(Conv { bias: false, ..plain }, &[dx, x[1]]);
+        Some(self.fused().tangent(y, dz, || dx.tape().apply(plain, x)))
     }
 
     fn reference(&self, x: &[Array64]) -> Vec<Array64> {

@@ -164,6 +164,18 @@ impl Op for Elementwise {
         }
     }
 
+    fn jvp<'t>(&self, x: &[Var<'t>], _y: Var<'t>, dx: &[Option<Var<'t>>]) -> Option<Var<'t>> {
+        match (*self, dx) {
+            (Elementwise::Scale(c), &[dx]) => dx.map(|dx| dx.scale(c)),
+            (Elementwise::Add, &[da, db]) => da.zip(db).map(|(da, db)| da + db).or(da).or(db),
+            (Elementwise::Sub, &[Some(da), Some(db)]) => Some(da - db),
+            (Elementwise::Sub, &[da, db]) => da.or(db.map(|db| db.scale(-1.0))),
+            (Elementwise::Mul, &[Some(da), Some(db)]) => Some(da * x[1] + x[0] * db),
+            (Elementwise::Mul, &[da, db]) => da.map(|da| da * x[1]).or(db.map(|db| x[0] * db)),
+            _ => None,
+        }
+    }
+
     fn reads(&self) -> Reads {
         Reads { x: if matches!(self, Elementwise::Mul) { 0b11 } else { 0 }, y: 0, again: 0 }
     }

@@ -9,6 +9,7 @@
 //! Backward, with dz = dy ∘ f′(z): `dx = dz·W`, `dW = dzᵀ·x`, `db = Σ_rows dz`.
 
 use super::activation::Activation;
+use super::fused::Fused;
 use super::{Case, Input};
 use crate::cpu::gemm::{Mat, MatMut, Precision, gemm};
 use crate::cpu::linear::{column_sums, product};
@@ -85,9 +86,8 @@ pub(super) fn finisher(activation: Option<Activation>) -> fn(Simd, &mut [f32], &
 }
 
 impl Linear {
-    /// The activation, where its derivative is computed from z and not from y.
-    fn of_input(&self) -> Option<Activation> {
-        self.activation.filter(|f| !f.slope_of_result())
+    fn fused(&self) -> Fused {
+        Fused(self.activation)
     }
 }
 
@@ -108,8 +108,7 @@ impl Op for Linear {
         let (cpu, (m, k), n) = (x[0].cpu(), x[0].shape().as_matrix(), x[1].shape()[0]);
         let bias = self.bias.then(|| x[2].widened());
         let bias = bias.as_ref().map_or(&[][..], Tensor::f32);
-        let mut saved = Tensors::new();
-        let mut z = (self.of_input().is_some() && Need::any(need)).then(|| Out::new(x[0].device(), y[0].spec()));
+        let mut z = self.fused().room(&y[0], need);
         let side = z.as_mut().map_or(&mut [][..], |z| z.f32_mut());
         let (a, b) = (Mat::new(x[0].f32(), m, k), x[1].mat(n, k).t());
         let last = finisher(self.activation);
@@ -119,18 +118,12 @@ impl Op for Linear {
         };
         let trivial = !self.bias && self.activation.is_none();
         product(cpu, self.precision, a, b, y[0].f32_mut(), side, (!trivial).then_some(&apply));
-        saved.extend(z.map(Out::freeze));
-        saved
+        Fused::saved(z)
     }
 
     fn backward(&self, x: &[Tensor], y: &[Tensor], saved: &[Tensor], dy: &[Option<Tensor>], dx: &mut Dx) {
         let (cpu, (m, k), n) = (x[0].cpu(), x[0].shape().as_matrix(), x[1].shape()[0]);
-        let mut dz = dy[0].clone().expect("one result");
-        if let Some(f) = self.activation {
-            let mut out = Out::new(dz.device(), dz.spec());
-            f.pull_back(cpu, 0.0, out.f32_mut(), saved.first().unwrap_or(&y[0]).f32(), dz.f32());
-            dz = out.freeze();
-        }
+        let dz = self.fused().pull_back(y, saved, dy);
         let dz_ = Mat::new(dz.f32(), m, n);
         if dx.wants(0) {
             let mut out = dx.out(0);
@@ -152,7 +145,7 @@ impl Op for Linear {
 
     fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], need: &mut [Need]) -> Tensors {
         let ((m, k), c) = (x[0].shape().as_matrix(), x[1].shape()[0]);
-        let z = (self.of_input().is_some() && Need::any(need)).then(|| Out::new(x[0].device(), y[0].spec()));
+        let z = self.fused().room(&y[0], need);
         let product = Product {
             bias: self.bias.then(|| &x[2]),
             z: z.as_deref(),
@@ -160,7 +153,7 @@ impl Op for Linear {
             ..Product::new(Form::Nt, [m, c, k], [&x[0], &x[1], &y[0]])
         };
         product.launch(gpu);
-        z.into_iter().map(Out::freeze).collect()
+        Fused::saved(z)
     }
 
     fn launch_backward(
@@ -173,12 +166,7 @@ impl Op for Linear {
         dx: &mut Dx,
     ) {
         let ((m, k), c) = (x[0].shape().as_matrix(), x[1].shape()[0]);
-        let mut dz = dy[0].clone().expect("one result");
-        if let Some(f) = self.activation {
-            let out = Out::new(dz.device(), dz.spec());
-            f.launch_back(gpu, 0.0, &out, saved.first().unwrap_or(&y[0]), &dz);
-            dz = out.freeze();
-        }
+        let dz = self.fused().pull_back(y, saved, dy);
         if dx.wants(0) {
             let out = dx.out(0);
             let add = out.beta != 0.0;
@@ -195,19 +183,23 @@ impl Op for Linear {
         }
     }
 
-    fn launch_again(&self, gpu: &Gpu, _i: usize, _x: &[Tensor], _y: &[Tensor], saved: &[Tensor], out: &mut Out) {
-        let f = self.activation.expect("without one nothing is offered");
-        f.launch(gpu, &saved[0], out);
-    }
-
     fn reads(&self) -> Reads {
-        let again = u8::from(self.of_input().is_some());
-        Reads { x: 0b111, y: u8::from(self.activation.is_some()) - again, again }
+        self.fused().reads(0b111)
     }
 
     fn again(&self, _i: usize, _x: &[Tensor], _y: &[Tensor], saved: &[Tensor], out: &mut Out) {
-        let f = self.activation.expect("without one nothing is offered");
-        f.apply(saved[0].cpu(), saved[0].f32(), out.f32_mut());
+        self.fused().again(saved, out);
+    }
+
+    fn launch_again(&self, _gpu: &Gpu, _i: usize, _x: &[Tensor], _y: &[Tensor], saved: &[Tensor], out: &mut Out) {
+        self.fused().again(saved, out);
+    }
+
+    fn jvp<'t>(&self, x: &[Var<'t>], y: Var<'t>, dx: &[Option<Var<'t>>]) -> Option<Var<'t>> {
+        let dx = Fused::of_first(dx)?;
+        let plain = Linear { activation: None, ..*self };
+        let dz = dx.tape().apply(Linear { bias: false, ..plain }, &[dx, x[1]]);
+        Some(self.fused().tangent(y, dz, || dx.tape().apply(plain, x)))
     }
 
     fn reference(&self, x: &[Array64]) -> Vec<Array64> {

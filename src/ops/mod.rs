@@ -2,6 +2,7 @@
 //! against. To add one, write its file and name it in the table below; the sweep and the benchmarks pick it up.
 
 pub mod check;
+mod fused;
 
 use crate::rng::{Purpose, Stream};
 use crate::tape::Op;
@@ -34,6 +35,7 @@ table! {
     rope,
     attention,
     activation,
+    slope,
     swiglu,
     dropout,
     sample,
@@ -45,6 +47,7 @@ table! {
     token_logprob,
     loss,
     kl,
+    sphere,
     reduce,
     cast,
 }

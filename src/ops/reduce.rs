@@ -129,6 +129,11 @@ impl Op for Reduce {
         gpu.launch(kernels::row_sums_backward(float(&dx), dx.numel() / count, count), &args);
     }
 
+    fn jvp<'t>(&self, _x: &[Var<'t>], _y: Var<'t>, dx: &[Option<Var<'t>>]) -> Option<Var<'t>> {
+        let dx = dx[0]?;
+        Some(dx.tape().apply(*self, &[dx]))
+    }
+
     fn reference(&self, x: &[Array64]) -> Vec<Array64> {
         let (n, divisor) = self.counts(&x[0].shape);
         let y: Vec<f64> = x[0].data.chunks_exact(n).map(|x| x.iter().sum::<f64>() / divisor as f64).collect();

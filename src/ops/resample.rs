@@ -204,6 +204,11 @@ impl Op for Resample {
         self.launch(gpu, true, dx.beta, &dx, dy[0].as_ref().expect("one result"));
     }
 
+    fn jvp<'t>(&self, _x: &[Var<'t>], _y: Var<'t>, dx: &[Option<Var<'t>>]) -> Option<Var<'t>> {
+        let dx = dx[0]?;
+        Some(dx.tape().apply(*self, &[dx]))
+    }
+
     fn reads(&self) -> Reads {
         Reads { x: 0, y: 0, again: 0 }
     }

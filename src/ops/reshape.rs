@@ -46,6 +46,10 @@ impl Op for Reshape {
         self.backward(x, y, saved, dy, dx);
     }
 
+    fn jvp<'t>(&self, _x: &[Var<'t>], _y: Var<'t>, dx: &[Option<Var<'t>>]) -> Option<Var<'t>> {
+        Some(dx[0]?.reshape(self.0))
+    }
+
     fn reads(&self) -> Reads {
         Reads { x: 0, y: 0, again: 0 }
     }

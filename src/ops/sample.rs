@@ -159,6 +159,11 @@ impl Op for Sample {
         }
     }
 
+    fn jvp<'t>(&self, x: &[Var<'t>], _y: Var<'t>, dx: &[Option<Var<'t>>]) -> Option<Var<'t>> {
+        // Noise of a fixed deviation stays where it is.
+        if x.len() == 1 { dx[0] } else { None }
+    }
+
     fn reads(&self) -> Reads {
         Reads { x: 0b10, y: 0, again: 0 }
     }

@@ -22,7 +22,7 @@ pub fn plans() -> Vec<Plan> {
     let mut plans = Vec::new();
     for t in TYPES {
         for aligned in [true, false] {
-            for file in ["activation.ptx", "dropout.ptx", "elementwise.ptx", "sample.ptx", "swiglu.ptx"] {
+            for file in ["activation.ptx", "dropout.ptx", "elementwise.ptx", "sample.ptx", "slope.ptx", "swiglu.ptx"] {
                 plans.push(flat(file, "", t, 1, aligned));
             }
             plans.push(partial_sums("", t, 1, aligned));
@@ -36,9 +36,10 @@ pub fn plans() -> Vec<Plan> {
         plans.extend([logits("", t, 1, 8), logits("", t, 1, 7)]);
         plans.extend([loss("", t, 1, 8), loss("", t, 1, 7)]);
         plans.extend([8, 7].map(|columns| norm_each("", t, 1, columns)));
-        for file in ["kl.ptx", "resample.ptx", "split.ptx"] {
+        for file in ["kl.ptx", "resample.ptx", "sphere.ptx", "split.ptx"] {
             plans.extend([8, 7].map(|columns| by_rows(file, "", t, 1, columns)));
         }
+        plans.extend([t, Float::F32].into_iter().flat_map(|tb| [8, 7].map(|columns| row_dots([t, tb], 1, columns))));
         plans.extend([embedding("", t, Float::F32, 1, 8), embedding("", t, Float::F32, 1, 7)]);
         plans.extend([64, 128].map(|dim| rope(t, 1, dim, dim)));
         for dim in [32, 64, 128] {

@@ -10,7 +10,15 @@ use std::cell::RefCell;
 
 pub(super) struct DxState<'a> {
     pub(super) nodes: &'a mut [Node],
-    pub(super) params: &'a mut Params,
+    pub(super) params: Option<&'a mut Params>,
+    /// Nodes before this one are held fixed.
+    pub(super) aside: u32,
+}
+
+impl DxState<'_> {
+    fn params(&mut self) -> &mut Params {
+        self.params.as_deref_mut().expect("parameters are held fixed where none are given")
+    }
 }
 
 /// Where an operation's backward puts the gradients of its inputs.
@@ -31,7 +39,8 @@ pub struct Grad<'a> {
 impl<'a> Dx<'a> {
     /// Whether the gradient of input `i` is wanted; where not, its work is skipped.
     pub fn wants(&self, i: usize) -> bool {
-        self.state.borrow().nodes[self.inputs[i].node as usize].need
+        let (state, node) = (self.state.borrow(), self.inputs[i].node);
+        node >= state.aside && state.nodes[node as usize].need
     }
 
     /// The gradient buffer of input `i`; see [`Grad::beta`].
@@ -40,7 +49,7 @@ impl<'a> Dx<'a> {
         let state = &mut *self.state.borrow_mut();
         let node = &mut state.nodes[at.node as usize];
         let (out, beta) = match (node.what, node.dy[at.out as usize].take()) {
-            (What::Param(id), _) => state.params.lend_grad(id),
+            (What::Param(id), _) => state.params().lend_grad(id),
             (_, None) => {
                 let y = &node.y[at.out as usize];
                 (Out::new(y.device(), y.spec()), 0.0)
@@ -103,7 +112,7 @@ impl Drop for Grad<'_> {
         let state = &mut *self.state.borrow_mut();
         let node = &mut state.nodes[self.at.node as usize];
         match node.what {
-            What::Param(id) => state.params.return_grad(id, out),
+            What::Param(id) => state.params().return_grad(id, out),
             _ => {
                 let slot = &mut node.dy[self.at.out as usize];
                 *slot = Some(match slot.take() {

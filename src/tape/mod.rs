@@ -17,6 +17,7 @@
 
 mod dx;
 mod op;
+mod tangent;
 
 pub use dx::{Dx, Grad};
 pub use op::{Array64, MAX_INPUTS, MAX_OUTPUTS, Need, Op, Reads, Specs};
@@ -186,8 +187,12 @@ pub struct Tape {
     first: Cell<bool>,
     /// Whether this is the second run of a block: the uses of parameters are counted already.
     again: Cell<bool>,
+    /// While a gradient is taken within the pass: nodes before this one are held fixed. Else 0.
+    aside: Cell<u32>,
     pass: Cell<Pass>,
     streams: Cell<u32>,
+    /// Where [`tangent`](Tape::tangent) keeps those it has.
+    tangents: RefCell<Vec<Option<Ref>>>,
     /// What buffers will hold after the pass.
     updates: RefCell<Vec<(ParamId, Tensor)>>,
 }
@@ -227,8 +232,10 @@ impl Tape {
             recompute: false,
             first: Cell::new(false),
             again: Cell::new(false),
+            aside: Cell::new(0),
             pass: Cell::default(),
             streams: Cell::new(0),
+            tangents: RefCell::default(),
             updates: RefCell::default(),
         }
     }
@@ -278,6 +285,7 @@ impl Tape {
         self.recording.set(true);
         self.first.set(false);
         self.again.set(false);
+        self.aside.set(0);
     }
 
     /// A parameter of this pass.
@@ -295,7 +303,7 @@ impl Tape {
 
     /// Says what a buffer shall hold after this pass; see [`settle`](Tape::settle).
     pub fn update(&self, id: ParamId, value: Var) {
-        if !self.again.get() {
+        if !self.again.get() && self.aside.get() == 0 {
             self.updates.borrow_mut().push((id, value.value()));
         }
     }
@@ -312,6 +320,15 @@ impl Tape {
         }
         // The vector's memory serves the next pass.
         *self.updates.get_mut() = updates;
+    }
+
+    /// What was recorded last.
+    ///
+    /// # Panics
+    /// Nothing was.
+    pub fn last(&self) -> Var<'_> {
+        let node = self.used.get().checked_sub(1).expect("something was recorded");
+        Var { tape: self, at: Ref { node: node as u32, out: 0 } }
     }
 
     /// A tensor from outside, without a gradient.
@@ -373,7 +390,7 @@ impl Tape {
 
     /// Records `op` on `x`, whose result `y` is there already: the same memory.
     pub(crate) fn alias<'t, O: Op>(&'t self, op: O, x: Var<'t>, y: Tensor) -> Var<'t> {
-        let need = self.recording.get() && self.nodes.borrow()[x.at.node as usize].need;
+        let need = self.wanted(&self.nodes.borrow(), x.at);
         let ran = Ran { y: [y].into_iter().collect(), saved: Tensors::new(), need };
         self.record(ran, &[x], |slot| put(slot, op))
     }
@@ -382,6 +399,11 @@ impl Tape {
     pub fn apply_dyn<'t>(&'t self, op: Box<dyn Op>, x: &[Var<'t>]) -> Var<'t> {
         let ran = self.run(op.as_ref(), x);
         self.record(ran, x, |slot| *slot = Some(op))
+    }
+
+    /// Whether a gradient of `x` will be asked for.
+    fn wanted(&self, nodes: &[Node], x: Ref) -> bool {
+        self.recording.get() && x.node >= self.aside.get() && nodes[x.node as usize].need
     }
 
     /// Runs an operation forward.
@@ -396,7 +418,7 @@ impl Tape {
             for var in x {
                 let node = &nodes[var.at.node as usize];
                 tensors.push(node.y[var.at.out as usize].clone());
-                let wanted = self.recording.get() && node.need;
+                let wanted = self.wanted(&nodes, var.at);
                 any |= wanted;
                 need.push(match now.take_if(|lent| node.what == What::Param(lent.id)) {
                     _ if !wanted || self.first.get() => Need::No,
@@ -528,10 +550,10 @@ impl Tape {
         self.used.set(start);
     }
 
-    /// Walks back over the nodes `ids`.
-    fn walk(&self, ids: Range<usize>, params: &mut Params, last: bool) {
+    /// Walks back over the nodes `ids`, of which none wants the gradient of a parameter where there are no `params`.
+    fn walk(&self, ids: Range<usize>, mut params: Option<&mut Params>, last: bool) {
         for id in ids.rev() {
-            let what = self.nodes.borrow()[id].what;
+            let (what, params) = (self.nodes.borrow()[id].what, params.as_deref_mut());
             match what {
                 What::Op => self.step_back(id, params, last),
                 What::Block { streams } => self.replay(id, streams, params, last),
@@ -541,7 +563,7 @@ impl Tape {
     }
 
     /// Hands out the gradients of the inputs of an operation, and lets go of the node.
-    fn step_back(&self, id: usize, params: &mut Params, last: bool) {
+    fn step_back(&self, id: usize, mut params: Option<&mut Params>, last: bool) {
         let nodes = &mut *self.nodes.borrow_mut();
         let wanted = nodes[id].need && nodes[id].dy.iter().any(Option::is_some);
         let reads = if wanted { nodes[id].reads().x } else { 0 };
@@ -550,7 +572,7 @@ impl Tape {
         let node = &mut rest[0];
         if wanted {
             let op = node.op.as_ref().expect("a recorded node has an operation");
-            let state = RefCell::new(DxState { nodes: below, params });
+            let state = RefCell::new(DxState { nodes: below, params: params.as_deref_mut(), aside: self.aside.get() });
             let mut dx = Dx { state: &state, inputs: &node.x };
             match &self.device {
                 Device::Cpu(_) => op.backward(&x, &node.y, &node.saved, &node.dy, &mut dx),
@@ -562,7 +584,7 @@ impl Tape {
                 let input = &mut below[r.node as usize];
                 let What::Param(id) = input.what else { continue };
                 input.uses -= 1;
-                if last && input.uses == 0 {
+                if let Some(params) = params.as_deref_mut().filter(|_| last && input.uses == 0) {
                     params.finish_grad(id);
                 }
             }
@@ -571,7 +593,7 @@ impl Tape {
     }
 
     /// Runs a block again at the end of the record, walks back over it, and lets go of all of it.
-    fn replay(&self, id: usize, streams: u32, params: &mut Params, last: bool) {
+    fn replay(&self, id: usize, streams: u32, params: Option<&mut Params>, last: bool) {
         let (block, x, dy) = {
             let nodes = &mut *self.nodes.borrow_mut();
             inputs(nodes, id, !0);
@@ -663,6 +685,6 @@ impl<'t> Var<'t> {
         if let Some(Lent { id, out, beta }) = self.tape.lent.take() {
             params.take_back(id, out, beta != 0.0);
         }
-        self.tape.walk(0..self.tape.used.get(), params, last);
+        self.tape.walk(0..self.tape.used.get(), Some(params), last);
     }
 }

@@ -1,6 +1,6 @@
 //! What an operation is.
 
-use super::Dx;
+use super::{Dx, Var};
 use crate::device::Gpu;
 use crate::error::Error;
 use crate::tensor::{Out, Shape, Spec, Tensor, Tensors};
@@ -133,6 +133,12 @@ pub trait Op: Any {
     /// Makes result `i`, one of those that [`reads`](Op::reads) offers, again: the same bits as `forward` did.
     fn again(&self, i: usize, _x: &[Tensor], _y: &[Tensor], _saved: &[Tensor], _out: &mut Out) {
         unreachable!("{} offers no result {i}", self.name());
+    }
+
+    /// How the first result changes as inputs move along `dx` (`None`: an input stays), as operations on the tape: see
+    /// [`Tape::tangent`](super::Tape::tangent). `y` is the first result. `None` where the operation cannot say.
+    fn jvp<'t>(&self, _x: &[Var<'t>], _y: Var<'t>, _dx: &[Option<Var<'t>>]) -> Option<Var<'t>> {
+        None
     }
 
     /// Results that are a layer's next state, as running statistics are: bit i for the i-th. Nothing flows back through them.

@@ -28,6 +28,8 @@ mod math;
 mod measure;
 mod memory;
 mod ops;
+mod painters;
+mod penalty;
 mod recompute;
 mod sim;
 mod takedown;

@@ -4,9 +4,10 @@ use kiln::cpu::Simd;
 use kiln::device::Device;
 use kiln::nn::{Builder, Embedding};
 use kiln::ops::elementwise::Elementwise;
-use kiln::ops::{Case, Role, TABLE, check};
+use kiln::ops::{Case, Input, Role, TABLE, check};
 use kiln::params::Params;
-use kiln::tape::{Pass, Tape};
+use kiln::rng::{Purpose, Stream};
+use kiln::tape::{Array64, Pass, Tape};
 use kiln::tensor::Tensor;
 
 /// Names and numbers of the cases to check.
@@ -156,4 +157,78 @@ fn a_gradient_that_is_lent_is_written_or_added_to_in_the_forward_pass() {
     let (lent, own) = (gradient(true, 3, true), gradient(false, 3, true));
     assert!((lent.1 - own.1).abs() < 1e-6 * own.1 && lent.1 > 1.0, "{lent:?} {own:?}");
     assert!(lent.0.iter().zip(&own.0).all(|(a, b)| (a - b).abs() < 1e-6), "{lent:?} {own:?}");
+}
+
+/// How an operation's first result changes along a direction, and the gradients of that, against differences of the
+/// reference: of f(x + h d) for the one, of their changes with each input for the other.
+#[test]
+fn tangents_and_their_gradients_match_the_f64_reference() {
+    const NAMES: [&str; 9] =
+        ["resample", "linear", "conv", "activation", "dropout", "sample", "elementwise", "reshape", "reduce"];
+    let device = Device::cpu(2).expect("a CPU");
+    let moved =
+        |x: &Array64, h: f64, d: &[f64]| Array64::new(x.shape, x.data.iter().zip(d).map(|(x, d)| x + h * d).collect());
+    let signs = |n: usize, seed: u32| -> Vec<f64> {
+        let stream = Stream::new(7, Purpose::Test, seed, 0);
+        (0..n).map(|i| if stream.bits(i as u64) & 1 == 0 { 1.0 } else { -1.0 }).collect()
+    };
+    let mut done = 0;
+    for (name, i) in checks().filter(|(name, _)| NAMES.contains(name)) {
+        let Case { op, inputs, name: about, .. } = case(name, i);
+        let fixed = |input: &Input| input.rounded || !input.grad;
+        if fixed(&inputs[0]) || (name == "sample" && inputs.len() > 1) || inputs[0].spec.shape.numel() > 2000 {
+            continue;
+        }
+        let what = format!("{name}: {about}");
+        let exact: Vec<Array64> = (0..)
+            .zip(&inputs)
+            .map(|(i, input)| Array64::new(input.spec.shape, input.data(i).into_iter().map(f64::from).collect()))
+            .collect();
+        let d = signs(exact[0].data.len(), 0);
+        // The tangent in f64 at x, and the scalar Σ r · tangent.
+        let tangent = |x: &[Array64]| -> Vec<f64> {
+            const H: f64 = 1e-4;
+            let at = |h: f64| op.reference(&[&[moved(&x[0], h, &d)], &x[1..]].concat()).swap_remove(0).data;
+            at(H).iter().zip(at(-H)).map(|(a, b)| (a - b) / (2.0 * H)).collect()
+        };
+        let want = tangent(&exact);
+        let r = signs(want.len(), 1);
+        let scalar = |x: &[Array64]| tangent(x).iter().zip(&r).map(|(t, r)| t * r).sum::<f64>();
+
+        let tape = Tape::new(&device);
+        let x = check::leaves(&tape, &inputs, &check::values(&inputs, &device));
+        let y = tape.apply_dyn(case(name, i).op, &x);
+        let along =
+            tape.constant(Tensor::from_slice(&device, &d.iter().map(|&d| d as f32).collect::<Vec<_>>(), x[0].shape()));
+        let got = tape.tangent(y, x[0], along);
+        let max = want.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+        for (i, (got, want)) in got.value().f32().iter().zip(&want).enumerate() {
+            let error = (f64::from(*got) - want).abs();
+            assert!(error <= 1e-4 * max + 1e-6, "{what}: tangent, element {i}: {got}, the reference says {want}");
+        }
+        let r: Vec<f32> = r.iter().map(|&r| r as f32).collect();
+        got.backward_from(&[Tensor::from_slice(&device, &r, got.shape())], &mut Params::new(&device, &[], 0), true);
+        for i in (0..inputs.len()).filter(|&i| inputs[i].grad) {
+            let grad: Vec<f32> = x[i].grad().map_or_else(|| vec![0.0; exact[i].data.len()], |g| g.f32().to_vec());
+            for direction in 0..4u32 {
+                const H: f64 = 1e-3;
+                let n = exact[i].data.len();
+                let way: Vec<f64> = signs(n, 2 + direction).iter().map(|s| s / (n as f64).sqrt()).collect();
+                let at = |h: f64| {
+                    let mut x = exact.clone();
+                    x[i] = moved(&x[i], h, &way);
+                    scalar(&x)
+                };
+                let want = (at(H) - at(-H)) / (2.0 * H);
+                let got: f64 = grad.iter().zip(&way).map(|(g, d)| f64::from(*g) * d).sum();
+                let size = grad.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt().max(1.0);
+                assert!(
+                    (got - want).abs() <= 2e-4 * size,
+                    "{what}: gradient of input {i}: {got}, the reference says {want}"
+                );
+            }
+        }
+        done += 1;
+    }
+    assert!(done > 60, "{done} cases");
 }

@@ -18,6 +18,11 @@ fn activations_and_their_slopes_are_exact_to_their_type() {
 }
 
 #[test]
+fn slopes_bend_as_second_differences_say() {
+    assert_eq!(hold("slope.ptx", |_| true).len(), 6 * 3);
+}
+
+#[test]
 fn activations_pass_nan_on() {
     assert_eq!(hold("activation.ptx", |name| name.contains("NaN")).len(), 8);
 }

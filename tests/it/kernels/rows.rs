@@ -62,6 +62,12 @@ fn norms_of_pictures_and_their_gradients() {
 }
 
 #[test]
+fn products_of_a_matrix_with_a_vector_and_distances_from_spheres() {
+    hold("dots.ptx", |_| true);
+    hold("sphere.ptx", |_| true);
+}
+
+#[test]
 fn pictures_in_another_size_and_the_way_back() {
     hold("resample.ptx", |_| true);
 }
