@@ -451,6 +451,11 @@ impl Params {
         &group.names[slot]
     }
 
+    /// The network that a parameter belongs to.
+    pub fn net(&self, id: ParamId) -> u8 {
+        self.place(id).0.net
+    }
+
     /// The tensors of files that hold a parameter.
     pub fn images(&self, id: ParamId) -> &[Image] {
         let (group, slot) = self.place(id);
