@@ -42,6 +42,7 @@ table! {
     elementwise,
     reshape,
     split,
+    quantize,
     linear_xent,
     token_logprob,
     loss,

@@ -71,3 +71,13 @@ fn products_of_a_matrix_with_a_vector_and_distances_from_spheres() {
 fn pictures_in_another_size_and_the_way_back() {
     hold("resample.ptx", |_| true);
 }
+
+#[test]
+fn halves_of_rows_and_back() {
+    hold("split.ptx", |_| true);
+}
+
+#[test]
+fn nearest_codes_and_where_codes_move() {
+    hold("codes.ptx", |_| true);
+}
