@@ -81,6 +81,8 @@ pub struct Decl {
     pub init: Init,
     /// The rows of the matrices that lie in it, one below the other, as packed queries, keys and values do.
     pub parts: Vec<usize>,
+    /// The network that it belongs to, where several are trained in turns; see [`Params::focus`].
+    pub net: u8,
     /// How files hold it.
     pub stored: Stored,
 }
@@ -125,7 +127,7 @@ impl Decl {
     pub fn new(name: impl Into<String>, shape: impl Into<Shape>, kind: Kind, init: Init) -> Decl {
         let shape = shape.into();
         let parts = vec![shape.first().copied().unwrap_or(1)];
-        Decl { name: name.into(), shape, kind, init, parts, stored: Stored::Whole }
+        Decl { name: name.into(), shape, kind, init, parts, net: 0, stored: Stored::Whole }
     }
 
     /// The first element and the shape of each part.
@@ -172,13 +174,16 @@ pub struct ParamId(pub u32);
 /// All parameters of a model.
 pub struct Params {
     device: Device,
+    focus: Option<u8>,
     groups: Vec<Group>,
     /// By number: group and slot.
     places: Vec<(usize, usize)>,
 }
 
-/// The parameters of one kind, in one arena.
+/// The parameters of one network and kind, in one arena.
 pub struct Group {
+    /// The network that they belong to.
+    pub net: u8,
     /// What they are.
     pub kind: Kind,
     /// The parameters in the order of their slots.
@@ -252,11 +257,12 @@ impl Params {
         let holds: Vec<Hold> = decls.iter().map(held).collect();
         let kinds = [Kind::Matrix, Kind::Embedding, Kind::Vector, Kind::Buffer];
         let all_holds = [Hold::Train, Hold::Frozen, Hold::FrozenBf16, Hold::FrozenQ8];
-        let all = kinds.into_iter().flat_map(|kind| all_holds.map(|hold| (kind, hold)));
-        for (kind, hold) in all {
+        let nets = 0..=decls.iter().map(|decl| decl.net).max().unwrap_or(0);
+        let all = nets.flat_map(|net| kinds.into_iter().flat_map(move |kind| all_holds.map(|hold| (net, kind, hold))));
+        for (net, kind, hold) in all {
+            let among = |&i: &usize| (decls[i].net, decls[i].kind, holds[i]) == (net, kind, hold);
             // Last declared, first finished.
-            let ids: Vec<usize> =
-                (0..decls.len()).rev().filter(|&i| (decls[i].kind, holds[i]) == (kind, hold)).collect();
+            let ids: Vec<usize> = (0..decls.len()).rev().filter(among).collect();
             if ids.is_empty() {
                 continue;
             }
@@ -300,7 +306,9 @@ impl Params {
             let matrices = |(slot, &i): (usize, &usize)| {
                 let first = weights.range(slot).start;
                 let matrix = move |(start, shape): (usize, Shape)| {
-                    let (rows, cols) = shape.as_matrix();
+                    // A convolution's (O, kh, kw, C) is O by the rest.
+                    let rows = if shape.len() > 1 { shape[0] } else { 1 };
+                    let cols = shape.numel() / rows.max(1);
                     Matrix { start: first + start, rows, cols }
                 };
                 decls[i].slices().map(matrix).collect::<Vec<_>>()
@@ -313,6 +321,7 @@ impl Params {
                 squares: vec![0.0; ids.len()],
             });
             groups.push(Group {
+                net,
                 kind,
                 names: ids.iter().map(|&i| decls[i].name.clone()).collect(),
                 images: ids.iter().map(|&i| decls[i].images()).collect(),
@@ -322,7 +331,7 @@ impl Params {
                 train,
             });
         }
-        Params { device: device.clone(), groups, places }
+        Params { device: device.clone(), focus: None, groups, places }
     }
 
     /// Gives each trainable group the moments, all zero, that `names` says for its kind.
@@ -345,6 +354,23 @@ impl Params {
             (0..shapes.len()).for_each(|slot| set(&mut shadow, slot, &group.weights.view(slot).read(), &self.device));
             train.shadow = Some(shadow);
         }
+    }
+
+    /// Trains one network alone, or all of them (at first): passes give the others no gradients, updates leave them as they
+    /// are. So a generator and a discriminator are trained in turns, each through the other.
+    pub fn focus(&mut self, net: Option<u8>) {
+        self.focus = net;
+    }
+
+    /// The groups that are being trained.
+    pub fn trained(&self) -> impl Iterator<Item = &Group> {
+        self.groups.iter().filter(|group| self.focus.is_none_or(|net| net == group.net))
+    }
+
+    /// The groups that are being trained, for an update.
+    pub fn trained_mut(&mut self) -> impl Iterator<Item = &mut Group> {
+        let focus = self.focus;
+        self.groups.iter_mut().filter(move |group| focus.is_none_or(|net| net == group.net))
     }
 
     /// The device that holds them.
@@ -442,9 +468,10 @@ impl Params {
         &self.groups
     }
 
-    /// Whether a parameter has a gradient.
+    /// Whether a parameter has a gradient in passes that begin now.
     pub fn is_trainable(&self, id: ParamId) -> bool {
-        self.place(id).0.train.is_some()
+        let group = self.place(id).0;
+        group.train.is_some() && self.focus.is_none_or(|net| net == group.net)
     }
 
     /// The gradient for writing, with 1 where earlier micro-batches are in it and are to be added to, else 0.
@@ -483,8 +510,9 @@ impl Params {
     /// Sums the squares of all gradients that a GPU holds, on the host, after an update, which has zeroed those that
     /// nothing wrote.
     pub(crate) fn measure_grads(&mut self) {
-        let cpu = self.device.host();
-        for train in self.groups.iter_mut().filter_map(|group| group.train.as_mut()) {
+        let device = self.device.clone();
+        let cpu = device.host();
+        for train in self.trained_mut().filter_map(|group| group.train.as_mut()) {
             for slot in 0..train.written.len() {
                 train.squares[slot] = square_sum(cpu, &train.grads.view(slot).read());
             }

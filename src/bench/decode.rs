@@ -32,11 +32,11 @@ pub fn case(case: StepCase, prompt: usize, tokens: usize, hold: Hold) -> Case {
         spec["precision"] = dtype.into();
     }
     Case::new("decode", name, spec, move |device| {
-        let mut bench = DecodeBench::new(case.setup.config.clone(), hold, device);
+        let mut bench = DecodeBench::new(case.config.clone(), hold, device);
         bench.run(prompt, tokens);
         let read = bench.bytes() as f64;
         // A third of a training step's, in which each product has two more for its gradients.
-        let flops = |n: usize| case.setup.config.flops_per_token(prompt) / 3.0 * n as f64;
+        let flops = |n: usize| case.config.flops_per_token(prompt) / 3.0 * n as f64;
         let first = Work { flops: flops(prompt), read, ..Work::default() };
         let rest = Work { flops: flops(tokens), read: read * tokens as f64, ..Work::default() };
         let parts = vec![

@@ -10,7 +10,7 @@ use crate::optim::Optimizer;
 use crate::rng::{Purpose, Rng};
 use crate::train::schedule::{Schedule, Shape};
 use crate::train::setup::Setup;
-use crate::train::{Recipe, Trainer, source};
+use crate::train::{Lm, Recipe, Trainer, source};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -19,6 +19,10 @@ use std::time::Instant;
 pub struct StepCase {
     /// Its name.
     pub name: String,
+    /// The model.
+    pub config: GptConfig,
+    /// B and T.
+    pub shape: [usize; 2],
     /// The rest.
     pub setup: Setup,
 }
@@ -32,9 +36,6 @@ impl StepCase {
             |name: &str, [vocab, layers, heads, d]: [usize; 4], [batch, context, positions]: [usize; 3], bias| {
                 let size = Size { vocab, context: positions, layers, heads, d };
                 let setup = Setup {
-                    config: GptConfig { bias, ..GptConfig::gpt2(size) },
-                    batch,
-                    context,
                     accumulate: 1,
                     recompute: false,
                     precision: Precision::F32,
@@ -42,7 +43,8 @@ impl StepCase {
                     optim: Optimizer::default(),
                     schedule,
                 };
-                StepCase { name: name.to_owned(), setup }
+                let config = GptConfig { bias, ..GptConfig::gpt2(size) };
+                StepCase { name: name.to_owned(), config, shape: [batch, context], setup }
             };
         [
             case("nano", [8192, 4, 4, 256], [16, 256, 256], true),
@@ -56,12 +58,14 @@ impl StepCase {
     /// # Errors
     /// The size of its vocabulary cannot be told.
     pub fn of(recipe: &Recipe) -> Result<StepCase> {
-        Ok(StepCase { name: recipe.run.name.clone(), setup: Setup::of(recipe, source::vocab(recipe, None)?) })
+        let Recipe { run, model, train, .. } = recipe;
+        let config = model.config(source::vocab(recipe, None)?, train.context);
+        Ok(StepCase { name: run.name.clone(), config, shape: [train.batch, train.context], setup: Setup::of(recipe) })
     }
 
     /// What a peer needs in order to build the same model: GPT-2's kind only, in one micro-batch, else null.
     pub fn spec(&self) -> Value {
-        let Setup { config, batch, context, accumulate, precision, optim, .. } = &self.setup;
+        let StepCase { config, shape: [batch, context], setup: Setup { accumulate, precision, optim, .. }, .. } = self;
         let GptConfig { vocab, layers, heads, d, bias, .. } = *config;
         let gelu = match config.mlp {
             Mlp::Plain(Activation::GeluTanh) => "tanh",
@@ -83,15 +87,16 @@ impl StepCase {
         let name = format!("{} {}", self.name, precision.name());
         let spec = self.spec();
         Case::new("step", name, spec, move |device| {
-            let setup = self.setup.clone();
+            let StepCase { config, shape, setup, .. } = self.clone();
             setup.supported(device)?;
-            let (vocab, tokens) = (setup.config.vocab as u32, setup.tokens());
+            Lm::supported(&config, precision, device)?;
+            let (vocab, tokens) = (config.vocab as u32, setup.accumulate * shape[0] * shape[1]);
             let fill = move |step, micro: usize, x: &mut [i32], y: &mut [i32]| {
                 let mut rng = Rng::new(1, Purpose::Test, micro as u32, step);
                 x.iter_mut().chain(y).for_each(|id| *id = rng.below(vocab) as i32);
                 Ok(())
             };
-            let mut trainer = Trainer::with(setup, Box::new(fill), device);
+            let mut trainer = Trainer::with(setup, Lm::new(config, shape, Box::new(fill)), device);
             let work = Work { flops: trainer.flops_per_step(), precision, ..Work::default() };
             let mut steps = 0;
             let mut step = move || {

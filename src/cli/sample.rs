@@ -59,7 +59,7 @@ pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
         warn(&format!("{damage}; an older checkpoint writes"));
     }
     // Before anything is shown.
-    kiln::train::pretrain::start(sampler.tokenizer(), &args.prompt)?;
+    kiln::train::text::start(sampler.tokenizer(), &args.prompt)?;
     let (mut samples, mut pace) = (Vec::new(), Pace::default());
     for n in 0..args.num {
         let seed = args.seed.wrapping_add(n);

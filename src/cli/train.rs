@@ -4,27 +4,32 @@ use super::Global;
 use super::term::{print, quote, safe, thousands, warn};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kiln::data::images;
+use kiln::disk::Os;
 use kiln::error::{Error, Result};
 use kiln::train::guard::LOSS;
-use kiln::train::pretrain::recipe_of;
-use kiln::train::{Event, Recipe, Summary, Watch, signal};
+use kiln::train::pictures::VaeTask;
+use kiln::train::pictures::vae::CONV;
+use kiln::train::task::RecipeFor;
+use kiln::train::{Event, Summary, Task, Text, Watch, recipe, signal};
 use serde_json::json;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Train a model on text, or on the built-in village
+/// Train a model on text or pictures, your own or built-in ones
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   kiln train                                   a small model on stories that kiln makes up
   kiln train --data book.txt                   the same model on your text
+  kiln train --data photos                     a model of the pictures in a folder
   kiln train recipe.toml --set train.steps=50  as a recipe says, but for one key
   kiln train --resume runs/village             goes on where a run was stopped")]
 pub struct TrainArgs {
     /// Settings that differ from the default's [see: data/recipes/village.toml]
     #[arg(value_name = "RECIPE.toml")]
     recipe: Option<PathBuf>,
-    /// Text to train on: files, folders, or what `kiln data shard` wrote
+    /// What to train on: text, in files or folders, or what `kiln data shard` wrote; pictures, in a folder or IDX files
     #[arg(long, value_name = "FILE", num_args = 1..)]
     data: Vec<PathBuf>,
     /// Override a key of the recipe; may be repeated
@@ -40,16 +45,31 @@ pub struct TrainArgs {
 
 /// Runs `kiln train` and gives the exit code.
 pub fn run(args: TrainArgs, global: &Global) -> Result<u8> {
-    let recipe = recipe(&args)?;
+    let of_run = args.resume.as_ref().map(|run| run.join("recipe.toml"));
+    let file = args.recipe.as_ref().or(of_run.as_ref()).filter(|file| file.is_file());
+    let kind = recipe::kind(file.map(PathBuf::as_path), &args.set)?;
+    match kind.as_deref() {
+        Some("vae") => train::<VaeTask>(&args, "", global),
+        // Pictures without a recipe.
+        None if file.is_none() && args.data.first().is_some_and(|path| images::are_at(path)) => {
+            train::<VaeTask>(&args, CONV, global)
+        }
+        _ => train::<Text>(&args, "", global),
+    }
+}
+
+/// `base`: the recipe where none is given.
+fn train<T: Task>(args: &TrainArgs, base: &str, global: &Global) -> Result<u8> {
+    let recipe = recipe::<T>(args, base)?;
     let device = global.device()?;
     if args.plan {
-        let plan = kiln::train::plan(&recipe, args.resume.as_deref(), &device)?;
+        let plan = kiln::train::plan::<T>(&recipe, args.resume.as_deref(), &device)?;
         let text = if global.json { json!({ "memory": plan }).to_string() } else { format!("memory  {plan}") };
         return print(&text).map(|()| 0);
     }
     signal::install()?;
     let mut screen = Screen::new(global.json);
-    let summary = kiln::train::train(&recipe, args.resume.as_deref(), &device, &mut screen)?;
+    let summary = kiln::train::run::<T>(&Os, &recipe, args.resume.as_deref(), &device, &mut screen)?;
     screen.finish();
     if global.json {
         print(&to_json(&summary).to_string())?;
@@ -59,30 +79,41 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<u8> {
     Ok(summary.stopped.map_or(0, signal::exit_code))
 }
 
-fn recipe(args: &TrainArgs) -> Result<Recipe> {
+fn recipe<T: Task>(args: &TrainArgs, base: &str) -> Result<RecipeFor<T>> {
     if let Some(run) = &args.resume {
-        return recipe_of(run, &args.set);
+        return RecipeFor::<T>::of_run(run, &args.set);
     }
     let is_recipe = |p: &&PathBuf| p.extension().is_some_and(|e| e == "toml");
     if let Some(recipe) = args.data.iter().find(is_recipe) {
         let hint = format!("put it first: kiln train {} --data …", quote(recipe));
-        return Err(Error::usage(format!("--data takes text, and {} is a recipe", recipe.display()), hint));
+        return Err(Error::usage(
+            format!("--data takes what is trained on, and {} is a recipe", recipe.display()),
+            hint,
+        ));
     }
     if let Some(path) = args.recipe.iter().find(|p| !is_recipe(p) && p.exists()) {
         let hint = format!("to train on it: kiln train --data {}", quote(path));
         return Err(Error::usage(format!("{} is no recipe: its name does not end in .toml", path.display()), hint));
     }
     let mut set = args.set.clone();
-    // A run on one's own text bears its name, unless something else names it.
+    // A run on one's own data bears its name, unless something else names it.
     if let (None, Some(name)) = (&args.recipe, args.data.first().and_then(|p| p.file_stem())) {
         set.insert(0, format!("run.name={}", name.to_string_lossy()));
     }
-    let mut recipe = Recipe::load(args.recipe.as_deref(), &set)?;
     if !args.data.is_empty() {
-        recipe.data.path = Some(args.data.clone());
-        recipe.validate()?;
+        let name = |path: &PathBuf| path.to_str().map(str::to_owned).ok_or_else(|| not_utf8(path));
+        let paths = args.data.iter().map(name).collect::<Result<Vec<String>>>()?;
+        set.push(format!("data.path={}", toml::Value::from(paths)));
     }
-    Ok(recipe)
+    match &args.recipe {
+        Some(file) => RecipeFor::<T>::load(Some(file), &set),
+        None => RecipeFor::<T>::from_toml(base, Path::new("recipe"), &set),
+    }
+}
+
+fn not_utf8(path: &Path) -> Error {
+    let problem = format!("{} is not UTF-8, so no recipe can name it", path.display());
+    Error::config("data.path", problem, "rename the file, or give a link to it")
 }
 
 fn to_json(s: &Summary) -> serde_json::Value {
@@ -221,18 +252,12 @@ impl Watch for Screen {
                 what.clone_into(&mut self.preparing);
             }
             Event::Memory { plan } => self.say(&format!("memory  {plan}")),
-            Event::Start { run, parameters, steps, first_step, train_tokens, val_tokens, vocab, precision } => {
+            Event::Start { run, parameters, steps, first_step, data, precision } => {
                 signal::save_first();
                 (self.start, self.first_step, self.started) = (Instant::now(), first_step, true);
-                self.say(&format!(
-                    "{}: {} parameters, in {}, {} token ids, {} tokens to train on, {} to validate",
-                    run.display(),
-                    thousands(parameters as u64),
-                    precision.name(),
-                    thousands(vocab as u64),
-                    thousands(train_tokens),
-                    thousands(val_tokens),
-                ));
+                let data: String = data.iter().map(|&(n, what)| format!(", {} {what}", thousands(n))).collect();
+                let (run, parameters, precision) = (run.display(), thousands(parameters as u64), precision.name());
+                self.say(&format!("{run}: {parameters} parameters, in {precision}{data}"));
                 if first_step > 0 {
                     self.say(&format!("going on after step {}", thousands(first_step)));
                 }
@@ -245,10 +270,11 @@ impl Watch for Screen {
                     bar.set_position(first_step);
                 }
             }
-            Event::Step { step, steps, loss, tokens_per_s, share_of_peak, .. } => {
+            Event::Step { step, steps, loss, parts, rate, unit, share_of_peak, .. } => {
                 let peak = share_of_peak.map_or(String::new(), |share| format!("  {:.0} % of peak", 100.0 * share));
-                let rate = thousands(tokens_per_s.max(0.0) as u64);
-                let rest = format!("loss {loss:.3}  {rate} tokens/s{peak}  {} left", self.left(step, steps));
+                let rate = thousands(rate.max(0.0) as u64);
+                let parts: String = parts.iter().map(|(name, value)| format!("  {} {value:.3}", words(name))).collect();
+                let rest = format!("loss {loss:.3}{parts}  {rate} {unit}/s{peak}  {} left", self.left(step, steps));
                 if let Some(bar) = &self.bar {
                     bar.set_message(rest);
                     bar.set_position(step);
@@ -257,12 +283,15 @@ impl Watch for Screen {
                     self.say(&format!("{}  {rest}", at(step, steps)));
                 }
             }
-            Event::Eval { step, val_loss, bits_per_byte, floor } => {
+            Event::Eval { step, val_loss, parts, bits_per_byte, floor } => {
+                let parts: String = parts.iter().map(|(name, value)| format!(", {} {value:.3}", words(name))).collect();
+                let bits = bits_per_byte.map_or(String::new(), |bits| format!(", {bits:.3} bits per byte"));
                 let floor = floor.map_or(String::new(), |floor| format!("; {floor:.3} is the least possible"));
-                self.say(&format!(
-                    "after step {}: validation loss {val_loss:.3}, {bits_per_byte:.3} bits per byte{floor}",
-                    thousands(step)
-                ));
+                let step = thousands(step);
+                self.say(&format!("after step {step}: validation loss {val_loss:.3}{parts}{bits}{floor}"));
+            }
+            Event::Pictures { step, path } => {
+                self.say(&format!("after step {}: {}", thousands(step), path.display()));
             }
             Event::Sample { step, text } => {
                 self.say(&format!("── written after step {} ──\n{}\n──", thousands(step), safe(text.trim())));
@@ -305,6 +334,11 @@ impl Watch for Screen {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the template is valid").progress_chars("━╸─")
+}
+
+/// `d_loss` as people write it.
+fn words(name: &str) -> String {
+    name.replace('_', " ")
 }
 
 /// `step   20/600`, in columns.
@@ -371,10 +405,10 @@ mod tests {
             resume: None,
             plan: false,
         };
-        let made = recipe(&args(&[])).unwrap();
+        let made = recipe::<Text>(&args(&[]), "").unwrap();
         assert_eq!((made.run.name.as_str(), made.data.path), ("book", Some(vec!["my/book.txt".into()])));
-        assert_eq!(recipe(&args(&["run.name=mine"])).unwrap().run.name, "mine");
+        assert_eq!(recipe::<Text>(&args(&["run.name=mine"]), "").unwrap().run.name, "mine");
         let misplaced = TrainArgs { data: vec!["a.txt".into(), "r.toml".into()], ..args(&[]) };
-        assert_eq!(recipe(&misplaced).unwrap_err().exit_code(), 2);
+        assert_eq!(recipe::<Text>(&misplaced, "").unwrap_err().exit_code(), 2);
     }
 }

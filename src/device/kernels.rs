@@ -39,7 +39,9 @@ files!(
     "sattention.ptx",
     "sgemm.ptx",
     "slope.ptx",
+    "spectral.ptx",
     "sphere.ptx",
+    "split.ptx",
     "study.ptx",
     "swiglu.ptx",
     "xent.ptx"
@@ -344,6 +346,18 @@ pub fn row_dots([t, tb]: [Float; 2], rows: usize, columns: usize) -> Plan {
 pub fn column_dots([t, tb]: [Float; 2], columns: usize) -> Plan {
     let v = t.vector_beside_f32(columns) as usize;
     dots("column_dots", [t, tb], columns, Grid::new(blocks(columns, 128 * v), 128))
+}
+
+/// `spectral_unit`.
+pub fn spectral_unit() -> Plan {
+    plan("spectral.ptx", "spectral_unit", [], Grid::new(1, 32))
+}
+
+/// `spectral_fwd` or `spectral_bwd` of `n` elements in rows of `columns`.
+pub fn spectral(entry: &'static str, t: Float, n: usize, columns: usize) -> Plan {
+    let v = t.vector_beside_f32(columns);
+    let grid = Grid::new(blocks(n, 256 * v as usize).min(1 << 16), 256);
+    plan("spectral.ptx", entry, [("T", t.into()), ("V", v.into())], grid)
 }
 
 fn dots(entry: &'static str, [t, tb]: [Float; 2], columns: usize, grid: Grid) -> Plan {

@@ -21,7 +21,7 @@ use super::Cache;
 use super::config::{GptConfig, Mlp, Positions};
 use super::hf::{self, Names};
 use crate::device::Device;
-use crate::nn::{Builder, Embedding, Linear, Norm};
+use crate::nn::{Builder, Embedding, Linear, Norm, Start};
 use crate::ops::activation::Activation;
 use crate::ops::norm::NormKind;
 use crate::ops::rope::RopeTable;
@@ -109,7 +109,7 @@ impl Gpt {
         let GptConfig { vocab, context, layers, d, hidden, bias, .. } = config;
         let names = Names::of(&config);
         let std = 0.02;
-        let into_stream = std / (2.0 * layers as f32).sqrt();
+        let [start, into_stream] = [std, std / (2.0 * layers as f32).sqrt()].map(Start::Normal);
         let mut p = Builder::default();
         let tokens = Embedding::new(&mut p, names.tokens, [vocab, d], std);
         let learned = config.positions == Positions::Learned;
@@ -120,12 +120,12 @@ impl Gpt {
             let name = |part: &str| format!("{}.{i}.{part}", names.block);
             Block {
                 norm_1: norm(&mut p, &name(names.norm_1)),
-                qkv: Linear::packed(&mut p, &name(names.qkv), d, &config.qkv_parts(), bias, std),
+                qkv: Linear::packed(&mut p, &name(names.qkv), d, &config.qkv_parts(), bias, start),
                 proj: Linear::new(&mut p, &name(names.proj), [d, d], bias, into_stream),
                 norm_2: norm(&mut p, &name(names.norm_2)),
                 gate: (config.mlp == Mlp::SwiGlu)
-                    .then(|| Linear::new(&mut p, &name(names.gate), [d, hidden], bias, std)),
-                up: Linear::new(&mut p, &name(names.up), [d, hidden], bias, std),
+                    .then(|| Linear::new(&mut p, &name(names.gate), [d, hidden], bias, start)),
+                up: Linear::new(&mut p, &name(names.up), [d, hidden], bias, start),
                 activation: config.mlp.activation(),
                 out: Linear::new(&mut p, &name(names.out), [hidden, d], bias, into_stream),
                 dropout: config.dropout,

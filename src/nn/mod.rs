@@ -5,8 +5,10 @@
 
 pub mod conv;
 pub mod penalty;
+pub mod spectral;
 
 pub use conv::Conv;
+pub use spectral::Spectral;
 
 use crate::ops::activation::Activation;
 use crate::ops::norm::NormKind;
@@ -18,13 +20,19 @@ use crate::tensor::Shape;
 #[derive(Default)]
 pub struct Builder {
     decls: Vec<Decl>,
+    net: u8,
 }
 
 impl Builder {
+    /// What is declared from here on belongs to network `net`; the first is 0.
+    pub fn net(&mut self, net: u8) {
+        self.net = net;
+    }
+
     /// Declares a parameter.
     pub fn param(&mut self, name: String, shape: impl Into<Shape>, kind: Kind, init: Init) -> ParamId {
         let id = ParamId(self.decls.len() as u32);
-        self.decls.push(Decl::new(name, shape, kind, init));
+        self.decls.push(Decl { net: self.net, ..Decl::new(name, shape, kind, init) });
         id
     }
 
@@ -41,25 +49,52 @@ impl Builder {
     }
 }
 
-/// `y = x·Wᵀ + b`. Parameters: `NAME.weight` (out, in), `NAME.bias` (out).
+/// What the parameters of a linear layer or a convolution start with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Start {
+    /// As PyTorch's layers: weights and bias uniform within 1/√fan, the numbers that a weight's row has (of a convolution:
+    /// kh·kw·(the last axis)).
+    Uniform,
+    /// Normal weights with this deviation (GPT-2 and DCGAN: 0.02), the bias at 0.
+    Normal(f32),
+}
+
+impl Start {
+    /// The initial values of the weight and of the bias.
+    fn of(self, fan: usize) -> [Init; 2] {
+        match self {
+            Start::Uniform => [Init::Uniform(1.0 / (fan as f32).sqrt()); 2],
+            Start::Normal(std) => [Init::Normal(std), Init::Zeros],
+        }
+    }
+}
+
+/// `y = x·Wᵀ + b`. Parameters: `NAME.weight` (out, in), `NAME.bias` (out), those of [`Spectral`] where it is one.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear {
     weight: ParamId,
     bias: Option<ParamId>,
+    spectral: Option<Spectral>,
 }
 
 impl Linear {
-    /// A layer from `inner` to `out` channels whose weights start normal with deviation `std`, its bias at 0.
-    pub fn new(p: &mut Builder, name: &str, [inner, out]: [usize; 2], bias: bool, std: f32) -> Linear {
-        Linear::packed(p, name, inner, &[out], bias, std)
+    /// A layer from `inner` to `out` channels.
+    pub fn new(p: &mut Builder, name: &str, [inner, out]: [usize; 2], bias: bool, start: Start) -> Linear {
+        Linear::packed(p, name, inner, &[out], bias, start)
     }
 
     /// Several layers on the same input in one: their `parts` (channels each) lie side by side in the result.
-    pub fn packed(p: &mut Builder, name: &str, inner: usize, parts: &[usize], bias: bool, std: f32) -> Linear {
+    pub fn packed(p: &mut Builder, name: &str, inner: usize, parts: &[usize], bias: bool, start: Start) -> Linear {
         let out: usize = parts.iter().sum();
-        let weight = p.packed(format!("{name}.weight"), [out, inner], parts, Kind::Matrix, Init::Normal(std));
-        let bias = bias.then(|| p.packed(format!("{name}.bias"), [out], parts, Kind::Vector, Init::Zeros));
-        Linear { weight, bias }
+        let [w, b] = start.of(inner);
+        let weight = p.packed(format!("{name}.weight"), [out, inner], parts, Kind::Matrix, w);
+        let bias = bias.then(|| p.packed(format!("{name}.bias"), [out], parts, Kind::Vector, b));
+        Linear { weight, bias, spectral: None }
+    }
+
+    /// The same with its weights divided by their spectral norm.
+    pub fn spectral(self, p: &mut Builder) -> Linear {
+        Linear { spectral: Some(Spectral::new(p, self.weight, false)), ..self }
     }
 
     /// x (…, in) to (…, out).
@@ -70,7 +105,8 @@ impl Linear {
     /// x (…, in) to f(…, out).
     pub fn apply_with<'t>(&self, x: Var<'t>, f: Option<Activation>) -> Var<'t> {
         let tape = x.tape();
-        x.linear_with(tape.param(self.weight), self.bias.map(|b| tape.param(b)), f)
+        let w = Spectral::weight(tape, self.weight, self.spectral);
+        x.linear_with(w, self.bias.map(|b| tape.param(b)), f)
     }
 }
 
@@ -119,6 +155,12 @@ impl Embedding {
     /// The table, as a value of this pass.
     pub fn table<'t>(&self, tape: &'t Tape) -> Var<'t> {
         tape.param(self.weight)
+    }
+
+    /// The rows (B, C) that these ids (B) name.
+    pub fn rows<'t>(&self, ids: Var<'t>) -> Var<'t> {
+        let b = ids.shape()[0];
+        ids.reshape([b, 1]).embedding(self.table(ids.tape()), None, 0).flatten()
     }
 }
 

@@ -13,8 +13,8 @@ use crate::device::{Arg, Gpu};
 use crate::launch::{aligned, at, flag, float, maybe, n};
 use crate::rng::{Purpose, Stream};
 use crate::simd_fn;
-use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
-use crate::tensor::{Out, Spec, Tensor, Tensors};
+use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Tape, Var};
+use crate::tensor::{Out, Shape, Spec, Tensor, Tensors};
 
 /// Draws by `stream`. Inputs: mu, and logvar where no deviation is given.
 #[derive(Clone, Copy, Debug)]
@@ -183,6 +183,14 @@ impl<'t> Var<'t> {
     /// This value with noise of deviation `std` added; the value itself where that is 0.
     pub fn add_noise(self, std: f32, stream: Stream) -> Var<'t> {
         if std == 0.0 { self } else { self.tape().apply(Sample { std: Some(std), stream }, &[self]) }
+    }
+}
+
+impl Tape {
+    /// Numbers from N(0, 1), by this pass's next stream.
+    pub fn normal(&self, shape: impl Into<Shape>) -> Var<'_> {
+        let zeros = Out::zeros(self.device(), Spec { shape: shape.into(), dtype: self.activations() });
+        self.constant(zeros.freeze()).add_noise(1.0, self.stream(Purpose::Latent))
     }
 }
 

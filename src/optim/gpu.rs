@@ -21,7 +21,7 @@ pub fn launch(optim: &Optimizer, gpu: &Gpu, params: &Params, losses: &[Tensor]) 
     }
 
     let device = params.device().clone();
-    let groups: Vec<_> = params.groups().iter().filter_map(|group| Some((group.kind, group.arenas()?))).collect();
+    let groups: Vec<_> = params.trained().filter_map(|group| Some((group.kind, group.arenas()?))).collect();
     let squares = |len: usize| kernels::partial_sums("square_partial", Float::F32, len, true);
     let blocks: usize = groups.iter().map(|(_, arenas)| squares(arenas.grads.numel()).grid.blocks[0] as usize).sum();
     // f64, two words each.

@@ -68,7 +68,7 @@ impl Optimizer {
         });
     }
 
-    /// Applies the gradients of all trainable groups, as step `t` (from 1), and forgets them; where the loss, the sum of
+    /// Applies the gradients of all groups that are [being trained](Params::focus), as step `t` (from 1), and forgets them; where the loss, the sum of
     /// `losses` (one of each micro-batch), or a gradient is not finite, it only forgets them. `lr` is AdamW's learning rate.
     /// The params were [prepared](Optimizer::prepare) for this optimizer.
     ///
@@ -96,7 +96,7 @@ impl Optimizer {
         let bad = params.first_bad_grad().map(Bad::Grad).or((!loss.is_finite()).then_some(Bad::Loss));
         if bad.is_none() {
             let clip = self.clip.map_or(1.0, |max| (max / (grad_norm + 1e-6)).min(1.0));
-            for group in params.groups_mut() {
+            for group in params.trained_mut() {
                 match self.muon_for(group.kind) {
                     Some(muon) => muon.update(cpu, group, lr, clip),
                     None => self.adamw.update(cpu, group, t, lr, clip),

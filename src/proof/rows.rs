@@ -1,8 +1,8 @@
-//! Sums over rows and columns, tables of embeddings, and rotations.
+//! Sums over rows and columns, tables of embeddings, rotations, and halves of rows.
 
 use super::*;
 use crate::device::kernels::{
-    column_sums, embedding, partial_sums, rope, row_sums, row_sums_backward, run_of_rows, sum_blocks, total,
+    by_rows, column_sums, embedding, partial_sums, rope, row_sums, row_sums_backward, run_of_rows, sum_blocks, total,
 };
 
 use Float::{Bf16, F16, F32};
@@ -28,6 +28,11 @@ pub(super) fn cases(cases: &mut Vec<Case>) {
         let name = format!("{} of {} {batch} x {time} of {vocab} x {c}", t.name(), table.name());
         let work = move |trial: &Trial<'_>| embed(trial, t, table, [batch, time, vocab, c]);
         cases.push(Case::new("embedding.ptx", &entries, name, work).typical(c == 520));
+    }
+    for (t, rows, c) in [(F32, 128, 20), (F32, 5, 7), (Bf16, 9, 24), (F16, 3, 5)] {
+        let name = format!("{} {rows} x 2 x {c}", t.name());
+        let work = move |trial: &Trial<'_>| halves(trial, t, rows, c);
+        cases.push(Case::new("split.ptx", &["split_fwd", "split_bwd"], name, work).typical(c == 20));
     }
 }
 
@@ -134,6 +139,31 @@ fn embed(trial: &Trial<'_>, t: Float, table: Float, [batch, time, vocab, c]: [us
         }
         (0..rows * c).for_each(|i| want[(start + i / c % time) * c + i % c] += rdy[i]);
         trial.close("dp", &trial.get_as(F32, dp, (start + time) * c)?, &want, 1e-5);
+    }
+    Ok(())
+}
+
+fn halves(trial: &Trial<'_>, t: Float, rows: usize, c: usize) -> Result<()> {
+    let len = rows * c;
+    let (x, dy) = (normal(1, 2 * len, 1.0), normal(2, len, 1.0));
+    let (rx, rdy, px, pdy) = (round(t, &x), round(t, &dy), trial.put_as(t, &x)?, trial.put_as(t, &dy)?);
+    for half in 0..2 {
+        let y = trial.room_for(t, len)?;
+        let plan = by_rows("split.ptx", "split_fwd", t, len, c);
+        trial.run(&plan, &[px.into(), y.into(), n(len), n(c), n(half)])?;
+        let want: Vec<f64> = (0..len).map(|i| rx[i + (i / c + half) * c]).collect();
+        trial.same("a half", &trial.get_as(t, y, len)?, &want);
+    }
+    // Of the first half there is no gradient.
+    for add in [0u32, 1] {
+        let dx = trial.result(t, &x, add)?;
+        for half in 0..2 {
+            let plan = by_rows("split.ptx", "split_bwd", t, len, c);
+            trial.run(&plan, &[given(half == 1, pdy), dx.into(), n(len), n(c), n(half), add.into()])?;
+        }
+        let new = |i: usize| if i / c % 2 == 1 { rdy[i / (2 * c) * c + i % c] } else { 0.0 };
+        let want: Vec<f64> = (0..2 * len).map(|i| new(i) + f64::from(add) * rx[i]).collect();
+        trial.close_at("dx", t, dx, &want, bound(t))?;
     }
     Ok(())
 }

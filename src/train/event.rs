@@ -32,7 +32,7 @@ impl Watch for () {
     fn event(&mut self, _: &Event) {}
 }
 
-/// Something that happened in a run. Losses are in nats a token.
+/// Something that happened in a run. Losses are in nats a token or a picture.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
     /// Work before the first step; it repeats as `done` grows.
@@ -59,12 +59,8 @@ pub enum Event<'a> {
         steps: u64,
         /// The first step that this process does: 0, or where a resumed run goes on.
         first_step: u64,
-        /// Tokens to train on.
-        train_tokens: u64,
-        /// Tokens held out.
-        val_tokens: u64,
-        /// Number of token ids.
-        vocab: usize,
+        /// How much of what it is trained on, as `(8192, "token ids")`.
+        data: &'a [(u64, &'static str)],
         /// What linear layers compute in.
         precision: Precision,
     },
@@ -80,8 +76,12 @@ pub enum Event<'a> {
         lr: f64,
         /// The norm of the gradient before clipping.
         grad_norm: f64,
-        /// Tokens a second in this step.
-        tokens_per_s: f64,
+        /// The parts of the loss, or what else the model reports, by name.
+        parts: &'a [(&'static str, f32)],
+        /// Tokens, or pictures, a second in this step.
+        rate: f64,
+        /// Which of them, as `tokens`.
+        unit: &'static str,
         /// Floating-point operations a second over this machine's measured peak; `None` where that is not known.
         share_of_peak: Option<f64>,
     },
@@ -113,10 +113,12 @@ pub enum Event<'a> {
     Eval {
         /// Steps done so far.
         step: u64,
-        /// The mean loss over the validation part.
+        /// The mean loss over the validation part; of a model without one, a distance.
         val_loss: f64,
-        /// The same in bits a byte of text, which compares across tokenizers.
-        bits_per_byte: f64,
+        /// More, by name.
+        parts: &'a [(&'static str, f64)],
+        /// The loss in bits a byte of text, which compares across tokenizers; of text alone.
+        bits_per_byte: Option<f64>,
         /// The entropy of the generator of the built-in world in bits a byte: no model does better.
         floor: Option<f64>,
     },
@@ -126,6 +128,13 @@ pub enum Event<'a> {
         step: u64,
         /// What it wrote, unescaped.
         text: &'a str,
+    },
+    /// The model made pictures.
+    Pictures {
+        /// Steps done so far.
+        step: u64,
+        /// The file that shows them.
+        path: &'a Path,
     },
     /// Something is not as it should be, but the run goes on.
     Warning {

@@ -7,6 +7,8 @@
 //! Not counted is what a process needs around its tensors: program and tokenizer, pages of shards (which the system can
 //! take back), and one transposed matrix while a checkpoint is written.
 
+use super::lm::Lm;
+use super::objective::Objective;
 use super::recipe::Recipe;
 use super::trainer::Trainer;
 use crate::cpu::memory::{OutOfMemory, or_out_of_memory};
@@ -50,55 +52,65 @@ impl Plan {
         device: &Device,
         most: usize,
     ) -> Result<Plan, OutOfMemory> {
-        let dry = device.dry(most);
         // From the third micro-batch on they repeat.
         let mut recipe = recipe.clone();
         recipe.train.accumulate = recipe.train.accumulate.min(3);
+        let dry = device.dry(most);
         or_out_of_memory(|| {
-            let mut trainer = Trainer::dry(&recipe, vocab, &dry);
-            let bytes = |arena: &Arena| arena.bytes();
-            let (mut weights, mut gradients, mut moments) = (0, 0, 0);
-            for group in trainer.params.groups() {
-                weights += bytes(group.weights()) + group.shadow().map_or(0, bytes);
-                if let Some(train) = group.trainable() {
-                    gradients += bytes(&train.grads);
-                    moments += train.moments.iter().map(|(_, moment)| bytes(moment)).sum::<usize>();
+            Plan::measure(&dry, Trainer::dry(&recipe, vocab, &dry), |trainer| {
+                // In the order in which the run comes to them first.
+                let every = |every: u64| if every == 0 { recipe.train.steps } else { every };
+                let (eval, sample) = (every(recipe.train.eval_every), every(recipe.train.sample_every));
+                let mut samples = 0;
+                let mut write = |trainer: &mut Trainer<Lm>| {
+                    let before = dry.mapped_bytes()[0];
+                    // The texts of a model on a GPU are the host's affair.
+                    if recipe.train.sample_every > 0 && matches!(dry, Device::Cpu(_)) {
+                        longest(trainer, prompt, recipe.sample.tokens);
+                    }
+                    samples = dry.mapped_bytes()[0] - before;
+                };
+                if sample < eval {
+                    write(trainer);
                 }
-            }
-            for step in 0..2 {
-                let done = trainer.step(step).expect("no data that could change");
-                assert_eq!(done.bad, None, "zeros are finite");
-            }
-            // In the order in which the run comes to them first.
-            let every = |every: u64| if every == 0 { recipe.train.steps } else { every };
-            let (eval, sample) = (every(recipe.train.eval_every), every(recipe.train.sample_every));
-            let mut samples = 0;
-            let mut write = |trainer: &mut Trainer| {
-                let before = dry.mapped_bytes()[0];
-                // The texts of a model on a GPU are the host's affair.
-                if recipe.train.sample_every > 0 && matches!(dry, Device::Cpu(_)) {
-                    longest(trainer, prompt, recipe.sample.tokens);
+                trainer.eval_batch(|_, _, _| Ok(())).expect("no data that could change");
+                if sample >= eval {
+                    write(trainer);
                 }
-                samples = dry.mapped_bytes()[0] - before;
-            };
-            if sample < eval {
-                write(&mut trainer);
-            }
-            trainer.eval_batch(|_, _, _| Ok(())).expect("no data that could change");
-            if sample >= eval {
-                write(&mut trainer);
-            }
-            let [tensors, scratch] = dry.mapped_bytes();
-            let activations = tensors - weights - gradients - moments - samples;
-            let total = tensors + scratch;
-            Plan { weights, gradients, moments, activations, samples, scratch, total, available: None }
+                samples
+            })
         })
+    }
+
+    /// The bytes that `trainer` on the dry device `dry` takes for two steps and for `more`, which gives the bytes that
+    /// samples took.
+    pub(super) fn measure<O: Objective>(
+        dry: &Device,
+        mut trainer: Trainer<O>,
+        more: impl FnOnce(&mut Trainer<O>) -> usize,
+    ) -> Plan {
+        let bytes = |arena: &Arena| arena.bytes();
+        let (mut weights, mut gradients, mut moments) = (0, 0, 0);
+        for group in trainer.params.groups() {
+            weights += bytes(group.weights()) + group.shadow().map_or(0, bytes);
+            if let Some(train) = group.trainable() {
+                gradients += bytes(&train.grads);
+                moments += train.moments.iter().map(|(_, moment)| bytes(moment)).sum::<usize>();
+            }
+        }
+        for step in 0..2 {
+            trainer.step(step).expect("no data that could change");
+        }
+        let samples = more(&mut trainer);
+        let [tensors, scratch] = dry.mapped_bytes();
+        let activations = tensors - weights - gradients - moments - samples;
+        Plan { weights, gradients, moments, activations, samples, scratch, total: tensors + scratch, available: None }
     }
 }
 
 /// Writes as many different lengths of text as there are.
-fn longest(trainer: &mut Trainer, prompt: usize, tokens: usize) {
-    let Trainer { gpt, params, tape, .. } = trainer;
+fn longest(trainer: &mut Trainer<Lm>, prompt: usize, tokens: usize) {
+    let Trainer { objective: Lm { gpt, .. }, params, tape, .. } = trainer;
     // Behind the context lengths repeat.
     let tokens = tokens.min(gpt.config().context + 1);
     let options = SampleOptions { tokens, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
@@ -138,11 +150,38 @@ fn human(bytes: u64) -> String {
 /// # Errors
 /// It does not fit; the error names the key to change, and a value with which it does.
 pub fn check(recipe: &Recipe, vocab: usize, prompt: usize, device: &Device) -> Result<Plan> {
+    within(recipe, vocab, prompt, device, limit(device))
+}
+
+/// The bytes that this process can have on a device, where anybody knows.
+fn limit(device: &Device) -> Option<u64> {
     let memory = probe::memory();
     let used = probe::resident().unwrap_or(0);
     let limits = memory.available.into_iter().chain(memory.cgroup_limit.map(|limit| limit.saturating_sub(used)));
-    let limit = device.gpu_memory().map(|bytes| bytes as u64).or(limits.min());
-    within(recipe, vocab, prompt, device, limit)
+    device.gpu_memory().map(|bytes| bytes as u64).or(limits.min())
+}
+
+/// The plan of a run on `batch` pictures a step, which `plan(batch, dry device)` measures, where it fits what this process can
+/// have.
+///
+/// # Errors
+/// It does not fit; the error gives a batch that does, where there is one.
+pub(super) fn pictures(batch: usize, device: &Device, plan: &dyn Fn(usize, &Device) -> Plan) -> Result<Plan> {
+    let limit = limit(device).unwrap_or(1 << 46);
+    let most = usize::try_from(limit.saturating_mul(2)).unwrap_or(usize::MAX);
+    let found = |batch: usize| or_out_of_memory(|| plan(batch, &device.dry(most)));
+    let needs = match found(batch) {
+        Ok(found) if found.total as u64 <= limit => return Ok(Plan { available: Some(limit), ..found }),
+        Ok(found) => format!("{} of memory ({found})", human(found.total as u64)),
+        Err(_) => format!("more than {} of memory", human(most as u64)),
+    };
+    let halves: Vec<usize> = (0..usize::BITS).map(|i| 1 << i).take_while(|half| *half < batch).collect();
+    let fits = |batch: usize| found(batch).is_ok_and(|plan| plan.total as u64 <= limit);
+    let problem = format!("the run needs {needs}; {} can be had", human(limit));
+    Err(match largest(&halves, fits) {
+        Some(batch) => Error::config("train.batch", problem, format!("train.batch={batch} fits")),
+        None => Error::config("model", problem, "make the model smaller"),
+    })
 }
 
 /// [`check`] against `limit` bytes.
@@ -177,7 +216,7 @@ fn remedy(recipe: &Recipe, vocab: usize, fits: impl Fn(&Recipe) -> bool) -> (&'s
         change(&mut recipe);
         recipe
     };
-    let recomputes = with(&|r| r.train.recompute = true);
+    let recomputes = with(&|r| r.train.recompute = Some(true));
     // The same tokens a step, in more and smaller micro-batches.
     let batch = recipe.train.batch;
     let divisors: Vec<usize> = (1..=batch).filter(|b| batch.is_multiple_of(*b)).collect();

@@ -3,6 +3,7 @@
 use crate::disk::{self, Disk, File, Open};
 use crate::error::{AtPath, Error, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What is known of a step. Losses are in nats a token.
@@ -18,8 +19,6 @@ pub struct Record {
     /// The gradient's norm before clipping.
     #[serde(deserialize_with = "number_or_nan")]
     pub grad_norm: f64,
-    /// Tokens a second.
-    pub tokens_per_s: f64,
     /// The loss on the validation part, where it was evaluated after this step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
@@ -29,11 +28,20 @@ pub struct Record {
     /// Where the step was skipped: the first parameter whose gradient was not finite, or `loss` where none was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
+    /// More numbers, by name: `tokens_per_s` or `pictures_per_s`, the parts of a loss, and with `val_` before their names what an
+    /// evaluation found.
+    #[serde(flatten, deserialize_with = "numbers_or_nan")]
+    pub more: BTreeMap<String, f64>,
 }
 
 /// JSON has no NaN: it is written as `null`.
 fn number_or_nan<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + From<f32>>(from: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_else(|| f32::NAN.into()))
+}
+
+fn numbers_or_nan<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    let all: BTreeMap<String, Option<f64>> = Deserialize::deserialize(from)?;
+    Ok(all.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
 }
 
 /// An open `metrics.jsonl`.
@@ -108,7 +116,8 @@ mod tests {
     fn record(step: u64) -> Record {
         let val_loss = step.is_multiple_of(2).then_some(1.5);
         let (bits_per_byte, skipped) = (None, None);
-        Record { step, loss: 2.25, lr: 1e-3, grad_norm: 0.5, tokens_per_s: 1e4, val_loss, bits_per_byte, skipped }
+        let more = [("tokens_per_s".to_owned(), 1e4)].into_iter().collect();
+        Record { step, loss: 2.25, lr: 1e-3, grad_norm: 0.5, val_loss, bits_per_byte, skipped, more }
     }
 
     fn steps(path: &Path) -> Vec<u64> {

@@ -215,7 +215,7 @@ mod tests {
                 loss: (loss + 0.25 * noise) as f32,
                 lr: 1e-3,
                 grad_norm: 1.0,
-                tokens_per_s: 1e4,
+                more: Default::default(),
                 val_loss: step.is_multiple_of((n / 6).max(1)).then_some(loss + 0.04),
                 bits_per_byte: None,
                 skipped: None,

@@ -1,44 +1,43 @@
-//! The run: data, steps, checkpoints, evaluations, samples, and what is left behind in the run directory.
+//! The run: data, steps, checkpoints, evaluations, samples, and what is left behind in the run directory. What is trained
+//! is a [`Task`]'s affair.
 
 use super::checkpoint::{self, Contents, State};
 use super::event::{Event, Summary, Watch};
-use super::fit::{self, Plan};
+use super::fit::Plan;
 use super::guard::{LOSS, Verdict};
 use super::metrics::{self, Metrics, Record};
 use super::plot::{LossCurve, Picture};
-use super::recipe::{Recipe, Train};
+use super::recipe::Recipe;
 use super::run::RunDir;
-use super::setup::Setup;
-use super::source;
+use super::task::{Evaluation, Opened, RecipeFor, Task};
+use super::text::Text;
 use super::trainer::{At, Bad, Step, Trainer};
-use crate::data::atomic::write_atomic;
-use crate::data::detok::Decoder;
-use crate::data::{Dataset, DatasetInfo, EvalBatches, Part, Tokenizer};
 use crate::device::Device;
-use crate::disk::{self, Disk, Os};
-use crate::error::{Error, Result};
-use crate::model::Positions;
-use crate::model::sample::SampleOptions;
+use crate::disk::{Disk, Os};
+use crate::error::Result;
 use crate::params::Params;
 use crate::tensor::Tensor;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
+/// [`run`], of a language model, in a run directory on the system's disk.
+///
+/// # Errors
+/// As of [`run`].
+pub fn train(recipe: &Recipe, resume: Option<&Path>, device: &Device, watch: &mut dyn Watch) -> Result<Summary> {
+    run::<Text>(&Os, recipe, resume, device, watch)
+}
+
 /// Trains the model of `recipe`, from the start or, with `resume`, from the newest good checkpoint of a run (whose own
-/// recipe then is `recipe`). A resumed run computes the same bits as one that was never interrupted.
+/// recipe then is `recipe`). A resumed run computes the same bits as one that was never interrupted. The run directory is on
+/// `disk`; data is read, and made where the recipe names none, on the system's.
 ///
 /// # Errors
 /// The data, the run directory or a checkpoint cannot be used; the run does not fit in memory; it went back as often as it
 /// may.
-pub fn train(recipe: &Recipe, resume: Option<&Path>, device: &Device, watch: &mut dyn Watch) -> Result<Summary> {
-    train_on(&Os, recipe, resume, device, watch)
-}
-
-/// [`train`], in a run directory on `disk`; data is read, and made where the recipe names none, on the system's.
-pub fn train_on(
+pub fn run<T: Task>(
     disk: &dyn Disk,
-    recipe: &Recipe,
+    recipe: &RecipeFor<T>,
     resume: Option<&Path>,
     device: &Device,
     watch: &mut dyn Watch,
@@ -46,7 +45,7 @@ pub fn train_on(
     let began = Instant::now();
     let mut work = match resume {
         Some(path) => {
-            let mut work = Work::open(recipe, RunDir::open(disk, path)?, device, watch)?;
+            let mut work = Work::<T>::open(recipe, RunDir::open(disk, path)?, device, watch)?;
             work.resume(watch)?;
             work
         }
@@ -64,17 +63,11 @@ pub fn train_on(
 }
 
 /// A run under way.
-struct Work<'a> {
-    recipe: &'a Recipe,
+struct Work<'a, T: Task> {
+    recipe: &'a RecipeFor<T>,
     run: RunDir<'a>,
-    tokenizer: Tokenizer,
-    trainer: Trainer,
-    eval: EvalBatches,
-    /// Bits a byte for each nat a token of validation loss.
-    bits_per_byte: f64,
-    floor: Option<f64>,
-    train_tokens: u64,
-    val_tokens: u64,
+    task: T,
+    trainer: Trainer<T::Objective>,
     metrics: Metrics,
     /// The hash of the data set.
     data: String,
@@ -88,56 +81,27 @@ struct Work<'a> {
     memory: Plan,
 }
 
-/// What memory a run of `recipe` takes, before it starts; where it has data already, `resume` is its directory. A
-/// vocabulary that is still to be learnt counts with `data.vocab`, and a prompt with a token for each byte.
+/// What memory a run of `recipe` takes, before it starts; `resume` is its directory where it has one.
 ///
 /// # Errors
-/// It does not fit; the tokenizer or the data cannot be read.
-pub fn plan(recipe: &Recipe, resume: Option<&Path>, device: &Device) -> Result<Plan> {
-    let vocab = source::vocab(recipe, resume.map(|run| run.join("data")).as_deref())?;
-    Setup::of(recipe, 1).supported(device)?;
-    fit::check(recipe, vocab, 1 + recipe.sample.prompt.len(), device)
+/// It does not fit; what is needed of the data cannot be read.
+pub fn plan<T: Task>(recipe: &RecipeFor<T>, resume: Option<&Path>, device: &Device) -> Result<Plan> {
+    T::plan(recipe, resume.map(|run| run.join("data")).as_deref(), device)
 }
 
-impl<'a> Work<'a> {
-    fn open(recipe: &'a Recipe, run: RunDir<'a>, device: &Device, watch: &mut dyn Watch) -> Result<Work<'a>> {
-        Setup::of(recipe, 1).supported(device)?;
-        // Before time goes into data for a run that can have no memory, whatever the vocabulary turns out to be.
-        let quiet = Recipe { train: Train { sample_every: 0, ..recipe.train.clone() }, ..recipe.clone() };
-        if fit::check(&quiet, 1, 1, device).is_err() {
-            fit::check(&quiet, recipe.data.vocab, 1, device)?;
-        }
-        let data = source::shards(recipe, &run.data(), &mut |what, done, total| {
+impl<'a, T: Task> Work<'a, T> {
+    fn open(recipe: &'a RecipeFor<T>, run: RunDir<'a>, device: &Device, watch: &mut dyn Watch) -> Result<Work<'a, T>> {
+        let Opened { task, trainer, memory, data } = T::open(recipe, &run.data(), device, &mut |what, done, total| {
             watch.event(&Event::Prepare { what, done, total });
         })?;
-        let info = DatasetInfo::load(&data)?;
-        let tokenizer = info.load_tokenizer(&data)?;
-        let mut prompt = 1;
-        if recipe.train.sample_every > 0 {
-            let hint = "give a prompt in the characters of the data";
-            let ids = start(&tokenizer, &recipe.sample.prompt).map_err(|e| Error::config("sample.prompt", e, hint))?;
-            prompt = ids.len();
-        }
-        let memory = fit::check(recipe, info.tokenizer.vocab, prompt, device)?;
-        let train = Arc::new(Dataset::open(&data, Part::Train)?);
-        let val = Arc::new(Dataset::open(&data, Part::Val)?);
-        let (train_tokens, val_tokens) = (train.len() as u64, val.len() as u64);
-        let trainer = Trainer::new(recipe, info.tokenizer.vocab, train, device)?;
-        let eval = EvalBatches::new(val, recipe.train.batch, recipe.train.context)?;
-        let tokens_per_byte = info.val.tokens as f64 / info.val.bytes.max(1) as f64;
         Ok(Work {
             recipe,
             metrics: Metrics::open(run.disk(), &run.metrics(), u64::MAX)?,
-            tokenizer,
+            task,
             trainer,
-            eval,
-            bits_per_byte: tokens_per_byte / std::f64::consts::LN_2,
-            floor: source::floor(recipe),
-            train_tokens,
-            val_tokens,
             run,
-            state: State { data: vec![(0, info.hash())], ..State::new(recipe.train.seed) },
-            data: info.hash(),
+            state: State { data: vec![(0, data.clone())], ..State::new(recipe.train.seed) },
+            data,
             best: None,
             unfinished: None,
             memory,
@@ -211,14 +175,13 @@ impl<'a> Work<'a> {
     fn run(&mut self, watch: &mut dyn Watch, began: Instant) -> Result<Summary> {
         let (steps, first) = (self.recipe.train.steps, self.state.step);
         watch.event(&Event::Memory { plan: &self.memory });
+        let about = self.task.about();
         watch.event(&Event::Start {
             run: self.run.path(),
             parameters: self.trainer.params.numel(),
             steps,
             first_step: first,
-            train_tokens: self.train_tokens,
-            val_tokens: self.val_tokens,
-            vocab: self.tokenizer.vocab_size(),
+            data: &about,
             precision: self.recipe.train.precision,
         });
         let mut stopped = None;
@@ -234,27 +197,39 @@ impl<'a> Work<'a> {
             let mut look = |micro, params: &mut Params, loss: &mut Tensor| watch.backward(at, micro, params, loss);
             let done = self.trainer.step_with(at, if looks { Some(&mut look) } else { None });
             let seconds = started.elapsed().as_secs_f64();
-            let tokens = self.recipe.tokens_per_step();
+            let examples = self.recipe.per_step();
             let step = self.state.step + 1;
-            let tokens_per_s = tokens as f64 / seconds;
-            let share_of_peak = self.peak.map(|peak| self.trainer.flops_per_step() / seconds / peak);
-            let Step { loss, lr, grad_norm, bad } = done?;
+            let rate = examples as f64 / seconds;
+            let flops = Some(self.trainer.flops_per_step()).filter(|&flops| flops > 0.0);
+            let share_of_peak = self.peak.zip(flops).map(|(peak, flops)| flops / seconds / peak);
+            let Step { loss, lr, grad_norm, bad, parts } = done?;
             let skipped = bad.map(|bad| match bad {
                 Bad::Loss => LOSS.to_owned(),
                 Bad::Grad(id) => self.trainer.params.name(id).to_owned(),
             });
             if skipped.is_none() {
                 self.state.optimizer_steps += 1;
-                self.state.tokens += tokens;
+                self.state.tokens += examples;
                 self.state.loss = Some(loss);
             }
             let verdict = self.state.guard.observe(&self.recipe.guard, loss, skipped.as_deref());
-            watch.event(&Event::Step { step, steps, loss, lr, grad_norm, tokens_per_s, share_of_peak });
+            let unit = T::UNIT;
+            watch.event(&Event::Step { step, steps, loss, lr, grad_norm, parts: &parts, rate, unit, share_of_peak });
             if let Some(first) = &skipped {
                 watch.event(&Event::Skipped { step, loss, first, in_a_row: self.state.guard.bad_in_a_row() });
             }
-            let record =
-                Record { step, loss, lr, grad_norm, tokens_per_s, val_loss: None, bits_per_byte: None, skipped };
+            let named = [(format!("{unit}_per_s"), rate)].into_iter();
+            let parts = parts.iter().map(|&(name, value)| (name.to_owned(), value.into()));
+            let record = Record {
+                step,
+                loss,
+                lr,
+                grad_norm,
+                val_loss: None,
+                bits_per_byte: None,
+                skipped,
+                more: named.chain(parts).collect(),
+            };
             self.state.step = step;
             if self.state.device != self.trainer.params.device().name() {
                 self.state.device = self.trainer.params.device().name().to_owned();
@@ -292,7 +267,7 @@ impl<'a> Work<'a> {
             steps: self.state.step,
             loss: self.state.loss.unwrap_or(f32::NAN),
             val_loss: self.state.val_loss,
-            bits_per_byte: self.state.val_loss.map(|loss| loss * self.bits_per_byte),
+            bits_per_byte: self.state.val_loss.and_then(|loss| self.task.bits_per_byte(loss)),
             seconds: began.elapsed().as_secs_f64(),
             skipped: self.state.guard.skipped,
             rewinds: self.state.guard.rewinds.len() as u64,
@@ -360,13 +335,15 @@ impl<'a> Work<'a> {
     fn conclude(&mut self, mut record: Record, saved: bool, watch: &mut dyn Watch) -> Result<Option<i32>> {
         let step = record.step;
         if self.is_due(self.recipe.train.eval_every, step) {
-            record.val_loss = self.evaluate(watch, saved)?;
-            record.bits_per_byte = record.val_loss.map(|loss| loss * self.bits_per_byte);
+            if let Some(Evaluation { loss, parts }) = self.evaluate(watch, saved)? {
+                (record.val_loss, record.bits_per_byte) = (Some(loss), self.task.bits_per_byte(loss));
+                record.more.extend(parts.into_iter().map(|(name, value)| (format!("val_{name}"), value)));
+            }
         }
         self.metrics.append(&record)?;
         let every = self.recipe.train.sample_every;
         if every > 0 && self.is_due(every, step) && watch.stop().is_none() {
-            self.sample(watch)?;
+            self.task.sample(&mut self.trainer, self.recipe, step, &self.run, watch)?;
         }
         // With all done, a signal has nothing left to stop.
         let done = step == self.recipe.train.steps && record.val_loss.is_some();
@@ -376,8 +353,7 @@ impl<'a> Work<'a> {
     /// Draws the loss curve into the run directory.
     fn draw(&self) -> Result<()> {
         let records = metrics::read(self.run.disk(), &self.run.metrics())?;
-        let floor = self.floor.map(|bits| bits / self.bits_per_byte);
-        let curve = LossCurve { title: &self.recipe.run.name, records: &records, floor };
+        let curve = LossCurve { title: &self.recipe.run.name, records: &records, floor: self.task.floor() };
         curve.save_svg(self.run.disk(), &self.run.loss_svg())?;
         curve.save_png(self.run.disk(), &self.run.loss_png())
     }
@@ -398,128 +374,31 @@ impl<'a> Work<'a> {
         self.metrics.sync()?;
         let contents = Contents {
             params: &self.trainer.params,
-            config: &self.trainer.gpt.config().to_json(),
-            tokenizer: self.tokenizer.files().collect(),
+            config: &self.task.config(&self.trainer),
+            files: self.task.files(),
         };
         let path = checkpoint::save(&self.run, &contents, &self.state)?;
         watch.event(&Event::Checkpoint { step: self.state.step, path: &path });
         Ok(())
     }
 
-    /// The validation loss in nats a token, `None` if a signal came; `saved` says that a checkpoint of this step stands.
-    fn evaluate(&mut self, watch: &mut dyn Watch, saved: bool) -> Result<Option<f64>> {
+    /// Judges the model; `None` if a signal came. `saved` says that a checkpoint of this step stands.
+    fn evaluate(&mut self, watch: &mut dyn Watch, saved: bool) -> Result<Option<Evaluation>> {
         let mut progress = |done, total| {
             watch.event(&Event::Prepare { what: "evaluating", done: done as u64, total: total as u64 });
             watch.stop().is_none()
         };
-        let evaluated = self.trainer.evaluate(&self.eval, self.recipe.eval.max_batches, &mut progress)?;
-        let Some((nats, targets)) = evaluated else { return Ok(None) };
-        let val_loss = nats / targets as f64;
+        let last = self.state.step == self.recipe.train.steps;
+        let found = self.task.evaluate(&mut self.trainer, last, self.recipe.eval.max_batches, &mut progress)?;
+        let Some(found) = found else { return Ok(None) };
+        let val_loss = found.loss;
         self.state.val_loss = Some(val_loss);
         if saved && val_loss.is_finite() && self.best.is_none_or(|(best, _)| val_loss < best) {
             self.best = Some((val_loss, self.state.step));
         }
-        let bits_per_byte = val_loss * self.bits_per_byte;
-        watch.event(&Event::Eval { step: self.state.step, val_loss, bits_per_byte, floor: self.floor });
-        Ok(Some(val_loss))
+        let bits_per_byte = self.task.bits_per_byte(val_loss);
+        let floor = self.task.floor().and_then(|floor| self.task.bits_per_byte(floor));
+        watch.event(&Event::Eval { step: self.state.step, val_loss, parts: &found.parts, bits_per_byte, floor });
+        Ok(Some(found))
     }
-
-    /// Lets the model write, into `samples/`.
-    fn sample(&mut self, watch: &mut dyn Watch) -> Result<()> {
-        let sample = &self.recipe.sample;
-        let options = SampleOptions {
-            tokens: sample.tokens,
-            temperature: sample.temperature,
-            top_k: sample.top_k,
-            top_p: sample.top_p,
-            seed: self.state.step,
-        };
-        let mut text = sample.prompt.clone();
-        let prompt = start(&self.tokenizer, &sample.prompt)?;
-        let mut decoder = Decoder::new(&self.tokenizer);
-        self.trainer.generate(prompt, self.tokenizer.eot(), &options, &mut |id| {
-            text.push_str(&decoder.push(id));
-            watch.stop().is_none()
-        });
-        text.push_str(&decoder.finish());
-        let path = self.run.sample(self.state.step);
-        disk::make_dirs(self.run.disk(), &self.run.samples())?;
-        write_atomic(self.run.disk(), &path, text.as_bytes())?;
-        watch.event(&Event::Sample { step: self.state.step, text: &text });
-        Ok(())
-    }
-}
-
-/// The ids from which a model writes on: the prompt's, after the token that separates documents where there is one.
-///
-/// # Errors
-/// The tokenizer has no token for a character of the prompt, or nothing to start from.
-pub fn start(tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>> {
-    let mut ids: Vec<u32> = tokenizer.eot().into_iter().collect();
-    ids.extend(tokenizer.encode_with_special(prompt)?);
-    if ids.is_empty() {
-        // Without a token between documents, a line break is the likeliest start.
-        ids.extend(tokenizer.encode("\n").unwrap_or_default());
-    }
-    if ids.is_empty() {
-        ids.push(0);
-    }
-    Ok(ids)
-}
-
-/// The recipe of an existing run.
-pub fn recipe_of(run: &Path, overrides: &[String]) -> Result<Recipe> {
-    let path = run.join("recipe.toml");
-    if !path.is_file() {
-        let source = std::io::Error::new(std::io::ErrorKind::NotFound, "no run is here (it would have a recipe.toml)");
-        let hint = "give the directory that an earlier run printed, as runs/village".to_owned();
-        return Err(Error::Io { path: run.to_owned(), source, hint });
-    }
-    let recipe = Recipe::load(Some(&path), overrides)?;
-    if !overrides.is_empty() {
-        unchanged(&Recipe::load(Some(&path), &[])?, &recipe)?;
-    }
-    Ok(recipe)
-}
-
-/// Refuses changes to what the weights and the tokens of a run depend on.
-fn unchanged(was: &Recipe, is: &Recipe) -> Result<()> {
-    let fixed = |r: &Recipe| {
-        let Recipe { run, model, data, train, .. } = r;
-        let config = model.config(data.vocab, train.context);
-        let (theta, scaling) = match config.positions {
-            Positions::Rope { theta, scaling } => (theta.to_string(), format!("{scaling:?}")),
-            Positions::Learned => Default::default(),
-        };
-        [
-            ("run.name", run.name.clone()),
-            ("run.dir", run.dir.display().to_string()),
-            ("model.kind", format!("{:?}", model.kind)),
-            ("model.layers", config.layers.to_string()),
-            ("model.heads", config.heads.to_string()),
-            ("model.kv_heads", config.kv_heads.to_string()),
-            ("model.d", config.d.to_string()),
-            ("model.hidden", config.hidden.to_string()),
-            ("model.bias", config.bias.to_string()),
-            ("model.tied", config.tied.to_string()),
-            ("model.activation", format!("{:?}", config.mlp)),
-            ("model.rope_theta", theta),
-            ("model.rope_scaling", scaling),
-            ("optim.kind", format!("{:?}", r.optim.kind)),
-            ("data.tokenizer", data.tokenizer.clone().into()),
-            ("data.vocab", data.vocab.to_string()),
-            ("data.bytes", data.bytes.to_string()),
-            ("data.seed", data.seed.to_string()),
-            ("data.val_fraction", data.val_fraction.to_string()),
-            ("data.split", format!("{:?}", data.split)),
-            ("train.context", train.context.to_string()),
-        ]
-    };
-    for ((key, was), (_, is)) in fixed(was).into_iter().zip(fixed(is)) {
-        if was != is {
-            let problem = format!("a run that goes on keeps its {was}; {is} is another model, optimizer or data");
-            return Err(Error::config(key, problem, "leave it out, or start a new run without --resume"));
-        }
-    }
-    Ok(())
 }

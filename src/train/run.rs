@@ -121,9 +121,9 @@ impl<'d> RunDir<'d> {
         self.path.join("samples")
     }
 
-    /// What the model wrote after `step` steps.
-    pub fn sample(&self, step: u64) -> PathBuf {
-        self.samples().join(format!("step-{step:06}.txt"))
+    /// What the model made after `step` steps, in a file of this type, as `txt`.
+    pub fn sample(&self, step: u64, extension: &str) -> PathBuf {
+        self.samples().join(format!("step-{step:06}.{extension}"))
     }
 
     /// The loss curve as a vector picture.

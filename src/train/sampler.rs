@@ -1,7 +1,7 @@
 //! A trained model, ready to write.
 
 use super::checkpoint;
-use super::pretrain::start;
+use super::text::start;
 use crate::data::Tokenizer;
 use crate::data::detok::Decoder;
 use crate::device::Device;

@@ -1,41 +1,39 @@
-//! One optimizer step, and the loss over the validation part: what a run repeats.
+//! One optimizer step: what a run repeats.
 
-use super::recipe::Recipe;
+use super::objective::{Batch, Found as Ran, MAX_PARTS, MAX_TENSORS, Objective, Turn, fill, room, upload};
 use super::schedule::Schedule;
 use super::setup::Setup;
 use crate::cpu::gemm::Precision;
-use crate::data::{Batches, Dataset, EvalBatches};
 use crate::device::{Device, Gpu};
 use crate::error::Result;
-use crate::model::Gpt;
-use crate::model::sample::{SampleOptions, generate};
 use crate::optim::{self, Found, Optimizer};
-use crate::params::{Decl, Hold, Params};
+use crate::params::{Decl, Params};
 use crate::tape::{Pass, Tape};
-use crate::tensor::{DType, Element, Out, Shape, Spec, Tensor};
-use std::sync::Arc;
+use crate::tensor::{Out, Spec, Tensor};
+use arrayvec::ArrayVec;
 
 pub use crate::optim::Bad;
 
-/// Fills inputs and targets of a micro-batch: `(step, micro-batch, inputs, targets)`.
-pub type Fill = Box<dyn Fn(u64, usize, &mut [i32], &mut [i32]) -> Result<()>>;
+/// The numbers that a step reports beside its loss, with their names.
+pub type Parts = ArrayVec<(&'static str, f32), { 2 * MAX_PARTS }>;
 
 /// A model in training: weights, gradients, moments, and the data.
-pub struct Trainer {
-    /// The model.
-    pub gpt: Gpt,
+pub struct Trainer<O> {
+    /// The model, its loss and its data.
+    pub objective: O,
     /// Its weights, gradients and moments.
     pub params: Params,
     /// The record of the current pass; its nodes are reused.
     pub tape: Tape,
     decls: Vec<Decl>,
-    fill: Fill,
-    shape: Shape,
+    specs: ArrayVec<Spec, MAX_TENSORS>,
     micros: usize,
     /// Of a step's micro-batches.
     losses: Vec<Tensor>,
-    /// A GPU's inputs and targets of each micro-batch: a recorded step reads them where they are.
-    ids: Vec<[Tensor; 2]>,
+    /// A GPU's micro-batches: a recorded step reads them where they are.
+    batches: Vec<Batch>,
+    /// What each of them reports, where a recorded step leaves it.
+    found: Vec<ArrayVec<Tensor, MAX_PARTS>>,
     recording: Recording,
     seed: u64,
     precision: Precision,
@@ -73,9 +71,9 @@ impl From<u64> for At {
 pub type Probe<'a> = dyn FnMut(usize, &mut Params, &mut Tensor) + 'a;
 
 /// What one step did.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// The mean loss of the step's tokens, in nats.
+    /// The mean loss of the step's tokens or pictures, in nats; of several networks the sum of theirs.
     pub loss: f32,
     /// The learning rate.
     pub lr: f64,
@@ -83,6 +81,8 @@ pub struct Step {
     pub grad_norm: f64,
     /// Why the step was skipped, where it was; see [`guard`](super::guard).
     pub bad: Option<Bad>,
+    /// What the objective reports beside the loss.
+    pub parts: Parts,
 }
 
 /// Parameters with their first values, and the moments that the optimizer needs.
@@ -95,85 +95,33 @@ fn fresh(device: &Device, decls: &[Decl], seed: u64, optim: &Optimizer, precisio
     params
 }
 
-/// Lets `write` fill buffers, wherever they are.
-fn fill<T: Element, const N: usize>(out: &mut [Out; N], write: impl FnOnce([&mut [T]; N]) -> Result<()>) -> Result<()> {
-    match out[0].device().clone() {
-        Device::Cpu(_) => write(out.each_mut().map(|out| out.as_mut_slice())),
-        Device::Gpu(gpu) => upload(&gpu, out.each_ref().map(|out| &**out), write),
-    }
-}
-
-/// Lets `write` fill tensors of a GPU, by way of the host.
-fn upload<T: Element, const N: usize>(
-    gpu: &Gpu,
-    to: [&Tensor; N],
-    write: impl FnOnce([&mut [T]; N]) -> Result<()>,
-) -> Result<()> {
-    let mut host = to.map(|to| vec![T::zeroed(); to.numel()]);
-    write(host.each_mut().map(|x| &mut x[..]))?;
-    to.iter().zip(&host).for_each(|(to, x)| gpu.upload(to.ptr(), bytemuck::cast_slice(x)));
-    Ok(())
-}
-
-/// Forward and backward over one micro-batch, `ids` (B, T) and their targets: adds to the gradients, and returns the sum of
-/// the losses over `norm`. `last`: see [`Var::backward`](crate::tape::Var::backward).
-fn micro_batch(
-    gpt: &Gpt,
-    tape: &mut Tape,
-    params: &mut Params,
-    pass: Pass,
-    ids: [Tensor; 2],
-    norm: f32,
-    last: bool,
-) -> Tensor {
-    tape.begin(params, pass);
-    tape.lend(params, gpt.head());
-    let [x, y] = ids.map(|ids| tape.constant(ids));
-    let loss = gpt.loss(x, y, None, Some(norm));
-    let value = loss.value();
-    loss.backward(params, last);
-    value
-}
-
-impl Trainer {
-    /// A model with fresh weights for `recipe` over a vocabulary of `vocab` ids, to be trained on `data`.
-    ///
-    /// # Errors
-    /// The data is shorter than a window.
-    pub fn new(recipe: &Recipe, vocab: usize, data: Arc<Dataset>, device: &Device) -> Result<Trainer> {
-        let train = &recipe.train;
-        let batches = Batches::new(data, train.batch, train.context, train.accumulate, train.seed)?;
-        let fill = move |step, micro, x: &mut [i32], y: &mut [i32]| batches.fill(step, micro, x, y);
-        Ok(Trainer::with(Setup::of(recipe, vocab), Box::new(fill), device))
-    }
-
-    /// A trainer without data, for a [dry](Device::dry) device.
-    pub fn dry(recipe: &Recipe, vocab: usize, device: &Device) -> Trainer {
-        Trainer::with(Setup::of(recipe, vocab), Box::new(|_, _, _, _| Ok(())), device)
-    }
-
-    /// A model with fresh weights, whose batches `fill` makes.
-    pub fn with(setup: Setup, fill: Fill, device: &Device) -> Trainer {
-        let Setup { config, batch, context, accumulate, recompute, precision, seed, optim, schedule } = setup;
-        let (gpt, decls) = Gpt::new(config);
+impl<O: Objective> Trainer<O> {
+    /// A model with fresh weights: an objective, and the parameters that it needs.
+    pub fn with(setup: Setup, (objective, decls): (O, Vec<Decl>), device: &Device) -> Trainer<O> {
+        let Setup { accumulate, recompute, precision, seed, optim, schedule } = setup;
         let mut tape = Tape::new(device);
         tape.recompute(recompute);
         Trainer {
-            gpt,
+            specs: objective.batch(),
+            objective,
             params: fresh(device, &decls, seed, &optim, precision),
             decls,
             tape,
-            fill,
-            shape: [batch, context].into(),
             micros: accumulate,
             losses: Vec::with_capacity(accumulate),
-            ids: Vec::new(),
+            batches: Vec::new(),
+            found: Vec::new(),
             recording: Recording::After(2),
             seed,
             precision,
             schedule,
             optim,
         }
+    }
+
+    /// The parameters that the model asked for.
+    pub fn decls(&self) -> &[Decl] {
+        &self.decls
     }
 
     /// Gives the weights the values that they had at the start, and the moments 0.
@@ -194,66 +142,109 @@ impl Trainer {
         self.step_with(step.into(), None)
     }
 
-    /// Does a step: forward and backward over its micro-batches, then one update. From the third step on it allocates
-    /// nothing. Where the loss or a gradient is bad, weights and moments stay as they were, bit for bit.
+    /// Does a step: forward and backward over its micro-batches, then one update; all of it for each network in turn. From
+    /// the third step on it allocates nothing. Where the loss or a gradient is bad, weights and moments stay as they were,
+    /// bit for bit: those of the networks whose turn it was or still would have been.
     ///
     /// # Errors
-    /// A shard has changed since it was opened; weights and moments are as before.
+    /// The data has changed since it was opened; weights and moments are as before.
     pub fn step_with(&mut self, at: At, mut probe: Option<&mut Probe>) -> Result<Step> {
-        let (t, lr) = (at.updates + 1, self.schedule.lr(at.step));
-        let found = match self.params.device().clone() {
-            // A probe may ask for anything, which nothing that is recorded can.
-            Device::Gpu(gpu) if probe.is_none() => self.recorded_step(&gpu, at, lr)?,
-            _ => {
-                self.losses.clear();
-                for micro in 0..self.micros {
-                    let ids = self.batch(at, micro).inspect_err(|_| self.params.clear_grads())?;
-                    let mut loss = self.pass(at, micro, ids);
-                    if let Some(probe) = &mut probe {
-                        probe(micro, &mut self.params, &mut loss);
-                    }
-                    self.losses.push(loss);
-                }
-                self.tape.reset();
-                self.optim.step(&mut self.params, t, lr, &self.losses)?
+        let lr = self.schedule.lr(at.step);
+        let mut step = Step { loss: 0.0, lr, grad_norm: 0.0, bad: None, parts: Parts::new() };
+        let nets = self.objective.nets();
+        for net in (0..nets).rev() {
+            self.params.focus((nets > 1).then_some(net));
+            let turn = match self.params.device().clone() {
+                // A probe may ask for anything, which nothing that is recorded can; nor can turns be told apart.
+                Device::Gpu(gpu) if probe.is_none() && nets == 1 => self.recorded_step(&gpu, at, lr, &mut step.parts),
+                _ => self.live_turn(net, at, lr, &mut probe, &mut step.parts),
+            };
+            self.params.focus(None);
+            let Found { loss, grad_norm, bad } = turn?;
+            step.loss += loss;
+            step.grad_norm = step.grad_norm.hypot(grad_norm);
+            step.bad = bad;
+            if bad.is_some() {
+                return Ok(step);
             }
-        };
-        let Found { loss, grad_norm, bad } = found;
-        Ok(Step { loss, lr, grad_norm, bad })
+        }
+        self.objective.stepped(&mut self.params);
+        Ok(step)
     }
 
-    /// Inputs and targets of a micro-batch.
-    fn batch(&mut self, at: At, micro: usize) -> Result<[Tensor; 2]> {
+    /// The passes of a network and its update.
+    fn live_turn(
+        &mut self,
+        net: u8,
+        at: At,
+        lr: f64,
+        probe: &mut Option<&mut Probe>,
+        parts: &mut Parts,
+    ) -> Result<Found> {
+        self.losses.clear();
+        let first = parts.len();
+        for micro in 0..self.micros {
+            let x = self.batch(at, micro).inspect_err(|_| self.params.clear_grads())?;
+            let Ran { mut loss, parts: found } = self.pass(net, at, micro, &x);
+            if let Some(probe) = probe {
+                probe(micro, &mut self.params, &mut loss);
+            }
+            self.losses.push(loss);
+            self.report(net, micro, first, &found, parts);
+        }
+        self.optim.step(&mut self.params, at.updates + 1, lr, &self.losses)
+    }
+
+    /// Adds what a micro-batch found to the means over the step, from number `first` on.
+    fn report(&self, net: u8, micro: usize, first: usize, found: &[Tensor], parts: &mut Parts) {
+        if micro == 0 {
+            parts.extend(self.objective.parts(net).iter().map(|&name| (name, 0.0)));
+        }
+        let share = 1.0 / self.micros as f32;
+        for ((_, sum), value) in parts[first..].iter_mut().zip(found) {
+            *sum += share * value.item();
+        }
+    }
+
+    /// A micro-batch.
+    fn batch(&mut self, at: At, micro: usize) -> Result<Batch> {
         let device = self.params.device().clone();
-        let new = || [(); 2].map(|()| Out::new(&device, Spec { shape: self.shape, dtype: DType::I32 }));
+        let freeze = |out: ArrayVec<Out, MAX_TENSORS>| out.into_iter().map(Out::freeze).collect();
         match &device {
             Device::Cpu(_) => {
-                let mut ids = new();
-                fill(&mut ids, |[x, y]| (self.fill)(at.batch, micro, x, y))?;
-                Ok(ids.map(Out::freeze))
+                let mut out = room(&device, &self.specs);
+                fill(&mut out, |x| self.objective.fill(at.batch, micro, x))?;
+                Ok(freeze(out))
             }
             Device::Gpu(gpu) => {
-                if self.ids.len() == micro {
-                    self.ids.push(new().map(Out::freeze));
+                if self.batches.len() == micro {
+                    self.batches.push(freeze(room(&device, &self.specs)));
                 }
-                let ids = self.ids[micro].clone();
-                upload(gpu, ids.each_ref(), |[x, y]| (self.fill)(at.batch, micro, x, y))?;
-                Ok(ids)
+                let batch = self.batches[micro].clone();
+                upload(gpu, batch.iter(), |x| self.objective.fill(at.batch, micro, x))?;
+                Ok(batch)
             }
         }
     }
 
+    /// The pass that evaluates: without dropout, the same each time.
+    pub fn eval_pass(&self) -> Pass {
+        Pass { seed: self.seed, precision: self.precision, ..Pass::default() }
+    }
+
     /// Forward and backward over a micro-batch.
-    fn pass(&mut self, at: At, micro: usize, ids: [Tensor; 2]) -> Tensor {
-        let norm = (self.micros * self.shape.numel()) as f32;
-        let (seed, precision) = (self.seed, self.precision);
+    fn pass(&mut self, net: u8, at: At, micro: usize, x: &Batch) -> Ran {
+        let (seed, precision, micros) = (self.seed, self.precision, self.micros);
         let pass = Pass { seed, step: at.batch, micro: micro as u32, training: true, precision };
-        micro_batch(&self.gpt, &mut self.tape, &mut self.params, pass, ids, norm, micro + 1 == self.micros)
+        let (tape, params) = (&mut self.tape, &mut self.params);
+        let found = self.objective.turn(net, Turn { tape, params, pass, micros, last: micro + 1 == micros }, x);
+        self.tape.settle(&mut self.params);
+        found
     }
 
     /// A step on a GPU. What the host writes comes first, so that all the rest can be recorded, and is from the third step
     /// on.
-    fn recorded_step(&mut self, gpu: &Gpu, at: At, lr: f64) -> Result<Found> {
+    fn recorded_step(&mut self, gpu: &Gpu, at: At, lr: f64, parts: &mut Parts) -> Result<Found> {
         for micro in 0..self.micros {
             self.batch(at, micro)?;
         }
@@ -272,6 +263,9 @@ impl Trainer {
             Recording::Made(made) => gpu.replay(made),
         }
         let found = optim::gpu::found(gpu, &mut self.params);
+        for micro in 0..self.found.len() {
+            self.report(0, micro, 0, &self.found[micro], parts);
+        }
         self.params.clear_grads();
         found
     }
@@ -279,80 +273,17 @@ impl Trainer {
     /// Launches a step on a GPU.
     fn launch(&mut self, gpu: &Gpu, at: At) {
         self.losses.clear();
+        self.found.clear();
         for micro in 0..self.micros {
-            let loss = self.pass(at, micro, self.ids[micro].clone());
+            let Ran { loss, parts } = self.pass(0, at, micro, &self.batches[micro].clone());
             self.losses.push(loss);
+            self.found.push(parts);
         }
-        self.tape.reset();
         optim::gpu::launch(&self.optim, gpu, &self.params, &self.losses);
-    }
-
-    /// The sum of the negative log-likelihoods of all targets of `data`, in nats, and how many targets these are; at most
-    /// `max_batches` batches. `progress(done, total)` counts batches; `None` where it returned false.
-    ///
-    /// # Errors
-    /// A shard has changed since it was opened.
-    pub fn evaluate(
-        &mut self,
-        data: &EvalBatches,
-        max_batches: Option<usize>,
-        progress: &mut dyn FnMut(usize, usize) -> bool,
-    ) -> Result<Option<(f64, usize)>> {
-        let total = data.len().min(max_batches.unwrap_or(usize::MAX));
-        let (mut nats, mut targets, mut whole) = (0.0, 0, true);
-        for index in 0..total {
-            nats += self.eval_batch(|x, y, weights| {
-                targets += data.fill(index, x, y, weights)?;
-                Ok(())
-            })?;
-            whole = progress(index + 1, total);
-            if !whole {
-                break;
-            }
-        }
-        self.tape.reset();
-        Ok(whole.then_some((nats, targets)))
-    }
-
-    /// The sum of the negative log-likelihoods of the batch that `batch` puts into inputs, targets and weights, in nats.
-    ///
-    /// # Errors
-    /// Those of `batch`.
-    pub fn eval_batch(&mut self, batch: impl FnOnce(&mut [i32], &mut [i32], &mut [f32]) -> Result<()>) -> Result<f64> {
-        let device = self.params.device().clone();
-        let new = |dtype| Out::new(&device, Spec { shape: self.shape, dtype });
-        let (mut ids, mut weights) = ([new(DType::I32), new(DType::I32)], [new(DType::F32)]);
-        fill(&mut ids, |[x, y]| fill(&mut weights, |[weights]| batch(x, y, weights)))?;
-        self.tape.begin(&self.params, Pass { seed: self.seed, precision: self.precision, ..Pass::default() });
-        let tape = &self.tape;
-        let ([x, y], [weights]) = (ids, weights);
-        let [x, y, weights] = [x, y, weights].map(|out| tape.constant(out.freeze()));
-        Ok(f64::from(tape.no_grad(|| self.gpt.loss(x, y, Some(weights), Some(1.0))).value().item()))
-    }
-
-    /// Lets the model write; see [`generate`]. A model on a GPU writes on the host, with a copy of its weights.
-    pub fn generate(
-        &mut self,
-        prompt: Vec<u32>,
-        eot: Option<u32>,
-        options: &SampleOptions,
-        on_token: &mut dyn FnMut(u32) -> bool,
-    ) {
-        let host = match self.params.device() {
-            Device::Cpu(_) => {
-                generate(&self.gpt, &self.params, &mut self.tape, prompt, eot, options, on_token);
-                return;
-            }
-            gpu @ Device::Gpu(_) => gpu.on_host(),
-        };
-        let mut params = Params::frozen(&host, &self.decls, Hold::Frozen);
-        self.params.ids().for_each(|id| params.set_weight(id, &self.params.weight(id).read()));
-        generate(&self.gpt, &params, &mut Tape::new(&host), prompt, eot, options, on_token);
     }
 
     /// Floating-point operations of one step.
     pub fn flops_per_step(&self) -> f64 {
-        let tokens = self.micros * self.shape.numel();
-        self.gpt.config().flops_per_token(self.shape[1]) * tokens as f64
+        self.micros as f64 * self.objective.flops()
     }
 }

@@ -14,7 +14,7 @@ use kiln::disk::Os;
 use kiln::params::Params;
 use kiln::rng::{Purpose, Rng};
 use kiln::train::checkpoint::{Contents, State};
-use kiln::train::{Recipe, RunDir, Trainer, checkpoint};
+use kiln::train::{Lm, Recipe, RunDir, Trainer, checkpoint};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
@@ -82,7 +82,7 @@ impl Case {
         Arc::new(Dataset::from_files(&[path], self.vocab, None).expect("a data set"))
     }
 
-    fn trainer(&self, dir: &Path, device: &Device) -> Trainer {
+    fn trainer(&self, dir: &Path, device: &Device) -> Trainer<Lm> {
         Trainer::new(&self.recipe(dir), self.vocab, self.data(dir), device).expect("a model")
     }
 }
@@ -105,7 +105,7 @@ fn hash(params: &Params) -> String {
 }
 
 /// Trains from `first` to the end.
-fn finish(mut trainer: Trainer, first: u64) -> String {
+fn finish(mut trainer: Trainer<Lm>, first: u64) -> String {
     (first..STEPS).for_each(|step| assert_eq!(trainer.step(step).expect("a step").bad, None));
     hash(&trainer.params)
 }
@@ -136,7 +136,7 @@ fn a_run_taken_up_at_any_step_ends_with_the_same_hash() {
         for step in 1..STEPS {
             whole.step(step - 1).expect("a step");
             let config = serde_json::json!({});
-            let contents = Contents { params: &whole.params, config: &config, tokenizer: Vec::new() };
+            let contents = Contents { params: &whole.params, config: &config, files: Vec::new() };
             let path = checkpoint::save(&run, &contents, &state(step)).expect("a checkpoint");
             let mut again = case.trainer(dir.path(), &device);
             checkpoint::load(&Os, &path, &mut again.params).expect("it loads");

@@ -1,8 +1,7 @@
 //! Convolutions as layers, and what they compute and what not.
 
 use kiln::device::Device;
-use kiln::nn::Builder;
-use kiln::nn::conv::{Conv, Start};
+use kiln::nn::{Builder, Conv, Start};
 use kiln::ops::activation::Activation;
 use kiln::ops::conv::Window;
 use kiln::params::{Hold, Params};

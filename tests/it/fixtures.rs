@@ -16,6 +16,7 @@ use kiln::ops::norm::{Norm, NormKind};
 use kiln::ops::picture_norm::{PictureNorm, Statistics};
 use kiln::ops::resample::Resample;
 use kiln::ops::rope::{Rope, RopeScaling, RopeTable};
+use kiln::ops::spectral::Spectral;
 use kiln::ops::swiglu::Swiglu;
 use kiln::ops::token_logprob::TokenLogprob;
 use kiln::optim::{AdamW, Optimizer};
@@ -179,6 +180,12 @@ fn norms_of_pictures() {
     check_fixture("batchnorm", norm(Statistics::Batch(0.1), 1.0), &inputs, &["y", "new_mean", "new_var"]);
     check_fixture("batchnorm_given", norm(Statistics::Given, 0.2), &inputs, &["y"]);
     check_fixture("groupnorm", norm(Statistics::Groups(2), 0.2), &inputs[..3], &["y"]);
+}
+
+#[test]
+fn weights_divided_by_their_spectral_norm() {
+    check_fixture("spectral", Spectral { last: false }, &["w", "u"], &["y", "new_u"]);
+    check_fixture("spectral_last", Spectral { last: true }, &["w", "u"], &["y", "new_u"]);
 }
 
 #[test]

@@ -173,3 +173,35 @@ fn a_frozen_group_in_bf16_is_stored_as_such_and_comes_back() {
         }
     }
 }
+
+#[test]
+fn networks_are_trained_in_turns_each_through_the_other() {
+    let (device, (gpt, mut decls)) = (device(), gpt());
+    // The blocks are one network, embeddings and the last norm the other, which is not told apart by kinds.
+    decls.iter_mut().for_each(|decl| decl.net = u8::from(decl.name.starts_with("h.")));
+    let values = |params: &Params, id| bits(&params.weight(id));
+    let mut params = Params::new(&device, &decls, 1);
+    let optimizer = Optimizer::default();
+    optimizer.prepare(&mut params);
+    let mut tape = Tape::new(&device);
+    let mut step = |params: &mut Params, focus: Option<u8>| {
+        params.focus(focus);
+        let before: Vec<_> = params.ids().map(|id| values(params, id)).collect();
+        tape.begin(params, Pass::default());
+        let loss = gpt.loss(tape.constant(ids(&device, 3)), tape.constant(ids(&device, 8)), None, None);
+        let losses = [loss.value()];
+        loss.backward(params, true);
+        let grads: Vec<bool> = params.ids().map(|id| params.grad(id).is_some()).collect();
+        tape.reset();
+        let found = optimizer.step(params, 1, 1e-2, &losses).expect("a CPU");
+        let moved: Vec<bool> = params.ids().map(|id| values(params, id) != before[id.0 as usize]).collect();
+        assert_eq!(grads, moved);
+        (moved, found.grad_norm)
+    };
+    for net in [0, 1] {
+        let (moved, norm) = step(&mut params, Some(net));
+        assert!(moved.iter().zip(&decls).all(|(&moved, decl)| moved == (decl.net == net)), "{net}: {moved:?}");
+        assert!(norm > 0.0);
+    }
+    assert!(step(&mut params, None).0.iter().all(|&moved| moved));
+}

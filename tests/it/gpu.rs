@@ -10,7 +10,7 @@ use kiln::ops::{TABLE, check};
 use kiln::params::Params;
 use kiln::tensor::Tensor;
 use kiln::train::trainer::Bad;
-use kiln::train::{Event, Recipe, Trainer, Watch, checkpoint, source, train};
+use kiln::train::{Event, Lm, Recipe, Trainer, Watch, checkpoint, source, train};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -155,7 +155,7 @@ fn a_bad_gradient_on_a_gpu_changes_nothing_and_is_named() {
     let tokens = Arc::new(Dataset::open(&data, Part::Train).expect("a data set"));
     let mut trainer = Trainer::new(&recipe, tokens.vocab_size(), tokens, &sim(false)).expect("a model");
     trainer.step(0).expect("a step");
-    let weights = |trainer: &Trainer| -> Vec<u32> {
+    let weights = |trainer: &Trainer<Lm>| -> Vec<u32> {
         let ids = trainer.params.ids();
         ids.flat_map(|id| trainer.params.weight(id).read::<f32>().into_owned()).map(f32::to_bits).collect()
     };

@@ -7,7 +7,7 @@ use kiln::params::{ParamId, Params};
 use kiln::rng::{Purpose, Rng};
 use kiln::tensor::Tensor;
 use kiln::train::trainer::{At, Bad};
-use kiln::train::{Event, Recipe, Summary, Trainer, Watch, checkpoint, metrics, pretrain, source, train};
+use kiln::train::{Event, Recipe, Summary, Trainer, Watch, checkpoint, metrics, source, train};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -278,7 +278,7 @@ fn a_run_that_goes_back_ends_the_same_wherever_it_was_stopped_or_killed() {
         let mut processes = 1;
         while done.as_ref().is_none_or(|summary| summary.steps < 50) {
             assert!(processes < 40, "{end:?}: it does not get on");
-            let recipe = pretrain::recipe_of(&run, &[]).expect("the run's recipe");
+            let recipe = Recipe::of_run(&run, &[]).expect("the run's recipe");
             // A killed run gets on only where it is let.
             let end = if matches!(end, End::Stop(_)) { end } else { End::Never };
             done = go(&recipe, Some(&run), &mut Script::new(end));
@@ -323,7 +323,7 @@ fn a_run_that_cannot_go_on_ends_with_one_error_and_its_checkpoint_stands() {
             assert!(left(&run, 10).0 == left(&good.run, 10).0, "its weights are not those of step 10");
         }
         // What it leaves can be taken up, and goes on where the fault is gone.
-        let recipe = pretrain::recipe_of(&run, &[]).expect("the run's recipe");
+        let recipe = Recipe::of_run(&run, &[]).expect("the run's recipe");
         assert_eq!(train(&recipe, Some(&run), &device(), &mut ()).expect("the rest").steps, 40);
     }
 }

@@ -3,9 +3,8 @@
 
 use kiln::cpu::Simd;
 use kiln::device::Device;
-use kiln::nn::conv::{Conv, Start};
 use kiln::nn::penalty::{gradient_penalty, r1};
-use kiln::nn::{Builder, Linear};
+use kiln::nn::{Builder, Conv, Linear, Start};
 use kiln::ops::activation::Activation;
 use kiln::ops::conv::Window;
 use kiln::params::Params;
@@ -45,10 +44,11 @@ impl Discriminator {
         let conv = |p: &mut Builder, name, channels| {
             Conv::new(p, name, Window::conv(2, 1), channels, 4, true, Start::Normal(0.1))
         };
-        Discriminator {
-            kind,
-            convs: [conv(p, "0", [2, 4]), conv(p, "1", [4, 6])],
-            head: Linear::new(p, "head", [24, 1], true, 0.1),
+        let convs = [conv(p, "0", [2, 4]), conv(p, "1", [4, 6])];
+        let head = Linear::new(p, "head", [24, 1], true, Start::Normal(0.1));
+        match kind {
+            "spectral" => Discriminator { kind, convs: convs.map(|conv| conv.spectral(p)), head: head.spectral(p) },
+            _ => Discriminator { kind, convs, head },
         }
     }
 
@@ -107,7 +107,7 @@ fn gradients(
     (value, params.ids().filter(|id| params.is_trainable(*id)).map(gradient).collect())
 }
 
-const KINDS: [&str; 4] = ["leaky", "relu", "smooth", "fused"];
+const KINDS: [&str; 5] = ["leaky", "relu", "smooth", "fused", "spectral"];
 
 fn matches_pytorch(device: &Device, kind: &'static str) {
     let (d, mut params) = model(device, kind);
@@ -170,8 +170,8 @@ fn a_penalty_has_the_same_bits_for_every_instruction_set_and_thread_count() {
 #[test]
 fn from_the_third_step_on_a_penalty_allocates_nothing() {
     let device = Device::cpu(2).expect("a CPU");
-    let (d, mut params) = model(&device, "smooth");
-    let (mut tape, x) = (Tape::new(&device), pictures(&device, "smooth"));
+    let (d, mut params) = model(&device, "spectral");
+    let (mut tape, x) = (Tape::new(&device), pictures(&device, "spectral"));
     let mut step = || {
         params.clear_grads();
         tape.begin(&params, Pass { training: true, ..Pass::default() });

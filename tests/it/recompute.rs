@@ -2,7 +2,7 @@
 
 use kiln::device::Device;
 use kiln::model::{Gpt, GptConfig, Size};
-use kiln::nn::{Builder, Linear};
+use kiln::nn::{Builder, Linear, Start};
 use kiln::ops::activation::Activation;
 use kiln::params::{Decl, Params};
 use kiln::rng::Purpose;
@@ -58,9 +58,9 @@ fn a_model_whose_blocks_are_run_again_has_the_same_gradients_in_less_memory() {
 #[test]
 fn blocks_may_share_parameters_lie_in_one_another_and_leave_results_unused() {
     let mut builder = Builder::default();
-    let shared = Linear::new(&mut builder, "shared", [8, 8], true, 0.3);
-    let own = Linear::new(&mut builder, "own", [8, 8], true, 0.3);
-    let unused = Linear::new(&mut builder, "unused", [8, 8], true, 0.3);
+    let shared = Linear::new(&mut builder, "shared", [8, 8], true, Start::Normal(0.3));
+    let own = Linear::new(&mut builder, "own", [8, 8], true, Start::Normal(0.3));
+    let unused = Linear::new(&mut builder, "unused", [8, 8], true, Start::Normal(0.3));
     let decls = builder.finish();
     let loss = of(|tape| {
         let values: Vec<f32> = (0..40).map(|i| (i % 7) as f32 - 3.0).collect();

@@ -3,7 +3,7 @@
 use kiln::data::{Dataset, Part};
 use kiln::device::Device;
 use kiln::disk::Os;
-use kiln::train::{Event, Recipe, Summary, Trainer, Watch, checkpoint, metrics, pretrain, source, train};
+use kiln::train::{Event, Recipe, Summary, Trainer, Watch, checkpoint, metrics, source, train};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ fn bytes(run: &Path, step: u64) -> [Vec<u8>; 2] {
 }
 
 fn resume(run: &Path) -> Summary {
-    let recipe = pretrain::recipe_of(run, &[]).expect("the run's recipe");
+    let recipe = Recipe::of_run(run, &[]).expect("the run's recipe");
     train(&recipe, Some(run), &device(), &mut ()).expect("the run goes on")
 }
 
@@ -237,10 +237,9 @@ fn a_llama_is_stored_under_the_names_of_hugging_face() {
     assert_eq!(shapes(&optim), want);
 
     for set in ["model.kv_heads=2", "model.hidden=64", "model.tied=true", "model.rope_theta=100", "optim.kind=adamw"] {
-        let e = pretrain::recipe_of(&run, &[set.into()]).expect_err(set).to_string();
+        let e = Recipe::of_run(&run, &[set.into()]).expect_err(set).to_string();
         assert!(e.starts_with(&format!("{}: a run that goes on keeps its ", set.split('=').next().unwrap())), "{e}");
     }
     // What says the same as before is no change.
-    pretrain::recipe_of(&run, &["model.rope_theta=10000".into(), "optim.muon_lr=0.001".into()])
-        .expect("no other model");
+    Recipe::of_run(&run, &["model.rope_theta=10000".into(), "optim.muon_lr=0.001".into()]).expect("no other model");
 }

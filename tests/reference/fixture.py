@@ -21,8 +21,39 @@ class Source:
         values = np.asarray(mean + std * self.rng.standard_normal(shape))
         return torch.from_numpy(values.astype(np.float32).astype(np.float64))
 
+    def uniform(self, *shape):
+        return torch.from_numpy(self.rng.random(shape).astype(np.float32).astype(np.float64))
+
     def ints(self, high, *shape):
         return torch.from_numpy(self.rng.integers(0, high, shape, dtype=np.int64))
+
+
+def philox(key, counter):
+    """Philox 4x32-10 of counters (4, n) under one key of two numbers: (4, n), all below 2^32."""
+    c, key, low = [np.asarray(x, np.uint64) for x in counter], [np.uint64(k) for k in key], np.uint64(0xFFFFFFFF)
+    for _ in range(10):
+        p0, p1 = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
+        c = [(p1 >> np.uint64(32)) ^ c[1] ^ key[0], p1 & low, (p0 >> np.uint64(32)) ^ c[3] ^ key[1], p0 & low]
+        key = [(k + np.uint64(w)) & low for k, w in zip(key, (0x9E3779B9, 0xBB67AE85))]
+    return c
+
+
+def noise(shape, seed=0, step=0, tensor=0, purpose=7):
+    """The normal numbers that kiln draws: stream `tensor` of pass (seed, step), in float64."""
+    n = int(np.prod(shape))
+    blocks = np.arange((n + 3) // 4, dtype=np.uint64)
+    full = lambda x: np.full_like(blocks, x)
+    step <<= 16
+    bits = philox((seed & 0xFFFFFFFF, seed >> 32), (blocks, full(purpose << 24 | tensor), full(step & 0xFFFFFFFF), full(step >> 32)))
+    a, b = np.stack([bits[0], bits[2]], 1).ravel(), np.stack([bits[1], bits[3]], 1).ravel()
+    radius = np.sqrt(-2 * np.log(1 - (a >> np.uint64(9)) / 2**23))
+    part = (b >> np.uint64(7) & np.uint64(0x7FFFFF)) / 2**23 - 0.5
+    angle = np.pi / 2 * ((b >> np.uint64(30)) + part)
+    return torch.from_numpy(np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).ravel()[:n].reshape(shape))
+
+
+# PyTorch's (N, C, H, W) and (O, C, kh, kw) to kiln's (N, H, W, C) and (O, kh, kw, C).
+to_kiln = lambda x: x.permute(0, 2, 3, 1).contiguous()
 
 
 def finish(name, tensors, about):

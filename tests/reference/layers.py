@@ -92,4 +92,19 @@ bilinear = lambda x, k: dict(y=to_kiln(F.interpolate(to_torch(x), scale_factor=k
 case("bilinear_2", lambda x: bilinear(x, 2), dict(x=x))
 case("bilinear_3", lambda x: bilinear(x, 3), dict(x=x))
 
+# ---- spectral norm ------------------------------------------------------------------------------------------------
+def spectral(w, u, layer):
+    torch.nn.utils.spectral_norm(layer)
+    layer._parameters["weight_orig"] = w.permute(0, 3, 1, 2)
+    layer.weight_u.copy_(u)
+    layer(torch.zeros(1, w.shape[0] if isinstance(layer, torch.nn.ConvTranspose2d) else w.shape[3], 5, 5).double())
+    return dict(y=layer.weight.permute(0, 2, 3, 1), new_u=layer.weight_u)
+
+
+w = src.normal(6, 3, 2, 4, std=0.3)
+unit = lambda n: F.normalize(src.normal(n), dim=0).float().double()
+case("spectral", lambda w, u: spectral(w, u, torch.nn.Conv2d(4, 6, (3, 2)).double()), dict(w=w), dict(u=unit(6)))
+up = lambda w, u: spectral(w, u, torch.nn.ConvTranspose2d(6, 4, (3, 2)).double())
+case("spectral_last", up, dict(w=w), dict(u=unit(4)))
+
 finish("layers", tensors, dict(what="layers of picture models, all float64", slope=slope, eps=eps, momentum=momentum))

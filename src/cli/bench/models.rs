@@ -80,7 +80,7 @@ impl StepArgs {
 impl DecodeArgs {
     pub(super) fn case(&self) -> Result<Case> {
         let case = model(&self.name)?;
-        let (prompt, tokens, context) = (self.prompt as usize, self.tokens as usize, case.setup.config.context);
+        let (prompt, tokens, context) = (self.prompt as usize, self.tokens as usize, case.config.context);
         if prompt + tokens > context {
             let problem =
                 format!("--prompt {prompt} and --tokens {tokens} exceed the context of {}, {context}", case.name);

@@ -46,7 +46,7 @@ const MAX_TEXT: u64 = 1 << 20;
 pub struct State {
     /// Steps done.
     pub step: u64,
-    /// Tokens trained on.
+    /// Tokens, or pictures, trained on.
     pub tokens: u64,
     /// The recipe's seed.
     pub seed: u64,
@@ -117,8 +117,8 @@ pub struct Contents<'a> {
     pub params: &'a Params,
     /// The content of `config.json`.
     pub config: &'a serde_json::Value,
-    /// The tokenizer's files, names and texts.
-    pub tokenizer: Vec<(&'a str, &'a str)>,
+    /// More files, as a tokenizer's: names and texts.
+    pub files: Vec<(&'a str, &'a str)>,
 }
 
 /// Writes the checkpoint of `state.step` and gives its path, once it is on disk and bears its name.
@@ -160,7 +160,7 @@ fn put(disk: &dyn Disk, from: &Path, path: &Path) -> Result<()> {
 fn write(disk: &dyn Disk, dir: &Path, contents: &Contents, state: &State) -> Result<()> {
     let mut sums = String::new();
     let mut list = |name: &str, sum: String| sums += &format!("{sum}  {name}\n");
-    for (name, text) in &contents.tokenizer {
+    for (name, text) in &contents.files {
         list(name, write_file(disk, &dir.join(name), text.as_bytes())?);
     }
     list(CONFIG, write_file(disk, &dir.join(CONFIG), pretty(contents.config).as_bytes())?);

@@ -78,7 +78,7 @@ fn fixture() -> Fixture {
 impl Fixture {
     fn save(&self, step: u64, params: &Params) -> Result<PathBuf> {
         let config = serde_json::json!({"model_type": "gpt2"});
-        let contents = Contents { params, config: &config, tokenizer: vec![(TOKENIZER, TOKENIZER_JSON)] };
+        let contents = Contents { params, config: &config, files: vec![(TOKENIZER, TOKENIZER_JSON)] };
         save(&self.run, &contents, &state(step))
     }
 

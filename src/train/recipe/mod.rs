@@ -1,7 +1,8 @@
 //! Recipes: everything that decides a run, in TOML.
 //!
-//! The file `data/recipes/village.toml` is the default and names every key. Another recipe is laid over it key by key,
-//! then each `--set key=value` ([`Schema`] does that); what results is checked as a whole and written to the run directory.
+//! What is trained decides which keys there are: [`RecipeOf`] has the sections that all runs share, and three that differ.
+//! A default names every key: for text `data/recipes/village.toml`. Another recipe is laid over it key by key, then each
+//! `--set key=value` ([`Schema`] does that); what results is checked as a whole and written to the run directory.
 
 mod model;
 mod optim;
@@ -15,7 +16,7 @@ use crate::data::atomic::write_atomic;
 use crate::disk::{self, Disk, Os};
 use crate::error::{Error, Result};
 use crate::settings::{Schema, positive, range, require};
-use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
+use serde::de::{DeserializeOwned, SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -29,8 +30,8 @@ const MAX_FILE: u64 = 1 << 20;
 /// The most steps of a run.
 pub const MAX_STEPS: u64 = 1_000_000_000;
 
-/// How a recipe is read, with the keys that the default leaves out because they have none.
-const SCHEMA: Schema = Schema {
+/// How a recipe for text is read, with the keys that the default leaves out because they have none.
+const TEXT: Schema = Schema {
     default: VILLAGE,
     optional: &[
         "model.hidden",
@@ -48,16 +49,16 @@ const SCHEMA: Schema = Schema {
     example: "train.steps=100",
 };
 
-/// All settings of a run.
+/// All settings of a run: of models M, on data D, which write samples S.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Recipe {
+pub struct RecipeOf<M, D, S> {
     /// Where the run is stored.
     pub run: Run,
     /// What is trained.
-    pub model: Model,
+    pub model: M,
     /// What it is trained on.
-    pub data: Data,
+    pub data: D,
     /// For how long, and in what portions.
     pub train: Train,
     /// How weights follow gradients.
@@ -67,7 +68,28 @@ pub struct Recipe {
     /// How it is judged.
     pub eval: Eval,
     /// What it writes on the way.
-    pub sample: Sample,
+    pub sample: S,
+}
+
+/// A recipe for text.
+pub type Recipe = RecipeOf<Model, Data, Sample>;
+
+/// A section of a recipe that is not the same for all models.
+pub trait Section: Clone + Serialize + DeserializeOwned {
+    /// Checks every value's range, and that they fit one another and `train`.
+    ///
+    /// # Errors
+    /// One of them does not; the error names its key.
+    fn check(&self, train: &Train) -> Result<()>;
+
+    /// The keys that a run which goes on keeps, with their values: its weights and its data hang on them.
+    fn fixed(&self, train: &Train) -> Vec<(&'static str, String)>;
+}
+
+/// `[model]`, which says how the rest is read.
+pub trait Architecture: Section {
+    /// The keys of its recipes.
+    const SCHEMA: Schema;
 }
 
 /// `[run]`: the run directory is `dir/name`.
@@ -155,14 +177,17 @@ pub enum SplitRule {
 pub struct Train {
     /// Updates of the weights.
     pub steps: u64,
-    /// Sequences in a micro-batch.
+    /// Sequences, or pictures, in a micro-batch.
     pub batch: usize,
-    /// Tokens in a sequence.
+    /// Tokens in a sequence; of text alone.
+    #[serde(default, skip_serializing_if = "is_none")]
     pub context: usize,
     /// Micro-batches in a step.
     pub accumulate: usize,
-    /// Whether blocks keep their inputs only and are run again in the backward pass; see [`Tape`](crate::tape).
-    pub recompute: bool,
+    /// Whether blocks keep their inputs only and are run again in the backward pass; see [`Tape`](crate::tape). Of text
+    /// alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recompute: Option<bool>,
     /// Seed of initial weights, batch order and dropout.
     pub seed: u64,
     /// What linear layers and attention round the operands of their products to; weights, and all else, are f32.
@@ -225,29 +250,48 @@ impl Default for Recipe {
     }
 }
 
-impl Recipe {
+impl<M: Architecture, D: Section, S: Section> RecipeOf<M, D, S> {
     /// The recipe in `file` over the default one, then `overrides` (each `key=value`, the value in TOML or plain text),
     /// checked.
     ///
     /// # Errors
     /// A file that cannot be read or is no TOML; an unknown key, with the nearest known one; a value of the wrong type
     /// or outside its range.
-    pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Recipe> {
+    pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Self> {
         let text = match file {
             Some(path) => disk::text(&Os, path, MAX_FILE)?,
             None => String::new(),
         };
-        Recipe::from_toml(&text, file.unwrap_or(Path::new("recipe")), overrides)
+        Self::from_toml(&text, file.unwrap_or(Path::new("recipe")), overrides)
     }
 
-    /// As [`load`](Recipe::load), from the text of a recipe; `file` names it in messages.
-    pub fn from_toml(text: &str, file: &Path, overrides: &[String]) -> Result<Recipe> {
-        let recipe = SCHEMA.parse::<Recipe>(text, file, overrides)?;
+    /// As [`load`](RecipeOf::load), from the text of a recipe; `file` names it in messages.
+    pub fn from_toml(text: &str, file: &Path, overrides: &[String]) -> Result<Self> {
+        let recipe = M::SCHEMA.parse::<Self>(text, file, overrides)?;
         recipe.validate()?;
         Ok(recipe)
     }
 
-    /// Writes all keys to `path`, atomically; [`load`](Recipe::load) gives the same recipe again.
+    /// The recipe of an existing run, with overrides that it can go on with.
+    ///
+    /// # Errors
+    /// There is no run; as of [`load`](RecipeOf::load); weights or data hang on what is overridden.
+    pub fn of_run(run: &Path, overrides: &[String]) -> Result<Self> {
+        let path = run.join("recipe.toml");
+        if !path.is_file() {
+            let source =
+                std::io::Error::new(std::io::ErrorKind::NotFound, "no run is here (it would have a recipe.toml)");
+            let hint = "give the directory that an earlier run printed, as runs/village".to_owned();
+            return Err(Error::Io { path: run.to_owned(), source, hint });
+        }
+        let recipe = Self::load(Some(&path), overrides)?;
+        if !overrides.is_empty() {
+            recipe.continues(&Self::load(Some(&path), &[])?)?;
+        }
+        Ok(recipe)
+    }
+
+    /// Writes all keys to `path`, atomically; [`load`](RecipeOf::load) gives the same recipe again.
     pub fn save(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
         write_atomic(disk, path, self.to_toml().as_bytes())
     }
@@ -257,20 +301,9 @@ impl Recipe {
         toml::to_string(self).expect("every value of a recipe has a form in TOML")
     }
 
-    /// The learning rate's course.
-    pub fn schedule(&self) -> Schedule {
-        let Optim { schedule: shape, lr, min_lr, warmup, decay_steps, .. } = self.optim;
-        Schedule { shape, lr, min_lr, steps: self.train.steps, warmup, decay_steps }
-    }
-
-    /// Tokens in one step.
-    pub fn tokens_per_step(&self) -> u64 {
-        self.train.batch as u64 * self.train.context as u64 * self.train.accumulate as u64
-    }
-
     /// Checks every value's range, and the values that must fit one another.
     pub fn validate(&self) -> Result<()> {
-        let Recipe { run, model, data, train, optim, guard, eval, sample } = self;
+        let RecipeOf { run, model, data, train, optim, guard, eval, sample } = self;
         let name = &run.name;
         require(
             !name.is_empty()
@@ -282,30 +315,11 @@ impl Recipe {
             name,
             "one part of a path, of at most 200 bytes, not starting with a dot; the folder above it is run.dir",
         )?;
-        model.validate()?;
-        if data.tokenizer == TokenizerChoice::Bpe {
-            range("data.vocab", data.vocab, 257..=1_000_000)?;
-        }
-        if data.path.is_none() {
-            range("data.bytes", data.bytes, 10_000..=100_000_000_000)?;
-        }
-        if data.path.as_ref().is_some_and(Vec::is_empty) {
-            return Err(Error::config("data.path", "the list is empty", "name files, or leave the key out"));
-        }
-        let all = [&run.dir].into_iter().chain(data.path.iter().flatten());
-        if let Some(path) = all.into_iter().find(|path| path.to_str().is_none()) {
-            let problem = format!("{} is not UTF-8, so no recipe can name it", path.display());
-            return Err(Error::config("data.path", problem, "rename the file, or give a link to it"));
-        }
-        require(
-            data.val_fraction > 0.0 && data.val_fraction < 1.0,
-            "data.val_fraction",
-            data.val_fraction,
-            "between 0 and 1, as 0.05",
-        )?;
+        model.check(train)?;
+        utf8(&run.dir)?;
+        data.check(train)?;
         range("train.steps", train.steps, 1..=MAX_STEPS)?;
         range("train.batch", train.batch, 1..=1_000_000)?;
-        range("train.context", train.context, 1..=1_000_000)?;
         range("train.accumulate", train.accumulate, 1..=1_000_000)?;
         range("train.keep", train.keep, 1..=1_000_000)?;
         optim.validate()?;
@@ -317,16 +331,121 @@ impl Recipe {
         if let Some(batches) = eval.max_batches {
             range("eval.max_batches", batches, 1..=usize::MAX)?;
         }
-        range("sample.tokens", sample.tokens, 0..=1_000_000)?;
-        let temperature = sample.temperature;
-        let fine = temperature.is_finite() && temperature >= 0.0;
-        require(fine, "sample.temperature", temperature, "a finite number, 0 or more")?;
-        require(sample.top_p > 0.0 && sample.top_p <= 1.0, "sample.top_p", sample.top_p, "above 0, at most 1")
+        sample.check(train)
     }
 }
 
+impl<M: Section, D: Section, S: Section> RecipeOf<M, D, S> {
+    /// Refuses changes to what the weights and the data of a run hang on; `was` is the run's own recipe.
+    pub(super) fn continues(&self, was: &Self) -> Result<()> {
+        let fixed = |r: &Self| {
+            let own = [("run.name", r.run.name.clone()), ("run.dir", r.run.dir.display().to_string())];
+            let optim = [("optim.kind", format!("{:?}", r.optim.kind))];
+            let sections = [r.model.fixed(&r.train), r.data.fixed(&r.train), r.sample.fixed(&r.train)];
+            own.into_iter().chain(sections.into_iter().flatten()).chain(optim).collect::<Vec<_>>()
+        };
+        for ((key, was), (_, is)) in fixed(was).into_iter().zip(fixed(self)) {
+            if was != is {
+                let problem = format!("a run that goes on keeps its {was}; {is} is another model, optimizer or data");
+                return Err(Error::config(key, problem, "leave it out, or start a new run without --resume"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<M, D, S> RecipeOf<M, D, S> {
+    /// The learning rate's course.
+    pub fn schedule(&self) -> Schedule {
+        let Optim { schedule: shape, lr, min_lr, warmup, decay_steps, .. } = self.optim;
+        Schedule { shape, lr, min_lr, steps: self.train.steps, warmup, decay_steps }
+    }
+
+    /// Tokens, or pictures, in one step.
+    pub fn per_step(&self) -> u64 {
+        let Train { batch, context, accumulate, .. } = self.train;
+        batch as u64 * context.max(1) as u64 * accumulate as u64
+    }
+}
+
+impl Section for Data {
+    fn check(&self, train: &Train) -> Result<()> {
+        if self.tokenizer == TokenizerChoice::Bpe {
+            range("data.vocab", self.vocab, 257..=1_000_000)?;
+        }
+        if self.path.is_none() {
+            range("data.bytes", self.bytes, 10_000..=100_000_000_000)?;
+        }
+        paths(&self.path)?;
+        let share = self.val_fraction;
+        require(share > 0.0 && share < 1.0, "data.val_fraction", share, "between 0 and 1, as 0.05")?;
+        range("train.context", train.context, 1..=1_000_000)
+    }
+
+    fn fixed(&self, _: &Train) -> Vec<(&'static str, String)> {
+        vec![
+            ("data.tokenizer", self.tokenizer.clone().into()),
+            ("data.vocab", self.vocab.to_string()),
+            ("data.bytes", self.bytes.to_string()),
+            ("data.seed", self.seed.to_string()),
+            ("data.val_fraction", self.val_fraction.to_string()),
+            ("data.split", format!("{:?}", self.split)),
+        ]
+    }
+}
+
+impl Section for Sample {
+    fn check(&self, _: &Train) -> Result<()> {
+        range("sample.tokens", self.tokens, 0..=1_000_000)?;
+        let temperature = self.temperature;
+        let fine = temperature.is_finite() && temperature >= 0.0;
+        require(fine, "sample.temperature", temperature, "a finite number, 0 or more")?;
+        require(self.top_p > 0.0 && self.top_p <= 1.0, "sample.top_p", self.top_p, "above 0, at most 1")
+    }
+
+    fn fixed(&self, _: &Train) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+}
+
+/// Checks `data.path`.
+pub(in crate::train) fn paths(path: &Option<Vec<PathBuf>>) -> Result<()> {
+    if path.as_ref().is_some_and(Vec::is_empty) {
+        return Err(Error::config("data.path", "the list is empty", "name files, or leave the key out"));
+    }
+    path.iter().flatten().try_for_each(|path| utf8(path))
+}
+
+fn utf8(path: &Path) -> Result<()> {
+    if path.to_str().is_some() {
+        return Ok(());
+    }
+    let problem = format!("{} is not UTF-8, so no recipe can name it", path.display());
+    Err(Error::config("data.path", problem, "rename the file, or give a link to it"))
+}
+
+fn is_none(n: &usize) -> bool {
+    *n == 0
+}
+
+/// What `model.kind` a recipe and its overrides say, before it is known which keys it may have; `None` where they say none, or
+/// the file is no TOML, which reading it as a recipe will tell.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn kind(file: Option<&Path>, overrides: &[String]) -> Result<Option<String>> {
+    let text = file.map_or(Ok(String::new()), |path| disk::text(&Os, path, MAX_FILE))?;
+    let table: toml::Table = text.parse().unwrap_or_default();
+    let own = table.get("model").and_then(|model| model.get("kind")?.as_str()).map(str::to_owned);
+    let set = overrides.iter().rev().find_map(|set| {
+        let (key, value) = set.split_once('=')?;
+        (key.trim() == "model.kind").then(|| value.trim().trim_matches('"').to_owned())
+    });
+    Ok(set.or(own))
+}
+
 /// One path, or a list of them.
-fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<PathBuf>>, D::Error> {
+pub(in crate::train) fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<PathBuf>>, D::Error> {
     struct Paths;
     impl<'de> Visitor<'de> for Paths {
         type Value = Vec<PathBuf>;

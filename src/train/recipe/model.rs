@@ -1,10 +1,11 @@
 //! `[model]`: which model is trained.
 
-use super::{range, require};
+use super::{Architecture, Section, TEXT, Train, range, require};
 use crate::error::{Error, Result};
 use crate::model::{GptConfig, Mlp, Positions, Size};
 use crate::ops;
 use crate::ops::rope;
+use crate::settings::Schema;
 use serde::{Deserialize, Serialize};
 
 /// `[model]`. Absent keys are as the kind has them.
@@ -114,9 +115,11 @@ impl Model {
             ..base
         }
     }
+}
 
-    /// Checks every value's range, and that each key belongs to the kind.
-    pub(super) fn validate(&self) -> Result<()> {
+impl Section for Model {
+    /// Also that each key belongs to the kind.
+    fn check(&self, _: &Train) -> Result<()> {
         range("model.layers", self.layers, 1..=1024)?;
         range("model.heads", self.heads, 1..=1024)?;
         range("model.d", self.d, 1..=65_536)?;
@@ -152,6 +155,32 @@ impl Model {
         }
         self.rope_scaling.map_or(Ok(()), RopeScaling::validate)
     }
+
+    fn fixed(&self, train: &Train) -> Vec<(&'static str, String)> {
+        let config = self.config(0, train.context);
+        let (theta, scaling) = match config.positions {
+            Positions::Rope { theta, scaling } => (theta.to_string(), format!("{scaling:?}")),
+            Positions::Learned => Default::default(),
+        };
+        vec![
+            ("model.kind", format!("{:?}", self.kind)),
+            ("model.layers", config.layers.to_string()),
+            ("model.heads", config.heads.to_string()),
+            ("model.kv_heads", config.kv_heads.to_string()),
+            ("model.d", config.d.to_string()),
+            ("model.hidden", config.hidden.to_string()),
+            ("model.bias", config.bias.to_string()),
+            ("model.tied", config.tied.to_string()),
+            ("model.activation", format!("{:?}", config.mlp)),
+            ("model.rope_theta", theta),
+            ("model.rope_scaling", scaling),
+            ("train.context", train.context.to_string()),
+        ]
+    }
+}
+
+impl Architecture for Model {
+    const SCHEMA: Schema = TEXT;
 }
 
 impl RopeScaling {

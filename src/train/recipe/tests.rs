@@ -4,7 +4,7 @@ use toml::Table;
 
 fn load(text: &str, overrides: &[&str]) -> Result<Recipe> {
     let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
-    let recipe = SCHEMA.parse::<Recipe>(text, Path::new("my.toml"), &overrides)?;
+    let recipe = TEXT.parse::<Recipe>(text, Path::new("my.toml"), &overrides)?;
     recipe.validate()?;
     Ok(recipe)
 }
@@ -43,7 +43,7 @@ fn the_default_is_valid_and_names_every_key_but_the_optional_ones() {
     };
     let table: Table = full().to_toml().parse().unwrap();
     let all = table.iter().flat_map(|(s, t)| t.as_table().unwrap().keys().map(move |k| format!("{s}.{k}")));
-    assert_eq!(sorted(all.collect()), sorted(SCHEMA.keys()));
+    assert_eq!(sorted(all.collect()), sorted(TEXT.keys()));
 }
 
 #[test]

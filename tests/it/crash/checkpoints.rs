@@ -54,7 +54,7 @@ fn bits(params: &Params) -> Vec<u32> {
 fn save(run: &RunDir, step: u64, params: &Params) -> Result<PathBuf> {
     let config = serde_json::json!({"model_type": "gpt2"});
     let tokenizer = vec![("tokenizer.json", "{\"a\": \"tokenizer\"}")];
-    let contents = Contents { params, config: &config, tokenizer };
+    let contents = Contents { params, config: &config, files: tokenizer };
     let line = r#"{"step":1,"loss":2.5,"lr":0.001,"grad_norm":0.5,"tokens_per_s":1000.0}"#;
     let record: Record = serde_json::from_str(line).expect("a record");
     let record = Some(Record { step, ..record });

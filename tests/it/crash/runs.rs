@@ -7,7 +7,7 @@ use kiln::data::atomic::write_atomic;
 use kiln::device::Device;
 use kiln::disk::Disk;
 use kiln::train::metrics::{self, Metrics, Record};
-use kiln::train::{Recipe, checkpoint, pretrain, source};
+use kiln::train::{Recipe, Text, checkpoint, pretrain, source};
 use std::path::{Path, PathBuf};
 
 fn record(step: u64, loss: f32) -> Record {
@@ -16,7 +16,7 @@ fn record(step: u64, loss: f32) -> Record {
         loss,
         lr: 1e-3,
         grad_norm: 0.5,
-        tokens_per_s: 1e4,
+        more: Default::default(),
         val_loss: None,
         bits_per_byte: None,
         skipped: None,
@@ -120,7 +120,7 @@ impl Tiny {
     fn train(&self, disk: &SimDisk) -> Result<()> {
         let run = PathBuf::from("/runs/a");
         let resume = disk.exists(&run.join("recipe.toml")).unwrap_or(false).then_some(&*run);
-        pretrain::train_on(disk, &self.recipe, resume, &self.device, &mut ()).map(drop)
+        pretrain::run::<Text>(disk, &self.recipe, resume, &self.device, &mut ()).map(drop)
     }
 }
 

@@ -65,6 +65,7 @@ fn norms_of_pictures_and_their_gradients() {
 fn products_of_a_matrix_with_a_vector_and_distances_from_spheres() {
     hold("dots.ptx", |_| true);
     hold("sphere.ptx", |_| true);
+    hold("spectral.ptx", |_| true);
 }
 
 #[test]

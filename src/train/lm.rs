@@ -1,0 +1,181 @@
+//! Language models: the loss of the next token.
+
+use super::objective::{self, Batch, Found, MAX_TENSORS, Objective, Turn, Values, room};
+use super::recipe::Recipe;
+use super::setup::Setup;
+use super::trainer::Trainer;
+use crate::cpu::gemm::Precision;
+use crate::data::{Batches, Dataset, EvalBatches};
+use crate::device::kernels::Float;
+use crate::device::{Device, kernels};
+use crate::error::{Error, Result};
+use crate::model::sample::{SampleOptions, generate};
+use crate::model::{Gpt, GptConfig};
+use crate::params::{Decl, Hold, Params};
+use crate::tape::Tape;
+use crate::tensor::{DType, Out, Shape, Spec};
+use arrayvec::ArrayVec;
+use std::sync::Arc;
+
+/// Fills inputs and targets of a micro-batch: `(step, micro-batch, inputs, targets)`.
+pub type Fill = Box<dyn Fn(u64, usize, &mut [i32], &mut [i32]) -> Result<()>>;
+
+/// A GPT and its text. A micro-batch is ids (B, T) and their targets (B, T).
+pub struct Lm {
+    /// The model.
+    pub gpt: Gpt,
+    fill: Fill,
+    shape: Shape,
+}
+
+impl Lm {
+    /// A model that learns from sequences (B, T), which `fill` makes, and the parameters that it needs.
+    pub fn new(config: GptConfig, shape: [usize; 2], fill: Fill) -> (Lm, Vec<Decl>) {
+        let (gpt, decls) = Gpt::new(config);
+        (Lm { gpt, fill, shape: shape.into() }, decls)
+    }
+
+    /// Whether a device can train it.
+    ///
+    /// # Errors
+    /// It asks a GPU for heads that attention has no kernels for, or in bf16 for rows that are no multiples of 16 bytes.
+    pub fn supported(config: &GptConfig, precision: Precision, device: &Device) -> Result<()> {
+        let Device::Gpu(_) = device else { return Ok(()) };
+        let half = precision == Precision::Bf16;
+        let GptConfig { d, heads, hidden, .. } = *config;
+        if !kernels::attends(if half { Float::Bf16 } else { Float::F32 }, d / heads) {
+            let problem = format!("a GPU has no kernel for heads of {} channels in {}", d / heads, precision.name());
+            return Err(Error::config("model.heads", problem, kernels::HEADS));
+        }
+        if half && !(d % 8 == 0 && hidden % 8 == 0) {
+            let problem =
+                format!("widths of {d} and {hidden}: rows of a GPU's products in bf16 are multiples of 8 elements");
+            return Err(Error::config("model.d", problem, "take multiples of 8, or train.precision = \"f32\""));
+        }
+        Ok(())
+    }
+
+    fn ids(&self) -> Spec {
+        Spec { shape: self.shape, dtype: DType::I32 }
+    }
+}
+
+impl Objective for Lm {
+    fn batch(&self) -> ArrayVec<Spec, MAX_TENSORS> {
+        [self.ids(); 2].into_iter().collect()
+    }
+
+    fn fill(&self, batch: u64, micro: usize, x: ArrayVec<Values, MAX_TENSORS>) -> Result<()> {
+        let mut x = x.into_iter().map(Values::ids);
+        let [x, y] = [(); 2].map(|()| x.next().expect("ids and targets"));
+        (self.fill)(batch, micro, x, y)
+    }
+
+    fn turn(&mut self, _: u8, turn: Turn, x: &Batch) -> Found {
+        let Turn { tape, params, pass, micros, last } = turn;
+        tape.begin(params, pass);
+        tape.lend(params, self.gpt.head());
+        let [x, y] = [0, 1].map(|i| tape.constant(x[i].clone()));
+        let loss = self.gpt.loss(x, y, None, Some((micros * self.shape.numel()) as f32));
+        let value = loss.value();
+        loss.backward(params, last);
+        Found::loss(value)
+    }
+
+    fn flops(&self) -> f64 {
+        self.gpt.config().flops_per_token(self.shape[1]) * self.shape.numel() as f64
+    }
+}
+
+impl Trainer<Lm> {
+    /// A model with fresh weights for `recipe` over a vocabulary of `vocab` ids, to be trained on `data`.
+    ///
+    /// # Errors
+    /// The data is shorter than a window.
+    pub fn new(recipe: &Recipe, vocab: usize, data: Arc<Dataset>, device: &Device) -> Result<Trainer<Lm>> {
+        let train = &recipe.train;
+        let batches = Batches::new(data, train.batch, train.context, train.accumulate, train.seed)?;
+        let fill = move |step, micro, x: &mut [i32], y: &mut [i32]| batches.fill(step, micro, x, y);
+        Ok(Trainer::on(recipe, vocab, Box::new(fill), device))
+    }
+
+    /// A trainer without data, for a [dry](Device::dry) device.
+    pub fn dry(recipe: &Recipe, vocab: usize, device: &Device) -> Trainer<Lm> {
+        Trainer::on(recipe, vocab, Box::new(|_, _, _, _| Ok(())), device)
+    }
+
+    fn on(recipe: &Recipe, vocab: usize, fill: Fill, device: &Device) -> Trainer<Lm> {
+        let train = &recipe.train;
+        let lm = Lm::new(recipe.model.config(vocab, train.context), [train.batch, train.context], fill);
+        Trainer::with(Setup::of(recipe), lm, device)
+    }
+
+    /// The sum of the negative log-likelihoods of all targets of `data`, in nats, and how many targets these are; at most
+    /// `max_batches` batches. `progress(done, total)` counts batches; `None` where it returned false.
+    ///
+    /// # Errors
+    /// A shard has changed since it was opened.
+    pub fn evaluate(
+        &mut self,
+        data: &EvalBatches,
+        max_batches: Option<usize>,
+        progress: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Option<(f64, usize)>> {
+        let total = data.len().min(max_batches.unwrap_or(usize::MAX));
+        let (mut nats, mut targets, mut whole) = (0.0, 0, true);
+        for index in 0..total {
+            nats += self.eval_batch(|x, y, weights| {
+                targets += data.fill(index, x, y, weights)?;
+                Ok(())
+            })?;
+            whole = progress(index + 1, total);
+            if !whole {
+                break;
+            }
+        }
+        self.tape.reset();
+        Ok(whole.then_some((nats, targets)))
+    }
+
+    /// The sum of the negative log-likelihoods of the batch that `batch` puts into inputs, targets and weights, in nats.
+    ///
+    /// # Errors
+    /// Those of `batch`.
+    pub fn eval_batch(&mut self, batch: impl FnOnce(&mut [i32], &mut [i32], &mut [f32]) -> Result<()>) -> Result<f64> {
+        let device = self.params.device().clone();
+        let ids = self.objective.ids();
+        let mut out = room(&device, &[ids, ids, Spec::f32(ids.shape)]);
+        objective::fill(&mut out, |x| {
+            let mut x = x.into_iter();
+            let mut next = || x.next().expect("three tensors");
+            let (ids, targets, weights) = (next().ids(), next().ids(), next().numbers());
+            batch(ids, targets, weights)
+        })?;
+        self.tape.begin(&self.params, self.eval_pass());
+        let tape = &self.tape;
+        let vars: ArrayVec<_, MAX_TENSORS> = out.into_iter().map(|out| tape.constant(Out::freeze(out))).collect();
+        let loss = || self.objective.gpt.loss(vars[0], vars[1], Some(vars[2]), Some(1.0)).value();
+        Ok(f64::from(tape.no_grad(loss).item()))
+    }
+
+    /// Lets the model write; see [`generate`]. A model on a GPU writes on the host, with a copy of its weights.
+    pub fn generate(
+        &mut self,
+        prompt: Vec<u32>,
+        eot: Option<u32>,
+        options: &SampleOptions,
+        on_token: &mut dyn FnMut(u32) -> bool,
+    ) {
+        let gpt = &self.objective.gpt;
+        let host = match self.params.device() {
+            Device::Cpu(_) => {
+                generate(gpt, &self.params, &mut self.tape, prompt, eot, options, on_token);
+                return;
+            }
+            gpu @ Device::Gpu(_) => gpu.on_host(),
+        };
+        let mut params = Params::frozen(&host, self.decls(), Hold::Frozen);
+        self.params.ids().for_each(|id| params.set_weight(id, &self.params.weight(id).read()));
+        generate(gpt, &params, &mut Tape::new(&host), prompt, eot, options, on_token);
+    }
+}

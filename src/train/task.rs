@@ -1,0 +1,115 @@
+//! What a run trains, between its recipe, its data and its model. [`pretrain`](super::pretrain) does with it what is the
+//! same for all: steps, checkpoints, evaluations, going back.
+
+use super::event::Watch;
+use super::fit::Plan;
+use super::objective::Objective;
+use super::recipe::{Architecture, RecipeOf, Section};
+use super::run::RunDir;
+use super::trainer::Trainer;
+use crate::device::Device;
+use crate::error::Result;
+use serde_json::Value;
+use std::path::Path;
+
+/// The recipe of a task.
+pub type RecipeFor<T> = RecipeOf<<T as Task>::Model, <T as Task>::Data, <T as Task>::Sample>;
+
+/// Told of work before the first step: `(what, done, total)`, a total of 0 where nobody knows.
+pub type Progress<'a> = dyn FnMut(&str, u64, u64) + 'a;
+
+/// What there is before the first step.
+pub struct Opened<T: Task> {
+    /// The task with its data.
+    pub task: T,
+    /// The model with fresh weights.
+    pub trainer: Trainer<T::Objective>,
+    /// What memory the run takes.
+    pub memory: Plan,
+    /// A hash of the data.
+    pub data: String,
+}
+
+/// What an evaluation found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evaluation {
+    /// The lower, the better: a loss in nats, as the training's; for models without one, a distance.
+    pub loss: f64,
+    /// More, by name.
+    pub parts: Vec<(&'static str, f64)>,
+}
+
+/// A kind of model with its kind of data.
+pub trait Task: Sized {
+    /// `[model]`.
+    type Model: Architecture;
+    /// `[data]`.
+    type Data: Section;
+    /// `[sample]`.
+    type Sample: Section;
+    /// What a step computes.
+    type Objective: Objective;
+
+    /// What a batch has so many of, as `tokens`.
+    const UNIT: &'static str;
+
+    /// What memory a run takes before it starts; where it has data already, that is in `own`.
+    ///
+    /// # Errors
+    /// It does not fit, or the device cannot do it; what is needed of the data cannot be read.
+    fn plan(recipe: &RecipeFor<Self>, own: Option<&Path>, device: &Device) -> Result<Plan>;
+
+    /// Opens the data, or makes it in the folder `own`, and the model.
+    ///
+    /// # Errors
+    /// As of [`plan`](Task::plan); the data cannot be used.
+    fn open(recipe: &RecipeFor<Self>, own: &Path, device: &Device, progress: &mut Progress) -> Result<Opened<Self>>;
+
+    /// How much of what it is trained on, as `(8192, "token ids")`.
+    fn about(&self) -> Vec<(u64, &'static str)>;
+
+    /// The content of `config.json`.
+    fn config(&self, trainer: &Trainer<Self::Objective>) -> Value;
+
+    /// Files that belong to a checkpoint beside weights: names and texts.
+    fn files(&self) -> Vec<(&str, &str)> {
+        Vec::new()
+    }
+
+    /// Judges the model by what is held out, in at most `max_batches` batches; more thoroughly after the `last` step. `None` where `progress(done, total)` said
+    /// false.
+    ///
+    /// # Errors
+    /// The data has changed since it was opened.
+    fn evaluate(
+        &mut self,
+        trainer: &mut Trainer<Self::Objective>,
+        last: bool,
+        max_batches: Option<usize>,
+        progress: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Option<Evaluation>>;
+
+    /// The loss that no model can have less than, where it is known.
+    fn floor(&self) -> Option<f64> {
+        None
+    }
+
+    /// A loss in bits a byte of text.
+    fn bits_per_byte(&self, loss: f64) -> Option<f64> {
+        let _ = loss;
+        None
+    }
+
+    /// Lets the model show what it has learnt after `step` steps, into the run's `samples/`.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    fn sample(
+        &mut self,
+        trainer: &mut Trainer<Self::Objective>,
+        recipe: &RecipeFor<Self>,
+        step: u64,
+        run: &RunDir,
+        watch: &mut dyn Watch,
+    ) -> Result<()>;
+}

@@ -1,0 +1,165 @@
+//! Language models on text: tokens, their loss in nats and in bits a byte, and texts as samples.
+
+use super::event::{Event, Watch};
+use super::fit::{self, Plan};
+use super::lm::Lm;
+use super::recipe::{self, Recipe, Train};
+use super::run::RunDir;
+use super::setup::Setup;
+use super::source;
+use super::task::{Evaluation, Opened, Progress, Task};
+use super::trainer::Trainer;
+use crate::data::atomic::write_atomic;
+use crate::data::detok::Decoder;
+use crate::data::{Dataset, DatasetInfo, EvalBatches, Part, Tokenizer};
+use crate::device::Device;
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::model::sample::SampleOptions;
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Text to train on, and what is held out.
+pub struct Text {
+    tokenizer: Tokenizer,
+    eval: EvalBatches,
+    /// Bits a byte for each nat a token of validation loss.
+    bits_per_byte: f64,
+    /// In bits a byte.
+    floor: Option<f64>,
+    train_tokens: u64,
+    val_tokens: u64,
+}
+
+fn supported(recipe: &Recipe, device: &Device) -> Result<()> {
+    Setup::of(recipe).supported(device)?;
+    Lm::supported(&recipe.model.config(1, recipe.train.context), recipe.train.precision, device)
+}
+
+impl Task for Text {
+    type Model = recipe::Model;
+    type Data = recipe::Data;
+    type Sample = recipe::Sample;
+    type Objective = Lm;
+
+    const UNIT: &'static str = "tokens";
+
+    /// A vocabulary that is still to be learnt counts with `data.vocab`, and a prompt with a token for each byte.
+    fn plan(recipe: &Recipe, own: Option<&Path>, device: &Device) -> Result<Plan> {
+        let vocab = source::vocab(recipe, own)?;
+        supported(recipe, device)?;
+        fit::check(recipe, vocab, 1 + recipe.sample.prompt.len(), device)
+    }
+
+    fn open(recipe: &Recipe, own: &Path, device: &Device, progress: &mut Progress) -> Result<Opened<Text>> {
+        supported(recipe, device)?;
+        // Before time goes into data for a run that can have no memory, whatever the vocabulary turns out to be.
+        let quiet = Recipe { train: Train { sample_every: 0, ..recipe.train.clone() }, ..recipe.clone() };
+        if fit::check(&quiet, 1, 1, device).is_err() {
+            fit::check(&quiet, recipe.data.vocab, 1, device)?;
+        }
+        let data = source::shards(recipe, own, progress)?;
+        let info = DatasetInfo::load(&data)?;
+        let tokenizer = info.load_tokenizer(&data)?;
+        let mut prompt = 1;
+        if recipe.train.sample_every > 0 {
+            let hint = "give a prompt in the characters of the data";
+            let ids = start(&tokenizer, &recipe.sample.prompt).map_err(|e| Error::config("sample.prompt", e, hint))?;
+            prompt = ids.len();
+        }
+        let memory = fit::check(recipe, info.tokenizer.vocab, prompt, device)?;
+        let train = Arc::new(Dataset::open(&data, Part::Train)?);
+        let val = Arc::new(Dataset::open(&data, Part::Val)?);
+        let tokens_per_byte = info.val.tokens as f64 / info.val.bytes.max(1) as f64;
+        let task = Text {
+            tokenizer,
+            bits_per_byte: tokens_per_byte / std::f64::consts::LN_2,
+            floor: source::floor(recipe),
+            train_tokens: train.len() as u64,
+            val_tokens: val.len() as u64,
+            eval: EvalBatches::new(val, recipe.train.batch, recipe.train.context)?,
+        };
+        let trainer = Trainer::new(recipe, info.tokenizer.vocab, train, device)?;
+        Ok(Opened { task, trainer, memory, data: info.hash() })
+    }
+
+    fn about(&self) -> Vec<(u64, &'static str)> {
+        let ids = self.tokenizer.vocab_size() as u64;
+        vec![(ids, "token ids"), (self.train_tokens, "tokens to train on"), (self.val_tokens, "to validate")]
+    }
+
+    fn config(&self, trainer: &Trainer<Lm>) -> Value {
+        trainer.objective.gpt.config().to_json()
+    }
+
+    fn files(&self) -> Vec<(&str, &str)> {
+        self.tokenizer.files().collect()
+    }
+
+    fn evaluate(
+        &mut self,
+        trainer: &mut Trainer<Lm>,
+        _: bool,
+        max_batches: Option<usize>,
+        progress: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Option<Evaluation>> {
+        let found = trainer.evaluate(&self.eval, max_batches, progress)?;
+        Ok(found.map(|(nats, targets)| Evaluation { loss: nats / targets as f64, parts: Vec::new() }))
+    }
+
+    fn floor(&self) -> Option<f64> {
+        self.floor.map(|bits| bits / self.bits_per_byte)
+    }
+
+    fn bits_per_byte(&self, loss: f64) -> Option<f64> {
+        Some(loss * self.bits_per_byte)
+    }
+
+    fn sample(
+        &mut self,
+        trainer: &mut Trainer<Lm>,
+        recipe: &Recipe,
+        step: u64,
+        run: &RunDir,
+        watch: &mut dyn Watch,
+    ) -> Result<()> {
+        let sample = &recipe.sample;
+        let options = SampleOptions {
+            tokens: sample.tokens,
+            temperature: sample.temperature,
+            top_k: sample.top_k,
+            top_p: sample.top_p,
+            seed: step,
+        };
+        let mut text = sample.prompt.clone();
+        let prompt = start(&self.tokenizer, &sample.prompt)?;
+        let mut decoder = Decoder::new(&self.tokenizer);
+        trainer.generate(prompt, self.tokenizer.eot(), &options, &mut |id| {
+            text.push_str(&decoder.push(id));
+            watch.stop().is_none()
+        });
+        text.push_str(&decoder.finish());
+        disk::make_dirs(run.disk(), &run.samples())?;
+        write_atomic(run.disk(), &run.sample(step, "txt"), text.as_bytes())?;
+        watch.event(&Event::Sample { step, text: &text });
+        Ok(())
+    }
+}
+
+/// The ids from which a model writes on: the prompt's, after the token that separates documents where there is one.
+///
+/// # Errors
+/// The tokenizer has no token for a character of the prompt, or nothing to start from.
+pub fn start(tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>> {
+    let mut ids: Vec<u32> = tokenizer.eot().into_iter().collect();
+    ids.extend(tokenizer.encode_with_special(prompt)?);
+    if ids.is_empty() {
+        // Without a token between documents, a line break is the likeliest start.
+        ids.extend(tokenizer.encode("\n").unwrap_or_default());
+    }
+    if ids.is_empty() {
+        ids.push(0);
+    }
+    Ok(ids)
+}
