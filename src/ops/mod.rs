@@ -40,6 +40,8 @@ table! {
     swiglu,
     dropout,
     sample,
+    augment,
+    blend,
     elementwise,
     reshape,
     split,

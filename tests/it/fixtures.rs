@@ -4,6 +4,7 @@
 use kiln::cpu::gemm::Precision;
 use kiln::device::Device;
 use kiln::ops::activation::Activation;
+use kiln::ops::augment::{Augment, Policy};
 use kiln::ops::attention::SelfAttention;
 use kiln::ops::conv::{Conv, Window};
 use kiln::ops::elementwise::Elementwise;
@@ -21,6 +22,7 @@ use kiln::ops::swiglu::Swiglu;
 use kiln::ops::token_logprob::TokenLogprob;
 use kiln::optim::{AdamW, Optimizer};
 use kiln::params::{Decl, Init, Kind, ParamId, Params};
+use kiln::rng::{Purpose, Stream};
 use kiln::tape::{Array64, Op, Tape, Var};
 use kiln::tensor::{DType, Shape, Tensor};
 use safetensors::{Dtype, SafeTensors};
@@ -186,6 +188,13 @@ fn norms_of_pictures() {
 fn weights_divided_by_their_spectral_norm() {
     check_fixture("spectral", Spectral { last: false }, &["w", "u"], &["y", "new_u"]);
     check_fixture("spectral_last", Spectral { last: true }, &["w", "u"], &["y", "new_u"]);
+}
+
+#[test]
+fn augmented_pictures() {
+    let policy = Policy { colour: true, translation: true, cutout: true };
+    let op = Augment { policy, stream: Stream::new(5, Purpose::Augment, 3, 0), shifts: true };
+    check_fixture("augment", op, &["x"], &["y"]);
 }
 
 #[test]

@@ -69,6 +69,16 @@ fn products_of_a_matrix_with_a_vector_and_distances_from_spheres() {
 }
 
 #[test]
+fn pictures_in_other_colours_moved_and_with_holes() {
+    hold("augment.ptx", |_| true);
+}
+
+#[test]
+fn examples_between_two() {
+    hold("blend.ptx", |_| true);
+}
+
+#[test]
 fn pictures_in_another_size_and_the_way_back() {
     hold("resample.ptx", |_| true);
 }
