@@ -3,6 +3,7 @@
 
 pub mod check;
 mod fused;
+mod norm_parts;
 
 use crate::rng::{Purpose, Stream};
 use crate::tape::Op;
@@ -29,6 +30,7 @@ table! {
     embedding,
     norm,
     picture_norm,
+    norm_tangent,
     resample,
     linear,
     conv,

@@ -163,8 +163,19 @@ fn a_gradient_that_is_lent_is_written_or_added_to_in_the_forward_pass() {
 /// reference: of f(x + h d) for the one, of their changes with each input for the other.
 #[test]
 fn tangents_and_their_gradients_match_the_f64_reference() {
-    const NAMES: [&str; 10] =
-        ["resample", "linear", "conv", "activation", "dropout", "sample", "augment", "elementwise", "reshape", "reduce"];
+    const NAMES: [&str; 11] = [
+        "picture_norm",
+        "resample",
+        "linear",
+        "conv",
+        "activation",
+        "dropout",
+        "sample",
+        "augment",
+        "elementwise",
+        "reshape",
+        "reduce",
+    ];
     let device = Device::cpu(2).expect("a CPU");
     let moved = |x: &Array64, h: f64, d: &[f64]| Array64::new(x.shape, x.data.iter().zip(d).map(|(x, d)| x + h * d).collect());
     let signs = |n: usize, seed: u32| -> Vec<f64> {

@@ -4,7 +4,7 @@
 use kiln::cpu::Simd;
 use kiln::device::Device;
 use kiln::nn::penalty::{gradient_penalty, r1};
-use kiln::nn::{Builder, Conv, Linear, Start};
+use kiln::nn::{BatchNorm, Builder, Conv, GroupNorm, Linear, Start};
 use kiln::ops::activation::Activation;
 use kiln::ops::conv::Window;
 use kiln::params::Params;
@@ -36,7 +36,15 @@ fn close(what: &str, got: &[f32], want: &[f64], relative: f64) {
 struct Discriminator {
     kind: &'static str,
     convs: [Conv; 2],
+    norm: Norm,
     head: Linear,
+}
+
+/// What comes after the second convolution.
+enum Norm {
+    None,
+    Group(GroupNorm),
+    Batch(BatchNorm),
 }
 
 impl Discriminator {
@@ -46,9 +54,14 @@ impl Discriminator {
         };
         let convs = [conv(p, "0", [2, 4]), conv(p, "1", [4, 6])];
         let head = Linear::new(p, "head", [24, 1], true, Start::Normal(0.1));
+        let norm = match kind {
+            "group" => Norm::Group(GroupNorm::new(p, "norm", 2, 6)),
+            "batch" => Norm::Batch(BatchNorm::new(p, "norm", 6, 0.0)),
+            _ => Norm::None,
+        };
         match kind {
-            "spectral" => Discriminator { kind, convs: convs.map(|conv| conv.spectral(p)), head: head.spectral(p) },
-            _ => Discriminator { kind, convs, head },
+            "spectral" => Discriminator { kind, convs: convs.map(|conv| conv.spectral(p)), norm, head: head.spectral(p) },
+            _ => Discriminator { kind, convs, norm, head },
         }
     }
 
@@ -61,7 +74,11 @@ impl Discriminator {
             _ => [leaky; 2],
         };
         let x = self.convs[0].apply(x, Some(first));
-        let x = self.convs[1].apply(x, Some(second));
+        let x = match &self.norm {
+            Norm::None => self.convs[1].apply(x, Some(second)),
+            Norm::Group(norm) => norm.apply(self.convs[1].apply(x, None), 0.2),
+            Norm::Batch(norm) => norm.apply(self.convs[1].apply(x, None), 0.2),
+        };
         self.head.apply(x.flatten())
     }
 }
@@ -72,8 +89,10 @@ fn model(device: &Device, kind: &'static str) -> (Discriminator, Params) {
     let d = Discriminator::new(&mut p, kind);
     let mut params = Params::new(device, &p.finish(), 0);
     for id in params.ids() {
-        let values = f32s(&read(&format!("{kind}.{}", params.name(id))).1);
-        params.set_weight(id, &values);
+        if !params.name(id).contains("running") {
+            let values = f32s(&read(&format!("{kind}.{}", params.name(id))).1);
+            params.set_weight(id, &values);
+        }
     }
     (d, params)
 }
@@ -107,7 +126,7 @@ fn gradients(
     (value, params.ids().filter(|id| params.is_trainable(*id)).map(gradient).collect())
 }
 
-const KINDS: [&str; 5] = ["leaky", "relu", "smooth", "fused", "spectral"];
+const KINDS: [&str; 7] = ["leaky", "relu", "smooth", "fused", "spectral", "group", "batch"];
 
 fn matches_pytorch(device: &Device, kind: &'static str) {
     let (d, mut params) = model(device, kind);
