@@ -167,6 +167,9 @@ impl Image {
     }
 }
 
+/// The name of a running mean of weights among moments.
+pub const MEAN: &str = "ema";
+
 /// A parameter's number: its place in the model's declarations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ParamId(pub u32);
@@ -342,6 +345,42 @@ impl Params {
             let moment = |&name| (name, Arena::new(&self.device, DType::F32, &shapes));
             train.moments = names(group.kind).iter().map(moment).collect();
         }
+    }
+
+    /// Gives the trained groups of network `net` a running mean of their weights, saved like a moment; at first the weights.
+    pub fn add_mean(&mut self, net: u8) {
+        for group in self.groups.iter_mut().filter(|group| group.net == net) {
+            let shapes: Vec<Shape> = (0..group.ids.len()).map(|slot| *group.weights.view(slot).shape()).collect();
+            let Some(train) = &mut group.train else { continue };
+            let mut mean = Arena::new(&self.device, DType::F32, &shapes);
+            (0..shapes.len()).for_each(|slot| set(&mut mean, slot, &group.weights.view(slot).read(), &self.device));
+            train.moments.push((MEAN, mean));
+        }
+    }
+
+    /// `mean = decay · mean + (1 − decay) · weights`, of network `net`, on a CPU.
+    pub fn move_mean(&mut self, net: u8, decay: f64) {
+        let (device, share) = (self.device.clone(), (1.0 - decay) as f32);
+        for (weights, mean) in self.means(net) {
+            let weights: &[f32] = weights.whole_mut();
+            device.host().threads.each(chunks(mean.whole_mut::<f32>(), CHUNK), |i, mean| {
+                let weights = &weights[i * CHUNK..][..mean.len()];
+                mean.iter_mut().zip(weights).for_each(|(mean, weight)| *mean += share * (weight - *mean));
+            });
+        }
+    }
+
+    /// Puts the running mean of network `net` in the place of its weights, and these in its place: until it is called again.
+    pub fn exchange_mean(&mut self, net: u8) {
+        self.means(net).for_each(|(weights, mean)| std::mem::swap(weights, mean));
+    }
+
+    /// Weights and their running mean.
+    fn means(&mut self, net: u8) -> impl Iterator<Item = (&mut Arena, &mut Arena)> {
+        self.groups.iter_mut().filter(move |group| group.net == net).filter_map(|group| {
+            let moments = &mut group.train.as_mut()?.moments;
+            Some((&mut group.weights, &mut moments.iter_mut().find(|(name, _)| *name == MEAN)?.1))
+        })
     }
 
     /// Gives each trainable group of matrices or embeddings a copy in bf16, for operations to compute with. The weights
@@ -644,7 +683,7 @@ impl Group {
                 gpu.fill(grad.ptr(), 0, grad.numel());
             }
         }
-        let moments = train.moments.iter().map(|(_, arena)| arena.whole()).collect();
+        let moments = train.moments.iter().filter(|(name, _)| *name != MEAN).map(|(_, arena)| arena.whole()).collect();
         let shadow = train.shadow.as_ref().map(Arena::whole);
         Some(Arenas { weights: self.weights.whole(), shadow, grads: train.grads.whole(), moments })
     }

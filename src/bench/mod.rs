@@ -15,6 +15,7 @@ pub mod gemm;
 pub mod gpu;
 pub mod kernels;
 pub mod peer;
+pub mod pictures;
 pub mod python;
 pub mod rival;
 pub mod roofline;
@@ -63,6 +64,8 @@ pub enum Unit {
     Gbytes,
     /// Tokens a second, of so many.
     Tokens(usize),
+    /// Pictures a second, of so many.
+    Pictures(usize),
     /// 10⁶ bytes of text a second, of so many bytes.
     Text(usize),
 }
@@ -74,6 +77,7 @@ impl Unit {
             Unit::Gflops => "GFLOP/s",
             Unit::Gbytes => "GB/s",
             Unit::Tokens(_) => "tokens/s",
+            Unit::Pictures(_) => "pictures/s",
             Unit::Text(_) => "MB/s",
         }
     }
@@ -106,7 +110,7 @@ impl Part {
         match self.unit {
             Unit::Gflops => self.work.flops / seconds / 1e9,
             Unit::Gbytes => self.work.bytes() / seconds / 1e9,
-            Unit::Tokens(n) => n as f64 / seconds,
+            Unit::Tokens(n) | Unit::Pictures(n) => n as f64 / seconds,
             Unit::Text(bytes) => bytes as f64 / seconds / 1e6,
         }
     }

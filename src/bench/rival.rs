@@ -19,6 +19,8 @@ pub enum Against {
         compile: bool,
         /// With glibc told to keep freed memory and to use huge pages.
         keep_memory: bool,
+        /// With pictures and their weights as (N, H, W, C).
+        channels_last: bool,
     },
     /// A Python package that makes tokens: tiktoken, tokenizers.
     Tokens(&'static str),
@@ -34,18 +36,21 @@ impl Against {
     /// # Errors
     /// Nobody is called so.
     pub fn parse(word: &str) -> Result<Vec<Against>> {
-        let torch = |compile, keep_memory| Against::Torch { compile, keep_memory };
+        let torch = |compile, keep_memory| Against::Torch { compile, keep_memory, channels_last: false };
         Ok(match word {
             "torch" | "torch:eager" => vec![torch(false, false)],
             "torch:compile" => vec![torch(true, false)],
             "torch:keepmem" => vec![torch(false, true)],
+            "torch:channels-last" => {
+                vec![Against::Torch { compile: false, keep_memory: false, channels_last: true }]
+            }
             "tiktoken" => vec![Against::Tokens("tiktoken")],
             "tokenizers" => vec![Against::Tokens("tokenizers")],
             "torch:best" => vec![torch(false, false), torch(true, false), torch(false, true)],
             _ => match CRATES.iter().find(|name| **name == word) {
                 Some(name) => vec![Against::Crate(name)],
                 None => {
-                    let known = "torch, torch:compile, torch:keepmem, torch:best, faer, gemm, matrixmultiply, tiktoken, tokenizers";
+                    let known = "torch, torch:compile, torch:keepmem, torch:best, torch:channels-last, faer, gemm, matrixmultiply, tiktoken, tokenizers";
                     return Err(Error::usage(format!("--against {word}: nobody is called so"), format!("use {known}")));
                 }
             },
@@ -77,6 +82,10 @@ impl Against {
             Against::Torch { .. } if case.bench == "tokenizer" => {
                 let problem = "--against torch: torch makes no tokens";
                 Err(Error::usage(problem, "kiln bench tokenizer --against tiktoken,tokenizers"))
+            }
+            Against::Torch { channels_last: true, .. } if case.spec["pictures"].is_null() => {
+                let problem = "--against torch:channels-last is for models of pictures";
+                Err(Error::usage(problem, "kiln bench step vae-conv"))
             }
             Against::Torch { compile: true, .. } if case.bench != "step" => {
                 Err(Error::usage("--against torch:compile is for training steps", "kiln bench step"))
@@ -125,8 +134,9 @@ impl Rival {
                 command.args([name, "--threads", &threads.to_string(), "--serve"]);
                 (command, format!("{} tokenizer_peer.py {name}", python.display()))
             }
-            Against::Torch { compile, keep_memory } => {
+            Against::Torch { compile, keep_memory, channels_last } => {
                 let script = match case.bench {
+                    "step" if !case.spec["pictures"].is_null() => "pictures_torch.py",
                     "step" => "gpt_torch.py",
                     "decode" => "decode_torch.py",
                     _ => "kernels_torch.py",
@@ -139,6 +149,9 @@ impl Rival {
                 }
                 if *compile {
                     command.arg("compile");
+                }
+                if *channels_last {
+                    command.arg("--channels-last");
                 }
                 if *keep_memory {
                     command.arg("--keep-memory");

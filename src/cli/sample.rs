@@ -4,18 +4,21 @@ use super::term::{note, print, safe, warn};
 use super::{Global, Weights};
 use clap::Args;
 use kiln::data::music;
-use kiln::error::{AtPath, Result};
+use kiln::disk::Os;
+use kiln::error::{AtPath, Error, Result};
 use kiln::model::sample::{Pace, SampleOptions};
 use kiln::train::Sampler;
+use kiln::train::pictures::sampler::{PictureSampler, draws};
 use serde_json::json;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Write text with a trained model
+/// Write text, or draw pictures, with a trained model
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   kiln sample runs/village
+  kiln sample runs/dcgan --grid 8x8 --out digits.png
   kiln sample runs/village --prompt \"One morning\" --tokens 80 --num 3
   kiln sample runs/village/checkpoints/step-000400 --temperature 0")]
 pub struct SampleArgs {
@@ -46,6 +49,15 @@ pub struct SampleArgs {
     /// How many texts, with seeds from --seed on
     #[arg(long, value_name = "N", default_value_t = 1)]
     num: u64,
+    /// Of a model of pictures: rows and columns of the sheet [default: 8x8]
+    #[arg(long, value_name = "RxC", value_parser = grid)]
+    grid: Option<[usize; 2]>,
+    /// Of a model of pictures: the class to draw [default: all in turn]
+    #[arg(long, value_name = "N")]
+    label: Option<usize>,
+    /// Of a model of pictures: where to put the sheet [default: samples.png in the run]
+    #[arg(long, value_name = "FILE.png")]
+    out: Option<PathBuf>,
     /// Play the melody that the text spells in ABC notation into a WAV file (the second text's into FILE-2, and so on)
     #[arg(long, value_name = "FILE")]
     wav: Option<PathBuf>,
@@ -53,6 +65,9 @@ pub struct SampleArgs {
 
 /// Runs `kiln sample`: text appears as it is written, and its speed in the end.
 pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
+    if args.grid.is_some() || args.label.is_some() || args.out.is_some() || draws(&args.run)? {
+        return draw(&args, global);
+    }
     let start = Instant::now();
     let mut sampler = Sampler::open(&args.run, args.weights.hold(), &global.host()?)?;
     for damage in sampler.damaged() {
@@ -105,6 +120,39 @@ pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
         note(&format!("{reading:.0} prompt tokens/s, {writing:.0} new tokens/s"));
     }
     Ok(())
+}
+
+/// Draws a sheet.
+fn draw(args: &SampleArgs, global: &Global) -> Result<()> {
+    if !draws(&args.run)? {
+        let hint = "leave out --grid, --label and --out";
+        return Err(Error::usage(format!("{} writes text and draws no pictures", args.run.display()), hint));
+    }
+    let start = Instant::now();
+    let mut sampler = PictureSampler::open(&args.run, args.weights.hold(), &global.host()?)?;
+    for damage in sampler.damaged() {
+        warn(&format!("{damage}; an older checkpoint draws"));
+    }
+    let grid = args.grid.unwrap_or([8, 8]);
+    let sheet = sampler.sheet(grid, args.label, args.seed)?;
+    let out = args.out.clone().unwrap_or_else(|| args.run.join("samples.png"));
+    sheet.save(&Os, &out)?;
+    let seconds = start.elapsed().as_secs_f64();
+    if global.json {
+        let object = json!({"run": args.run.to_string_lossy(), "sheet": out.to_string_lossy(), "rows": grid[0],
+            "columns": grid[1], "label": args.label, "seed": args.seed, "seconds": seconds});
+        return print(&object.to_string());
+    }
+    print(&format!("sheet  {} ({} pictures)", out.display(), grid[0] * grid[1]))
+}
+
+/// `8x8`.
+fn grid(text: &str) -> Result<[usize; 2], String> {
+    let sides =
+        text.split_once(['x', '×']).and_then(|(rows, columns)| Some([rows.parse().ok()?, columns.parse().ok()?]));
+    sides
+        .filter(|sides| sides.iter().all(|n| (1..=64).contains(n)))
+        .ok_or_else(|| "expected rows and columns of 1 to 64, as 8x8".into())
 }
 
 /// `a.wav`, `a-2.wav`, `a-3.wav` for text 0, 1, 2.

@@ -138,13 +138,21 @@ fn block_moments_body<V: Vector>(x: &[f32], moments: &mut [f32]) {
         c,
         #[inline(always)]
         |j, w| {
-            let [sum] = chains(rows, #[inline(always)] |row| [V::at(&x[row * c + j..], w)]);
+            let [sum] = chains(
+                rows,
+                #[inline(always)]
+                |row| [V::at(&x[row * c + j..], w)],
+            );
             let mean = sum / V::splat(rows as f32);
             mean.put(&mut means[j..], w);
-            let [square] = chains(rows, #[inline(always)] |row| {
-                let d = V::at(&x[row * c + j..], w) - mean;
-                [d * d]
-            });
+            let [square] = chains(
+                rows,
+                #[inline(always)]
+                |row| {
+                    let d = V::at(&x[row * c + j..], w) - mean;
+                    [d * d]
+                },
+            );
             square.put(&mut squares[j..], w);
         },
     );
@@ -164,7 +172,11 @@ fn fold_moments_body<V: Vector>(sizes: Sizes, moments: &[f32], eps: f32, stats: 
         c,
         #[inline(always)]
         |j, w| {
-            let [sum] = chains(blocks, #[inline(always)] |b| [V::at(&moments[2 * b * c + j..], w) * count::<V>(rows, b)]);
+            let [sum] = chains(
+                blocks,
+                #[inline(always)]
+                |b| [V::at(&moments[2 * b * c + j..], w) * count::<V>(rows, b)],
+            );
             sum.put(&mut means[j..], w);
         },
     );
@@ -174,10 +186,14 @@ fn fold_moments_body<V: Vector>(sizes: Sizes, moments: &[f32], eps: f32, stats: 
         #[inline(always)]
         |j, w| {
             let mean = V::at(&means[j..], w);
-            let [square] = chains(blocks, #[inline(always)] |b| {
-                let d = V::at(&moments[2 * b * c + j..], w) - mean;
-                [(d * d).fma(count::<V>(rows, b), V::at(&moments[(2 * b + 1) * c + j..], w))]
-            });
+            let [square] = chains(
+                blocks,
+                #[inline(always)]
+                |b| {
+                    let d = V::at(&moments[2 * b * c + j..], w) - mean;
+                    [(d * d).fma(count::<V>(rows, b), V::at(&moments[(2 * b + 1) * c + j..], w))]
+                },
+            );
             square.put(&mut vars[j..], w);
         },
     );
@@ -231,11 +247,15 @@ fn block_sums_body<V: Vector>(channels: Channels, x: &[f32], dy: &[f32], sums: &
         c,
         #[inline(always)]
         |j, w| {
-            let [sum, product] = chains(rows, #[inline(always)] |row| {
-                let (n, g) = channels.normal::<V>(&x[row * c..][..c], j, w);
-                let d = channels.bent(n, g, Some(V::at(&dy[row * c + j..], w)), j, w);
-                [d, d * n]
-            });
+            let [sum, product] = chains(
+                rows,
+                #[inline(always)]
+                |row| {
+                    let (n, g) = channels.normal::<V>(&x[row * c..][..c], j, w);
+                    let d = channels.bent(n, g, Some(V::at(&dy[row * c + j..], w)), j, w);
+                    [d, d * n]
+                },
+            );
             sum.put(&mut sums[j..], w);
             product.put(&mut products[j..], w);
         },

@@ -1,15 +1,19 @@
 //! Models: configuration, parameters, loss, generation.
 
 pub mod cache;
+pub mod classifier;
 pub mod config;
 pub mod fields;
+pub mod gan;
 pub mod gpt;
 mod hf;
 pub mod sample;
 pub mod vae;
 
 pub use cache::Cache;
+pub use classifier::{Classifier, ClassifierConfig};
 pub use config::{GptConfig, Mlp, Positions, Size};
 pub use fields::Wrong;
+pub use gan::{Gan, GanConfig, GanLoss};
 pub use gpt::Gpt;
 pub use vae::{Elbo, Likelihood, Vae, VaeConfig};

@@ -71,7 +71,7 @@ impl Augment {
     fn change(&self, picture: usize, size: [usize; 2]) -> Change {
         let at = |i: usize| (8 * picture + i) as u64;
         let uniform = |i| self.stream.uniform(at(i));
-        let below = |i, n: usize| (u64::from(self.stream.bits(at(i))) * n as u64 >> 32) as isize;
+        let below = |i, n: usize| ((u64::from(self.stream.bits(at(i))) * n as u64) >> 32) as isize;
         let mut change = Change { own: 1.0, pixel: 0.0, all: 0.0, shift: 0.0, by: [0; 2], hole: [0..0, 0..0] };
         if self.policy.colour {
             let (s, k) = (2.0 * uniform(1), uniform(2) + 0.5);

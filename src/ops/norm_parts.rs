@@ -3,7 +3,8 @@
 
 use super::picture_norm::{PictureNorm, Statistics};
 use crate::cpu::picture_norm::{
-    Channels, Second, Sizes, backward_rows, block_moments, block_sums, fold_moments, gain_rows, normalise, second_rows, share,
+    Channels, Second, Sizes, backward_rows, block_moments, block_sums, fold_moments, gain_rows, normalise, second_rows,
+    share,
 };
 use crate::cpu::{chunks, elementwise::CHUNK, reduce};
 use crate::device::{Arg, Device, kernels};
@@ -132,7 +133,7 @@ impl<'a> Steps<'a> {
     }
 
     /// Gain, bias and statistics by segment, on a CPU.
-    fn channels(&self) -> impl Fn(usize) -> Channels<'_> {
+    fn channels<'b>(&'b self) -> impl Fn(usize) -> Channels<'b> {
         let (slope, g, b, stats, c) = (self.norm.slope, self.g.f32(), self.b.f32(), self.stats().f32(), self.sizes.c);
         move |segment| Channels { slope, g, b, stats: &stats[3 * segment * c..][..3 * c] }
     }
@@ -279,7 +280,8 @@ impl<'a> Steps<'a> {
             Device::Gpu(gpu) => {
                 let plan = kernels::norm_each("norm_second", float(dx), dx.numel(), self.sizes.c);
                 let more = [at(t), at(u), at(means[0]), at(means[1]), at(means[2]), at(dx)];
-                let args = [&[at(self.x), at(self.stats())][..], &more, &self.numbers()[..3], &[flag(beta != 0.0)]].concat();
+                let args =
+                    [&[at(self.x), at(self.stats())][..], &more, &self.numbers()[..3], &[flag(beta != 0.0)]].concat();
                 gpu.launch(plan, &args);
             }
         }

@@ -192,9 +192,8 @@ mod tests {
     #[test]
     fn a_convolutions_weights_are_a_matrix_of_channels_by_patches() {
         let device = Device::cpu(1).unwrap();
-        let decls = [[4, 3, 3, 2].as_slice(), &[6, 5], &[7]].map(|shape| {
-            Decl::new("", crate::tensor::Shape::new(shape), Kind::Matrix, Init::Normal(1.0))
-        });
+        let decls = [[4, 3, 3, 2].as_slice(), &[6, 5], &[7]]
+            .map(|shape| Decl::new("", crate::tensor::Shape::new(shape), Kind::Matrix, Init::Normal(1.0)));
         let mut params = Params::new(&device, &decls, 1);
         let group = &mut params.groups_mut()[0];
         let Slices { matrices, .. } = group.for_update::<0>().expect("a group that is trained");

@@ -38,11 +38,16 @@ fn pictures(trial: &Trial<'_>, [t, to]: [Float; 2], [h, w, c]: [usize; 3]) -> Re
         trial.run(&augment_draw(N), &args)?;
         // own, pixel, all, shift; then whole numbers.
         let uniform = |i: usize, k: usize| f64::from(stream.uniform((8 * i + k) as u64));
-        let below = |i: usize, k: usize, n: usize| (u64::from(stream.bits((8 * i + k) as u64)) * n as u64 >> 32) as i64;
+        let below =
+            |i: usize, k: usize, n: usize| ((u64::from(stream.bits((8 * i + k) as u64)) * n as u64) >> 32) as i64;
         let (mut shares, mut places) = (Vec::new(), Vec::new());
         for i in 0..N {
             let (s, k) = (2.0 * uniform(i, 1), uniform(i, 2) + 0.5);
-            shares.push(if on == 1 { [k * s, k * (1.0 - s), 1.0 - k, uniform(i, 0) - 0.5] } else { [1.0, 0.0, 0.0, 0.0] });
+            shares.push(if on == 1 {
+                [k * s, k * (1.0 - s), 1.0 - k, uniform(i, 0) - 0.5]
+            } else {
+                [1.0, 0.0, 0.0, 0.0]
+            });
             let mut place = [0i64; 6];
             for (axis, length) in [h, w].into_iter().enumerate().filter(|_| on == 1) {
                 let (most, hole) = ((length + 4) / 8, length.div_ceil(2));

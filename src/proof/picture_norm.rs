@@ -9,7 +9,14 @@ use Float::{Bf16, F16, F32};
 const EPS: f32 = 0.1;
 const SLOPE: f32 = 0.2;
 const ENTRIES: [&str; 9] = [
-    "norm_moments", "norm_fold", "norm_given", "norm_apply", "norm_sums", "norm_means", "norm_back", "norm_gain",
+    "norm_moments",
+    "norm_fold",
+    "norm_given",
+    "norm_apply",
+    "norm_sums",
+    "norm_means",
+    "norm_back",
+    "norm_gain",
     "norm_second",
 ];
 

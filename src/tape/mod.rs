@@ -322,6 +322,15 @@ impl Tape {
         *self.updates.get_mut() = updates;
     }
 
+    /// What was recorded last.
+    ///
+    /// # Panics
+    /// Nothing was.
+    pub fn last(&self) -> Var<'_> {
+        let node = self.used.get().checked_sub(1).expect("something was recorded");
+        Var { tape: self, at: Ref { node: node as u32, out: 0 } }
+    }
+
     /// A tensor from outside, without a gradient.
     pub fn constant(&self, y: Tensor) -> Var<'_> {
         self.leaf(y, false, What::Input)

@@ -94,6 +94,11 @@ pub trait Objective {
         1
     }
 
+    /// Gives the parameters what the objective keeps beside them, after the optimizer's moments.
+    fn prepare(&self, params: &mut Params) {
+        let _ = params;
+    }
+
     /// The pass of network `net` over a micro-batch `x`: adds to the gradients of its parameters.
     fn turn(&mut self, net: u8, turn: Turn, x: &Batch) -> Found;
 

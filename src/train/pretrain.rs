@@ -335,7 +335,7 @@ impl<'a, T: Task> Work<'a, T> {
     fn conclude(&mut self, mut record: Record, saved: bool, watch: &mut dyn Watch) -> Result<Option<i32>> {
         let step = record.step;
         if self.is_due(self.recipe.train.eval_every, step) {
-            if let Some(Evaluation { loss, parts }) = self.evaluate(watch, saved)? {
+            if let Some(Evaluation { loss, parts, .. }) = self.evaluate(watch, saved)? {
                 (record.val_loss, record.bits_per_byte) = (Some(loss), self.task.bits_per_byte(loss));
                 record.more.extend(parts.into_iter().map(|(name, value)| (format!("val_{name}"), value)));
             }
@@ -398,6 +398,7 @@ impl<'a, T: Task> Work<'a, T> {
         }
         let bits_per_byte = self.task.bits_per_byte(val_loss);
         let floor = self.task.floor().and_then(|floor| self.task.bits_per_byte(floor));
+        found.warnings.iter().for_each(|text| watch.event(&Event::Warning { text }));
         watch.event(&Event::Eval { step: self.state.step, val_loss, parts: &found.parts, bits_per_byte, floor });
         Ok(Some(found))
     }

@@ -37,6 +37,8 @@ pub struct Evaluation {
     pub loss: f64,
     /// More, by name.
     pub parts: Vec<(&'static str, f64)>,
+    /// What is wrong with the model, in words.
+    pub warnings: Vec<String>,
 }
 
 /// A kind of model with its kind of data.

@@ -105,7 +105,7 @@ impl Task for Text {
         progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Option<Evaluation>> {
         let found = trainer.evaluate(&self.eval, max_batches, progress)?;
-        Ok(found.map(|(nats, targets)| Evaluation { loss: nats / targets as f64, parts: Vec::new() }))
+        Ok(found.map(|(nats, targets)| Evaluation { loss: nats / targets as f64, ..Evaluation::default() }))
     }
 
     fn floor(&self) -> Option<f64> {

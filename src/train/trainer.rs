@@ -85,10 +85,17 @@ pub struct Step {
     pub parts: Parts,
 }
 
-/// Parameters with their first values, and the moments that the optimizer needs.
-fn fresh(device: &Device, decls: &[Decl], seed: u64, optim: &Optimizer, precision: Precision) -> Params {
+/// Parameters with their first values, and the moments that the optimizer and the objective need.
+fn fresh<O: Objective>(
+    device: &Device,
+    (objective, decls): (&O, &[Decl]),
+    seed: u64,
+    optim: &Optimizer,
+    precision: Precision,
+) -> Params {
     let mut params = Params::new(device, decls, seed);
     optim.prepare(&mut params);
+    objective.prepare(&mut params);
     if precision == Precision::Bf16 && matches!(device, Device::Gpu(_)) {
         params.add_shadows();
     }
@@ -103,8 +110,8 @@ impl<O: Objective> Trainer<O> {
         tape.recompute(recompute);
         Trainer {
             specs: objective.batch(),
+            params: fresh(device, (&objective, &decls), seed, &optim, precision),
             objective,
-            params: fresh(device, &decls, seed, &optim, precision),
             decls,
             tape,
             micros: accumulate,
@@ -131,7 +138,7 @@ impl<O: Objective> Trainer<O> {
         self.tape.reset();
         self.params = Params::new(&device, &[], 0);
         self.recording = Recording::After(2);
-        self.params = fresh(&device, &self.decls, self.seed, &self.optim, self.precision);
+        self.params = fresh(&device, (&self.objective, &self.decls), self.seed, &self.optim, self.precision);
     }
 
     /// Does a step of a run in which none was skipped.

@@ -4,8 +4,8 @@
 use kiln::cpu::gemm::Precision;
 use kiln::device::Device;
 use kiln::ops::activation::Activation;
-use kiln::ops::augment::{Augment, Policy};
 use kiln::ops::attention::SelfAttention;
+use kiln::ops::augment::{Augment, Policy};
 use kiln::ops::conv::{Conv, Window};
 use kiln::ops::elementwise::Elementwise;
 use kiln::ops::embedding::Embedding;

@@ -27,6 +27,7 @@ mod math;
 mod measure;
 mod memory;
 mod ops;
+mod painters;
 mod penalty;
 mod recompute;
 mod sim;

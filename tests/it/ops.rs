@@ -177,7 +177,8 @@ fn tangents_and_their_gradients_match_the_f64_reference() {
         "reduce",
     ];
     let device = Device::cpu(2).expect("a CPU");
-    let moved = |x: &Array64, h: f64, d: &[f64]| Array64::new(x.shape, x.data.iter().zip(d).map(|(x, d)| x + h * d).collect());
+    let moved =
+        |x: &Array64, h: f64, d: &[f64]| Array64::new(x.shape, x.data.iter().zip(d).map(|(x, d)| x + h * d).collect());
     let signs = |n: usize, seed: u32| -> Vec<f64> {
         let stream = Stream::new(7, Purpose::Test, seed, 0);
         (0..n).map(|i| if stream.bits(i as u64) & 1 == 0 { 1.0 } else { -1.0 }).collect()
@@ -190,6 +191,10 @@ fn tangents_and_their_gradients_match_the_f64_reference() {
             continue;
         }
         let what = format!("{name}: {about}");
+        // Sums may lie anywhere, a kink too.
+        if name != "activation" && (about.contains("Relu") || about.contains("slope=0.2")) {
+            continue;
+        }
         let exact: Vec<Array64> = (0..)
             .zip(&inputs)
             .map(|(i, input)| Array64::new(input.spec.shape, input.data(i).into_iter().map(f64::from).collect()))
@@ -208,7 +213,8 @@ fn tangents_and_their_gradients_match_the_f64_reference() {
         let tape = Tape::new(&device);
         let x = check::leaves(&tape, &inputs, &check::values(&inputs, &device));
         let y = tape.apply_dyn(case(name, i).op, &x);
-        let along = tape.constant(Tensor::from_slice(&device, &d.iter().map(|&d| d as f32).collect::<Vec<_>>(), x[0].shape()));
+        let along =
+            tape.constant(Tensor::from_slice(&device, &d.iter().map(|&d| d as f32).collect::<Vec<_>>(), x[0].shape()));
         let got = tape.tangent(y, x[0], along);
         let max = want.iter().fold(0.0f64, |m, x| m.max(x.abs()));
         for (i, (got, want)) in got.value().f32().iter().zip(&want).enumerate() {
@@ -231,7 +237,10 @@ fn tangents_and_their_gradients_match_the_f64_reference() {
                 let want = (at(H) - at(-H)) / (2.0 * H);
                 let got: f64 = grad.iter().zip(&way).map(|(g, d)| f64::from(*g) * d).sum();
                 let size = grad.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt().max(1.0);
-                assert!((got - want).abs() <= 2e-4 * size, "{what}: gradient of input {i}: {got}, the reference says {want}");
+                assert!(
+                    (got - want).abs() <= 2e-4 * size,
+                    "{what}: gradient of input {i}: {got}, the reference says {want}"
+                );
             }
         }
         done += 1;

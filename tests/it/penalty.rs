@@ -60,7 +60,9 @@ impl Discriminator {
             _ => Norm::None,
         };
         match kind {
-            "spectral" => Discriminator { kind, convs: convs.map(|conv| conv.spectral(p)), norm, head: head.spectral(p) },
+            "spectral" => {
+                Discriminator { kind, convs: convs.map(|conv| conv.spectral(p)), norm, head: head.spectral(p) }
+            }
             _ => Discriminator { kind, convs, norm, head },
         }
     }
@@ -161,8 +163,7 @@ fn a_penalty_beside_a_loss_adds_its_gradients() {
     let (mut tape, x) = (Tape::new(&device), pictures(&device, "smooth"));
     let (a, first) = gradients(&mut tape, &mut params, &x, |x| d.apply(x).softplus().mean());
     let (b, second) = gradients(&mut tape, &mut params, &x, |x| penalty("r1", &d, x));
-    let (c, both) =
-        gradients(&mut tape, &mut params, &x, |x| d.apply(x).softplus().mean() + penalty("r1", &d, x));
+    let (c, both) = gradients(&mut tape, &mut params, &x, |x| d.apply(x).softplus().mean() + penalty("r1", &d, x));
     assert!((a + b - c).abs() < 1e-5 * c.abs(), "{a} + {b} = {c}");
     for ((first, second), both) in first.iter().zip(&second).zip(&both) {
         let sum: Vec<f64> = first.iter().zip(second).map(|(a, b)| f64::from(*a) + f64::from(*b)).collect();

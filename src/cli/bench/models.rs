@@ -4,8 +4,8 @@ use super::{Turns, precision};
 use crate::cli::Weights;
 use clap::Args;
 use kiln::bench::Case;
-use kiln::bench::decode;
 use kiln::bench::step::StepCase;
+use kiln::bench::{decode, pictures};
 use kiln::cpu::gemm::Precision;
 use kiln::error::{Error, Result};
 use kiln::train::Recipe;
@@ -16,9 +16,11 @@ use std::path::Path;
 #[command(after_help = "Examples:
   kiln bench step nano
   kiln bench step recipe.toml --threads 1 --json
-  kiln bench step nano --precision bf16 --threads 2 --against torch:best")]
+  kiln bench step nano --precision bf16 --threads 2 --against torch:best
+  kiln bench step dcgan --threads 2 --against torch,torch:channels-last")]
 pub struct StepArgs {
-    /// nano (5.3M parameters), tiny (10.7M), gpt2 (124M), or a recipe, trained on random tokens
+    /// nano (5.3M parameters), tiny (10.7M), gpt2 (124M), or a recipe, trained on random tokens; vae-mlp, vae-conv or dcgan,
+    /// on random pictures
     #[arg(value_name = "CASE", default_value = "nano")]
     name: String,
     /// What linear layers and attention round their operands to, f32 or bf16 [default: f32, or the recipe's]
@@ -64,12 +66,15 @@ fn model(name: &str) -> Result<StepCase> {
     }
     Err(Error::usage(
         format!("there is no case '{name}'"),
-        "use nano, tiny, gpt2, or a recipe: a file that ends in .toml",
+        "use nano, tiny, gpt2, vae-mlp, vae-conv, dcgan, or a recipe of a language model: a file that ends in .toml",
     ))
 }
 
 impl StepArgs {
     pub(super) fn case(&self) -> Result<Case> {
+        if let Some(case) = pictures::case(&self.name, self.precision.unwrap_or_default()) {
+            return Ok(case);
+        }
         let mut case = model(&self.name)?;
         case.setup.recompute |= self.recompute;
         case.setup.precision = self.precision.unwrap_or(case.setup.precision);

@@ -1,7 +1,7 @@
 //! Pictures from numbers: what every model of pictures can do once it is trained.
 
 use crate::data::images::Range;
-use crate::model::Vae;
+use crate::model::{Gan, Vae};
 use crate::params::Params;
 use crate::rng::{Purpose, Stream};
 use crate::tape::{Pass, Tape, Var};
@@ -35,6 +35,22 @@ impl Maker for Vae {
 
     fn make<'t>(&self, z: Var<'t>, labels: Option<Var<'t>>) -> Var<'t> {
         self.picture(self.decode(z, labels))
+    }
+}
+
+impl Maker for Gan {
+    const RANGE: Range = Range::Signed;
+
+    fn latent(&self) -> usize {
+        self.config().latent
+    }
+
+    fn classes(&self) -> Option<usize> {
+        self.config().classes
+    }
+
+    fn make<'t>(&self, z: Var<'t>, labels: Option<Var<'t>>) -> Var<'t> {
+        self.generate(z, labels)
     }
 }
 

@@ -1,10 +1,16 @@
 //! Models of pictures: their data, and the sheets that show what they have learnt.
 
+pub mod classify;
 pub mod draw;
+pub mod gan;
+pub mod judge;
+pub mod sampler;
 pub mod section;
 pub mod vae;
+pub mod watchdog;
 
 pub use draw::Maker;
+pub use gan::GanTask;
 pub use section::{PictureData, PictureSample};
 pub use vae::VaeTask;
 

@@ -212,16 +212,20 @@ struct Sums {
 }
 
 impl VaeTask {
-    fn trainer(
+    /// A trainer of the model `config` on pictures, or on none, for a [dry](Device::dry) device.
+    ///
+    /// # Errors
+    /// The settings and the pictures do not fit one another.
+    pub fn trainer(
         recipe: &VaeRecipe,
-        data: Option<&Data>,
+        data: Option<&Pictures>,
         config: VaeConfig,
         device: &Device,
     ) -> Result<Trainer<VaeObjective>> {
         let VaeRecipe { model, train, .. } = recipe;
         let augment = recipe.data.augment();
         let batches =
-            |data: &Data| PictureBatches::new(data.train.clone(), train.batch, Range::Unit, augment, train.seed);
+            |data: &Pictures| PictureBatches::new(data.clone(), train.batch, Range::Unit, augment, train.seed);
         let batches = data.map(batches).transpose()?;
         let (vae, decls) = Vae::new(config);
         let (settings, batch, micros) = (model.clone(), train.batch, train.accumulate);
@@ -375,7 +379,7 @@ impl Task for VaeTask {
         let dims = data.train.dims();
         let config = VaeTask::config(recipe, dims, data.train.classes())?;
         let memory = VaeTask::memory(recipe, &config, device)?;
-        let trainer = VaeTask::trainer(recipe, Some(&data), config, device)?;
+        let trainer = VaeTask::trainer(recipe, Some(&data.train), config, device)?;
         let hash = data.hash.clone();
         Ok(Opened { task: VaeTask { data, dims, batch: recipe.train.batch }, trainer, memory, data: hash })
     }
@@ -419,7 +423,7 @@ impl Task for VaeTask {
             }
         }
         trainer.tape.reset();
-        Ok(Some(Evaluation { loss, parts }))
+        Ok(Some(Evaluation { loss, parts, warnings: Vec::new() }))
     }
 
     fn sample(
