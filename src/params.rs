@@ -309,7 +309,9 @@ impl Params {
             let matrices = |(slot, &i): (usize, &usize)| {
                 let first = weights.range(slot).start;
                 let matrix = move |(start, shape): (usize, Shape)| {
-                    let (rows, cols) = shape.as_matrix();
+                    // A convolution's (O, kh, kw, C) is O by the rest.
+                    let rows = if shape.len() > 1 { shape[0] } else { 1 };
+                    let cols = shape.numel() / rows.max(1);
                     Matrix { start: first + start, rows, cols }
                 };
                 decls[i].slices().map(matrix).collect::<Vec<_>>()
