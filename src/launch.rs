@@ -63,6 +63,12 @@ pub fn add_to(gpu: &Gpu, beta: f32, y: &Tensor, x: &Tensor) {
     flat(gpu, "elementwise.ptx", "scale_fwd", &[x, y], &[Arg::F32(1.0), flag(beta != 0.0)]);
 }
 
+/// `y = beta y + x` between any two of the float types.
+pub fn add_cast(gpu: &Gpu, beta: f32, y: &Tensor, x: &Tensor) {
+    let plan = kernels::cast(float(x), float(y), x.numel(), aligned(&[x, y]));
+    gpu.launch(plan, &[at(x), at(y), n(x.numel()), flag(beta != 0.0)]);
+}
+
 /// All elements of `y` are `value`.
 pub fn fill(gpu: &Gpu, y: &Tensor, value: f32) {
     flat(gpu, "elementwise.ptx", "fill", &[y], &[Arg::F32(value)]);

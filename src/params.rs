@@ -309,7 +309,9 @@ impl Params {
             let matrices = |(slot, &i): (usize, &usize)| {
                 let first = weights.range(slot).start;
                 let matrix = move |(start, shape): (usize, Shape)| {
-                    let (rows, cols) = shape.as_matrix();
+                    // A convolution's (O, kh, kw, C) is O by the rest.
+                    let rows = if shape.len() > 1 { shape[0] } else { 1 };
+                    let cols = shape.numel() / rows.max(1);
                     Matrix { start: first + start, rows, cols }
                 };
                 decls[i].slices().map(matrix).collect::<Vec<_>>()
@@ -449,6 +451,11 @@ impl Params {
     pub fn name(&self, id: ParamId) -> &str {
         let (group, slot) = self.place(id);
         &group.names[slot]
+    }
+
+    /// The network that a parameter belongs to.
+    pub fn net(&self, id: ParamId) -> u8 {
+        self.place(id).0.net
     }
 
     /// The tensors of files that hold a parameter.

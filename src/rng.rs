@@ -40,6 +40,8 @@ pub enum Purpose {
     Test = 6,
     /// Latent variables, and noise on pictures.
     Latent = 7,
+    /// What is done to pictures before a discriminator sees them.
+    Augment = 8,
 }
 
 /// One addressable sequence of random numbers, `(seed, purpose, tensor, step)`; the index counts inside it.

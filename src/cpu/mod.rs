@@ -9,6 +9,7 @@ pub mod limits;
 pub mod linear;
 pub mod math;
 pub mod memory;
+pub mod picture_norm;
 pub mod q8;
 pub mod reduce;
 #[cfg(feature = "peers")]

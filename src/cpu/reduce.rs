@@ -2,6 +2,7 @@
 
 use super::{Cpu, Lanes, Simd, Vector, chunks};
 use crate::simd_fn;
+use std::ops::Range;
 
 /// Elements summed by one set of lanes; the blocks' sums are added in order in f64.
 const BLOCK: usize = 4096;
@@ -45,17 +46,36 @@ fn fold_sum<V: Vector>(x: &[f32], f: impl Fn(V, V) -> V) -> f32 {
     lanes.sum()
 }
 
-fn blocks(cpu: &Cpu, x: &[f32], block: fn(Simd, &[f32]) -> f32) -> f64 {
-    let n = x.len().div_ceil(BLOCK);
+simd_fn! {
+    /// The dot product of one block, over 64 lanes.
+    fn block_dot(x: &[f32], y: &[f32]) -> f32 = block_dot_body
+}
+
+#[inline(always)]
+fn block_dot_body<V: Vector>(x: &[f32], y: &[f32]) -> f32 {
+    let mut lanes = Lanes::<V>::splat(0.0);
+    lanes.run(
+        x.len(),
+        #[inline(always)]
+        |i, w| V::at(&x[i..], w) * V::at(&y[i..], w),
+        #[inline(always)]
+        |sum, xy| sum + xy,
+    );
+    lanes.sum()
+}
+
+/// The sum of what `block` makes of each block of `len` elements.
+fn blocks(cpu: &Cpu, len: usize, block: impl Fn(Simd, Range<usize>) -> f32 + Sync) -> f64 {
+    let n = len.div_ceil(BLOCK);
     if n <= 1 {
-        return f64::from(block(cpu.simd, x));
+        return f64::from(block(cpu.simd, 0..len));
     }
     let mut sums = cpu.scratch.take(n);
     // A task sums 16 blocks, so that waking a thread is worth it.
     cpu.threads.each(chunks(&mut sums, 16), |i, sums| {
         for (j, sum) in sums.iter_mut().enumerate() {
             let start = (16 * i + j) * BLOCK;
-            *sum = block(cpu.simd, &x[start..x.len().min(start + BLOCK)]);
+            *sum = block(cpu.simd, start..len.min(start + BLOCK));
         }
     });
     sums.iter().map(|&s| f64::from(s)).sum()
@@ -63,12 +83,18 @@ fn blocks(cpu: &Cpu, x: &[f32], block: fn(Simd, &[f32]) -> f32) -> f64 {
 
 /// Σ x. The same bits for every thread count and instruction set.
 pub fn sum(cpu: &Cpu, x: &[f32]) -> f64 {
-    blocks(cpu, x, block_sum)
+    blocks(cpu, x.len(), |simd, range| block_sum(simd, &x[range]))
 }
 
 /// Σ x². The same bits for every thread count and instruction set.
 pub fn square_sum(cpu: &Cpu, x: &[f32]) -> f64 {
-    blocks(cpu, x, block_square_sum)
+    blocks(cpu, x.len(), |simd, range| block_square_sum(simd, &x[range]))
+}
+
+/// Σ x·y. The same bits for every thread count and instruction set.
+pub fn dot(cpu: &Cpu, x: &[f32], y: &[f32]) -> f64 {
+    assert_eq!(x.len(), y.len());
+    blocks(cpu, x.len(), |simd, range| block_dot(simd, &x[range.clone()], &y[range]))
 }
 
 /// Sums over blocks of rows: `y[j] = beta y[j] + Σ_b partial[b][j]`, the blocks in order. `partial` is (blocks, columns).

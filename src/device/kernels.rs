@@ -20,6 +20,8 @@ files!(
     "activation.ptx",
     "adamw.ptx",
     "attention.ptx",
+    "augment.ptx",
+    "blend.ptx",
     "cast.ptx",
     "codes.ptx",
     "conv.ptx",
@@ -40,6 +42,7 @@ files!(
     "sattention.ptx",
     "sgemm.ptx",
     "slope.ptx",
+    "spectral.ptx",
     "sphere.ptx",
     "split.ptx",
     "study.ptx",
@@ -356,6 +359,34 @@ pub fn row_dots([t, tb]: [Float; 2], rows: usize, columns: usize) -> Plan {
 pub fn column_dots([t, tb]: [Float; 2], columns: usize) -> Plan {
     let v = t.vector_beside_f32(columns) as usize;
     dots("column_dots", [t, tb], columns, Grid::new(blocks(columns, 128 * v), 128))
+}
+
+/// `augment_draw` for so many pictures.
+pub fn augment_draw(pictures: usize) -> Plan {
+    plan("augment.ptx", "augment_draw", [], Grid::new(blocks(pictures, 128), 128))
+}
+
+/// `augment_mix` or `augment_gather` from pictures of one type to those of another.
+pub fn augment(entry: &'static str, [from, to]: [Float; 2], pixels: usize) -> Plan {
+    let grid = Grid::new(blocks(pixels, 256).min(1 << 16), 256);
+    plan("augment.ptx", entry, [("T", from.into()), ("TO", to.into())], grid)
+}
+
+/// `blend_draw` for so many examples.
+pub fn blend_draw(rows: usize) -> Plan {
+    plan("blend.ptx", "blend_draw", [], Grid::new(blocks(rows, 128), 128))
+}
+
+/// `spectral_unit`.
+pub fn spectral_unit() -> Plan {
+    plan("spectral.ptx", "spectral_unit", [], Grid::new(1, 32))
+}
+
+/// `spectral_fwd` or `spectral_bwd` of `n` elements in rows of `columns`.
+pub fn spectral(entry: &'static str, t: Float, n: usize, columns: usize) -> Plan {
+    let v = t.vector_beside_f32(columns);
+    let grid = Grid::new(blocks(n, 256 * v as usize).min(1 << 16), 256);
+    plan("spectral.ptx", entry, [("T", t.into()), ("V", v.into())], grid)
 }
 
 fn dots(entry: &'static str, [t, tb]: [Float; 2], columns: usize, grid: Grid) -> Plan {

@@ -5,8 +5,10 @@
 
 pub mod conv;
 pub mod penalty;
+pub mod spectral;
 
 pub use conv::Conv;
+pub use spectral::Spectral;
 
 use crate::ops::activation::Activation;
 use crate::ops::norm::NormKind;
@@ -67,11 +69,12 @@ impl Start {
     }
 }
 
-/// `y = x·Wᵀ + b`. Parameters: `NAME.weight` (out, in), `NAME.bias` (out).
+/// `y = x·Wᵀ + b`. Parameters: `NAME.weight` (out, in), `NAME.bias` (out), those of [`Spectral`] where it is one.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear {
     weight: ParamId,
     bias: Option<ParamId>,
+    spectral: Option<Spectral>,
 }
 
 impl Linear {
@@ -86,7 +89,12 @@ impl Linear {
         let [w, b] = start.of(inner);
         let weight = p.packed(format!("{name}.weight"), [out, inner], parts, Kind::Matrix, w);
         let bias = bias.then(|| p.packed(format!("{name}.bias"), [out], parts, Kind::Vector, b));
-        Linear { weight, bias }
+        Linear { weight, bias, spectral: None }
+    }
+
+    /// The same with its weights divided by their spectral norm.
+    pub fn spectral(self, p: &mut Builder) -> Linear {
+        Linear { spectral: Some(Spectral::new(p, self.weight, false)), ..self }
     }
 
     /// x (…, in) to (…, out).
@@ -97,7 +105,8 @@ impl Linear {
     /// x (…, in) to f(…, out).
     pub fn apply_with<'t>(&self, x: Var<'t>, f: Option<Activation>) -> Var<'t> {
         let tape = x.tape();
-        x.linear_with(tape.param(self.weight), self.bias.map(|b| tape.param(b)), f)
+        let w = Spectral::weight(tape, self.weight, self.spectral);
+        x.linear_with(w, self.bias.map(|b| tape.param(b)), f)
     }
 }
 

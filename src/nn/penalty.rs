@@ -19,7 +19,8 @@ pub fn r1<'t>(x: Var<'t>, gamma: f32, d: impl Fn(Var<'t>) -> Var<'t>) -> Var<'t>
     penalty(x, 0.0, 0.5 * gamma, d)
 }
 
-/// The gradient penalty of `d` at the pictures `x` (B, …); a scalar.
+/// The gradient penalty of `d` at the pictures `x` (B, …), which lie between data and samples
+/// ([`Var::blend`]); a scalar.
 pub fn gradient_penalty<'t>(x: Var<'t>, lambda: f32, d: impl Fn(Var<'t>) -> Var<'t>) -> Var<'t> {
     penalty(x, 1.0, lambda, d)
 }

@@ -7,8 +7,7 @@ use crate::cpu::chunks;
 use crate::cpu::convert::ConvertTo;
 use crate::cpu::elementwise::CHUNK;
 use crate::device::Gpu;
-use crate::device::kernels;
-use crate::launch::{aligned, at, flag, float, n};
+use crate::launch::add_cast;
 use crate::tape::{Array64, Dx, Need, Op, Specs, Var};
 use crate::tensor::{DType, Element, Out, Spec, Tensor, Tensors};
 use half::{bf16, f16};
@@ -39,12 +38,6 @@ fn convert(beta: f32, x: &Tensor, y: &mut Out) {
     }
 }
 
-/// `y = beta y + x` on a GPU.
-fn launch(gpu: &Gpu, beta: f32, x: &Tensor, y: &Tensor) {
-    let plan = kernels::cast(float(x), float(y), x.numel(), aligned(&[x, y]));
-    gpu.launch(plan, &[at(x), at(y), n(x.numel()), flag(beta != 0.0)]);
-}
-
 impl Op for Cast {
     fn name(&self) -> &'static str {
         "cast"
@@ -68,7 +61,7 @@ impl Op for Cast {
     }
 
     fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], _need: &mut [Need]) -> Tensors {
-        launch(gpu, 0.0, &x[0], &y[0]);
+        add_cast(gpu, 0.0, &y[0], &x[0]);
         Tensors::new()
     }
 
@@ -82,7 +75,7 @@ impl Op for Cast {
         dx: &mut Dx,
     ) {
         let dx = dx.out(0);
-        launch(gpu, dx.beta, dy[0].as_ref().expect("one result"), &dx);
+        add_cast(gpu, dx.beta, &dx, dy[0].as_ref().expect("one result"));
     }
 
     fn jvp<'t>(&self, _x: &[Var<'t>], _y: Var<'t>, dx: &[Option<Var<'t>>]) -> Option<Var<'t>> {

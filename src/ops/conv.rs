@@ -24,7 +24,7 @@ use crate::cpu::conv::{Sizes, Target, gather, spread, weigh};
 use crate::cpu::gemm::Precision;
 use crate::cpu::linear::column_sums;
 use crate::device::Gpu;
-use crate::device::kernels;
+use crate::device::kernels::{self, Float};
 use crate::launch::{self, aligned, at, float, maybe, n};
 use crate::device::Arg;
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
@@ -292,7 +292,13 @@ fn launch_weigh(gpu: &Gpu, sizes: &Sizes, small: &Tensor, large: &Tensor, dw: &T
     let first = [at(small), at(large), at(&partial), n(run)];
     let args: ArrayVec<Arg, 15> = first.into_iter().chain(numbers(sizes)).collect();
     gpu.launch(plan, &args);
-    launch::sum_blocks(gpu, beta, dw, &partial);
+    if float(dw) == Float::F32 {
+        return launch::sum_blocks(gpu, beta, dw, &partial);
+    }
+    // Weights that are no parameters have gradients of their own type.
+    let sum = Out::new(dw.device(), Spec::f32(*dw.shape()));
+    launch::sum_blocks(gpu, 0.0, &sum, &partial);
+    launch::add_cast(gpu, beta, dw, &sum);
 }
 
 impl<'t> Var<'t> {

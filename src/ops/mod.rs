@@ -3,6 +3,7 @@
 
 pub mod check;
 mod fused;
+mod norm_parts;
 
 use crate::rng::{Purpose, Stream};
 use crate::tape::Op;
@@ -29,9 +30,11 @@ table! {
     embedding,
     norm,
     picture_norm,
+    norm_tangent,
     resample,
     linear,
     conv,
+    spectral,
     rope,
     attention,
     activation,
@@ -39,6 +42,8 @@ table! {
     swiglu,
     dropout,
     sample,
+    augment,
+    blend,
     elementwise,
     reshape,
     split,

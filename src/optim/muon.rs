@@ -167,6 +167,7 @@ const _: () = assert!(ITERATIONS % 2 == 1);
 mod tests {
     use super::*;
     use crate::device::Device;
+    use crate::params::{Decl, Init, Kind, Params};
     use crate::rng::{Purpose, Stream};
 
     /// Singular values come near 1 whatever the shape: all those of UᵀU (or UUᵀ) lie in a band around 1, so that its
@@ -186,6 +187,18 @@ mod tests {
             let mean = x.iter().map(|x| x * x).sum::<f32>() / rows.min(cols) as f32;
             assert!((0.4..1.5).contains(&mean), "{rows} x {cols}: the mean square of singular values is {mean}");
         }
+    }
+
+    #[test]
+    fn a_convolutions_weights_are_a_matrix_of_channels_by_patches() {
+        let device = Device::cpu(1).unwrap();
+        let decls = [[4, 3, 3, 2].as_slice(), &[6, 5], &[7]]
+            .map(|shape| Decl::new("", crate::tensor::Shape::new(shape), Kind::Matrix, Init::Normal(1.0)));
+        let mut params = Params::new(&device, &decls, 1);
+        let group = &mut params.groups_mut()[0];
+        let Slices { matrices, .. } = group.for_update::<0>().expect("a group that is trained");
+        let sizes: Vec<[usize; 2]> = matrices.iter().map(|m| [m.rows, m.cols]).collect();
+        assert_eq!(sizes, [[1, 7], [6, 5], [4, 18]]);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod adamw;
 mod attention;
+mod augment;
 mod codes;
 mod conv;
 mod flat;
@@ -84,7 +85,7 @@ pub fn cases() -> Vec<Case> {
     parts
         .into_iter()
         .chain([losses::cases as fn(&mut Vec<Case>), picture_norm::cases, resample::cases, conv::cases])
-        .chain([codes::cases as fn(&mut Vec<Case>), second::cases])
+        .chain([codes::cases as fn(&mut Vec<Case>), second::cases, augment::cases])
         .chain([limits::cases as fn(&mut Vec<Case>), study::cases])
         .for_each(|add| add(&mut cases));
     cases.sort_by_key(|case| case.file);

@@ -8,8 +8,17 @@ use Float::{Bf16, F16, F32};
 /// Larger than models have it, so that leaving it out is seen.
 const EPS: f32 = 0.1;
 const SLOPE: f32 = 0.2;
-const ENTRIES: [&str; 7] =
-    ["norm_moments", "norm_fold", "norm_given", "norm_apply", "norm_sums", "norm_means", "norm_back"];
+const ENTRIES: [&str; 9] = [
+    "norm_moments",
+    "norm_fold",
+    "norm_given",
+    "norm_apply",
+    "norm_sums",
+    "norm_means",
+    "norm_back",
+    "norm_gain",
+    "norm_second",
+];
 
 pub(super) fn cases(cases: &mut Vec<Case>) {
     for (t, segments, rows, c, width, run) in
@@ -114,6 +123,28 @@ fn norm(trial: &Trial<'_>, t: Float, [segments, rows, c, width, run]: [usize; 5]
             }
         }
         trial.close_at("dx", t, dx, &want, bound(t))?;
+    }
+    // t and u are any numbers here, and the means those of norm_means, of which each is used where it fits.
+    let (t_, u) = (normal(6, len, 1.0), normal(7, len, 1.0));
+    let (rt, ru) = (round(t, &t_), round(t, &u));
+    let (pt, pu, y) = (trial.put_as(t, &t_)?, trial.put_as(t, &u)?, trial.room_for(t, len)?);
+    let numbers = [n(len), n(c), n(pixels), SLOPE.into()];
+    let args = [&common[..4], &[pt.into(), y.into()], &numbers].concat();
+    trial.run(&norm_each("norm_gain", t, len, c), &args)?;
+    let want: Vec<f64> = (0..len).map(|i| rt[i] * f64::from(g[i % c]) * bend(i)).collect();
+    trial.close_at("gained", t, y, &want, bound(t))?;
+    let of_groups = trial.get_as(F32, means, segments * 2 * c)?;
+    for add in [0u32, 1] {
+        let dx = trial.result(t, &x, add)?;
+        let pointers = [px, stats, pt, pu, means, means, means, dx].map(Arg::from);
+        let args = [&pointers[..], &[n(len), n(c), n(pixels), add.into()]].concat();
+        trial.run(&norm_each("norm_second", t, len, c), &args)?;
+        let want = |i: usize| {
+            let row = 2 * (i / pixels) * c + i % c;
+            let (s, q) = (of_groups[row], of_groups[row + c]);
+            f64::from(add) * rx[i] - rstds[i] * (q * ru[i] + q * rt[i] + s * normalised[i])
+        };
+        trial.close_at("second", t, dx, &(0..len).map(want).collect::<Vec<_>>(), bound(t))?;
     }
     Ok(())
 }

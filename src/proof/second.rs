@@ -1,8 +1,8 @@
-//! Kernels of second derivatives: how slopes change, products with vectors, distances from spheres.
+//! Kernels of second derivatives and spectral norms: how slopes change, products with vectors, distances from spheres.
 
 use super::flat::exact;
 use super::*;
-use crate::device::kernels::{by_rows, column_dots, flat, row_dots};
+use crate::device::kernels::{by_rows, column_dots, flat, row_dots, spectral, spectral_unit};
 
 use Float::{Bf16, F16, F32};
 
@@ -30,6 +30,12 @@ pub(super) fn cases(cases: &mut Vec<Case>) {
         let name = format!("{} {rows} x {c}", t.name());
         let work = move |trial: &Trial<'_>| sphere(trial, t, rows, c);
         cases.push(Case::new("sphere.ptx", &["sphere_fwd", "sphere_bwd"], name, work).typical(c == 784));
+    }
+    for (t, rows, c) in [(F32, 40, 96), (F32, 5, 7), (Bf16, 9, 64), (F16, 3, 33)] {
+        let name = format!("{} {rows} x {c}", t.name());
+        let work = move |trial: &Trial<'_>| divided(trial, t, rows, c);
+        let entries = ["spectral_unit", "spectral_fwd", "spectral_bwd"];
+        cases.push(Case::new("spectral.ptx", &entries, name, work).typical(c == 96));
     }
 }
 
@@ -96,6 +102,35 @@ fn sphere(trial: &Trial<'_>, t: Float, rows: usize, c: usize) -> Result<()> {
             2.0 * f64::from(dy[i / c]) * share * rx[i] + f64::from(add) * rx[i]
         };
         trial.close_at("dx", t, dx, &(0..rows * c).map(slope).collect::<Vec<_>>(), bound(t))?;
+    }
+    Ok(())
+}
+
+fn divided(trial: &Trial<'_>, t: Float, rows: usize, c: usize) -> Result<()> {
+    let (x, a, b) = (normal(1, rows, 3.0), normal(2, rows, 1.0), normal(3, c, 1.0));
+    let (px, unit, sigma) = (trial.put(&x)?, trial.room(rows * 4)?, trial.room(4)?);
+    let length = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    trial.run(&spectral_unit(), &[px.into(), unit.into(), sigma.into(), n(rows), 1e-12f32.into()])?;
+    let want: Vec<f64> = x.iter().map(|x| f64::from(*x) / length).collect();
+    trial.close_at("unit", F32, unit, &want, 1e-5)?;
+    trial.close_at("sigma", F32, sigma, &[length], 1e-6)?;
+    let len = rows * c;
+    let (w, dy, s) = (normal(4, len, 1.0), normal(5, len, 1.0), 1.7f32);
+    let (rw, rdy) = (round(t, &w), round(t, &dy));
+    let (pw, pdy, y) = (trial.put_as(t, &w)?, trial.put_as(t, &dy)?, trial.room_for(t, len)?);
+    trial.run(&spectral("spectral_fwd", t, len, c), &[pw.into(), sigma.into(), y.into(), n(len)])?;
+    trial.close_at("y", t, y, &rw.iter().map(|w| w / length).collect::<Vec<_>>(), bound(t))?;
+    let (pa, pb, ps) = (trial.put(&a)?, trial.put(&b)?, trial.put(&[s])?);
+    for add in [0u32, 1] {
+        let dw = trial.result(F32, &w, add)?;
+        let pointers = [pdy, pa, pb, ps, sigma, dw].map(Arg::from);
+        let args = [&pointers[..], &[n(len), n(c), add.into()]].concat();
+        trial.run(&spectral("spectral_bwd", t, len, c), &args)?;
+        let slope = |i: usize| {
+            let along = f64::from(s) / length * f64::from(a[i / c]) * f64::from(b[i % c]);
+            (rdy[i] - along) / length + f64::from(add) * f64::from(w[i])
+        };
+        trial.close_at("dw", F32, dw, &(0..len).map(slope).collect::<Vec<_>>(), 1e-5)?;
     }
     Ok(())
 }

@@ -35,8 +35,10 @@ pub fn plans() -> Vec<Plan> {
         plans.push(Plan { entry: "", ..codes_nearest(t, 1) });
         plans.extend([logits("", t, 1, 8), logits("", t, 1, 7)]);
         plans.extend([loss("", t, 1, 8), loss("", t, 1, 7)]);
+        plans.extend([augment("", [t, Float::F32], 1), augment("", [Float::F32, t], 1)]);
+        plans.extend([8, 7].map(|columns| spectral("", t, 1, columns)));
         plans.extend([8, 7].map(|columns| norm_each("", t, 1, columns)));
-        for file in ["kl.ptx", "resample.ptx", "sphere.ptx", "split.ptx"] {
+        for file in ["blend.ptx", "kl.ptx", "resample.ptx", "sphere.ptx", "split.ptx"] {
             plans.extend([8, 7].map(|columns| by_rows(file, "", t, 1, columns)));
         }
         plans.extend([t, Float::F32].into_iter().flat_map(|tb| [8, 7].map(|columns| row_dots([t, tb], 1, columns))));

@@ -253,13 +253,25 @@ impl Tape {
 
     /// Forgets the last pass and starts one over `params`, whose values become the first nodes.
     pub fn begin(&mut self, params: &Params, pass: Pass) {
+        self.begin_with(params, pass, |_| true);
+    }
+
+    /// [`begin`](Tape::begin) of a pass that uses the parameters of network `net` alone: those of others may change while
+    /// it waits for its way back.
+    pub fn begin_net(&mut self, params: &Params, pass: Pass, net: u8) {
+        self.begin_with(params, pass, |id| params.net(id) == net);
+    }
+
+    fn begin_with(&mut self, params: &Params, pass: Pass, uses: impl Fn(ParamId) -> bool) {
         self.reset();
         self.pass.set(pass);
         if let Device::Gpu(gpu) = &self.device {
             gpu.begin(pass.seed, pass.step);
         }
         for id in params.ids() {
-            let var = self.leaf(params.operand(id), params.is_trainable(id), What::Param(id));
+            let value = params.operand(id);
+            let value = if uses(id) { value } else { self.hollow.hollow(value.spec()) };
+            let var = self.leaf(value, params.is_trainable(id), What::Param(id));
             debug_assert_eq!(var.at.node, id.0);
         }
     }

@@ -5,6 +5,7 @@ use kiln::cpu::gemm::Precision;
 use kiln::device::Device;
 use kiln::ops::activation::Activation;
 use kiln::ops::attention::SelfAttention;
+use kiln::ops::augment::{Augment, Policy};
 use kiln::ops::conv::{Conv, Window};
 use kiln::ops::elementwise::Elementwise;
 use kiln::ops::embedding::Embedding;
@@ -16,10 +17,12 @@ use kiln::ops::norm::{Norm, NormKind};
 use kiln::ops::picture_norm::{PictureNorm, Statistics};
 use kiln::ops::resample::Resample;
 use kiln::ops::rope::{Rope, RopeScaling, RopeTable};
+use kiln::ops::spectral::Spectral;
 use kiln::ops::swiglu::Swiglu;
 use kiln::ops::token_logprob::TokenLogprob;
 use kiln::optim::{AdamW, Optimizer};
 use kiln::params::{Decl, Init, Kind, ParamId, Params};
+use kiln::rng::{Purpose, Stream};
 use kiln::tape::{Array64, Op, Tape, Var};
 use kiln::tensor::{DType, Shape, Tensor};
 use safetensors::{Dtype, SafeTensors};
@@ -179,6 +182,19 @@ fn norms_of_pictures() {
     check_fixture("batchnorm", norm(Statistics::Batch(0.1), 1.0), &inputs, &["y", "new_mean", "new_var"]);
     check_fixture("batchnorm_given", norm(Statistics::Given, 0.2), &inputs, &["y"]);
     check_fixture("groupnorm", norm(Statistics::Groups(2), 0.2), &inputs[..3], &["y"]);
+}
+
+#[test]
+fn weights_divided_by_their_spectral_norm() {
+    check_fixture("spectral", Spectral { last: false }, &["w", "u"], &["y", "new_u"]);
+    check_fixture("spectral_last", Spectral { last: true }, &["w", "u"], &["y", "new_u"]);
+}
+
+#[test]
+fn augmented_pictures() {
+    let policy = Policy { colour: true, translation: true, cutout: true };
+    let op = Augment { policy, stream: Stream::new(5, Purpose::Augment, 3, 0), shifts: true };
+    check_fixture("augment", op, &["x"], &["y"]);
 }
 
 #[test]

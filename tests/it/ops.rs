@@ -163,8 +163,19 @@ fn a_gradient_that_is_lent_is_written_or_added_to_in_the_forward_pass() {
 /// reference: of f(x + h d) for the one, of their changes with each input for the other.
 #[test]
 fn tangents_and_their_gradients_match_the_f64_reference() {
-    const NAMES: [&str; 9] =
-        ["resample", "linear", "conv", "activation", "dropout", "sample", "elementwise", "reshape", "reduce"];
+    const NAMES: [&str; 11] = [
+        "picture_norm",
+        "resample",
+        "linear",
+        "conv",
+        "activation",
+        "dropout",
+        "sample",
+        "augment",
+        "elementwise",
+        "reshape",
+        "reduce",
+    ];
     let device = Device::cpu(2).expect("a CPU");
     let moved =
         |x: &Array64, h: f64, d: &[f64]| Array64::new(x.shape, x.data.iter().zip(d).map(|(x, d)| x + h * d).collect());
@@ -180,6 +191,10 @@ fn tangents_and_their_gradients_match_the_f64_reference() {
             continue;
         }
         let what = format!("{name}: {about}");
+        // Sums may lie anywhere, a kink too.
+        if name != "activation" && (about.contains("Relu") || about.contains("slope=0.2")) {
+            continue;
+        }
         let exact: Vec<Array64> = (0..)
             .zip(&inputs)
             .map(|(i, input)| Array64::new(input.spec.shape, input.data(i).into_iter().map(f64::from).collect()))

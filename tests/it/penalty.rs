@@ -4,7 +4,7 @@
 use kiln::cpu::Simd;
 use kiln::device::Device;
 use kiln::nn::penalty::{gradient_penalty, r1};
-use kiln::nn::{Builder, Conv, Linear, Start};
+use kiln::nn::{BatchNorm, Builder, Conv, GroupNorm, Linear, Start};
 use kiln::ops::activation::Activation;
 use kiln::ops::conv::Window;
 use kiln::params::Params;
@@ -36,7 +36,15 @@ fn close(what: &str, got: &[f32], want: &[f64], relative: f64) {
 struct Discriminator {
     kind: &'static str,
     convs: [Conv; 2],
+    norm: Norm,
     head: Linear,
+}
+
+/// What comes after the second convolution.
+enum Norm {
+    None,
+    Group(GroupNorm),
+    Batch(BatchNorm),
 }
 
 impl Discriminator {
@@ -44,10 +52,18 @@ impl Discriminator {
         let conv = |p: &mut Builder, name, channels| {
             Conv::new(p, name, Window::conv(2, 1), channels, 4, true, Start::Normal(0.1))
         };
-        Discriminator {
-            kind,
-            convs: [conv(p, "0", [2, 4]), conv(p, "1", [4, 6])],
-            head: Linear::new(p, "head", [24, 1], true, Start::Normal(0.1)),
+        let convs = [conv(p, "0", [2, 4]), conv(p, "1", [4, 6])];
+        let head = Linear::new(p, "head", [24, 1], true, Start::Normal(0.1));
+        let norm = match kind {
+            "group" => Norm::Group(GroupNorm::new(p, "norm", 2, 6)),
+            "batch" => Norm::Batch(BatchNorm::new(p, "norm", 6, 0.0)),
+            _ => Norm::None,
+        };
+        match kind {
+            "spectral" => {
+                Discriminator { kind, convs: convs.map(|conv| conv.spectral(p)), norm, head: head.spectral(p) }
+            }
+            _ => Discriminator { kind, convs, norm, head },
         }
     }
 
@@ -60,7 +76,11 @@ impl Discriminator {
             _ => [leaky; 2],
         };
         let x = self.convs[0].apply(x, Some(first));
-        let x = self.convs[1].apply(x, Some(second));
+        let x = match &self.norm {
+            Norm::None => self.convs[1].apply(x, Some(second)),
+            Norm::Group(norm) => norm.apply(self.convs[1].apply(x, None), 0.2),
+            Norm::Batch(norm) => norm.apply(self.convs[1].apply(x, None), 0.2),
+        };
         self.head.apply(x.flatten())
     }
 }
@@ -71,8 +91,10 @@ fn model(device: &Device, kind: &'static str) -> (Discriminator, Params) {
     let d = Discriminator::new(&mut p, kind);
     let mut params = Params::new(device, &p.finish(), 0);
     for id in params.ids() {
-        let values = f32s(&read(&format!("{kind}.{}", params.name(id))).1);
-        params.set_weight(id, &values);
+        if !params.name(id).contains("running") {
+            let values = f32s(&read(&format!("{kind}.{}", params.name(id))).1);
+            params.set_weight(id, &values);
+        }
     }
     (d, params)
 }
@@ -106,7 +128,7 @@ fn gradients(
     (value, params.ids().filter(|id| params.is_trainable(*id)).map(gradient).collect())
 }
 
-const KINDS: [&str; 4] = ["leaky", "relu", "smooth", "fused"];
+const KINDS: [&str; 7] = ["leaky", "relu", "smooth", "fused", "spectral", "group", "batch"];
 
 fn matches_pytorch(device: &Device, kind: &'static str) {
     let (d, mut params) = model(device, kind);
@@ -168,8 +190,8 @@ fn a_penalty_has_the_same_bits_for_every_instruction_set_and_thread_count() {
 #[test]
 fn from_the_third_step_on_a_penalty_allocates_nothing() {
     let device = Device::cpu(2).expect("a CPU");
-    let (d, mut params) = model(&device, "smooth");
-    let (mut tape, x) = (Tape::new(&device), pictures(&device, "smooth"));
+    let (d, mut params) = model(&device, "spectral");
+    let (mut tape, x) = (Tape::new(&device), pictures(&device, "spectral"));
     let mut step = || {
         params.clear_grads();
         tape.begin(&params, Pass { training: true, ..Pass::default() });

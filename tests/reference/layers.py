@@ -92,4 +92,62 @@ bilinear = lambda x, k: dict(y=to_kiln(F.interpolate(to_torch(x), scale_factor=k
 case("bilinear_2", lambda x: bilinear(x, 2), dict(x=x))
 case("bilinear_3", lambda x: bilinear(x, 3), dict(x=x))
 
+# ---- spectral norm ------------------------------------------------------------------------------------------------
+def spectral(w, u, layer):
+    torch.nn.utils.spectral_norm(layer)
+    layer._parameters["weight_orig"] = w.permute(0, 3, 1, 2)
+    layer.weight_u.copy_(u)
+    layer(torch.zeros(1, w.shape[0] if isinstance(layer, torch.nn.ConvTranspose2d) else w.shape[3], 5, 5).double())
+    return dict(y=layer.weight.permute(0, 2, 3, 1), new_u=layer.weight_u)
+
+
+w = src.normal(6, 3, 2, 4, std=0.3)
+unit = lambda n: F.normalize(src.normal(n), dim=0).float().double()
+case("spectral", lambda w, u: spectral(w, u, torch.nn.Conv2d(4, 6, (3, 2)).double()), dict(w=w), dict(u=unit(6)))
+up = lambda w, u: spectral(w, u, torch.nn.ConvTranspose2d(6, 4, (3, 2)).double())
+case("spectral_last", up, dict(w=w), dict(u=unit(4)))
+
+# ---- augmentation -------------------------------------------------------------------------------------------------
+def philox(key, counter):
+    """Philox 4x32-10 (Salmon et al. 2011), as kiln's rng.rs has it."""
+    (k0, k1), (c0, c1, c2, c3) = key, counter
+    for _ in range(10):
+        p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1, c2, c3 = p1 >> 32 ^ c1 ^ k0, p1 & 0xFFFFFFFF, p0 >> 32 ^ c3 ^ k1, p0 & 0xFFFFFFFF
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return c0, c1, c2, c3
+
+
+# Stream::new(5, Purpose::Augment, 3, 0)
+numbers = lambda count: [x for block in range(count // 4) for x in philox((5, 0), (block, 8 << 24 | 3, 0, 0))]
+numbers = torch.tensor(numbers(8 * 4), dtype=torch.int64).reshape(4, 8)
+share = lambda i: ((numbers[:, i] >> 8).double() / 2**24).reshape(-1, 1, 1, 1)
+below = lambda i, n: (numbers[:, i] * n >> 32).reshape(-1, 1, 1)
+
+
+def augment(x):
+    """Brightness, saturation, contrast; translation; cutout, as the paper's DiffAugment_pytorch.py has them."""
+    x = to_torch(x)
+    (n, _, h, w), half = x.shape, lambda length: int(length * 0.5 + 0.5)
+    x = x + (share(0) - 0.5)
+    x = (x - x.mean(1, keepdim=True)) * (share(1) * 2) + x.mean(1, keepdim=True)
+    mean = x.mean([1, 2, 3], keepdim=True)
+    x = (x - mean) * (share(2) + 0.5) + mean
+    picture, row, column = torch.meshgrid(torch.arange(n), torch.arange(h), torch.arange(w), indexing="ij")
+    most = [int(length * 0.125 + 0.5) for length in (h, w)]
+    padded = F.pad(x, [1, 1, 1, 1]).permute(0, 2, 3, 1)
+    row_from = (row + below(3, 2 * most[0] + 1) - most[0] + 1).clamp(0, h + 1)
+    column_from = (column + below(4, 2 * most[1] + 1) - most[1] + 1).clamp(0, w + 1)
+    x = padded[picture, row_from, column_from].permute(0, 3, 1, 2)
+    size = half(h), half(w)
+    picture, row, column = torch.meshgrid(torch.arange(n), torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
+    row = (row + below(5, h + 1 - size[0] % 2) - size[0] // 2).clamp(0, h - 1)
+    column = (column + below(6, w + 1 - size[1] % 2) - size[1] // 2).clamp(0, w - 1)
+    mask = torch.ones(n, h, w, dtype=torch.float64)
+    mask[picture, row, column] = 0
+    return dict(y=to_kiln(x * mask.unsqueeze(1)))
+
+
+case("augment", augment, dict(x=src.normal(4, 9, 12, 3)))
+
 finish("layers", tensors, dict(what="layers of picture models, all float64", slope=slope, eps=eps, momentum=momentum))

@@ -65,6 +65,17 @@ fn norms_of_pictures_and_their_gradients() {
 fn products_of_a_matrix_with_a_vector_and_distances_from_spheres() {
     hold("dots.ptx", |_| true);
     hold("sphere.ptx", |_| true);
+    hold("spectral.ptx", |_| true);
+}
+
+#[test]
+fn pictures_in_other_colours_moved_and_with_holes() {
+    hold("augment.ptx", |_| true);
+}
+
+#[test]
+fn examples_between_two() {
+    hold("blend.ptx", |_| true);
 }
 
 #[test]
