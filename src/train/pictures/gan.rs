@@ -467,7 +467,8 @@ impl Task for GanTask {
     ) -> Result<()> {
         let PictureSample { rows, columns } = recipe.sample;
         let sheets = Sheets { run, step, dims: self.dims, columns };
-        sheets.fixed(&made(trainer, rows * columns, columns, None, self.seed), watch)?;
+        let pictures = made(trainer, rows * columns, columns, None, self.seed);
+        sheets.fixed(&sheets.grid().draw(&pictures, self.dims), watch)?;
         if step == recipe.train.steps { sheets.animation() } else { Ok(()) }
     }
 }
