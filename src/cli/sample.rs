@@ -155,7 +155,8 @@ fn draw_codes(args: &SampleArgs, coder: &Path, global: &Global) -> Result<()> {
     let mut texts = Vec::new();
     for n in 0..(rows * columns) as u64 {
         let SampleArgs { temperature, top_k, top_p, .. } = *args;
-        let options = SampleOptions { tokens: coder.cells(), temperature, top_k, top_p, seed: args.seed.wrapping_add(n) };
+        let options =
+            SampleOptions { tokens: coder.cells(), temperature, top_k, top_p, seed: args.seed.wrapping_add(n) };
         let mut text = String::new();
         writer.generate(&args.prompt, &options, &mut |piece| {
             text.push_str(piece);

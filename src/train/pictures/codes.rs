@@ -5,7 +5,7 @@
 
 use super::vqvae::{decode, encode};
 use crate::data::atomic::write_atomic;
-use crate::data::images::{Dims, Grid, Pictures, Reading, Sheet, Shapes, open};
+use crate::data::images::{Dims, Grid, Pictures, Reading, Shapes, Sheet, open};
 use crate::device::Device;
 use crate::disk::Os;
 use crate::error::{Error, Result};

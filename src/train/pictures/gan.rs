@@ -6,7 +6,7 @@
 use super::draw::{draw, labels, noise};
 use super::judge::Judge;
 use super::watchdog::Watchdog;
-use super::{Opened as Data, PictureData, PictureSample, Sheets, shape};
+use super::{Opened as Data, PictureData, PictureSample, Sheets, report, shape};
 use crate::data::images::{Dims, PictureBatches, Pictures, Range};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -469,6 +469,11 @@ impl Task for GanTask {
         let sheets = Sheets { run, step, dims: self.dims, columns };
         let pictures = made(trainer, rows * columns, columns, None, self.seed);
         sheets.fixed(&sheets.grid().draw(&pictures, self.dims), watch)?;
-        if step == recipe.train.steps { sheets.animation() } else { Ok(()) }
+        if step < recipe.train.steps {
+            return Ok(());
+        }
+        sheets.animation()?;
+        let about = format!("A generator and a discriminator on {}.", self.data.words());
+        report::write(run, &recipe.run.name, &about, step, &[self.judge.says()])
     }
 }

@@ -5,6 +5,7 @@ pub mod codes;
 pub mod draw;
 pub mod gan;
 pub mod judge;
+mod report;
 pub mod sampler;
 pub mod section;
 pub mod vae;
@@ -42,6 +43,12 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// What there is, in words.
+    fn words(&self) -> String {
+        let words: Vec<String> = self.about().into_iter().map(|(n, what)| format!("{n} {what}")).collect();
+        format!("{}; {}", words.join(", "), self.train.dims())
+    }
+
     /// What there is, as of [`Task::about`](super::Task::about).
     fn about(&self) -> Vec<(u64, &'static str)> {
         let Opened { train, held_out, skipped, .. } = self;

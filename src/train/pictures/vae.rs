@@ -1,7 +1,7 @@
 //! Variational autoencoders: the evidence lower bound, with β warmed up.
 
 use super::draw::{between, draw, labels, noise};
-use super::{Opened as Data, PictureData, PictureSample, Sheets, misfit, shape};
+use super::{Opened as Data, PictureData, PictureSample, Sheets, misfit, report, shape};
 use crate::data::images::{Dims, PictureBatches, Pictures, Range};
 use crate::device::Device;
 use crate::error::Result;
@@ -446,7 +446,12 @@ impl Task for VaeTask {
         sheets.fixed(&sheets.grid().draw(&made, self.dims), watch)?;
         let last = step == recipe.train.steps;
         self.more(trainer, &sheets, last)?;
-        if last { sheets.animation() } else { Ok(()) }
+        if !last {
+            return Ok(());
+        }
+        sheets.animation()?;
+        let about = format!("A variational autoencoder on {}.", self.data.words());
+        report::write(run, &recipe.run.name, &about, step, &[])
     }
 }
 

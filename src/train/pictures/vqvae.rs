@@ -2,7 +2,7 @@
 
 use super::draw::BATCH;
 use super::vae::Pixel;
-use super::{Opened as Data, PictureData, PictureSample, Sheets, misfit, shape};
+use super::{Opened as Data, PictureData, PictureSample, Sheets, misfit, report, shape};
 use crate::data::images::{Dims, PictureBatches, Pictures, Range};
 use crate::device::Device;
 use crate::error::Result;
@@ -158,7 +158,8 @@ impl VqVaeTask {
     ) -> Result<Trainer<VqVaeObjective>> {
         let train = &recipe.train;
         let augment = recipe.data.augment();
-        let batches = |data: &Pictures| PictureBatches::new(data.clone(), train.batch, Range::Unit, augment, train.seed);
+        let batches =
+            |data: &Pictures| PictureBatches::new(data.clone(), train.batch, Range::Unit, augment, train.seed);
         let batches = data.map(batches).transpose()?;
         let (vqvae, decls) = VqVae::new(config);
         let objective = VqVaeObjective { vqvae, batches, batch: train.batch, micros: train.accumulate };
@@ -305,6 +306,11 @@ impl Task for VqVaeTask {
         let ids = encode(vqvae, params, tape, pass, &originals);
         let again = decode(vqvae, params, tape, pass, &ids);
         sheets.fixed(&sheets.grid().pairs(&originals, &again, self.dims), watch)?;
-        if step == recipe.train.steps { sheets.animation() } else { Ok(()) }
+        if step < recipe.train.steps {
+            return Ok(());
+        }
+        sheets.animation()?;
+        let about = format!("A vector-quantised autoencoder on {}.", self.data.words());
+        report::write(run, &recipe.run.name, &about, step, &[])
     }
 }
