@@ -318,7 +318,7 @@ pub struct GanTask {
     judge: Judge,
 }
 
-/// Pictures that are made to be judged: ten thousand after the last step, fewer on the way.
+/// Pictures that are made to be judged: ten thousand after the last step, fewer on the way or where little is held out.
 const JUDGED: [usize; 2] = [2000, 10_000];
 
 impl GanTask {
@@ -442,7 +442,7 @@ impl Task for GanTask {
         _: Option<usize>,
         progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Option<Evaluation>> {
-        let n = JUDGED[usize::from(last)];
+        let n = JUDGED[usize::from(last)].min(20 * self.data.held_out.len()).next_multiple_of(5);
         // A fifth at a time, so that a signal is heard; labels in turn.
         let mut pictures = Vec::new();
         for part in 0..5 {
