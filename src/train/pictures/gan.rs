@@ -266,8 +266,9 @@ impl Objective for GanObjective {
             weights.chunks_exact_mut(size).enumerate().for_each(|(i, w)| w.fill(stream.uniform(i as u64)));
         }
         let labels = x.next().map_or(&mut [][..], Values::ids);
-        if let Some(batches) = &self.batches {
-            batches.fill(batch, pictures, labels);
+        match &self.batches {
+            Some(batches) => batches.fill(batch, pictures, labels),
+            None => labels.fill(0),
         }
         Ok(())
     }

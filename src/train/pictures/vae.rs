@@ -171,8 +171,9 @@ impl Objective for VaeObjective {
         let (pictures, beta) = (x.next().expect("pictures").numbers(), x.next().expect("β").numbers());
         let labels = x.next().map_or(&mut [][..], Values::ids);
         beta[0] = self.settings.beta_at(batch);
-        if let Some(batches) = &self.batches {
-            batches.fill(batch * self.micros as u64 + micro as u64, pictures, labels);
+        match &self.batches {
+            Some(batches) => batches.fill(batch * self.micros as u64 + micro as u64, pictures, labels),
+            None => labels.fill(0),
         }
         Ok(())
     }
