@@ -9,7 +9,8 @@
 //!                  convolutions: 4 × 4 with stride 2 and padding 1, then s × s; after each norm and leaky relu of 0.2, after
 //!                  the first without a norm, after the last nothing
 //! ```
-//! Norms are BatchNorms, whose gains start around 1; no layer has a bias, and all weights start normal with deviation 0.02.
+//! Norms are BatchNorms, whose gains start around 1; no layer has a bias, and all weights start normal with deviation 0.02. A
+//! discriminator may have another [`Scale`], and then has biases.
 //! For 28 × 28 and g = d = 64: L → 7 × 7 × 128 → 14 × 14 × 64 → 28 × 28, and back.
 //!
 //! With `classes`, `E[label]` (s·s·2^(k−1)·g) is added to the generator's first layer before its norm, which is what a
@@ -58,12 +59,28 @@ pub struct GanConfig {
     pub d: usize,
     /// The number of classes, where pictures have labels.
     pub classes: Option<usize>,
+    /// What keeps the discriminator's layers in scale.
+    #[serde(default)]
+    pub scale: Scale,
+}
+
+/// What keeps a discriminator's layers in scale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scale {
+    /// BatchNorm, but for the first layer and the last: what is said of a picture depends on its batch.
+    #[default]
+    Batch,
+    /// Weights are divided by their spectral norm, in all layers (Miyato et al. 2018, arXiv 1802.05957).
+    Spectral,
+    /// Nothing: for losses with a penalty on the slope.
+    None,
 }
 
 impl GanConfig {
     /// A DCGAN for pictures of this shape: 100 numbers, 64 channels.
     pub fn dcgan(shape: [usize; 3]) -> GanConfig {
-        GanConfig { shape, latent: 100, g: 64, d: 64, classes: None }
+        GanConfig { shape, latent: 100, g: 64, d: 64, classes: None, scale: Scale::Batch }
     }
 
     /// Whether there is such a model.
@@ -123,18 +140,29 @@ impl GanConfig {
     }
 }
 
-/// A convolution without a bias, and the norm after it, if there is one.
+/// A convolution, and the norm after it, if there is one.
 struct Layer {
     conv: Conv,
     norm: Option<BatchNorm>,
 }
 
 impl Layer {
-    /// Layer `name` of so many channels: 4 × 4 and stride 2, or `side` × `side` from or to a single pixel.
-    fn new(p: &mut Builder, name: &str, up: bool, channels: [usize; 2], side: Option<usize>, norm: bool) -> Layer {
+    /// Layer `name` of so many channels: 4 × 4 and stride 2, or `side` × `side` from or to a single pixel; without a `scale`
+    /// a convolution alone.
+    fn new(
+        p: &mut Builder,
+        name: &str,
+        up: bool,
+        channels: [usize; 2],
+        side: Option<usize>,
+        scale: Option<Scale>,
+    ) -> Layer {
         let (stride, padding) = if side.is_some() { (1, 0) } else { (2, 1) };
         let window = if up { Window::transposed(stride, padding, 0) } else { Window::conv(stride, padding) };
-        let conv = Conv::new(p, name, window, channels, side.unwrap_or(4), false, Start::Normal(STD));
+        let bias = matches!(scale, Some(Scale::Spectral | Scale::None));
+        let conv = Conv::new(p, name, window, channels, side.unwrap_or(4), bias, Start::Normal(STD));
+        let conv = if scale == Some(Scale::Spectral) { conv.spectral(p) } else { conv };
+        let norm = scale == Some(Scale::Batch);
         Layer { conv, norm: norm.then(|| BatchNorm::new(p, &format!("{name}.norm"), channels[1], STD)) }
     }
 }
@@ -159,16 +187,21 @@ impl Gan {
         };
         p.net(GENERATOR);
         let widths = config.widths(config.g);
-        let first = Layer::new(p, "g.0", true, [latent, widths[k]], Some(side), true);
-        let rest =
-            (1..=k).map(|i| Layer::new(p, &format!("g.{i}"), true, [widths[k + 1 - i], widths[k - i]], None, i < k));
+        let batch = Some(Scale::Batch);
+        let first = Layer::new(p, "g.0", true, [latent, widths[k]], Some(side), batch);
+        let up = |i: usize| {
+            let channels = [widths[k + 1 - i], widths[k - i]];
+            Layer::new(p, &format!("g.{i}"), true, channels, None, batch.filter(|_| i < k))
+        };
+        let rest: Vec<Layer> = (1..=k).map(up).collect();
         let up = [first].into_iter().chain(rest).collect();
         let up_labels = labels(p, "g.labels", &widths, STD * (latent as f32).sqrt());
         p.net(DISCRIMINATOR);
         let widths = config.widths(config.d);
-        let layer = |i: usize| Layer::new(p, &format!("d.{i}"), false, [widths[i], widths[i + 1]], None, i > 0);
+        let scale = |inner: bool| Some(config.scale).filter(|scale| inner || *scale != Scale::Batch);
+        let layer = |i: usize| Layer::new(p, &format!("d.{i}"), false, [widths[i], widths[i + 1]], None, scale(i > 0));
         let mut down: Vec<Layer> = (0..k).map(layer).collect();
-        down.push(Layer::new(p, &format!("d.{k}"), false, [widths[k], 1], Some(side), false));
+        down.push(Layer::new(p, &format!("d.{k}"), false, [widths[k], 1], Some(side), scale(false)));
         let down_labels = labels(p, "d.labels", &widths, STD);
         (Gan { up, up_labels, down, down_labels, config }, builder.finish())
     }

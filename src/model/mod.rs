@@ -15,7 +15,7 @@ pub use cache::Cache;
 pub use classifier::{Classifier, ClassifierConfig};
 pub use config::{GptConfig, Mlp, Positions, Size};
 pub use fields::Wrong;
-pub use gan::{Gan, GanConfig, GanLoss};
+pub use gan::{Gan, GanConfig, GanLoss, Scale};
 pub use gpt::Gpt;
 pub use vae::{Elbo, Likelihood, Vae, VaeConfig};
 pub use vqvae::{Quantised, VqVae, VqVaeConfig};

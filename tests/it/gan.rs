@@ -6,7 +6,7 @@ use crate::gpu::sim;
 use crate::vae::{adam, floats, part};
 use kiln::device::Device;
 use kiln::model::gan::{DISCRIMINATOR, GENERATOR};
-use kiln::model::{Gan, GanConfig, GanLoss};
+use kiln::model::{Gan, GanConfig, GanLoss, Scale};
 use kiln::optim::Optimizer;
 use kiln::params::Params;
 use kiln::tape::{Pass, Tape, Var};
@@ -28,12 +28,13 @@ struct Case {
     smoothing: f32,
 }
 
-fn cases() -> [Case; 2] {
+fn cases() -> [Case; 3] {
     let config = |shape, classes| GanConfig { latent: 5, g: 3, d: 3, classes, ..GanConfig::dcgan(shape) };
     let case = |name, loss, smoothing, config| Case { name, config, loss, smoothing };
     [
         case("plain", GanLoss::NonSaturating, 0.1, config([16, 16, 1], None)),
         case("classes", GanLoss::Hinge, 0.0, config([14, 14, 2], Some(3))),
+        case("spectral", GanLoss::Hinge, 0.0, GanConfig { scale: Scale::Spectral, ..config([8, 8, 1], None) }),
     ]
 }
 
@@ -151,7 +152,10 @@ fn ten_steps_in_turns_have_pytorchs_losses_statistics_and_samples() {
         for (i, (got, want)) in model.losses(10).iter().zip(&want).enumerate() {
             close(&format!("{name}: loss {i}"), &[*got], &[*want], 1e-4, 1e-5);
         }
-        for (id, parameter) in names(&model.params).iter().filter(|(_, parameter)| parameter.contains("running")) {
+        for (id, parameter) in names(&model.params)
+            .iter()
+            .filter(|(_, parameter)| file().tensor(&format!("{name}.final.{parameter}")).is_ok())
+        {
             let want = model.get(&format!("final.{parameter}")).1;
             close(&format!("{name}: {parameter}"), model.params.weight(*id).f32(), &want, 1e-4, 1e-5);
         }
@@ -228,6 +232,7 @@ fn a_configuration_goes_through_json_and_a_wrong_field_is_named() {
         ("g", serde_json::json!(1u64 << 63)),
         ("d", serde_json::json!(0)),
         ("classes", serde_json::json!("ten")),
+        ("scale", serde_json::json!("layer")),
     ] {
         let mut json = GanConfig::dcgan([28, 28, 1]).to_json();
         json[field] = value;

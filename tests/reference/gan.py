@@ -24,8 +24,8 @@ LOSSES = {
 
 
 class Gan:
-    def __init__(self, src, side, halves, channels, labels):
-        self.side, self.k, self.labels = side, halves, labels
+    def __init__(self, src, side, halves, channels, labels, spectral):
+        self.side, self.k, self.labels, self.spectral = side, halves, labels, spectral
         widths = [channels] + [WIDTH << i for i in range(halves)]
         self.p, self.buffers = {}, {}
 
@@ -42,7 +42,10 @@ class Gan:
         for i in range(halves + 1):
             a, b, k = (widths[i], widths[i + 1], 4) if i < halves else (widths[halves], 1, side)
             self.p[f"d.{i}.weight"] = kernel(b, a, k)
-            if 0 < i < halves:
+            if spectral:
+                self.p[f"d.{i}.bias"] = src.normal(b, std=0.1)
+                self.buffers[f"d.{i}.weight_u"] = src.normal(b)
+            elif 0 < i < halves:
                 norm(f"d.{i}.norm", b)
         if labels:
             for net in "gd":
@@ -61,14 +64,26 @@ class Gan:
             x = F.conv_transpose2d(F.relu(self.norm(p, f"g.{i - 1}.norm", x, training)), p[f"g.{i}.weight"], None, 2, 1)
         return x.tanh()
 
+    def kernel(self, p, name):
+        """The kernel of a discriminator's layer: divided by its spectral norm, if it is so, with one step of power iteration."""
+        w = p[f"{name}.weight"]
+        if not self.spectral:
+            return w
+        m, unit = w.flatten(1), lambda v: v / v.norm()
+        with torch.no_grad():
+            v = unit(m.T @ self.buffers[f"{name}.weight_u"])
+            u = unit(m @ v)
+            self.buffers[f"{name}.weight_u"] = u
+        return w / (u @ m @ v)
+
     def judge(self, p, x, y):
         for i in range(self.k):
-            x = F.conv2d(x, p[f"d.{i}.weight"], None, 2, 1)
-            x = F.leaky_relu(self.norm(p, f"d.{i}.norm", x, True) if i else x, 0.2)
-        w = p[f"d.{self.k}.weight"]
+            x = F.conv2d(x, self.kernel(p, f"d.{i}"), p.get(f"d.{i}.bias"), 2, 1)
+            x = F.leaky_relu(self.norm(p, f"d.{i}.norm", x, True) if i and not self.spectral else x, 0.2)
+        w = self.kernel(p, f"d.{self.k}")
         if self.labels:
             return (x * (w + p["d.labels.weight"][y])).flatten(1).sum(1)
-        return F.conv2d(x, w).view(B)
+        return F.conv2d(x, w, p.get(f"d.{self.k}.bias")).view(B)
 
     def stored(self, name, x):
         """As kiln has it; tables of labels (classes, C, s, s) as (classes, s·s·C)."""
@@ -76,9 +91,9 @@ class Gan:
         return to_kiln(x).flatten(1) if "labels" in name else to_kiln(x) if x.dim() == 4 else x
 
 
-def case(name, seed, side, halves, channels, loss, smoothing, labels):
+def case(name, seed, side, halves, channels, loss, smoothing, labels=False, spectral=False):
     src = Source(seed)
-    model = Gan(src, side, halves, channels, labels)
+    model = Gan(src, side, halves, channels, labels, spectral)
     d_loss, g_loss = LOSSES[loss]
     xs = src.uniform(STEPS, B, channels, side << halves, side << halves) * 2 - 1
     zs, ys = src.normal(STEPS, B, LATENT), src.ints(CLASSES, STEPS, B)
@@ -89,6 +104,9 @@ def case(name, seed, side, halves, channels, loss, smoothing, labels):
     p = {k: v.clone().requires_grad_() for k, v in model.p.items()}
     for k, v in p.items():
         put(f"init.{k}", model.stored(k, v).float())
+    for k, v in model.buffers.items():
+        if k.endswith("_u"):
+            put(f"init.{k}", v.float())
     nets = {net: [v for k, v in p.items() if k.startswith(net)] for net in "gd"}
     adam = {net: torch.optim.Adam(nets[net], lr=LR, betas=(0.5, 0.999), eps=1e-8) for net in nets}
     losses = []
@@ -117,8 +135,9 @@ def case(name, seed, side, halves, channels, loss, smoothing, labels):
     print(f"{name}: losses", ", ".join(f"{d:.3f} {g:.3f}" for d, g in torch.stack(losses).view(STEPS, 2).tolist()))
 
 
-case("plain", 1, 4, 2, 1, "non_saturating", 0.1, labels=False)
+case("plain", 1, 4, 2, 1, "non_saturating", 0.1)
 case("classes", 2, 7, 1, 2, "hinge", 0.0, labels=True)
+case("spectral", 4, 4, 1, 1, "hinge", 0.0, spectral=True)
 src = Source(3)
 real, fake = src.normal(7, std=2.0), src.normal(7, std=2.0)
 tensors |= {"losses.real": real, "losses.fake": fake}

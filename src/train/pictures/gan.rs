@@ -11,7 +11,7 @@ use crate::data::images::{Dims, PictureBatches, Pictures, Range};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::gan::{DISCRIMINATOR, GENERATOR};
-use crate::model::{Gan, GanConfig, GanLoss};
+use crate::model::{Gan, GanConfig, GanLoss, Scale};
 use crate::nn::penalty::{gradient_penalty, r1};
 use crate::params::Params;
 use crate::rng::{Purpose, Stream};
@@ -51,6 +51,8 @@ pub struct GanModel {
     pub d: usize,
     /// Whether both are told the label of each picture.
     pub conditional: bool,
+    /// What keeps the discriminator's layers in scale.
+    pub scale: Scale,
     /// What they minimise.
     pub loss: GanLoss,
     /// γ of R1; 0: none.
@@ -78,7 +80,7 @@ pub enum GanKind {
 impl GanModel {
     fn config(&self, shape: [usize; 3], classes: usize) -> GanConfig {
         let GanModel { latent, g, d, .. } = *self;
-        GanConfig { shape, latent, g, d, classes: self.conditional.then_some(classes) }
+        GanConfig { shape, latent, g, d, classes: self.conditional.then_some(classes), scale: self.scale }
     }
 
     /// The deviation of the noise at a step.
@@ -123,6 +125,7 @@ impl Section for GanModel {
             ("model.g", self.g.to_string()),
             ("model.d", self.d.to_string()),
             ("model.conditional", self.conditional.to_string()),
+            ("model.scale", format!("{:?}", self.scale)),
             ("model.ema", (self.ema > 0.0).to_string()),
         ]
     }
