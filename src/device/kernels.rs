@@ -23,6 +23,7 @@ files!(
     "augment.ptx",
     "blend.ptx",
     "cast.ptx",
+    "codes.ptx",
     "conv.ptx",
     "dots.ptx",
     "dropout.ptx",
@@ -231,6 +232,16 @@ pub fn loss_backward(entry: &'static str, t: Float, n: usize, columns: usize) ->
 /// `kl_total`.
 pub fn kl_total() -> Plan {
     plan("kl.ptx", "kl_total", [], Grid::new(1, 32))
+}
+
+/// `codes_nearest` of so many rows.
+pub fn codes_nearest(t: Float, rows: usize) -> Plan {
+    plan("codes.ptx", "codes_nearest", [("T", t.into())], Grid::new(blocks(rows, 4), 128))
+}
+
+/// `codes_move` of `codes` rows of `columns`.
+pub fn codes_move(t: Float, codes: usize, columns: usize) -> Plan {
+    plan("codes.ptx", "codes_move", [("T", t.into())], grid([codes as u32, blocks(columns, 128), 1], 128))
 }
 
 /// `cast_fwd` of `n` elements.

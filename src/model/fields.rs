@@ -31,6 +31,13 @@ pub(super) fn shape([height, width, channels]: [usize; 3]) -> Result<(), Wrong> 
     require(sides && (1..=4).contains(&channels), "shape", "sides of 4 to 1024 pixels, and 1 to 4 channels")
 }
 
+/// Requires channels of convolutions, each of which halves both sides of pictures.
+pub(super) fn halving(field: &'static str, channels: &[usize], [height, width, _]: [usize; 3]) -> Result<(), Wrong> {
+    channels.iter().try_for_each(|&channels| count(field, channels))?;
+    let halved = |side: usize| channels.len() < 10 && side.is_multiple_of(1 << channels.len());
+    require(halved(height) && halved(width), field, format!("fewer of them: each halves {height} and {width}"))
+}
+
 /// Requires a number of classes, if any, that a model may have.
 pub(super) fn classes(classes: Option<usize>) -> Result<(), Wrong> {
     require(classes.is_none_or(|n| (2..=1 << 16).contains(&n)), "classes", "2 to 65536, or null")

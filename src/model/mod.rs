@@ -9,6 +9,7 @@ pub mod gpt;
 mod hf;
 pub mod sample;
 pub mod vae;
+pub mod vqvae;
 
 pub use cache::Cache;
 pub use classifier::{Classifier, ClassifierConfig};
@@ -17,3 +18,4 @@ pub use fields::Wrong;
 pub use gan::{Gan, GanConfig, GanLoss};
 pub use gpt::Gpt;
 pub use vae::{Elbo, Likelihood, Vae, VaeConfig};
+pub use vqvae::{Quantised, VqVae, VqVaeConfig};

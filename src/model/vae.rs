@@ -58,6 +58,44 @@ pub enum Likelihood {
     Gaussian(f64),
 }
 
+impl Likelihood {
+    /// Whether there is such a one.
+    pub(super) fn check(self) -> Result<(), Wrong> {
+        let holds = match self {
+            Likelihood::Bernoulli => true,
+            Likelihood::Gaussian(std) => (1e-3..=1e3).contains(&std),
+        };
+        fields::require(holds, "likelihood", "\"bernoulli\", or a deviation of 0.001 to 1000")
+    }
+
+    /// Each pixel's mean: with Bernoulli from 0 to 1, with Gaussian about so.
+    pub(super) fn picture(self, decoded: Var<'_>) -> Var<'_> {
+        match self {
+            Likelihood::Bernoulli => decoded.sigmoid(),
+            Likelihood::Gaussian(_) => decoded,
+        }
+    }
+
+    /// −log p(x|decoded) of each picture (B), but for the constant.
+    pub(super) fn nll<'t>(self, decoded: Var<'t>, x: Var<'t>) -> Var<'t> {
+        match self {
+            Likelihood::Bernoulli => decoded.loss(LossKind::Bce, x),
+            Likelihood::Gaussian(std) => decoded.loss(LossKind::Square, x).scale((0.5 / (std * std)) as f32),
+        }
+    }
+
+    /// What [`nll`](Likelihood::nll) lacks for a picture of so many values: n (log σ + ½ log 2π) for a Gaussian, else 0.
+    pub fn constant(self, shape: [usize; 3]) -> f64 {
+        match self {
+            Likelihood::Bernoulli => 0.0,
+            Likelihood::Gaussian(std) => {
+                let values = shape.iter().product::<usize>() as f64;
+                values * (libm::log(std) + 0.5 * libm::log(std::f64::consts::TAU))
+            }
+        }
+    }
+}
+
 impl VaeConfig {
     /// The VAE of PyTorch's examples for pictures of this shape: one hidden layer of 400, 20 latent variables.
     pub fn mlp(shape: [usize; 3]) -> VaeConfig {
@@ -76,22 +114,10 @@ impl VaeConfig {
     /// The first field that is wrong.
     pub fn check(&self) -> Result<(), Wrong> {
         fields::shape(self.shape)?;
-        self.channels.iter().try_for_each(|&channels| fields::count("channels", channels))?;
-        let halves = self.channels.len() as u32;
-        let divided = |side: usize| halves < 10 && side.is_multiple_of(1 << halves);
-        let expected = format!("fewer: each halves {} and {}", self.shape[0], self.shape[1]);
-        fields::require(divided(self.shape[0]) && divided(self.shape[1]), "channels", expected)?;
+        fields::halving("channels", &self.channels, self.shape)?;
         fields::count("hidden", self.hidden)?;
         fields::count("latent", self.latent)?;
-        let deviation = match self.likelihood {
-            Likelihood::Bernoulli => 1.0,
-            Likelihood::Gaussian(deviation) => deviation,
-        };
-        fields::require(
-            (1e-3..=1e3).contains(&deviation),
-            "likelihood",
-            "\"bernoulli\", or a deviation of 0.001 to 1000",
-        )?;
+        self.likelihood.check()?;
         fields::classes(self.classes)
     }
 
@@ -175,6 +201,18 @@ pub struct Elbo<'t> {
     pub kl_dims: Var<'t>,
 }
 
+/// A convolution for each of `channels`, 4 × 4 and stride 2, which halves pictures of `c` channels; or the way back, transposed.
+pub(super) fn ladder(p: &mut Builder, name: &str, c: usize, channels: &[usize], up: bool) -> Vec<Conv> {
+    let mut widths: Vec<usize> = [c].into_iter().chain(channels.iter().copied()).collect();
+    let window = if up { Window::transposed(2, 1, 0) } else { Window::conv(2, 1) };
+    if up {
+        widths.reverse();
+    }
+    let conv =
+        |(i, w): (usize, &[usize])| Conv::new(p, &format!("{name}.{i}"), window, [w[0], w[1]], 4, true, Start::Uniform);
+    widths.windows(2).enumerate().map(conv).collect()
+}
+
 /// Files hold mean and log of the variance as two layers.
 fn store(mut decl: Decl) -> Decl {
     if decl.name.starts_with("enc.stats.") {
@@ -187,21 +225,16 @@ impl Vae {
     /// The model, and the parameters that it needs. The configuration [holds](VaeConfig::check).
     pub fn new(config: VaeConfig) -> (Vae, Vec<Decl>) {
         let VaeConfig { shape, hidden, latent, classes, .. } = config;
-        let p = &mut Builder::default();
-        let widths: Vec<usize> = [shape[2]].into_iter().chain(config.channels.iter().copied()).collect();
-        let conv = |p: &mut Builder, half: &str, i: usize, window: Window, sizes: [usize; 2]| {
-            Conv::new(p, &format!("{half}.{i}"), window, sizes, 4, true, Start::Uniform)
-        };
-        let down = widths.windows(2).enumerate();
-        let down = down.map(|(i, w)| conv(p, "enc", i, Window::conv(2, 1), [w[0], w[1]])).collect();
+        let mut builder = Builder::default();
+        let p = &mut builder;
+        let down = ladder(p, "enc", shape[2], &config.channels, false);
         let flat = config.grid().iter().product();
         let encoder = Hidden::new(p, "enc", [flat, hidden], classes);
         let stats = Linear::packed(p, "enc.stats", hidden, &[latent, latent], true, Start::Uniform);
         let decoder = Hidden::new(p, "dec", [latent, hidden], classes);
         let out = Linear::new(p, "dec.out", [hidden, flat], true, Start::Uniform);
-        let up = widths.windows(2).rev().enumerate();
-        let up = up.map(|(i, w)| conv(p, "dec", i, Window::transposed(2, 1, 0), [w[1], w[0]])).collect();
-        let decls = std::mem::take(p).finish().into_iter().map(store).collect();
+        let up = ladder(p, "dec", shape[2], &config.channels, true);
+        let decls = builder.finish().into_iter().map(store).collect();
         (Vae { config, down, encoder, stats, decoder, out, up }, decls)
     }
 
@@ -230,27 +263,12 @@ impl Vae {
 
     /// The picture that [`decode`](Vae::decode) speaks of, each pixel's mean: with Bernoulli from 0 to 1, with Gaussian about so.
     pub fn picture<'t>(&self, decoded: Var<'t>) -> Var<'t> {
-        match self.config.likelihood {
-            Likelihood::Bernoulli => decoded.sigmoid(),
-            Likelihood::Gaussian(_) => decoded,
-        }
+        self.config.likelihood.picture(decoded)
     }
 
-    /// −log p(x|z) of each picture (B), but for the [constant](Vae::constant).
-    fn nll<'t>(&self, decoded: Var<'t>, x: Var<'t>) -> Var<'t> {
-        match self.config.likelihood {
-            Likelihood::Bernoulli => decoded.loss(LossKind::Bce, x),
-            Likelihood::Gaussian(std) => decoded.loss(LossKind::Square, x).scale((0.5 / (std * std)) as f32),
-        }
-    }
-
-    /// What `reconstruction` lacks to be −log p(x|z): H·W·C (log σ + ½ log 2π) for a Gaussian, else 0.
+    /// What `reconstruction` lacks to be −log p(x|z).
     pub fn constant(&self) -> f64 {
-        let pixels = self.config.shape.iter().product::<usize>() as f64;
-        match self.config.likelihood {
-            Likelihood::Bernoulli => 0.0,
-            Likelihood::Gaussian(std) => pixels * (libm::log(std) + 0.5 * libm::log(std::f64::consts::TAU)),
-        }
+        self.config.likelihood.constant(self.config.shape)
     }
 
     /// The loss of pictures x (B, H, W, C), labels (B): z is drawn by the pass's next stream, the divergence counts `beta`
@@ -260,7 +278,7 @@ impl Vae {
         let x = x.cast(x.tape().activations());
         let [mu, logvar] = self.encode(x, labels);
         let z = mu.sample(logvar, x.tape().stream(Purpose::Latent));
-        let reconstruction = self.nll(self.decode(z, labels), x).mean();
+        let reconstruction = self.config.likelihood.nll(self.decode(z, labels), x).mean();
         let (kl, kl_dims) = mu.gaussian_kl(logvar, free);
         Elbo { loss: reconstruction + kl * beta, reconstruction, kl, kl_dims }
     }
@@ -279,7 +297,7 @@ impl Vae {
             for _ in 0..k {
                 let [z, nll] = tape.scope(|| {
                     let z = mu.sample(logvar, tape.stream(Purpose::Latent));
-                    [z, self.nll(self.decode(z, labels), x)]
+                    [z, self.config.likelihood.nll(self.decode(z, labels), x)]
                 });
                 let (z, nll) = (read(z), read(nll));
                 for (b, (max, sum)) in sums.iter_mut().enumerate() {

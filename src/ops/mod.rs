@@ -47,6 +47,7 @@ table! {
     elementwise,
     reshape,
     split,
+    quantize,
     linear_xent,
     token_logprob,
     loss,

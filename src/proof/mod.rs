@@ -10,6 +10,7 @@
 mod adamw;
 mod attention;
 mod augment;
+mod codes;
 mod conv;
 mod flat;
 mod gemm;
@@ -83,14 +84,8 @@ pub fn cases() -> Vec<Case> {
     let parts = [flat::cases, adamw::cases, norm::cases, rows::cases, logits::cases, gemm::cases, attention::cases];
     parts
         .into_iter()
-        .chain([
-            losses::cases as fn(&mut Vec<Case>),
-            picture_norm::cases,
-            resample::cases,
-            conv::cases,
-            second::cases,
-            augment::cases,
-        ])
+        .chain([losses::cases as fn(&mut Vec<Case>), picture_norm::cases, resample::cases, conv::cases])
+        .chain([codes::cases as fn(&mut Vec<Case>), second::cases, augment::cases])
         .chain([limits::cases as fn(&mut Vec<Case>), study::cases])
         .for_each(|add| add(&mut cases));
     cases.sort_by_key(|case| case.file);

@@ -32,6 +32,7 @@ pub fn plans() -> Vec<Plan> {
         for columns in [67, 128, 768, 1024, 1600, 4096, 8192] {
             plans.extend([norm_forward("", t, 1, columns), norm_backward("", t, 1, columns, 1)]);
         }
+        plans.push(Plan { entry: "", ..codes_nearest(t, 1) });
         plans.extend([logits("", t, 1, 8), logits("", t, 1, 7)]);
         plans.extend([loss("", t, 1, 8), loss("", t, 1, 7)]);
         plans.extend([augment("", [t, Float::F32], 1), augment("", [Float::F32, t], 1)]);

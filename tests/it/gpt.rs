@@ -12,7 +12,7 @@ use kiln::tensor::{Shape, Tensor};
 use safetensors::{Dtype, SafeTensors};
 
 /// A tensor of a fixture, as f64.
-fn read(file: &SafeTensors, key: &str) -> (Shape, Vec<f64>) {
+pub fn read(file: &SafeTensors, key: &str) -> (Shape, Vec<f64>) {
     let view = file.tensor(key).unwrap_or_else(|_| panic!("the fixture has no {key}"));
     let data = match view.dtype() {
         Dtype::F64 => view.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().expect("8 bytes"))).collect(),
@@ -28,7 +28,7 @@ fn read(file: &SafeTensors, key: &str) -> (Shape, Vec<f64>) {
 }
 
 /// A parameter as the fixture has it, in kiln's layout.
-fn read_param(file: &SafeTensors, prefix: &str, params: &Params, id: ParamId) -> Vec<f64> {
+pub fn read_param(file: &SafeTensors, prefix: &str, params: &Params, id: ParamId) -> Vec<f64> {
     let image = |image: &kiln::params::Image| {
         let (shape, data) = read(file, &format!("{prefix}.{}", image.name));
         if !image.transposed {
@@ -40,13 +40,13 @@ fn read_param(file: &SafeTensors, prefix: &str, params: &Params, id: ParamId) ->
     params.images(id).iter().flat_map(image).collect()
 }
 
-fn ids(device: &Device, (shape, data): (Shape, Vec<f64>)) -> Tensor {
+pub fn ids(device: &Device, (shape, data): (Shape, Vec<f64>)) -> Tensor {
     let data: Vec<i32> = data.iter().map(|&x| x as i32).collect();
     Tensor::from_slice(device, &data, shape)
 }
 
 /// Asserts max |got − want| ≤ relative · max |want| + absolute.
-fn close(what: &str, got: &[f32], want: &[f64], relative: f64, absolute: f64) {
+pub fn close(what: &str, got: &[f32], want: &[f64], relative: f64, absolute: f64) {
     assert_eq!(got.len(), want.len(), "{what}");
     let max = want.iter().fold(0.0f64, |m, x| m.max(x.abs()));
     let error = got.iter().zip(want).fold(0.0f64, |m, (g, w)| m.max((f64::from(*g) - w).abs()));
@@ -79,7 +79,7 @@ fn model(device: &Device, file: &SafeTensors, config: GptConfig) -> (Gpt, Params
     (gpt, params)
 }
 
-fn names(params: &Params) -> Vec<(ParamId, String)> {
+pub fn names(params: &Params) -> Vec<(ParamId, String)> {
     params.ids().map(|id| (id, params.name(id).to_owned())).collect()
 }
 

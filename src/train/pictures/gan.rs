@@ -193,7 +193,7 @@ impl GanObjective {
         let Turn { tape, params, pass, last, .. } = turn;
         // The pass that the generator's turn goes on with.
         params.focus(Some(GENERATOR));
-        self.made.begin(params, pass);
+        self.made.begin_net(params, pass, GENERATOR);
         params.focus(Some(DISCRIMINATOR));
         let labels = x.get(self.labels_at());
         let z = self.made.constant(x[1].clone());
@@ -238,6 +238,8 @@ impl GanObjective {
         let value = loss.value();
         loss.backward(params, false);
         let gradient = fake.grad().expect("the discriminator looked at the pictures");
+        // This pass lets go of the weights before the other one writes the running statistics that lie beside them.
+        tape.settle(params);
         self.made.last().backward_from(&[gradient], params, last);
         self.made.settle(params);
         Found { loss: value.clone(), parts: [value].into_iter().collect() }

@@ -156,7 +156,7 @@ fn specs(vae: &Vae, n: usize) -> [Spec; 2] {
 impl Objective for VaeObjective {
     fn batch(&self) -> ArrayVec<Spec, MAX_TENSORS> {
         let [pictures, labels] = specs(&self.vae, self.batch);
-        [pictures, Spec::f32([1])].into_iter().chain(self.labelled().then_some(labels)).collect()
+        [pictures, Spec::f32([])].into_iter().chain(self.labelled().then_some(labels)).collect()
     }
 
     fn fill(&self, batch: u64, micro: usize, x: ArrayVec<Values, MAX_TENSORS>) -> Result<()> {
@@ -328,7 +328,7 @@ fn evaluate_batch(
     let tape = &*tape;
     let labels = vae.config().classes.map(|_| tape.constant(Tensor::from_slice(tape.device(), &y, labels.shape)));
     let x = tape.constant(Tensor::from_slice(tape.device(), &x, pictures.shape));
-    let beta = tape.constant(Tensor::from_slice(tape.device(), &[1.0f32], [1]));
+    let beta = tape.constant(Tensor::from_slice(tape.device(), &[1.0f32], []));
     let (elbo, means) = tape.no_grad(|| {
         let means = vae.encode(x, labels)[0].cast(DType::F32).value();
         (vae.loss(x, labels, beta, 0.0), means)

@@ -19,7 +19,7 @@ use By::{Fault, Result, Text};
 /// What is wrong, in which kernel, what is replaced by what, and how that is found.
 type Planted = (&'static str, &'static str, &'static str, &'static str, By);
 
-const PLANTED: [Planted; 49] = [
+const PLANTED: [Planted; 51] = [
     // Products on tensor cores.
     (
         "no wait for copies",
@@ -271,6 +271,14 @@ const PLANTED: [Planted; 49] = [
     ("squares around 0", "norm_fold", "sub.f32 %d, %x, %mean;", "mov.f32 %d, %x;", Result),
     ("a gradient without its mean", "norm_back", "sub.f32 %s, %s, %a${q};\n", "", Result),
     ("the first window of a pixel", "pool_bwd", "add.u32 ${lo}, ${lo}, 1;\n    selp", "selp", Result),
+    ("the other half of a row", "split_fwd", "mad.lo.u32 %q, %q, %c, %i;", "mad.lo.u32 %q, %c, %half, %i;", Result),
+    (
+        "the last of the nearest codes",
+        "codes_nearest",
+        "setp.lt.u32 %first, %other",
+        "setp.gt.u32 %first, %other",
+        Result,
+    ),
     ("no free bits", "kl_bwd", "selp.f32 %k${q}, %dloss, 0f00000000, %above;", "mov.f32 %k${q}, %dloss;", Result),
     ("the bias of the second moment", "adamw", "fma.rn.f32 %t, %t, %rms, %eps;", "add.f32 %t, %t, %eps;", Result),
     (

@@ -82,3 +82,13 @@ fn examples_between_two() {
 fn pictures_in_another_size_and_the_way_back() {
     hold("resample.ptx", |_| true);
 }
+
+#[test]
+fn halves_of_rows_and_back() {
+    hold("split.ptx", |_| true);
+}
+
+#[test]
+fn nearest_codes_and_where_codes_move() {
+    hold("codes.ptx", |_| true);
+}
