@@ -151,6 +151,8 @@ pub struct GanObjective {
     seed: u64,
     /// Where the pass that makes pictures waits for the generator's turn.
     made: Tape,
+    /// Where the discriminator looks at them again: a tape that repeats the same operations allocates nothing.
+    through: Tape,
     /// Those pictures.
     fake: Option<Tensor>,
     watchdog: Watchdog,
@@ -232,8 +234,9 @@ impl GanObjective {
     }
 
     fn generate(&mut self, turn: Turn, x: &Batch) -> Found {
-        let Turn { tape, params, pass, last, .. } = turn;
-        tape.begin(params, pass);
+        let Turn { params, pass, last, .. } = turn;
+        self.through.begin(params, pass);
+        let tape = &self.through;
         let fake = tape.variable(self.fake.take().expect("the discriminator's turn came before"));
         let labels = x.get(self.labels_at()).map(|labels| tape.constant(labels.clone()));
         let eyes = Eyes { gan: &self.gan, labels, noise: self.settings.noise_at(pass.step) };
@@ -242,7 +245,7 @@ impl GanObjective {
         loss.backward(params, false);
         let gradient = fake.grad().expect("the discriminator looked at the pictures");
         // This pass lets go of the weights before the other one writes the running statistics that lie beside them.
-        tape.settle(params);
+        self.through.settle(params);
         self.made.last().backward_from(&[gradient], params, last);
         self.made.settle(params);
         Found { loss: value.clone(), parts: [value].into_iter().collect() }
@@ -349,6 +352,7 @@ impl GanTask {
             batch: train.batch,
             seed: train.seed,
             made: Tape::new(device),
+            through: Tape::new(device),
             fake: None,
             watchdog: Watchdog::default(),
         };
