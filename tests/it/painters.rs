@@ -82,8 +82,11 @@ fn runs_that_stop_and_go_on_end_with_the_bytes_of_those_that_do_not() {
     goes_on::<VaeTask>(CONV, &format!("{SMALL_VAE} model.channels=[4,6] model.conditional=true train.accumulate=2"));
     goes_on::<VqVaeTask>(vqvae::DEFAULT, SMALL_VQVAE);
     goes_on::<GanTask>(gan::DEFAULT, &format!("{SMALL_GAN} model.r1=1.0 model.noise=0.1 model.noise_steps=5"));
-    let wasserstein = "model.loss=wasserstein model.gradient_penalty=10.0 model.conditional=true model.ema=0";
+    let wasserstein =
+        "model.loss=wasserstein model.gradient_penalty=10.0 model.conditional=true model.ema=0 model.scale=none";
     goes_on::<GanTask>(gan::DEFAULT, &format!("{SMALL_GAN} {wasserstein}"));
+    let spectral = "model.loss=hinge model.scale=spectral model.augment=[\"colour\",\"translation\",\"cutout\"]";
+    goes_on::<GanTask>(gan::DEFAULT, &format!("{SMALL_GAN} {spectral}"));
 }
 
 fn sheet(path: &Path) -> Sheet {

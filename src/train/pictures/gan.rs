@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::model::gan::{DISCRIMINATOR, GENERATOR};
 use crate::model::{Gan, GanConfig, GanLoss, Scale};
 use crate::nn::penalty::{gradient_penalty, r1};
+use crate::ops::augment::Policy;
 use crate::params::Params;
 use crate::rng::{Purpose, Stream};
 use crate::settings::{Schema, range, require};
@@ -65,8 +66,20 @@ pub struct GanModel {
     pub noise: f32,
     /// Steps in which that falls to 0; 0: it stays.
     pub noise_steps: u64,
+    /// How pictures are changed before the discriminator sees them, data and others alike.
+    pub augment: Vec<Change>,
     /// Decay of the mean of the generator's weights, with which it is sampled; 0: none is kept.
     pub ema: f64,
+}
+
+/// One of `model.augment`; see [`augment`](crate::ops::augment).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Change {
+    Colour,
+    Translation,
+    Cutout,
 }
 
 /// `model.kind` of a GAN.
@@ -81,6 +94,11 @@ impl GanModel {
     fn config(&self, shape: [usize; 3], classes: usize) -> GanConfig {
         let GanModel { latent, g, d, .. } = *self;
         GanConfig { shape, latent, g, d, classes: self.conditional.then_some(classes), scale: self.scale }
+    }
+
+    fn policy(&self) -> Policy {
+        let has = |change| self.augment.contains(&change);
+        Policy { colour: has(Change::Colour), translation: has(Change::Translation), cutout: has(Change::Cutout) }
     }
 
     /// The deviation of the noise at a step.
@@ -140,8 +158,8 @@ impl Architecture for GanModel {
     };
 }
 
-/// A GAN and its pictures. A batch is pictures x (B, H, W, C), numbers z (B, L), with a gradient penalty weights (B, H, W, C),
-/// the same for all of a picture, and labels (B) where the networks know of them.
+/// A GAN and its pictures. A batch is pictures x (B, H, W, C), numbers z (B, L), and
+/// labels (B) where the networks know of them.
 pub struct GanObjective {
     /// Both networks.
     pub gan: Gan,
@@ -162,14 +180,17 @@ pub struct GanObjective {
 struct Eyes<'a, 't> {
     gan: &'a Gan,
     labels: Option<Var<'t>>,
+    policy: Policy,
     noise: f32,
 }
 
 impl<'t> Eyes<'_, 't> {
     fn judge(&self, x: Var<'t>) -> Var<'t> {
+        let tape = x.tape();
+        let x = x.augment(self.policy, tape.stream(Purpose::Augment));
         let x = match self.noise {
             0.0 => x,
-            std => x.add_noise(std, x.tape().stream(Purpose::Latent)),
+            std => x.add_noise(std, tape.stream(Purpose::Latent)),
         };
         self.gan.judge(x, self.labels)
     }
@@ -189,18 +210,13 @@ impl GanObjective {
         result
     }
 
-    /// The place of labels in a batch.
-    fn labels_at(&self) -> usize {
-        2 + usize::from(self.settings.gradient_penalty > 0.0)
-    }
-
     fn discriminate(&mut self, turn: Turn, x: &Batch) -> Found {
         let Turn { tape, params, pass, last, .. } = turn;
         // The pass that the generator's turn goes on with.
         params.focus(Some(GENERATOR));
         self.made.begin_net(params, pass, GENERATOR);
         params.focus(Some(DISCRIMINATOR));
-        let labels = x.get(self.labels_at());
+        let labels = x.get(2);
         let z = self.made.constant(x[1].clone());
         let fake = self.gan.generate(z, labels.map(|labels| self.made.constant(labels.clone())));
         let fake = self.fake.insert(fake.value()).clone();
@@ -208,7 +224,8 @@ impl GanObjective {
         tape.begin(params, pass);
         let tape = &*tape;
         let labels = labels.map(|labels| tape.constant(labels.clone()));
-        let eyes = Eyes { gan: &self.gan, labels, noise: self.settings.noise_at(pass.step) };
+        let eyes =
+            Eyes { gan: &self.gan, labels, policy: self.settings.policy(), noise: self.settings.noise_at(pass.step) };
         let [real, fake] = [x[0].clone(), fake].map(|pictures| tape.constant(pictures));
         let [of_real, of_fake] = [real, fake].map(|pictures| eyes.judge(pictures));
         let mut loss = self.settings.loss.d(of_real, of_fake, self.settings.smoothing);
@@ -217,8 +234,8 @@ impl GanObjective {
             penalty = Some(r1(real, self.settings.r1, |x| eyes.gan.judge(x, labels)));
         }
         if self.settings.gradient_penalty > 0.0 {
-            let fake = fake.cast(DType::F32);
-            let between = tape.no_grad(|| fake + (real - fake) * tape.constant(x[2].clone()));
+            let stream = tape.stream(Purpose::Augment);
+            let between = tape.no_grad(|| real.blend(fake.cast(DType::F32), stream));
             let more = gradient_penalty(between, self.settings.gradient_penalty, |x| eyes.gan.judge(x, labels));
             penalty = Some(penalty.map_or(more, |penalty| penalty + more));
         }
@@ -238,8 +255,9 @@ impl GanObjective {
         self.through.begin(params, pass);
         let tape = &self.through;
         let fake = tape.variable(self.fake.take().expect("the discriminator's turn came before"));
-        let labels = x.get(self.labels_at()).map(|labels| tape.constant(labels.clone()));
-        let eyes = Eyes { gan: &self.gan, labels, noise: self.settings.noise_at(pass.step) };
+        let labels = x.get(2).map(|labels| tape.constant(labels.clone()));
+        let eyes =
+            Eyes { gan: &self.gan, labels, policy: self.settings.policy(), noise: self.settings.noise_at(pass.step) };
         let loss = self.settings.loss.g(eyes.judge(fake));
         let value = loss.value();
         loss.backward(params, false);
@@ -256,21 +274,14 @@ impl Objective for GanObjective {
     fn batch(&self) -> ArrayVec<Spec, MAX_TENSORS> {
         let (GanConfig { shape: [h, w, c], latent, classes, .. }, b) = (self.gan.config().clone(), self.batch);
         let pictures = Spec::f32([b, h, w, c]);
-        let weights = (self.settings.gradient_penalty > 0.0).then_some(pictures);
         let labels = classes.map(|_| Spec { shape: [b].into(), dtype: DType::I32 });
-        [pictures, Spec::f32([b, latent])].into_iter().chain(weights).chain(labels).collect()
+        [pictures, Spec::f32([b, latent])].into_iter().chain(labels).collect()
     }
 
     fn fill(&self, batch: u64, _: usize, x: ArrayVec<Values, MAX_TENSORS>) -> Result<()> {
         let mut x = x.into_iter();
         let (pictures, z) = (x.next().expect("pictures").numbers(), x.next().expect("z").numbers());
         Stream::new(self.seed, Purpose::Latent, Z, batch).normals(1.0, z);
-        if self.settings.gradient_penalty > 0.0 {
-            let weights = x.next().expect("weights").numbers();
-            let stream = Stream::new(self.seed, Purpose::Latent, WEIGHTS, batch);
-            let size = weights.len() / self.batch;
-            weights.chunks_exact_mut(size).enumerate().for_each(|(i, w)| w.fill(stream.uniform(i as u64)));
-        }
         let labels = x.next().map_or(&mut [][..], Values::ids);
         match &self.batches {
             Some(batches) => batches.fill(batch, pictures, labels),
@@ -313,9 +324,8 @@ impl Objective for GanObjective {
     }
 }
 
-/// The streams of z, and of the weights of penalties, among those of [`Purpose::Latent`]; passes have low ones.
+/// The stream of z among those of [`Purpose::Latent`]; passes have low ones.
 const Z: u32 = 0xFF_FFFC;
-const WEIGHTS: u32 = 0xFF_FFFB;
 
 /// A GAN in training on pictures.
 pub struct GanTask {
