@@ -3,11 +3,14 @@
 use super::term::{note, print, safe, warn};
 use super::{Global, Weights};
 use clap::Args;
+use kiln::data::images::Sheet;
 use kiln::data::music;
+use kiln::device::Device;
 use kiln::disk::Os;
 use kiln::error::{AtPath, Error, Result};
 use kiln::model::sample::{Pace, SampleOptions};
 use kiln::train::Sampler;
+use kiln::train::pictures::codes::Coder;
 use kiln::train::pictures::sampler::{PictureSampler, draws};
 use serde_json::json;
 use std::io::{ErrorKind, Write};
@@ -55,6 +58,9 @@ pub struct SampleArgs {
     /// Of a model of pictures: the class to draw [default: all in turn]
     #[arg(long, value_name = "N")]
     label: Option<usize>,
+    /// Of a language model that writes codes of pictures: the VQ-VAE that draws them
+    #[arg(long, value_name = "RUN")]
+    through: Option<PathBuf>,
     /// Of a model of pictures: where to put the sheet [default: samples.png in the run]
     #[arg(long, value_name = "FILE.png")]
     out: Option<PathBuf>,
@@ -65,11 +71,15 @@ pub struct SampleArgs {
 
 /// Runs `kiln sample`: text appears as it is written, and its speed in the end.
 pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
+    let host = global.host()?;
+    if let Some(coder) = &args.through {
+        return draw_codes(&args, coder, &host, global.json);
+    }
     if args.grid.is_some() || args.label.is_some() || args.out.is_some() || draws(&args.run)? {
-        return draw(&args, global);
+        return draw(&args, &host, global.json);
     }
     let start = Instant::now();
-    let mut sampler = Sampler::open(&args.run, args.weights.hold(), &global.host()?)?;
+    let mut sampler = Sampler::open(&args.run, args.weights.hold(), &host)?;
     for damage in sampler.damaged() {
         warn(&format!("{damage}; an older checkpoint writes"));
     }
@@ -123,22 +133,49 @@ pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
 }
 
 /// Draws a sheet.
-fn draw(args: &SampleArgs, global: &Global) -> Result<()> {
+fn draw(args: &SampleArgs, host: &Device, json: bool) -> Result<()> {
     if !draws(&args.run)? {
         let hint = "leave out --grid, --label and --out";
         return Err(Error::usage(format!("{} writes text and draws no pictures", args.run.display()), hint));
     }
     let start = Instant::now();
-    let mut sampler = PictureSampler::open(&args.run, args.weights.hold(), &global.host()?)?;
+    let mut sampler = PictureSampler::open(&args.run, args.weights.hold(), host)?;
     for damage in sampler.damaged() {
         warn(&format!("{damage}; an older checkpoint draws"));
     }
+    let sheet = sampler.sheet(args.grid.unwrap_or([8, 8]), args.label, args.seed)?;
+    show(args, &sheet, start, json)
+}
+
+/// Draws the pictures whose codes a language model writes.
+fn draw_codes(args: &SampleArgs, coder: &Path, host: &Device, json: bool) -> Result<()> {
+    let start = Instant::now();
+    let mut coder = Coder::open(coder, host)?;
+    let mut writer = Sampler::open(&args.run, args.weights.hold(), host)?;
+    let [rows, columns] = args.grid.unwrap_or([8, 8]);
+    let mut texts = Vec::new();
+    for n in 0..(rows * columns) as u64 {
+        let SampleArgs { temperature, top_k, top_p, .. } = *args;
+        let options =
+            SampleOptions { tokens: coder.cells(), temperature, top_k, top_p, seed: args.seed.wrapping_add(n) };
+        let mut text = String::new();
+        writer.generate(&args.prompt, &options, &mut |piece| {
+            text.push_str(piece);
+            true
+        })?;
+        texts.push(text);
+    }
+    let sheet = coder.sheet(&texts, columns);
+    show(args, &sheet, start, json)
+}
+
+/// Saves a sheet and says so.
+fn show(args: &SampleArgs, sheet: &Sheet, start: Instant, json: bool) -> Result<()> {
     let grid = args.grid.unwrap_or([8, 8]);
-    let sheet = sampler.sheet(grid, args.label, args.seed)?;
     let out = args.out.clone().unwrap_or_else(|| args.run.join("samples.png"));
     sheet.save(&Os, &out)?;
     let seconds = start.elapsed().as_secs_f64();
-    if global.json {
+    if json {
         let object = json!({"run": args.run.to_string_lossy(), "sheet": out.to_string_lossy(), "rows": grid[0],
             "columns": grid[1], "label": args.label, "seed": args.seed, "seconds": seconds});
         return print(&object.to_string());

@@ -9,7 +9,7 @@ use kiln::disk::Os;
 use kiln::error::{Error, Result};
 use kiln::train::guard::LOSS;
 use kiln::train::pictures::vae::CONV;
-use kiln::train::pictures::{GanTask, VaeTask};
+use kiln::train::pictures::{GanTask, VaeTask, VqVaeTask};
 use kiln::train::task::RecipeFor;
 use kiln::train::{Event, Summary, Task, Text, Watch, recipe, signal};
 use serde_json::json;
@@ -50,6 +50,7 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<u8> {
     let kind = recipe::kind(file.map(PathBuf::as_path), &args.set)?;
     match kind.as_deref() {
         Some("vae") => train::<VaeTask>(&args, "", global),
+        Some("vqvae") => train::<VqVaeTask>(&args, "", global),
         Some("gan") => train::<GanTask>(&args, "", global),
         // Pictures without a recipe.
         None if file.is_none() && args.data.first().is_some_and(|path| images::are_at(path)) => {

@@ -84,7 +84,7 @@ impl Likelihood {
         }
     }
 
-    /// What [`nll`](Likelihood::nll) lacks for a picture of so many values: n (log σ + ½ log 2π) for a Gaussian, else 0.
+    /// What −log p without its constant lacks for a picture of so many values: n (log σ + ½ log 2π) for a Gaussian, else 0.
     pub fn constant(self, shape: [usize; 3]) -> f64 {
         match self {
             Likelihood::Bernoulli => 0.0,

@@ -146,7 +146,7 @@ pub struct Move {
 impl Move {
     /// The row at which code `k` begins anew, of so many.
     fn row(&self, k: usize, rows: usize) -> usize {
-        (u64::from(self.stream.bits(k as u64)) * rows as u64 >> 32) as usize
+        ((u64::from(self.stream.bits(k as u64)) * rows as u64) >> 32) as usize
     }
 }
 

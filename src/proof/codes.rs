@@ -54,7 +54,7 @@ fn moved(trial: &Trial<'_>, t: Float, rows: usize, k: usize, d: usize) -> Result
         let of: Vec<usize> = (0..rows).filter(|&i| ids[i] as usize == code).collect();
         want_n[code] = f64::from(decay) * want_n[code] + f64::from(1.0 - decay) * of.len() as f64;
         let anew = want_n[code] < f64::from(dead);
-        let row = (u64::from(stream.bits(code as u64)) * rows as u64 >> 32) as usize;
+        let row = ((u64::from(stream.bits(code as u64)) * rows as u64) >> 32) as usize;
         for j in 0..d {
             let sum: f64 = of.iter().map(|i| rx[i * d + j]).sum();
             let old = want_m[code * d + j];

@@ -334,11 +334,11 @@ impl<'a, T: Task> Work<'a, T> {
     /// checkpoint of the step stands. Gives the signal that asked to stop before all of this was done.
     fn conclude(&mut self, mut record: Record, saved: bool, watch: &mut dyn Watch) -> Result<Option<i32>> {
         let step = record.step;
-        if self.is_due(self.recipe.train.eval_every, step) {
-            if let Some(Evaluation { loss, parts, .. }) = self.evaluate(watch, saved)? {
-                (record.val_loss, record.bits_per_byte) = (Some(loss), self.task.bits_per_byte(loss));
-                record.more.extend(parts.into_iter().map(|(name, value)| (format!("val_{name}"), value)));
-            }
+        if self.is_due(self.recipe.train.eval_every, step)
+            && let Some(Evaluation { loss, parts, .. }) = self.evaluate(watch, saved)?
+        {
+            (record.val_loss, record.bits_per_byte) = (Some(loss), self.task.bits_per_byte(loss));
+            record.more.extend(parts.into_iter().map(|(name, value)| (format!("val_{name}"), value)));
         }
         self.metrics.append(&record)?;
         let every = self.recipe.train.sample_every;

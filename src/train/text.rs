@@ -72,15 +72,16 @@ impl Task for Text {
         let train = Arc::new(Dataset::open(&data, Part::Train)?);
         let val = Arc::new(Dataset::open(&data, Part::Val)?);
         let tokens_per_byte = info.val.tokens as f64 / info.val.bytes.max(1) as f64;
+        let train_tokens = train.len() as u64;
+        let trainer = Trainer::new(recipe, info.tokenizer.vocab, train, device)?;
         let task = Text {
             tokenizer,
             bits_per_byte: tokens_per_byte / std::f64::consts::LN_2,
             floor: source::floor(recipe),
-            train_tokens: train.len() as u64,
+            train_tokens,
             val_tokens: val.len() as u64,
             eval: EvalBatches::new(val, recipe.train.batch, recipe.train.context)?,
         };
-        let trainer = Trainer::new(recipe, info.tokenizer.vocab, train, device)?;
         Ok(Opened { task, trainer, memory, data: info.hash() })
     }
 

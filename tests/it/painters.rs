@@ -6,10 +6,11 @@ use kiln::data::images::Sheet;
 use kiln::device::Device;
 use kiln::disk::Os;
 use kiln::params::MEAN;
+use kiln::train::pictures::codes::Coder;
 use kiln::train::pictures::gan::GanRecipe;
 use kiln::train::pictures::sampler::{PictureSampler, draws};
 use kiln::train::pictures::vae::{CONV, VaeRecipe};
-use kiln::train::pictures::{GanTask, VaeTask, gan, vae};
+use kiln::train::pictures::{GanTask, VaeTask, VqVaeTask, gan, vae, vqvae};
 use kiln::train::recipe::{Architecture, RecipeOf, Section};
 use kiln::train::task::{RecipeFor, Task};
 use kiln::train::{Event, Summary, Watch, checkpoint, metrics, run};
@@ -25,6 +26,7 @@ fn recipe<M: Architecture, D: Section, S: Section>(text: &str, dir: &Path, more:
 }
 
 const SMALL_VAE: &str = "model.hidden=24 model.latent=5";
+const SMALL_VQVAE: &str = "model.channels=[4,6] model.codes=12 model.width=3";
 const SMALL_GAN: &str = "model.latent=6 model.g=4 model.d=4";
 
 fn device(threads: usize) -> Device {
@@ -78,9 +80,13 @@ fn goes_on<T: Task>(text: &str, more: &str) {
 fn runs_that_stop_and_go_on_end_with_the_bytes_of_those_that_do_not() {
     goes_on::<VaeTask>(vae::DEFAULT, &format!("{SMALL_VAE} model.beta_warmup=4 model.free_bits=0.1"));
     goes_on::<VaeTask>(CONV, &format!("{SMALL_VAE} model.channels=[4,6] model.conditional=true train.accumulate=2"));
+    goes_on::<VqVaeTask>(vqvae::DEFAULT, SMALL_VQVAE);
     goes_on::<GanTask>(gan::DEFAULT, &format!("{SMALL_GAN} model.r1=1.0 model.noise=0.1 model.noise_steps=5"));
-    let wasserstein = "model.loss=wasserstein model.gradient_penalty=10.0 model.conditional=true model.ema=0";
+    let wasserstein =
+        "model.loss=wasserstein model.gradient_penalty=10.0 model.conditional=true model.ema=0 model.scale=none";
     goes_on::<GanTask>(gan::DEFAULT, &format!("{SMALL_GAN} {wasserstein}"));
+    let spectral = "model.loss=hinge model.scale=spectral model.augment=[\"colour\",\"translation\",\"cutout\"]";
+    goes_on::<GanTask>(gan::DEFAULT, &format!("{SMALL_GAN} {spectral}"));
 }
 
 fn sheet(path: &Path) -> Sheet {
@@ -99,6 +105,10 @@ fn a_vae_shows_what_it_learns_and_draws_on_demand() {
     {
         let dims = sheet(&samples.join(format!("{name}.png"))).dims;
         assert_eq!((dims.width, dims.height), (width(4), width(rows)), "{name}");
+    }
+    let page = std::fs::read_to_string(summary.run.join("report.html")).expect("a page");
+    for shown in ["samples/training.png", "samples/step-000006.png", "samples/traversal.png", "loss.svg"] {
+        assert!(page.contains(shown) && summary.run.join(shown).is_file(), "{shown}");
     }
     let records = metrics::read(&Os, &summary.run.join("metrics.jsonl")).expect("metrics");
     let last = records.last().expect("a record");
@@ -141,6 +151,30 @@ fn a_gan_is_judged_and_draws_with_the_mean_of_its_weights() {
     // Other classes, other pictures; and there are only ten.
     assert!(sampler.sheet([1, 1], Some(2), 1).expect("a sheet") != sampler.sheet([1, 1], Some(3), 1).expect("a sheet"));
     assert!(sampler.sheet([1, 1], Some(10), 1).is_err());
+}
+
+#[test]
+fn pictures_become_texts_of_codes_and_pictures_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let summary = train::<VqVaeTask>(&recipe(vqvae::DEFAULT, dir.path(), SMALL_VQVAE), 2);
+    let mut coder = Coder::open(&summary.run, &device(2)).expect("a run");
+    let file = dir.path().join("codes.jsonl");
+    assert_eq!((coder.cells(), coder.write(None, 100, &file).expect("a file")), (16, 100));
+    let lines = std::fs::read_to_string(&file).expect("a file");
+    let texts: Vec<String> = lines
+        .lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            line["text"].as_str().expect("a text").to_owned()
+        })
+        .collect();
+    assert!(texts.len() == 100 && texts.iter().all(|text| text.chars().count() == 16));
+    let sheet = coder.sheet(&texts[..4], 2);
+    assert_eq!(sheet.dims.width, 2 * (4 * 16 + 2) + 2);
+    // What is no code is passed over, and what is missing is code 0.
+    let odd = [format!("x{}", texts[0]), String::new()];
+    let zeros: String = std::iter::repeat_n('\u{4E00}', 16).collect();
+    assert!(coder.sheet(&odd, 2) == coder.sheet(&[texts[0].clone(), zeros], 2));
 }
 
 #[test]

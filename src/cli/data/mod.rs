@@ -2,6 +2,7 @@
 
 mod ablate;
 mod clean;
+mod codes;
 mod diff;
 mod get;
 mod inspect;
@@ -35,6 +36,7 @@ enum Command {
     World(world::WorldArgs),
     Tokenizer(tokenizer::TokenizerArgs),
     Shard(shard::ShardArgs),
+    Codes(codes::CodesArgs),
     Inspect(inspect::InspectArgs),
     Diff(diff::DiffArgs),
     Takedown(takedown::TakedownArgs),
@@ -59,6 +61,7 @@ pub fn run(args: DataArgs, global: &Global) -> Result<()> {
         Command::World(args) => world::run(&args, global.json),
         Command::Tokenizer(args) => tokenizer::run(&args, global.json),
         Command::Shard(args) => shard::run(&args, global.json),
+        Command::Codes(args) => codes::run(&args, global),
         Command::Inspect(args) => inspect::run(&args, global.json),
         Command::Diff(args) => diff::run(&args, global.json),
         Command::Takedown(args) => takedown::run(&args, global.json),

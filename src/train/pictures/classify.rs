@@ -72,7 +72,7 @@ impl Objective for Lessons {
 const BATCH: usize = 128;
 
 /// Three times over the data, within these bounds.
-const STEPS: std::ops::RangeInclusive<u64> = 300..=1500;
+const STEPS: std::ops::RangeInclusive<u64> = 100..=1500;
 
 impl Trained {
     /// The classifier in the folder `own`, or one that is trained now and saved there.

@@ -55,7 +55,7 @@ impl Maker for Gan {
 }
 
 /// Pictures made at once.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 
 /// The stream of the numbers of samples among those of [`Purpose::Latent`]; passes have low ones.
 const STREAM: u32 = 0xFF_FFFD;

@@ -6,13 +6,14 @@
 use super::draw::{draw, labels, noise};
 use super::judge::Judge;
 use super::watchdog::Watchdog;
-use super::{Opened as Data, PictureData, PictureSample, Sheets, shape};
+use super::{Opened as Data, PictureData, PictureSample, Sheets, report, shape};
 use crate::data::images::{Dims, PictureBatches, Pictures, Range};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::gan::{DISCRIMINATOR, GENERATOR};
 use crate::model::{Gan, GanConfig, GanLoss, Scale};
 use crate::nn::penalty::{gradient_penalty, r1};
+use crate::ops::augment::Policy;
 use crate::params::Params;
 use crate::rng::{Purpose, Stream};
 use crate::settings::{Schema, range, require};
@@ -65,8 +66,20 @@ pub struct GanModel {
     pub noise: f32,
     /// Steps in which that falls to 0; 0: it stays.
     pub noise_steps: u64,
+    /// How pictures are changed before the discriminator sees them, data and others alike.
+    pub augment: Vec<Change>,
     /// Decay of the mean of the generator's weights, with which it is sampled; 0: none is kept.
     pub ema: f64,
+}
+
+/// One of `model.augment`; see [`augment`](crate::ops::augment).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Change {
+    Colour,
+    Translation,
+    Cutout,
 }
 
 /// `model.kind` of a GAN.
@@ -81,6 +94,11 @@ impl GanModel {
     fn config(&self, shape: [usize; 3], classes: usize) -> GanConfig {
         let GanModel { latent, g, d, .. } = *self;
         GanConfig { shape, latent, g, d, classes: self.conditional.then_some(classes), scale: self.scale }
+    }
+
+    fn policy(&self) -> Policy {
+        let has = |change| self.augment.contains(&change);
+        Policy { colour: has(Change::Colour), translation: has(Change::Translation), cutout: has(Change::Cutout) }
     }
 
     /// The deviation of the noise at a step.
@@ -140,8 +158,8 @@ impl Architecture for GanModel {
     };
 }
 
-/// A GAN and its pictures. A batch is pictures x (B, H, W, C), numbers z (B, L), with a gradient penalty weights (B, H, W, C),
-/// the same for all of a picture, and labels (B) where the networks know of them.
+/// A GAN and its pictures. A batch is pictures x (B, H, W, C), numbers z (B, L), and
+/// labels (B) where the networks know of them.
 pub struct GanObjective {
     /// Both networks.
     pub gan: Gan,
@@ -151,6 +169,8 @@ pub struct GanObjective {
     seed: u64,
     /// Where the pass that makes pictures waits for the generator's turn.
     made: Tape,
+    /// Where the discriminator looks at them again: a tape that repeats the same operations allocates nothing.
+    through: Tape,
     /// Those pictures.
     fake: Option<Tensor>,
     watchdog: Watchdog,
@@ -160,14 +180,17 @@ pub struct GanObjective {
 struct Eyes<'a, 't> {
     gan: &'a Gan,
     labels: Option<Var<'t>>,
+    policy: Policy,
     noise: f32,
 }
 
 impl<'t> Eyes<'_, 't> {
     fn judge(&self, x: Var<'t>) -> Var<'t> {
+        let tape = x.tape();
+        let x = x.augment(self.policy, tape.stream(Purpose::Augment));
         let x = match self.noise {
             0.0 => x,
-            std => x.add_noise(std, x.tape().stream(Purpose::Latent)),
+            std => x.add_noise(std, tape.stream(Purpose::Latent)),
         };
         self.gan.judge(x, self.labels)
     }
@@ -187,18 +210,13 @@ impl GanObjective {
         result
     }
 
-    /// The place of labels in a batch.
-    fn labels_at(&self) -> usize {
-        2 + usize::from(self.settings.gradient_penalty > 0.0)
-    }
-
     fn discriminate(&mut self, turn: Turn, x: &Batch) -> Found {
         let Turn { tape, params, pass, last, .. } = turn;
         // The pass that the generator's turn goes on with.
         params.focus(Some(GENERATOR));
         self.made.begin_net(params, pass, GENERATOR);
         params.focus(Some(DISCRIMINATOR));
-        let labels = x.get(self.labels_at());
+        let labels = x.get(2);
         let z = self.made.constant(x[1].clone());
         let fake = self.gan.generate(z, labels.map(|labels| self.made.constant(labels.clone())));
         let fake = self.fake.insert(fake.value()).clone();
@@ -206,7 +224,8 @@ impl GanObjective {
         tape.begin(params, pass);
         let tape = &*tape;
         let labels = labels.map(|labels| tape.constant(labels.clone()));
-        let eyes = Eyes { gan: &self.gan, labels, noise: self.settings.noise_at(pass.step) };
+        let eyes =
+            Eyes { gan: &self.gan, labels, policy: self.settings.policy(), noise: self.settings.noise_at(pass.step) };
         let [real, fake] = [x[0].clone(), fake].map(|pictures| tape.constant(pictures));
         let [of_real, of_fake] = [real, fake].map(|pictures| eyes.judge(pictures));
         let mut loss = self.settings.loss.d(of_real, of_fake, self.settings.smoothing);
@@ -215,8 +234,8 @@ impl GanObjective {
             penalty = Some(r1(real, self.settings.r1, |x| eyes.gan.judge(x, labels)));
         }
         if self.settings.gradient_penalty > 0.0 {
-            let fake = fake.cast(DType::F32);
-            let between = tape.no_grad(|| fake + (real - fake) * tape.constant(x[2].clone()));
+            let stream = tape.stream(Purpose::Augment);
+            let between = tape.no_grad(|| real.blend(fake.cast(DType::F32), stream));
             let more = gradient_penalty(between, self.settings.gradient_penalty, |x| eyes.gan.judge(x, labels));
             penalty = Some(penalty.map_or(more, |penalty| penalty + more));
         }
@@ -232,17 +251,19 @@ impl GanObjective {
     }
 
     fn generate(&mut self, turn: Turn, x: &Batch) -> Found {
-        let Turn { tape, params, pass, last, .. } = turn;
-        tape.begin(params, pass);
+        let Turn { params, pass, last, .. } = turn;
+        self.through.begin(params, pass);
+        let tape = &self.through;
         let fake = tape.variable(self.fake.take().expect("the discriminator's turn came before"));
-        let labels = x.get(self.labels_at()).map(|labels| tape.constant(labels.clone()));
-        let eyes = Eyes { gan: &self.gan, labels, noise: self.settings.noise_at(pass.step) };
+        let labels = x.get(2).map(|labels| tape.constant(labels.clone()));
+        let eyes =
+            Eyes { gan: &self.gan, labels, policy: self.settings.policy(), noise: self.settings.noise_at(pass.step) };
         let loss = self.settings.loss.g(eyes.judge(fake));
         let value = loss.value();
         loss.backward(params, false);
         let gradient = fake.grad().expect("the discriminator looked at the pictures");
         // This pass lets go of the weights before the other one writes the running statistics that lie beside them.
-        tape.settle(params);
+        self.through.settle(params);
         self.made.last().backward_from(&[gradient], params, last);
         self.made.settle(params);
         Found { loss: value.clone(), parts: [value].into_iter().collect() }
@@ -253,24 +274,18 @@ impl Objective for GanObjective {
     fn batch(&self) -> ArrayVec<Spec, MAX_TENSORS> {
         let (GanConfig { shape: [h, w, c], latent, classes, .. }, b) = (self.gan.config().clone(), self.batch);
         let pictures = Spec::f32([b, h, w, c]);
-        let weights = (self.settings.gradient_penalty > 0.0).then_some(pictures);
         let labels = classes.map(|_| Spec { shape: [b].into(), dtype: DType::I32 });
-        [pictures, Spec::f32([b, latent])].into_iter().chain(weights).chain(labels).collect()
+        [pictures, Spec::f32([b, latent])].into_iter().chain(labels).collect()
     }
 
     fn fill(&self, batch: u64, _: usize, x: ArrayVec<Values, MAX_TENSORS>) -> Result<()> {
         let mut x = x.into_iter();
         let (pictures, z) = (x.next().expect("pictures").numbers(), x.next().expect("z").numbers());
         Stream::new(self.seed, Purpose::Latent, Z, batch).normals(1.0, z);
-        if self.settings.gradient_penalty > 0.0 {
-            let weights = x.next().expect("weights").numbers();
-            let stream = Stream::new(self.seed, Purpose::Latent, WEIGHTS, batch);
-            let size = weights.len() / self.batch;
-            weights.chunks_exact_mut(size).enumerate().for_each(|(i, w)| w.fill(stream.uniform(i as u64)));
-        }
         let labels = x.next().map_or(&mut [][..], Values::ids);
-        if let Some(batches) = &self.batches {
-            batches.fill(batch, pictures, labels);
+        match &self.batches {
+            Some(batches) => batches.fill(batch, pictures, labels),
+            None => labels.fill(0),
         }
         Ok(())
     }
@@ -309,9 +324,8 @@ impl Objective for GanObjective {
     }
 }
 
-/// The streams of z, and of the weights of penalties, among those of [`Purpose::Latent`]; passes have low ones.
+/// The stream of z among those of [`Purpose::Latent`]; passes have low ones.
 const Z: u32 = 0xFF_FFFC;
-const WEIGHTS: u32 = 0xFF_FFFB;
 
 /// A GAN in training on pictures.
 pub struct GanTask {
@@ -321,7 +335,7 @@ pub struct GanTask {
     judge: Judge,
 }
 
-/// Pictures that are made to be judged: ten thousand after the last step, fewer on the way.
+/// Pictures that are made to be judged: ten thousand after the last step, fewer on the way or where little is held out.
 const JUDGED: [usize; 2] = [2000, 10_000];
 
 impl GanTask {
@@ -348,6 +362,7 @@ impl GanTask {
             batch: train.batch,
             seed: train.seed,
             made: Tape::new(device),
+            through: Tape::new(device),
             fake: None,
             watchdog: Watchdog::default(),
         };
@@ -445,7 +460,7 @@ impl Task for GanTask {
         _: Option<usize>,
         progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Option<Evaluation>> {
-        let n = JUDGED[usize::from(last)];
+        let n = JUDGED[usize::from(last)].min(20 * self.data.held_out.len()).next_multiple_of(5);
         // A fifth at a time, so that a signal is heard; labels in turn.
         let mut pictures = Vec::new();
         for part in 0..5 {
@@ -470,7 +485,13 @@ impl Task for GanTask {
     ) -> Result<()> {
         let PictureSample { rows, columns } = recipe.sample;
         let sheets = Sheets { run, step, dims: self.dims, columns };
-        sheets.fixed(&made(trainer, rows * columns, columns, None, self.seed), watch)?;
-        if step == recipe.train.steps { sheets.animation() } else { Ok(()) }
+        let pictures = made(trainer, rows * columns, columns, None, self.seed);
+        sheets.fixed(&sheets.grid().draw(&pictures, self.dims), watch)?;
+        if step < recipe.train.steps {
+            return Ok(());
+        }
+        sheets.animation()?;
+        let about = format!("A generator and a discriminator on {}.", self.data.words());
+        report::write(run, &recipe.run.name, &about, step, &[self.judge.says()])
     }
 }

@@ -82,6 +82,21 @@ impl Judge {
         Ok(judge)
     }
 
+    /// Who judges, in words.
+    pub fn says(&self) -> String {
+        match &self.classifier {
+            Some(Trained { accuracy, hash, .. }) => format!(
+                "Distances are between features of a classifier that was trained on the same data (it tells {:.1} % of held-out \
+                 pictures right; its weights have SHA-256 {}…). They compare models on this data set, and are no FID.",
+                100.0 * accuracy,
+                &hash[..16]
+            ),
+            None => "Distances are between pictures of at most 8 × 8 averages: the data has no labels that a classifier could \
+                     learn. They compare models on this data set, and are no FID."
+                .to_owned(),
+        }
+    }
+
     /// Features of pictures (N, H, W, C), and the probabilities of their classes.
     fn look(&mut self, pictures: &[u8]) -> Result<(Features, Option<Features>)> {
         match &mut self.classifier {

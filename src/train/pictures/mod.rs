@@ -1,18 +1,22 @@
 //! Models of pictures: their data, and the sheets that show what they have learnt.
 
 pub mod classify;
+pub mod codes;
 pub mod draw;
 pub mod gan;
 pub mod judge;
+mod report;
 pub mod sampler;
 pub mod section;
 pub mod vae;
+pub mod vqvae;
 pub mod watchdog;
 
 pub use draw::Maker;
 pub use gan::GanTask;
 pub use section::{PictureData, PictureSample};
 pub use vae::VaeTask;
+pub use vqvae::VqVaeTask;
 
 use super::event::{Event, Watch};
 use super::run::RunDir;
@@ -22,6 +26,7 @@ use crate::data::images::{self, Dims, Grid, Pictures, Reading, Shapes, Sheet, an
 use crate::data::split::{Rule, Split};
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::model::Wrong;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
@@ -38,6 +43,12 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// What there is, in words.
+    fn words(&self) -> String {
+        let words: Vec<String> = self.about().into_iter().map(|(n, what)| format!("{n} {what}")).collect();
+        format!("{}; {}", words.join(", "), self.train.dims())
+    }
+
     /// What there is, as of [`Task::about`](super::Task::about).
     fn about(&self) -> Vec<(u64, &'static str)> {
         let Opened { train, held_out, skipped, .. } = self;
@@ -85,6 +96,12 @@ pub fn open(data: &PictureData, labelled: bool, progress: &mut Progress) -> Resu
     Ok(Opened { train, held_out, skipped, hash: hex(hash) })
 }
 
+/// What a model of pictures of `dims` cannot be.
+fn misfit(dims: Dims, wrong: &Wrong) -> Error {
+    let problem = format!("pictures of {dims} need {}", wrong.expected);
+    Error::config(format!("model.{}", wrong.field), problem, "change it, or scale them with data.size")
+}
+
 /// The lengths of a picture's axes.
 fn shape(dims: Dims) -> [usize; 3] {
     [dims.height, dims.width, dims.channels]
@@ -115,10 +132,9 @@ impl Sheets<'_> {
         Grid::new(self.columns, self.dims)
     }
 
-    /// Shows pictures made of the same numbers after each so many steps.
-    fn fixed(&self, pictures: &[u8], watch: &mut dyn Watch) -> Result<()> {
-        let sheet = self.grid().draw(pictures, self.dims);
-        let path = self.save(&format!("step-{:06}", self.step), &sheet)?;
+    /// Shows what becomes of the same numbers, or pictures, after each so many steps.
+    fn fixed(&self, sheet: &Sheet, watch: &mut dyn Watch) -> Result<()> {
+        let path = self.save(&format!("step-{:06}", self.step), sheet)?;
         watch.event(&Event::Pictures { step: self.step, path: &path });
         Ok(())
     }

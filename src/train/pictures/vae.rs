@@ -1,10 +1,10 @@
 //! Variational autoencoders: the evidence lower bound, with β warmed up.
 
 use super::draw::{between, draw, labels, noise};
-use super::{Opened as Data, PictureData, PictureSample, Sheets, shape};
+use super::{Opened as Data, PictureData, PictureSample, Sheets, misfit, report, shape};
 use crate::data::images::{Dims, PictureBatches, Pictures, Range};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::{Likelihood, Vae, VaeConfig};
 use crate::settings::{Schema, positive, range, require};
 use crate::tensor::{DType, Spec, Tensor};
@@ -74,6 +74,16 @@ pub enum Pixel {
     Gaussian,
 }
 
+impl Pixel {
+    /// The likelihood, with this deviation where it has one.
+    pub fn with(self, deviation: f64) -> Likelihood {
+        match self {
+            Pixel::Bernoulli => Likelihood::Bernoulli,
+            Pixel::Gaussian => Likelihood::Gaussian(deviation),
+        }
+    }
+}
+
 impl VaeModel {
     /// The model of pictures of this shape with so many classes, 0 where they have no labels.
     fn config(&self, shape: [usize; 3], classes: usize) -> VaeConfig {
@@ -82,10 +92,7 @@ impl VaeModel {
             channels: self.channels.clone(),
             hidden: self.hidden,
             latent: self.latent,
-            likelihood: match self.likelihood {
-                Pixel::Bernoulli => Likelihood::Bernoulli,
-                Pixel::Gaussian => Likelihood::Gaussian(self.deviation),
-            },
+            likelihood: self.likelihood.with(self.deviation),
             classes: self.conditional.then_some(classes),
         }
     }
@@ -164,8 +171,9 @@ impl Objective for VaeObjective {
         let (pictures, beta) = (x.next().expect("pictures").numbers(), x.next().expect("β").numbers());
         let labels = x.next().map_or(&mut [][..], Values::ids);
         beta[0] = self.settings.beta_at(batch);
-        if let Some(batches) = &self.batches {
-            batches.fill(batch * self.micros as u64 + micro as u64, pictures, labels);
+        match &self.batches {
+            Some(batches) => batches.fill(batch * self.micros as u64 + micro as u64, pictures, labels),
+            None => labels.fill(0),
         }
         Ok(())
     }
@@ -234,13 +242,8 @@ impl VaeTask {
 
     fn config(recipe: &VaeRecipe, dims: Dims, classes: usize) -> Result<VaeConfig> {
         let config = recipe.model.config(shape(dims), classes);
-        match config.check() {
-            Ok(()) => Ok(config),
-            Err(wrong) => {
-                let problem = format!("pictures of {dims} need {}", wrong.expected);
-                Err(Error::config(format!("model.{}", wrong.field), problem, "change it, or scale them with data.size"))
-            }
-        }
+        config.check().map_err(|wrong| misfit(dims, &wrong))?;
+        Ok(config)
     }
 
     fn memory(recipe: &VaeRecipe, config: &VaeConfig, device: &Device) -> Result<Plan> {
@@ -441,10 +444,15 @@ impl Task for VaeTask {
         let Trainer { objective: VaeObjective { vae, .. }, params, tape, .. } = trainer;
         let z = noise(vae.config().latent, n, recipe.train.seed);
         let made = draw(vae, params, tape, pass, &z, labels(vae.config().classes, n, columns, None).as_deref());
-        sheets.fixed(&made, watch)?;
+        sheets.fixed(&sheets.grid().draw(&made, self.dims), watch)?;
         let last = step == recipe.train.steps;
         self.more(trainer, &sheets, last)?;
-        if last { sheets.animation() } else { Ok(()) }
+        if !last {
+            return Ok(());
+        }
+        sheets.animation()?;
+        let about = format!("A variational autoencoder on {}.", self.data.words());
+        report::write(run, &recipe.run.name, &about, step, &[])
     }
 }
 
