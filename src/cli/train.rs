@@ -137,7 +137,7 @@ fn to_json(s: &Summary) -> serde_json::Value {
 fn conclusion(s: &Summary) -> String {
     let mut losses = format!("training loss {:.3}", s.loss);
     if let Some(val) = s.val_loss {
-        losses += &format!(", validation loss {val:.3}");
+        losses += &format!(", {} {val:.3}", s.judged);
     }
     if let Some(bits) = s.bits_per_byte {
         losses += &format!(" ({bits:.3} bits per byte)");
@@ -285,12 +285,13 @@ impl Watch for Screen {
                     self.say(&format!("{}  {rest}", at(step, steps)));
                 }
             }
-            Event::Eval { step, val_loss, parts, bits_per_byte, floor } => {
-                let parts: String = parts.iter().map(|(name, value)| format!(", {} {value:.3}", words(name))).collect();
+            Event::Eval { step, judged, val_loss, parts, bits_per_byte, floor } => {
+                let others = parts.iter().filter(|(_, value)| *value != val_loss);
+                let parts: String = others.map(|(name, value)| format!(", {} {value:.3}", words(name))).collect();
                 let bits = bits_per_byte.map_or(String::new(), |bits| format!(", {bits:.3} bits per byte"));
                 let floor = floor.map_or(String::new(), |floor| format!("; {floor:.3} is the least possible"));
                 let step = thousands(step);
-                self.say(&format!("after step {step}: validation loss {val_loss:.3}{parts}{bits}{floor}"));
+                self.say(&format!("after step {step}: {judged} {val_loss:.3}{parts}{bits}{floor}"));
             }
             Event::Pictures { step, path } => {
                 self.say(&format!("after step {}: {}", thousands(step), path.display()));
@@ -374,6 +375,7 @@ mod tests {
             run: "runs/a".into(),
             steps: 60,
             loss: 1.5,
+            judged: "validation loss",
             val_loss: Some(1.75),
             bits_per_byte: None,
             seconds: 2.5,

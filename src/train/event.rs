@@ -113,6 +113,8 @@ pub enum Event<'a> {
     Eval {
         /// Steps done so far.
         step: u64,
+        /// What was found: `validation loss`, or what a model without one is judged by.
+        judged: &'static str,
         /// The mean loss over the validation part; of a model without one, a distance.
         val_loss: f64,
         /// More, by name.
@@ -166,7 +168,9 @@ pub struct Summary {
     pub steps: u64,
     /// The loss of the last step that was not skipped.
     pub loss: f32,
-    /// The last validation loss.
+    /// What an evaluation's main number is, as `validation loss`.
+    pub judged: &'static str,
+    /// The last validation loss; of a model without one, a distance.
     pub val_loss: Option<f64>,
     /// The last validation loss in bits a byte.
     pub bits_per_byte: Option<f64>,

@@ -62,6 +62,8 @@ pub trait Picture {
 pub struct LossCurve<'a> {
     /// The run's name.
     pub title: &'a str,
+    /// What losses are counted in.
+    pub unit: &'a str,
     /// The steps, in order.
     pub records: &'a [Record],
     /// A loss that no model can go below, in nats a token, where it is known.
@@ -106,7 +108,7 @@ impl Picture for LossCurve<'_> {
             .label_style(font(20))
             .axis_desc_style(font(20))
             .x_desc("step")
-            .y_desc("loss (nats per token)")
+            .y_desc(format!("loss ({})", self.unit))
             .draw()?;
 
         let line = |color: RGBColor, width: u32| color.stroke_width(width * scale);
@@ -230,7 +232,7 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let dir = dir.unwrap_or(temporary.path().to_owned());
         let records = records(600);
-        let curve = LossCurve { title: "village", records: &records, floor: Some(1.42) };
+        let curve = LossCurve { title: "village", unit: "nats per token", records: &records, floor: Some(1.42) };
         let (svg, png) = (dir.join("loss.svg"), dir.join("loss.png"));
         curve.save_svg(&Os, &svg).unwrap();
         curve.save_png(&Os, &png).unwrap();
@@ -251,11 +253,11 @@ mod tests {
         broken[1].loss = f32::NAN;
         broken[2].val_loss = Some(f64::INFINITY);
         for records in [records(0), records(1), broken] {
-            let curve = LossCurve { title: "", records: &records, floor: None };
+            let curve = LossCurve { title: "", unit: "", records: &records, floor: None };
             curve.save_svg(&Os, &dir.path().join("a.svg")).unwrap();
             curve.save_png(&Os, &dir.path().join("a.png")).unwrap();
         }
-        let curve = LossCurve { title: "", records: &[], floor: None };
+        let curve = LossCurve { title: "", unit: "", records: &[], floor: None };
         assert!(curve.save_png(&Os, &dir.path().join("no/folder.png")).unwrap_err().to_string().contains("folder.png"));
     }
 

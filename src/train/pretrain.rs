@@ -266,6 +266,7 @@ impl<'a, T: Task> Work<'a, T> {
             run: self.run.path().to_owned(),
             steps: self.state.step,
             loss: self.state.loss.unwrap_or(f32::NAN),
+            judged: T::JUDGED,
             val_loss: self.state.val_loss,
             bits_per_byte: self.state.val_loss.and_then(|loss| self.task.bits_per_byte(loss)),
             seconds: began.elapsed().as_secs_f64(),
@@ -353,7 +354,8 @@ impl<'a, T: Task> Work<'a, T> {
     /// Draws the loss curve into the run directory.
     fn draw(&self) -> Result<()> {
         let records = metrics::read(self.run.disk(), &self.run.metrics())?;
-        let curve = LossCurve { title: &self.recipe.run.name, records: &records, floor: self.task.floor() };
+        let curve =
+            LossCurve { title: &self.recipe.run.name, unit: T::LOSS, records: &records, floor: self.task.floor() };
         curve.save_svg(self.run.disk(), &self.run.loss_svg())?;
         curve.save_png(self.run.disk(), &self.run.loss_png())
     }
@@ -399,7 +401,15 @@ impl<'a, T: Task> Work<'a, T> {
         let bits_per_byte = self.task.bits_per_byte(val_loss);
         let floor = self.task.floor().and_then(|floor| self.task.bits_per_byte(floor));
         found.warnings.iter().for_each(|text| watch.event(&Event::Warning { text }));
-        watch.event(&Event::Eval { step: self.state.step, val_loss, parts: &found.parts, bits_per_byte, floor });
+        let judged = T::JUDGED;
+        watch.event(&Event::Eval {
+            step: self.state.step,
+            judged,
+            val_loss,
+            parts: &found.parts,
+            bits_per_byte,
+            floor,
+        });
         Ok(Some(found))
     }
 }

@@ -55,6 +55,12 @@ pub trait Task: Sized {
     /// What a batch has so many of, as `tokens`.
     const UNIT: &'static str;
 
+    /// What its loss is counted in.
+    const LOSS: &'static str;
+
+    /// What an evaluation's main number is.
+    const JUDGED: &'static str = "validation loss";
+
     /// What memory a run takes before it starts; where it has data already, that is in `own`.
     ///
     /// # Errors

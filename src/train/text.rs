@@ -44,6 +44,7 @@ impl Task for Text {
     type Objective = Lm;
 
     const UNIT: &'static str = "tokens";
+    const LOSS: &'static str = "nats per token";
 
     /// A vocabulary that is still to be learnt counts with `data.vocab`, and a prompt with a token for each byte.
     fn plan(recipe: &Recipe, own: Option<&Path>, device: &Device) -> Result<Plan> {

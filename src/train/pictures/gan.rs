@@ -424,6 +424,8 @@ impl Task for GanTask {
     type Objective = GanObjective;
 
     const UNIT: &'static str = "pictures";
+    const LOSS: &'static str = "of both networks; validation: a distance";
+    const JUDGED: &'static str = "Fréchet distance";
 
     fn plan(recipe: &GanRecipe, _: Option<&Path>, device: &Device) -> Result<Plan> {
         let data = super::open(&recipe.data, recipe.model.conditional, &mut |_, _, _| {})?;

@@ -368,6 +368,7 @@ impl Task for VaeTask {
     type Objective = VaeObjective;
 
     const UNIT: &'static str = "pictures";
+    const LOSS: &'static str = "nats per picture";
 
     fn plan(recipe: &VaeRecipe, _: Option<&Path>, device: &Device) -> Result<Plan> {
         let data = super::open(&recipe.data, recipe.model.conditional, &mut |_, _, _| {})?;

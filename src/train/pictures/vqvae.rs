@@ -217,6 +217,7 @@ impl Task for VqVaeTask {
     type Objective = VqVaeObjective;
 
     const UNIT: &'static str = "pictures";
+    const LOSS: &'static str = "nats per picture";
 
     fn plan(recipe: &VqVaeRecipe, _: Option<&Path>, device: &Device) -> Result<Plan> {
         let data = super::open(&recipe.data, false, &mut |_, _, _| {})?;
