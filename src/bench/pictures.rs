@@ -35,8 +35,7 @@ pub fn case(name: &str, precision: Precision) -> Option<Case> {
         let pictures = pictures();
         Ok(match name {
             "dcgan" => {
-                let recipe =
-                    GanRecipe::from_toml(gan::DEFAULT, Path::new(name), &[&set[..], &["model.ema=0".into()]].concat())?;
+                let recipe = GanRecipe::from_toml(gan::DEFAULT, Path::new(name), &set)?;
                 let config = GanConfig::dcgan(SHAPE);
                 started(GanTask::trainer(&recipe, Some(&pictures), config, device)?, precision)?
             }

@@ -108,9 +108,9 @@ pub trait Objective {
         &[]
     }
 
-    /// Called after a step that was not skipped.
-    fn stepped(&mut self, params: &mut Params) {
-        let _ = params;
+    /// Called after a step that was not skipped, with the updates done, this one included.
+    fn stepped(&mut self, params: &mut Params, updates: u64) {
+        let _ = (params, updates);
     }
 
     /// Floating-point operations of all passes over a micro-batch; 0 where nobody counted them.

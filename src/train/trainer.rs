@@ -175,7 +175,7 @@ impl<O: Objective> Trainer<O> {
                 return Ok(step);
             }
         }
-        self.objective.stepped(&mut self.params);
+        self.objective.stepped(&mut self.params, at.updates + 1);
         Ok(step)
     }
 

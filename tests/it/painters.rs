@@ -81,7 +81,10 @@ fn runs_that_stop_and_go_on_end_with_the_bytes_of_those_that_do_not() {
     goes_on::<VaeTask>(vae::DEFAULT, &format!("{SMALL_VAE} model.beta_warmup=4 model.free_bits=0.1"));
     goes_on::<VaeTask>(CONV, &format!("{SMALL_VAE} model.channels=[4,6] model.conditional=true train.accumulate=2"));
     goes_on::<VqVaeTask>(vqvae::DEFAULT, SMALL_VQVAE);
-    goes_on::<GanTask>(gan::DEFAULT, &format!("{SMALL_GAN} model.r1=1.0 model.noise=0.1 model.noise_steps=5"));
+    goes_on::<GanTask>(
+        gan::DEFAULT,
+        &format!("{SMALL_GAN} model.r1=1.0 model.noise=0.1 model.noise_steps=5 model.ema=0.9"),
+    );
     let wasserstein =
         "model.loss=wasserstein model.gradient_penalty=10.0 model.conditional=true model.ema=0 model.scale=none";
     goes_on::<GanTask>(gan::DEFAULT, &format!("{SMALL_GAN} {wasserstein}"));

@@ -313,9 +313,11 @@ impl Objective for GanObjective {
         }
     }
 
-    fn stepped(&mut self, params: &mut Params) {
+    fn stepped(&mut self, params: &mut Params, updates: u64) {
         if self.settings.ema > 0.0 {
-            params.move_mean(GENERATOR, self.settings.ema);
+            // At first the mean must not hang on the weights of the start.
+            let grown = (1.0 + updates as f64) / (10.0 + updates as f64);
+            params.move_mean(GENERATOR, self.settings.ema.min(grown));
         }
     }
 
