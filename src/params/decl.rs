@@ -25,7 +25,7 @@ pub enum Hold {
     Frozen,
     /// In bf16, its values only: each is the nearest to the one that is set.
     FrozenBf16,
-    /// Its values only, matrices and embeddings in 8 bits with a scale for each row ([`q8`]), vectors in f32.
+    /// Its values only, matrices and embeddings in 8 bits with a scale for each row ([`q8`](crate::cpu::q8)), vectors in f32.
     FrozenQ8,
 }
 
@@ -69,7 +69,7 @@ pub struct Decl {
     pub init: Init,
     /// The rows of the matrices that lie in it, one below the other, as packed queries, keys and values do.
     pub parts: Vec<usize>,
-    /// The network that it belongs to, where several are trained in turns; see [`Params::focus`].
+    /// The network that it belongs to, where several are trained in turns; see [`Params::focus`](super::Params::focus).
     pub net: u8,
     /// How files hold it.
     pub stored: Stored,
