@@ -145,7 +145,7 @@ fn conclusion(s: &Summary) -> String {
     let run = quote(&s.run);
     let (how, next) = match s.stopped {
         Some(signal) => (format!("stopped by signal {signal} and saved"), format!("kiln train --resume {run}")),
-        None => ("done".to_owned(), format!("kiln sample {run}")),
+        None => ("done".to_owned(), format!("{}{run}{}", s.next[0], s.next[1])),
     };
     let time = duration(Duration::from_secs_f64(s.seconds.max(0.0)));
     let mut text = format!("\n{how}: {} steps, {time}, {losses}\n", thousands(s.steps));
@@ -376,6 +376,7 @@ mod tests {
             steps: 60,
             loss: 1.5,
             judged: "validation loss",
+            next: ["kiln sample ", ""],
             val_loss: Some(1.75),
             bits_per_byte: None,
             seconds: 2.5,

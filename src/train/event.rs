@@ -180,6 +180,8 @@ pub struct Summary {
     pub skipped: u64,
     /// How often the run went back to a checkpoint.
     pub rewinds: u64,
+    /// The command to run next, before and after the run's directory.
+    pub next: [&'static str; 2],
     /// The signal that ended the run early.
     pub stopped: Option<i32>,
     /// What memory it took.

@@ -108,6 +108,9 @@ pub trait Objective {
         &[]
     }
 
+    /// Called where a step ends early: lets go of everything that waits for a later turn.
+    fn skipped(&mut self) {}
+
     /// Called after a step that was not skipped, with the updates done, this one included.
     fn stepped(&mut self, params: &mut Params, updates: u64) {
         let _ = (params, updates);

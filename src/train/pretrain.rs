@@ -267,6 +267,7 @@ impl<'a, T: Task> Work<'a, T> {
             steps: self.state.step,
             loss: self.state.loss.unwrap_or(f32::NAN),
             judged: T::JUDGED,
+            next: T::NEXT,
             val_loss: self.state.val_loss,
             bits_per_byte: self.state.val_loss.and_then(|loss| self.task.bits_per_byte(loss)),
             seconds: began.elapsed().as_secs_f64(),

@@ -61,6 +61,9 @@ pub trait Task: Sized {
     /// What an evaluation's main number is.
     const JUDGED: &'static str = "validation loss";
 
+    /// The command to run next, before and after the run's directory.
+    const NEXT: [&'static str; 2] = ["kiln sample ", ""];
+
     /// What memory a run takes before it starts; where it has data already, that is in `own`.
     ///
     /// # Errors

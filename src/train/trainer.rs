@@ -167,11 +167,12 @@ impl<O: Objective> Trainer<O> {
                 _ => self.live_turn(net, at, lr, &mut probe, &mut step.parts),
             };
             self.params.focus(None);
-            let Found { loss, grad_norm, bad } = turn?;
+            let Found { loss, grad_norm, bad } = turn.inspect_err(|_| self.objective.skipped())?;
             step.loss += loss;
             step.grad_norm = step.grad_norm.hypot(grad_norm);
             step.bad = bad;
             if bad.is_some() {
+                self.objective.skipped();
                 return Ok(step);
             }
         }

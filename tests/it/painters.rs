@@ -157,6 +157,25 @@ fn a_gan_is_judged_and_draws_with_the_mean_of_its_weights() {
 }
 
 #[test]
+fn a_step_of_a_gan_that_goes_wrong_changes_nothing_and_holds_no_weights() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let gan: GanRecipe = recipe(gan::DEFAULT, dir.path(), SMALL_GAN);
+    let mut trainer = GanTask::open(&gan, dir.path(), &device(1), &mut |_, _, _| {}).expect("a task").trainer;
+    assert_eq!(trainer.step(0).expect("a step").bad, None);
+    let [g, d] = ["g.1.weight", "d.1.weight"].map(|name| trainer.params.find(name).expect("it is there"));
+    let good = trainer.params.weight(d).f32().to_vec();
+    trainer.params.set_weight(d, &vec![f32::NAN; good.len()]);
+    let before = trainer.params.weight(g).f32().to_vec();
+    assert!(trainer.step(1).expect("a step").bad.is_some());
+    assert!(trainer.params.weight(g).f32() == before);
+    // As a run does that goes back.
+    trainer.params.set_weight(g, &before);
+    trainer.params.set_weight(d, &good);
+    trainer.restart();
+    assert_eq!(trainer.step(2).expect("a step").bad, None);
+}
+
+#[test]
 fn pictures_become_texts_of_codes_and_pictures_again() {
     let dir = tempfile::tempdir().expect("a folder");
     let summary = train::<VqVaeTask>(&recipe(vqvae::DEFAULT, dir.path(), SMALL_VQVAE), 2);

@@ -313,6 +313,13 @@ impl Objective for GanObjective {
         }
     }
 
+    fn skipped(&mut self) {
+        // The generator's pass holds its weights, which a run that goes back is about to write.
+        self.made.reset();
+        self.through.reset();
+        self.fake = None;
+    }
+
     fn stepped(&mut self, params: &mut Params, updates: u64) {
         if self.settings.ema > 0.0 {
             // At first the mean must not hang on the weights of the start.

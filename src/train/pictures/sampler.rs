@@ -30,10 +30,14 @@ enum Model {
 /// Whether the checkpoint at `path`, or the newest of the run there, is a model of pictures.
 ///
 /// # Errors
-/// There is no checkpoint, or its `config.json` cannot be read.
+/// There is no checkpoint, its `config.json` cannot be read, or it is a VQ-VAE, which needs codes to draw.
 pub fn draws(path: &Path) -> Result<bool> {
     let (dir, _) = checkpoint::find(&Os, path)?;
     let json: Value = checkpoint::read_json(&Os, &dir.join(checkpoint::CONFIG))?;
+    if json["model_type"] == "vqvae" {
+        let hint = "let a language model write codes: kiln data codes RUN --out codes.jsonl; then kiln sample GPT --through RUN";
+        return Err(Error::usage(format!("{} is a VQ-VAE, which draws nothing by itself", path.display()), hint));
+    }
     Ok(["vae", "gan"].iter().any(|kind| json["model_type"] == *kind))
 }
 

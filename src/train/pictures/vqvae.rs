@@ -218,6 +218,7 @@ impl Task for VqVaeTask {
 
     const UNIT: &'static str = "pictures";
     const LOSS: &'static str = "nats per picture";
+    const NEXT: [&'static str; 2] = ["kiln data codes ", " --out codes.jsonl"];
 
     fn plan(recipe: &VqVaeRecipe, _: Option<&Path>, device: &Device) -> Result<Plan> {
         let data = super::open(&recipe.data, false, &mut |_, _, _| {})?;
