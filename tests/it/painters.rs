@@ -226,7 +226,8 @@ fn pictures_become_texts_of_codes_and_pictures_again() {
             line["text"].as_str().expect("a text").to_owned()
         })
         .collect();
-    assert!(texts.len() == 100 && texts.iter().all(|text| text.chars().count() == 16));
+    // A line break says where the next picture begins.
+    assert!(texts.len() == 100 && texts.iter().all(|text| text.chars().count() == 17 && text.ends_with('\n')));
     let sheet = coder.sheet(&texts[..4], 2);
     assert_eq!(sheet.dims.width, 2 * (4 * 16 + 2) + 2);
     // What is no code is passed over, and what is missing is code 0.

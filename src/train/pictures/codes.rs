@@ -1,7 +1,8 @@
 //! Pictures as text, and back: a VQ-VAE's codes as characters, so that a language model learns to draw.
 //!
 //! A picture is a line of JSON whose text has a character for each cell of its grid, row by row: code k is the character
-//! U+4E00 + k (the block of CJK ideographs has room for 20,992). With a tokenizer of characters a code is a token.
+//! U+4E00 + k (the block of CJK ideographs has room for 20,992). With a tokenizer of characters a code is a token. A line break
+//! ends each, from which a model goes on with the first cell of the next; without it samples would begin anywhere.
 
 use super::vqvae::{decode, encode};
 use crate::data::atomic::write_atomic;
@@ -80,7 +81,7 @@ impl Coder {
         let ids = encode(&self.vqvae, &self.params, &mut self.tape, Pass::default(), &bytes);
         for ids in ids.chunks(cells) {
             let text: String = ids.iter().filter_map(|&id| char::from_u32(FIRST + id as u32)).collect();
-            *lines += &format!("{}\n", json!({ "text": text }));
+            *lines += &format!("{}\n", json!({ "text": text + "\n" }));
         }
     }
 
