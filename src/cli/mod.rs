@@ -1,6 +1,7 @@
 //! The command line: one file a command, each of which parses, calls the library and prints.
 
 mod bench;
+mod convert;
 mod data;
 mod doctor;
 mod kernels;
@@ -90,14 +91,19 @@ enum Command {
     Data(data::DataArgs),
     Train(train::TrainArgs),
     Sample(sample::SampleArgs),
+    Convert(convert::ConvertArgs),
     Bench(bench::BenchArgs),
     Kernels(kernels::KernelsArgs),
     Doctor(doctor::DoctorArgs),
 }
 
 /// The commands along the life cycle, as `kiln --help` shows them.
-const GROUPS: [(&str, &[&str]); 4] =
-    [("Prepare", &["data"]), ("Train", &["train"]), ("Use", &["sample"]), ("Study", &["bench", "kernels", "doctor"])];
+const GROUPS: [(&str, &[&str]); 4] = [
+    ("Prepare", &["data"]),
+    ("Train", &["train"]),
+    ("Use", &["sample", "convert"]),
+    ("Study", &["bench", "kernels", "doctor"]),
+];
 
 impl Global {
     /// The host, for commands that compute nowhere else.
@@ -207,6 +213,7 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Data(args) => data::run(args, &global).map(|()| 0),
         Command::Train(args) => train::run(args, &global),
         Command::Sample(args) => sample::run(args, &global).map(|()| 0),
+        Command::Convert(args) => convert::run(args, &global).map(|()| 0),
         Command::Bench(args) => bench::run(args, &global).map(|()| 0),
         Command::Kernels(args) => kernels::run(args, &global).map(|()| 0),
         Command::Doctor(args) => doctor::run(args, &global).map(|()| 0),
