@@ -136,6 +136,14 @@ impl Schema {
     }
 }
 
+/// Settings as TOML.
+///
+/// # Panics
+/// They have no form in TOML, as a map with keys that are no text.
+pub fn to_toml(settings: &dyn erased_serde::Serialize) -> String {
+    toml::to_string(settings).expect("settings have a form in TOML")
+}
+
 /// Where `text` sets `key`, as ` (FILE, line N)`.
 fn from_file(text: &str, file: &Path, key: &str) -> String {
     line_of(text, key).map_or(String::new(), |n| format!(" ({}, line {n})", file.display()))
@@ -143,7 +151,8 @@ fn from_file(text: &str, file: &Path, key: &str) -> String {
 
 /// What serde says of a value, in words for people; and a hint.
 fn wrong_value(message: &str) -> (String, String) {
-    let message = message.trim();
+    // Below it TOML's reader says where that is, for which there is a path.
+    let message = message.trim().lines().next().unwrap_or_default();
     if message.starts_with("unknown variant") {
         // unknown variant `cosin`, expected one of `linear`, `cosine`
         let mut quoted = message.split('`').skip(1).step_by(2);

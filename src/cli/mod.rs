@@ -4,6 +4,7 @@ mod bench;
 mod convert;
 mod data;
 mod doctor;
+mod eval;
 mod kernels;
 mod sample;
 mod term;
@@ -90,6 +91,7 @@ const SIM_MEMORY: usize = 16 << 30;
 enum Command {
     Data(data::DataArgs),
     Train(train::TrainArgs),
+    Eval(eval::EvalArgs),
     Sample(sample::SampleArgs),
     Convert(convert::ConvertArgs),
     Bench(bench::BenchArgs),
@@ -98,9 +100,10 @@ enum Command {
 }
 
 /// The commands along the life cycle, as `kiln --help` shows them.
-const GROUPS: [(&str, &[&str]); 4] = [
+const GROUPS: [(&str, &[&str]); 5] = [
     ("Prepare", &["data"]),
     ("Train", &["train"]),
+    ("Judge", &["eval"]),
     ("Use", &["sample", "convert"]),
     ("Study", &["bench", "kernels", "doctor"]),
 ];
@@ -212,6 +215,7 @@ fn run(cli: Cli) -> Result<u8> {
     match command {
         Command::Data(args) => data::run(args, &global).map(|()| 0),
         Command::Train(args) => train::run(args, &global),
+        Command::Eval(args) => eval::run(&args, &global).map(|()| 0),
         Command::Sample(args) => sample::run(args, &global).map(|()| 0),
         Command::Convert(args) => convert::run(args, &global).map(|()| 0),
         Command::Bench(args) => bench::run(args, &global).map(|()| 0),

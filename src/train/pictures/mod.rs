@@ -3,6 +3,7 @@
 pub mod classify;
 pub mod codes;
 pub mod draw;
+pub mod exam;
 pub mod gan;
 pub mod judge;
 mod report;
