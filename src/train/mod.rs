@@ -1,5 +1,6 @@
 //! The training loop and what surrounds it: recipes, schedules, run directories, checkpoints, the loss curve.
 
+pub mod any;
 pub mod checkpoint;
 pub mod event;
 pub mod fit;
@@ -24,6 +25,7 @@ pub mod text;
 pub mod trainer;
 
 pub use crate::formats::{header, tensors};
+pub use any::AnyRecipe;
 pub use event::{Event, Summary, Watch};
 pub use fit::Plan;
 pub use lm::Lm;
