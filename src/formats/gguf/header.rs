@@ -191,20 +191,21 @@ impl<'a> Reader<'a> {
         Ok(n as usize)
     }
 
-    fn text(&mut self, what: &str) -> Result<&'a str> {
+    fn text(&mut self, what: &str) -> Result<String> {
         let n = self.u64(what)?;
-        let bytes = self.take(n, what)?;
-        std::str::from_utf8(bytes).map_err(|e| self.wrong(format!("{what} in UTF-8"), e))
+        // Copied before it is looked at: the file may change.
+        let bytes = self.take(n, what)?.to_vec();
+        String::from_utf8(bytes).map_err(|e| self.wrong(format!("{what} in UTF-8"), e))
     }
 
     fn value(&mut self) -> Result<Value> {
         match self.u32("a type")? {
-            8 => Ok(Value::Text(self.text("a text")?.to_owned())),
+            8 => Ok(Value::Text(self.text("a text")?)),
             9 => match self.u32("the type of a list")? {
                 8 => {
                     let mut texts = Texts::default();
                     for _ in 0..self.count(8, "texts")? {
-                        texts.push(self.text("a text")?);
+                        texts.push(&self.text("a text")?);
                     }
                     Ok(Value::Texts(texts))
                 }
@@ -224,7 +225,7 @@ impl<'a> Reader<'a> {
 
     /// Name, format, shape and offset of a tensor.
     fn tensor(&mut self) -> Result<(String, Format, Vec<usize>, u64)> {
-        let name = self.text("the name of a tensor")?.to_owned();
+        let name = self.text("the name of a tensor")?;
         let path = self.path;
         let wrong = |expected: &str, found: String| Error::format(path, &name, expected, found, HINT);
         let axes = self.u32("a number of axes")?;
@@ -285,9 +286,10 @@ impl Header {
         for _ in 0..keys {
             let key = reader.text("a key")?;
             let value = reader.value()?;
-            if header.keys.insert(key.to_owned(), value).is_some() {
-                return Err(twice(key));
+            if header.keys.contains_key(&key) {
+                return Err(twice(&key));
             }
+            header.keys.insert(key, value);
         }
         let mut listed = Vec::with_capacity(tensors);
         for _ in 0..tensors {
