@@ -9,6 +9,8 @@ pub mod bench;
 
 pub mod train;
 
+pub mod formats;
+
 pub mod data;
 pub mod measure;
 

@@ -1,6 +1,7 @@
 //! The command line: one file a command, each of which parses, calls the library and prints.
 
 mod bench;
+mod convert;
 mod data;
 mod doctor;
 mod eval;
@@ -92,6 +93,7 @@ enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
     Sample(sample::SampleArgs),
+    Convert(convert::ConvertArgs),
     Bench(bench::BenchArgs),
     Kernels(kernels::KernelsArgs),
     Doctor(doctor::DoctorArgs),
@@ -102,7 +104,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Prepare", &["data"]),
     ("Train", &["train"]),
     ("Judge", &["eval"]),
-    ("Use", &["sample"]),
+    ("Use", &["sample", "convert"]),
     ("Study", &["bench", "kernels", "doctor"]),
 ];
 
@@ -215,6 +217,7 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Train(args) => train::run(args, &global),
         Command::Eval(args) => eval::run(&args, &global).map(|()| 0),
         Command::Sample(args) => sample::run(args, &global).map(|()| 0),
+        Command::Convert(args) => convert::run(args, &global).map(|()| 0),
         Command::Bench(args) => bench::run(args, &global).map(|()| 0),
         Command::Kernels(args) => kernels::run(args, &global).map(|()| 0),
         Command::Doctor(args) => doctor::run(args, &global).map(|()| 0),

@@ -12,6 +12,7 @@ use kiln::model::sample::{Pace, SampleOptions};
 use kiln::train::Sampler;
 use kiln::train::pictures::codes::Coder;
 use kiln::train::pictures::sampler::{PictureSampler, draws};
+use kiln::train::sampler::foreign;
 use serde_json::json;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -23,10 +24,11 @@ use std::time::Instant;
   kiln sample runs/village
   kiln sample runs/dcgan --grid 8x8 --out digits.png
   kiln sample runs/village --prompt \"One morning\" --tokens 80 --num 3
-  kiln sample runs/village/checkpoints/step-000400 --temperature 0")]
+  kiln sample runs/village/checkpoints/step-000400 --temperature 0
+  kiln sample SmolLM2-135M.Q8_0.gguf --prompt \"The sea is\"")]
 pub struct SampleArgs {
-    /// A run, or one of its checkpoints
-    #[arg(value_name = "RUN")]
+    /// A run, a checkpoint, a Hugging Face directory, a GGUF file or an llm.c checkpoint
+    #[arg(value_name = "MODEL")]
     run: PathBuf,
     /// Text to go on from [default: the start of a document]
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
@@ -75,7 +77,7 @@ pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
     if let Some(coder) = &args.through {
         return draw_codes(&args, coder, &host, global.json);
     }
-    if args.grid.is_some() || args.label.is_some() || args.out.is_some() || draws(&args.run)? {
+    if args.grid.is_some() || args.label.is_some() || args.out.is_some() || (!foreign(&args.run) && draws(&args.run)?) {
         return draw(&args, &host, global.json);
     }
     let start = Instant::now();
@@ -134,7 +136,7 @@ pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
 
 /// Draws a sheet.
 fn draw(args: &SampleArgs, host: &Device, json: bool) -> Result<()> {
-    if !draws(&args.run)? {
+    if foreign(&args.run) || !draws(&args.run)? {
         let hint = "leave out --grid, --label and --out";
         return Err(Error::usage(format!("{} writes text and draws no pictures", args.run.display()), hint));
     }

@@ -25,11 +25,15 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache for `batch` sequences in lockstep, with room for the whole context of a model of this shape, taken
-    /// once: 8 bytes for each channel of the keys of a block and each token (D rounded up to 16 for the values, the context
-    /// to 64).
+    /// An empty cache for `batch` sequences in lockstep, with room for the whole context of a model of this shape.
     pub fn new(device: &Device, config: &GptConfig, batch: usize) -> Cache {
-        let (heads, dim, room) = ([config.heads, config.kv_heads], config.head_dim(), config.context);
+        Cache::with_room(device, config, batch, config.context)
+    }
+
+    /// An empty cache for `batch` sequences of at most `room` tokens in lockstep, whose memory is taken once: 8 bytes for each
+    /// channel of the keys of a block and each token (D rounded up to 16 for the values, the room to 64).
+    pub fn with_room(device: &Device, config: &GptConfig, batch: usize, room: usize) -> Cache {
+        let (heads, dim) = ([config.heads, config.kv_heads], config.head_dim);
         let spec = Spec::f32([attention::Cache::len([batch, heads[1], dim], room)]);
         let layers = (0..config.layers).map(|_| Out::new(device, spec)).collect();
         Cache { layers, batch, heads, dim, room, len: 0 }

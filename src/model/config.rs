@@ -18,8 +18,10 @@ pub struct GptConfig {
     pub heads: usize,
     /// Hkv: heads of keys and values; divides `heads`.
     pub kv_heads: usize,
-    /// C: channels of the stream; a multiple of `heads`.
+    /// C: channels of the stream.
     pub d: usize,
+    /// D: channels of a head; mostly C / H.
+    pub head_dim: usize,
     /// The width inside an MLP.
     pub hidden: usize,
     /// How the model knows where a token stands.
@@ -96,6 +98,7 @@ impl GptConfig {
             heads,
             kv_heads: heads,
             d,
+            head_dim: d.checked_div(heads).unwrap_or(0),
             hidden: 4 * d,
             positions: Positions::Learned,
             norm: NormKind::Layer,
@@ -121,23 +124,19 @@ impl GptConfig {
         }
     }
 
-    /// D: channels of a head.
-    pub fn head_dim(&self) -> usize {
-        self.d / self.heads
-    }
-
     /// The rows of a packed q‖k‖v matrix, of each of the three.
     pub fn qkv_parts(&self) -> [usize; 3] {
-        let kv = self.kv_heads * self.head_dim();
-        [self.d, kv, kv]
+        [self.heads, self.kv_heads, self.kv_heads].map(|heads| heads * self.head_dim)
     }
 
     /// Elements of the matrices of a block, and of the vectors beside them. Floats, because settings may be absurd.
     fn block(&self) -> (f64, f64) {
-        let [c, kv, hidden] = [self.d, self.kv_heads * self.head_dim(), self.hidden].map(|n| n as f64);
+        let [c, heads, kv_heads, dim, hidden] =
+            [self.d, self.heads, self.kv_heads, self.head_dim, self.hidden].map(|n| n as f64);
         let into_hidden = if self.mlp == Mlp::SwiGlu { 2.0 } else { 1.0 };
-        let matrices = c * (c + 2.0 * kv) + c * c + (into_hidden + 1.0) * c * hidden;
-        let biases = if self.bias { c + 2.0 * kv + c + into_hidden * hidden + c } else { 0.0 };
+        let (q, kv) = (heads * dim, kv_heads * dim);
+        let matrices = c * (q + 2.0 * kv) + q * c + (into_hidden + 1.0) * c * hidden;
+        let biases = if self.bias { q + 2.0 * kv + c + into_hidden * hidden + c } else { 0.0 };
         (matrices, 2.0 * self.norm_parameters() + biases)
     }
 
@@ -158,9 +157,9 @@ impl GptConfig {
     /// Floating-point operations of one training step (forward and backward) a token: 6 for each weight of a matrix (the
     /// head included), and the causal half of attention's products.
     pub fn flops_per_token(&self, context: usize) -> f64 {
-        let (c, layers) = (self.d as f64, self.layers as f64);
-        let matrices = layers * self.block().0 + self.vocab as f64 * c;
-        6.0 * matrices + 6.0 * layers * context as f64 * c
+        let [layers, heads, dim] = [self.layers, self.heads, self.head_dim].map(|n| n as f64);
+        let matrices = layers * self.block().0 + self.vocab as f64 * self.d as f64;
+        6.0 * matrices + 6.0 * layers * context as f64 * heads * dim
     }
 }
 
@@ -177,6 +176,7 @@ mod tests {
             GptConfig { bias: false, ..gpt2.clone() },
             GptConfig { tied: false, hidden: 1000, ..gpt2.clone() },
             GptConfig { kv_heads: 2, ..llama.clone() },
+            GptConfig { head_dim: 24, bias: true, ..llama.clone() },
             GptConfig { tied: true, bias: true, kv_heads: 1, hidden: 96, ..llama.clone() },
             gpt2,
             llama,

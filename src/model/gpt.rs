@@ -121,7 +121,7 @@ impl Gpt {
             Block {
                 norm_1: norm(&mut p, &name(names.norm_1)),
                 qkv: Linear::packed(&mut p, &name(names.qkv), d, &config.qkv_parts(), bias, start),
-                proj: Linear::new(&mut p, &name(names.proj), [d, d], bias, into_stream),
+                proj: Linear::new(&mut p, &name(names.proj), [config.heads * config.head_dim, d], bias, into_stream),
                 norm_2: norm(&mut p, &name(names.norm_2)),
                 gate: (config.mlp == Mlp::SwiGlu)
                     .then(|| Linear::new(&mut p, &name(names.gate), [d, hidden], bias, start)),
@@ -183,7 +183,7 @@ impl Gpt {
             let rope = match positions {
                 Positions::Learned => None,
                 Positions::Rope { theta, scaling } => {
-                    Some(RopeTable::new(device, self.config.head_dim(), context, theta, scaling))
+                    Some(RopeTable::new(device, self.config.head_dim, context, theta, scaling))
                 }
             };
             Heads { heads, kv_heads, rope }

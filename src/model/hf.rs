@@ -11,6 +11,9 @@ use crate::params::{Decl, Stored};
 use serde_json::{Value, json};
 use std::path::Path;
 
+/// No model has a longer context; a file that claims more is damaged.
+pub const MAX_CONTEXT: usize = 1 << 24;
+
 /// What a family calls its layers; those of block `i` are `BLOCK.i.NAME`.
 pub(super) struct Names {
     pub tokens: &'static str,
@@ -90,8 +93,9 @@ impl GptConfig {
 
     fn to_gpt2(&self) -> Value {
         let activation = match self.mlp {
-            Mlp::Plain(Activation::GeluTanh) => "gelu_new",
-            _ => "gelu",
+            Mlp::Plain(Activation::GeluErf) => "gelu",
+            Mlp::Plain(Activation::Relu) => "relu",
+            _ => "gelu_new",
         };
         json!({
             "architectures": ["GPT2LMHeadModel"],
@@ -119,6 +123,7 @@ impl GptConfig {
         let scaling = match scaling {
             RopeScaling::None => Value::Null,
             RopeScaling::Linear(factor) => json!({ "rope_type": "linear", "factor": factor }),
+            RopeScaling::Dynamic(factor) => json!({ "rope_type": "dynamic", "factor": factor }),
             RopeScaling::Llama3 { factor, low, high, original } => json!({
                 "rope_type": "llama3",
                 "factor": factor,
@@ -136,7 +141,7 @@ impl GptConfig {
             "num_attention_heads": self.heads,
             "num_key_value_heads": self.kv_heads,
             "hidden_size": self.d,
-            "head_dim": self.head_dim(),
+            "head_dim": self.head_dim,
             "intermediate_size": self.hidden,
             "hidden_act": "silu",
             "rms_norm_eps": self.eps,
@@ -174,7 +179,7 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn bad(&self, field: &str, expected: &str) -> Error {
-        let hint = "give a run or checkpoint that kiln train wrote";
+        let hint = "kiln has models of the kinds gpt2 and llama";
         Error::format(self.path, field, expected, &self.config[field], hint)
     }
 
@@ -211,18 +216,33 @@ impl Fields<'_> {
             heads: self.count(heads)?,
             d: self.count(d)?,
         };
+        if size.context > MAX_CONTEXT {
+            return Err(self.bad(context, &format!("at most {MAX_CONTEXT}")));
+        }
         if !size.d.is_multiple_of(size.heads) {
             return Err(self.bad(d, &format!("a multiple of {heads}, {}", size.heads)));
         }
         Ok(size)
     }
 
+    /// Requires of a flag or number, where it is there, the value that this model has.
+    fn only(&self, field: &str, value: Value) -> Result<()> {
+        let found = &self.config[field];
+        let same = found.is_null() || *found == value || found.as_f64().is_some_and(|x| Some(x) == value.as_f64());
+        if same { Ok(()) } else { Err(self.bad(field, &value.to_string())) }
+    }
+
     fn gpt2(&self) -> Result<GptConfig> {
         let activation = match self.config["activation_function"].as_str() {
-            Some("gelu_new") => Activation::GeluTanh,
+            None if self.config["activation_function"].is_null() => Activation::GeluTanh,
+            Some("gelu_new" | "gelu_pytorch_tanh") => Activation::GeluTanh,
             Some("gelu") => Activation::GeluErf,
-            _ => return Err(self.bad("activation_function", "\"gelu_new\" or \"gelu\"")),
+            Some("relu") => Activation::Relu,
+            _ => return Err(self.bad("activation_function", "\"gelu_new\", \"gelu\" or \"relu\"")),
         };
+        self.only("scale_attn_weights", json!(true))?;
+        self.only("scale_attn_by_inverse_layer_idx", json!(false))?;
+        self.only("add_cross_attention", json!(false))?;
         let gpt2 = GptConfig::gpt2(self.size(["n_positions", "n_layer", "n_head", "n_embd"])?);
         Ok(GptConfig {
             hidden: self.or("n_inner", gpt2.hidden, |f| f.count("n_inner"))?,
@@ -238,19 +258,17 @@ impl Fields<'_> {
     fn llama(&self) -> Result<GptConfig> {
         let names = ["max_position_embeddings", "num_hidden_layers", "num_attention_heads", "hidden_size"];
         let llama = GptConfig::llama(self.size(names)?);
-        if !self.or("hidden_act", true, |f| Ok(f.config["hidden_act"] == "silu"))? {
-            return Err(self.bad("hidden_act", "\"silu\""));
-        }
-        let (heads, dim) = (llama.heads, llama.head_dim());
+        self.only("hidden_act", json!("silu"))?;
+        self.only("partial_rotary_factor", json!(1.0))?;
+        let heads = llama.heads;
         let kv_heads = self.or("num_key_value_heads", heads, |f| f.count("num_key_value_heads"))?;
         if !heads.is_multiple_of(kv_heads) {
             return Err(self.bad("num_key_value_heads", &format!("a divisor of num_attention_heads, {heads}")));
         }
-        if self.or("head_dim", dim, |f| f.count("head_dim"))? != dim {
-            return Err(self.bad("head_dim", &format!("hidden_size / num_attention_heads, {dim}")));
-        }
-        if !dim.is_multiple_of(2) {
-            return Err(self.bad("hidden_size", "an even number of channels a head"));
+        let head_dim = self.or("head_dim", llama.head_dim, |f| f.count("head_dim"))?;
+        if !head_dim.is_multiple_of(2) {
+            let field = if self.config["head_dim"].is_null() { "hidden_size" } else { "head_dim" };
+            return Err(self.bad(field, "an even number of channels a head"));
         }
         let bias = self.flag("attention_bias", false)?;
         if self.flag("mlp_bias", false)? != bias {
@@ -258,6 +276,7 @@ impl Fields<'_> {
         }
         Ok(GptConfig {
             kv_heads,
+            head_dim,
             hidden: self.count("intermediate_size")?,
             positions: self.rope()?,
             eps: self.or("rms_norm_eps", 1e-6, |f| f.positive("rms_norm_eps"))?,
@@ -283,6 +302,7 @@ impl Fields<'_> {
         let scaling = match scaling.config[key].as_str() {
             Some("default") => RopeScaling::None,
             Some("linear") => RopeScaling::Linear(scaling.positive("factor")?),
+            Some("dynamic") => RopeScaling::Dynamic(scaling.positive("factor")?),
             Some("llama3") => {
                 let (low, high) = (scaling.positive("low_freq_factor")?, scaling.positive("high_freq_factor")?);
                 if low >= high {
@@ -291,7 +311,7 @@ impl Fields<'_> {
                 let original = scaling.count("original_max_position_embeddings")? as f64;
                 RopeScaling::Llama3 { factor: scaling.positive("factor")?, low, high, original }
             }
-            _ => return Err(scaling.bad(key, "\"default\", \"linear\" or \"llama3\"")),
+            _ => return Err(scaling.bad(key, "\"default\", \"linear\", \"dynamic\" or \"llama3\"")),
         };
         Ok(Positions::Rope { theta, scaling })
     }
@@ -315,6 +335,8 @@ mod tests {
         let configs = [
             GptConfig { mlp: Mlp::Plain(Activation::GeluErf), bias: false, tied: false, hidden: 100, ..gpt2.clone() },
             GptConfig { kv_heads: 2, tied: true, positions: rope(5e5, llama3), eps: 1e-6, ..llama.clone() },
+            GptConfig { head_dim: 20, positions: rope(1e4, RopeScaling::Dynamic(4.0)), ..llama.clone() },
+            GptConfig { mlp: Mlp::Plain(Activation::Relu), ..gpt2.clone() },
             GptConfig { bias: true, dropout: 0.5, positions: rope(1e4, RopeScaling::Linear(2.0)), ..llama.clone() },
             gpt2,
             llama,
@@ -340,7 +362,8 @@ mod tests {
         let wrong = [
             ("model_type", json!("mamba"), "\"gpt2\" or \"llama\""),
             ("num_key_value_heads", json!(3), "a divisor of num_attention_heads, 4"),
-            ("head_dim", json!(16), "hidden_size / num_attention_heads, 8"),
+            ("head_dim", json!(7), "an even number of channels a head"),
+            ("partial_rotary_factor", json!(0.5), "1.0"),
             ("hidden_size", json!(33), "a multiple of num_attention_heads, 4"),
             ("hidden_size", json!(12), "an even number of channels a head"),
             ("hidden_act", json!("gelu"), "\"silu\""),
@@ -361,7 +384,10 @@ mod tests {
         let mut json = GptConfig::llama(SIZE).to_json();
         json["rope_scaling"] = json!({ "rope_type": "yarn", "factor": 2.0 });
         assert!(
-            read(&json).unwrap_err().to_string().contains("rope_type: expected \"default\", \"linear\" or \"llama3\"")
+            read(&json)
+                .unwrap_err()
+                .to_string()
+                .contains("rope_type: expected \"default\", \"linear\", \"dynamic\" or \"llama3\"")
         );
     }
 }

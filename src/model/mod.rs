@@ -6,7 +6,7 @@ pub mod config;
 pub mod fields;
 pub mod gan;
 pub mod gpt;
-mod hf;
+pub mod hf;
 pub mod sample;
 pub mod vae;
 pub mod vqvae;

@@ -61,22 +61,23 @@ impl std::ops::AddAssign for Pace {
     }
 }
 
-/// Continues `ids` (at least one) until `options.tokens` tokens, the `stop` token, or until `each` returns false; it is
-/// called with every new token but `stop`. Beyond the model's context only the last tokens count: at least half of the
+/// Continues `ids` (at least one) until `options.tokens` tokens, one of the tokens `stop`, or until `each` returns false; it is
+/// called with every new token but those of `stop`. Beyond the model's context only the last tokens count: at least half of the
 /// context.
 pub fn generate(
     gpt: &Gpt,
     params: &Params,
     tape: &mut Tape,
     mut ids: Vec<u32>,
-    stop: Option<u32>,
+    stop: &[u32],
     options: &SampleOptions,
     each: &mut dyn FnMut(u32) -> bool,
 ) -> Pace {
     assert!(!ids.is_empty(), "there is nothing to continue");
     ids.reserve(options.tokens);
     let stream = Stream::new(options.seed, Purpose::Sample, 0, 0);
-    let mut cache = Cache::new(tape.device(), gpt.config(), 1);
+    let room = gpt.config().context.min(ids.len() + options.tokens);
+    let mut cache = Cache::with_room(tape.device(), gpt.config(), 1, room);
     let mut chooser = Chooser::default();
     let mut start = 0;
     let mut pace = Pace::default();
@@ -98,7 +99,7 @@ pub fn generate(
             0 => Pace { prompt: cache.len(), first_seconds: seconds, ..Pace::default() },
             _ => Pace { more: 1, more_seconds: seconds, ..Pace::default() },
         };
-        if Some(next) == stop || !each(next) {
+        if stop.contains(&next) || !each(next) {
             break;
         }
         ids.push(next);

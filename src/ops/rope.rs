@@ -32,6 +32,9 @@ pub enum RopeScaling {
     None,
     /// All of them divided by this factor.
     Linear(f64),
+    /// Beyond the context that a model was trained on, theta grows by this factor with the length. A model's context is that
+    /// one here, so nothing is stretched.
+    Dynamic(f64),
     /// Llama 3.1's: long waves divided by `factor`, short ones kept, those between interpolated.
     Llama3 {
         /// What long waves are divided by.
@@ -49,7 +52,7 @@ impl RopeScaling {
     /// The `dim / 2` frequencies in radians a position: theta^(−2i/dim), scaled.
     pub fn frequencies(self, theta: f64, dim: usize) -> Vec<f64> {
         let scale = |f: f64| match self {
-            RopeScaling::None => f,
+            RopeScaling::None | RopeScaling::Dynamic(_) => f,
             RopeScaling::Linear(factor) => f / factor,
             RopeScaling::Llama3 { factor, low, high, original } => {
                 // Waves in the original context: at most `low` of them are a long wave, at least `high` a short one.

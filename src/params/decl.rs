@@ -138,7 +138,7 @@ impl Decl {
     }
 
     /// The tensors of files that hold it.
-    pub(super) fn images(&self) -> Vec<Image> {
+    pub fn images(&self) -> Vec<Image> {
         let whole = |transposed| vec![Image { name: self.name.clone(), start: 0, shape: self.shape, transposed }];
         match &self.stored {
             Stored::Whole => whole(false),

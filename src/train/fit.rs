@@ -114,7 +114,7 @@ fn longest(trainer: &mut Trainer<Lm>, prompt: usize, tokens: usize) {
     // Behind the context lengths repeat.
     let tokens = tokens.min(gpt.config().context + 1);
     let options = SampleOptions { tokens, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
-    generate(gpt, params, tape, vec![0; prompt.clamp(1, gpt.config().context)], None, &options, &mut |_| true);
+    generate(gpt, params, tape, vec![0; prompt.clamp(1, gpt.config().context)], &[], &options, &mut |_| true);
 }
 
 impl fmt::Display for Plan {

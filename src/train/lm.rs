@@ -42,9 +42,9 @@ impl Lm {
     pub fn supported(config: &GptConfig, precision: Precision, device: &Device) -> Result<()> {
         let Device::Gpu(_) = device else { return Ok(()) };
         let half = precision == Precision::Bf16;
-        let GptConfig { d, heads, hidden, .. } = *config;
-        if !kernels::attends(if half { Float::Bf16 } else { Float::F32 }, d / heads) {
-            let problem = format!("a GPU has no kernel for heads of {} channels in {}", d / heads, precision.name());
+        let GptConfig { d, head_dim, hidden, .. } = *config;
+        if !kernels::attends(if half { Float::Bf16 } else { Float::F32 }, head_dim) {
+            let problem = format!("a GPU has no kernel for heads of {head_dim} channels in {}", precision.name());
             return Err(Error::config("model.heads", problem, kernels::HEADS));
         }
         if half && !(d % 8 == 0 && hidden % 8 == 0) {
@@ -162,20 +162,20 @@ impl Trainer<Lm> {
     pub fn generate(
         &mut self,
         prompt: Vec<u32>,
-        eot: Option<u32>,
+        stop: &[u32],
         options: &SampleOptions,
         on_token: &mut dyn FnMut(u32) -> bool,
     ) {
         let gpt = &self.objective.gpt;
         let host = match self.params.device() {
             Device::Cpu(_) => {
-                generate(gpt, &self.params, &mut self.tape, prompt, eot, options, on_token);
+                generate(gpt, &self.params, &mut self.tape, prompt, stop, options, on_token);
                 return;
             }
             gpu @ Device::Gpu(_) => gpu.on_host(),
         };
         let mut params = Params::frozen(&host, self.decls(), Hold::Frozen);
         self.params.ids().for_each(|id| params.set_weight(id, &self.params.weight(id).read()));
-        generate(gpt, &params, &mut Tape::new(&host), prompt, eot, options, on_token);
+        generate(gpt, &params, &mut Tape::new(&host), prompt, stop, options, on_token);
     }
 }

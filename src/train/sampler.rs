@@ -6,9 +6,10 @@ use crate::data::Tokenizer;
 use crate::data::detok::Decoder;
 use crate::device::Device;
 use crate::disk::Os;
-use crate::error::{AtPath, Error, Result};
+use crate::error::{Error, Result};
+use crate::formats::{self, Pretrained};
+use crate::model::Gpt;
 use crate::model::sample::{Pace, SampleOptions, generate};
-use crate::model::{Gpt, GptConfig};
 use crate::params::{Hold, Params};
 use crate::tape::Tape;
 use std::path::Path;
@@ -22,38 +23,51 @@ pub struct Sampler {
     damaged: Vec<Error>,
 }
 
+/// The model that `path` means: a run's newest good checkpoint, a checkpoint, or what [`formats::open`] opens. Also tells what is
+/// wrong with newer checkpoints of the run, which were passed over.
+///
+/// # Errors
+/// There is none, it is damaged, or its files do not belong together.
+pub fn model(path: &Path) -> Result<(Pretrained, Vec<Error>)> {
+    if foreign(path) {
+        return Ok((formats::open(path)?, Vec::new()));
+    }
+    let (dir, damaged) = checkpoint::find(&Os, path)?;
+    Ok((formats::open(&dir)?, damaged))
+}
+
+/// Whether `path` is neither a run nor a checkpoint: a file, or a directory of a model that lacks what a checkpoint has.
+pub fn foreign(path: &Path) -> bool {
+    let has = |name: &str| path.join(name).exists();
+    path.is_file()
+        || (has(checkpoint::CONFIG) && !has(checkpoint::STATE) && !has(checkpoint::SUMS) && !has("recipe.toml"))
+}
+
 impl Sampler {
-    /// Loads a checkpoint: `path` is one, or a run, whose newest good checkpoint is taken. Its weights are held as `hold`
-    /// says.
+    /// Loads the [`model`] of `path`, its weights held as `hold` says.
     ///
     /// # Errors
-    /// There is no checkpoint, it is damaged, or its files do not belong together.
+    /// There is none, it is damaged, its files do not belong together, or it has no tokenizer.
     pub fn open(path: &Path, hold: Hold, device: &Device) -> Result<Sampler> {
-        let (dir, damaged) = checkpoint::find(&Os, path)?;
-        let (file, weights) = (dir.join(checkpoint::CONFIG), dir.join(checkpoint::MODEL));
-        let config = GptConfig::from_json(&checkpoint::read_json(&Os, &file)?, &file)?;
-        let hint = "the files of a checkpoint belong together: copy all of them";
-        // Before memory is mapped for a model that the file does not hold.
-        let (needed, there) = (4.0 * config.parameters(), weights.metadata().at(&weights)?.len());
-        if needed > there as f64 {
-            let expected = format!("at least {needed:.0} bytes for the model that config.json describes");
-            return Err(Error::format(weights, "size", expected, format!("{there} bytes"), hint));
-        }
-        let file = dir.join(checkpoint::TOKENIZER);
-        let tokenizer = Tokenizer::load(&file)?;
-        if tokenizer.vocab_size() > config.vocab {
-            let expected = format!("at most the model's {} ids", config.vocab);
-            return Err(Error::format(file, "vocabulary", expected, tokenizer.vocab_size(), hint));
-        }
-        let (gpt, decls) = Gpt::new(config);
-        let mut params = Params::frozen(device, &decls, hold);
-        checkpoint::load_weights(&Os, &weights, &mut params)?;
+        let (model, damaged) = model(path)?;
+        let tokenizer = model.need_tokenizer()?.clone();
+        let (gpt, params) = model.load(hold, device)?;
         Ok(Sampler { gpt, params, tape: Tape::new(device), tokenizer, damaged })
     }
 
     /// What is wrong with newer checkpoints of the run, which were passed over.
     pub fn damaged(&self) -> &[Error] {
         &self.damaged
+    }
+
+    /// The model.
+    pub fn gpt(&self) -> &Gpt {
+        &self.gpt
+    }
+
+    /// The model's weights.
+    pub fn params(&self) -> &Params {
+        &self.params
     }
 
     /// The model's tokenizer.
@@ -74,7 +88,7 @@ impl Sampler {
         let ids = start(&self.tokenizer, prompt)?;
         let mut decoder = Decoder::new(&self.tokenizer);
         let mut more = true;
-        let pace = generate(&self.gpt, &self.params, &mut self.tape, ids, self.tokenizer.eot(), options, &mut |id| {
+        let pace = generate(&self.gpt, &self.params, &mut self.tape, ids, self.tokenizer.ends(), options, &mut |id| {
             let text = decoder.push(id);
             more = text.is_empty() || piece(&text);
             more

@@ -137,7 +137,7 @@ impl Task for Text {
         let mut text = sample.prompt.clone();
         let prompt = start(&self.tokenizer, &sample.prompt)?;
         let mut decoder = Decoder::new(&self.tokenizer);
-        trainer.generate(prompt, self.tokenizer.eot(), &options, &mut |id| {
+        trainer.generate(prompt, self.tokenizer.ends(), &options, &mut |id| {
             text.push_str(&decoder.push(id));
             watch.stop().is_none()
         });
@@ -149,12 +149,12 @@ impl Task for Text {
     }
 }
 
-/// The ids from which a model writes on: the prompt's, after the token that separates documents where there is one.
+/// The ids from which a model writes on: the prompt's, after the token that texts start with where there is one.
 ///
 /// # Errors
 /// The tokenizer has no token for a character of the prompt, or nothing to start from.
 pub fn start(tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>> {
-    let mut ids: Vec<u32> = tokenizer.eot().into_iter().collect();
+    let mut ids: Vec<u32> = tokenizer.start().into_iter().collect();
     ids.extend(tokenizer.encode_with_special(prompt)?);
     if ids.is_empty() {
         // Without a token between documents, a line break is the likeliest start.

@@ -313,12 +313,12 @@ fn damaged_runs_and_checkpoints_are_named_and_never_a_panic() {
         (&["runs/a", "--temperature", "nan"], "--temperature"),
         (&["runs/a", "--top-p", "0"], "--top-p"),
         (&["runs/a", "--threads", "0"], "--threads"),
-        (&[], "<RUN>"),
+        (&[], "<MODEL>"),
     ];
     for (args, message) in calls {
         fails(&mut sample(args), 2, message);
     }
-    fails(&mut sample(&["runs/a/metrics.jsonl"]), 1, "no checkpoint here");
+    fails(&mut sample(&["runs/a/metrics.jsonl"]), 1, "start: expected a model");
 
     // Files that do not belong together, under checksums that agree with them.
     let checkpoint = at("runs/a/checkpoints/step-000004");
@@ -353,7 +353,7 @@ fn damaged_runs_and_checkpoints_are_named_and_never_a_panic() {
         ("deep", "n_layer"),
         ("other", "model_type"),
         ("untold", "tokenizer.json"),
-        ("small", "at most the model's 200 ids"),
+        ("small", "a tensor of shape [200, 16]"),
     ];
     for (name, message) in wrong {
         fails(&mut sample(&[name]), 1, message);

@@ -107,7 +107,7 @@ fn generated_tokens_are_those_of_the_model_on_the_window() {
     for (prompt, (gpt, params)) in [1, 5, 12, 13, 20, 33].into_iter().flat_map(|n| models.iter().map(move |m| (n, m))) {
         let mut all: Vec<u32> = random_ids(prompt).iter().map(|&id| id as u32).collect();
         let mut got = Vec::new();
-        let pace = generate(gpt, params, &mut tape, all.clone(), None, &options, &mut |id| {
+        let pace = generate(gpt, params, &mut tape, all.clone(), &[], &options, &mut |id| {
             got.push(id);
             true
         });

@@ -76,20 +76,47 @@ impl Tokenizer {
         if path.as_os_str() == "gpt2" && !path.exists() {
             return Ok(Tokenizer::gpt2());
         }
-        let mut tokenizer = Tokenizer::from_json(disk::text(&Os, path, MAX_FILE)?, path)?;
+        let tokenizer = Tokenizer::from_json(disk::text(&Os, path, MAX_FILE)?, path)?;
+        let mut beside = Vec::new();
         if path.file_name().is_some_and(|name| name == TOKENIZER_FILE) {
             for name in BESIDE {
                 let file = path.with_file_name(name);
                 if file.is_file() {
-                    tokenizer.beside.push((name, disk::text(&Os, &file, MAX_FILE)?));
+                    beside.push((name, disk::text(&Os, &file, MAX_FILE)?));
                 }
             }
         }
-        tokenizer.eot = tokenizer.eot.or_else(|| {
-            let name = tokenizer.setting("eos_token")?;
-            tokenizer.special.iter().find(|(token, _)| *token == name).map(|&(_, id)| id)
-        });
-        Ok(tokenizer)
+        Ok(tokenizer.with(beside))
+    }
+
+    /// The same with files that lie beside the `tokenizer.json`: names and texts.
+    fn with(mut self, beside: Vec<(&'static str, String)>) -> Tokenizer {
+        self.beside = beside;
+        let named = |key: &str| {
+            let name = self.setting(key)?.as_str()?.to_owned();
+            self.special.iter().find(|(token, _)| *token == name).map(|&(_, id)| id)
+        };
+        let (bos, eos) = (named("bos_token"), named("eos_token"));
+        self.eot = self.eot.or(eos);
+        self.ends = [self.eot, eos].into_iter().flatten().collect();
+        self.ends.dedup();
+        // What the file puts before a text of no tokens, unless that is what it puts behind.
+        let added = self.hf.encode_fast("", true).ok().and_then(|text| text.get_ids().first().copied());
+        let added = added.filter(|id| self.special.iter().any(|(_, special)| special == id) && !self.ends.contains(id));
+        self.start = added.or_else(|| bos.filter(|_| self.setting("add_bos_token") == Some(Value::Bool(true))));
+        self
+    }
+
+    /// The same with files that lie beside the `tokenizer.json`, by their names; those that kiln does not know are left out.
+    pub(crate) fn with_files(self, mut files: HashMap<String, String>) -> Tokenizer {
+        let known = BESIDE.into_iter().filter_map(|name| Some((name, files.remove(name)?))).collect();
+        self.with(known)
+    }
+
+    /// The same with these settings in a `tokenizer_config.json`.
+    pub(crate) fn with_settings(self, settings: &Value) -> Tokenizer {
+        let text = serde_json::to_string_pretty(settings).expect("plain data") + "\n";
+        self.with(vec![(SETTINGS, text)])
     }
 
     /// GPT-2's: 50,257 ids.
@@ -97,18 +124,27 @@ impl Tokenizer {
         Tokenizer::from_json(gpt2::json(), Path::new("gpt2")).expect("the vocabulary that is carried along loads")
     }
 
-    /// A setting of `tokenizer_config.json` that is a text, or a token with its text.
-    fn setting(&self, key: &str) -> Option<String> {
+    /// A setting of `tokenizer_config.json`; of a token its text.
+    pub(crate) fn setting(&self, key: &str) -> Option<Value> {
         let (_, text) = self.beside.iter().find(|(name, _)| *name == SETTINGS)?;
-        let settings: Value = serde_json::from_str(text).ok()?;
-        let value = &settings[key];
-        value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
+        let mut settings: Value = serde_json::from_str(text).ok()?;
+        let value = settings.get_mut(key)?.take();
+        Some(if value["content"].is_string() { value["content"].clone() } else { value })
     }
 
-    /// The Jinja template by which messages become a prompt, where the tokenizer came with one.
+    /// The Jinja template by which messages become a prompt, where the tokenizer came with one; of several that are named, the
+    /// one called `default`.
     pub fn chat_template(&self) -> Option<String> {
-        let own = self.beside.iter().find(|(name, _)| *name == TEMPLATE);
-        own.map(|(_, text)| text.clone()).or_else(|| self.setting("chat_template"))
+        if let Some((_, text)) = self.beside.iter().find(|(name, _)| *name == TEMPLATE) {
+            return Some(text.clone());
+        }
+        match self.setting("chat_template")? {
+            Value::String(text) => Some(text),
+            Value::Array(all) => {
+                all.iter().find(|one| one["name"] == "default")?["template"].as_str().map(str::to_owned)
+            }
+            _ => None,
+        }
     }
 
     /// Reads the text of a `tokenizer.json`; `path` is named in errors.
@@ -152,7 +188,20 @@ impl Tokenizer {
             Kind::Byte | Kind::Bpe => Some(TokenBytes::byte_level(vocab, &tokens, &added)),
             Kind::Other => None,
         };
-        Ok(Tokenizer { json, hf, kind, encode, bytes, vocab, eot, special, beside: Vec::new() })
+        let tokenizer = Tokenizer {
+            json,
+            hf,
+            kind,
+            encode,
+            bytes,
+            vocab,
+            eot,
+            start: None,
+            ends: Vec::new(),
+            special,
+            beside: Vec::new(),
+        };
+        Ok(tokenizer.with(Vec::new()))
     }
 }
 

@@ -18,7 +18,7 @@ mod bpe;
 mod gpt2;
 mod load;
 pub(super) mod train;
-pub(super) mod words;
+pub(crate) mod words;
 
 use std::fmt;
 use std::path::Path;
@@ -109,6 +109,10 @@ pub struct Tokenizer {
     bytes: Option<TokenBytes>,
     vocab: u32,
     eot: Option<u32>,
+    /// What is put before a text by its file's word.
+    start: Option<u32>,
+    /// What a model says when it is done.
+    ends: Vec<u32>,
     /// Special tokens, by id.
     special: Vec<(String, u32)>,
     /// Names and texts of the files that lie beside the `tokenizer.json` and belong to it.
@@ -155,6 +159,26 @@ impl Tokenizer {
     /// The id that ends a document, if there is one.
     pub fn eot(&self) -> Option<u32> {
         self.eot
+    }
+
+    /// The id that a text starts with for a model: the one that its file puts before each, else the one that ends a document.
+    pub fn start(&self) -> Option<u32> {
+        self.start.or(self.eot)
+    }
+
+    /// The ids by which a model says that it is done: the one that ends a document, and the one that ends its turn in a chat.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// The id of a token by its spelling, special or not.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.hf.token_to_id(token)
+    }
+
+    /// The spelling of an id in the file, where it has one.
+    pub(crate) fn spelling(&self, id: u32) -> Option<String> {
+        self.hf.id_to_token(id)
     }
 
     /// The text of the `n` longest tokens that are not special; empty where tokens have no bytes of their own.

@@ -37,7 +37,8 @@ pub const STATE: &str = "state.json";
 pub const CONFIG: &str = "config.json";
 /// The tokenizer, as Hugging Face writes it.
 pub const TOKENIZER: &str = "tokenizer.json";
-const SUMS: &str = "SHA256SUMS";
+/// The checksums of all of them.
+pub const SUMS: &str = "SHA256SUMS";
 /// The JSON and the checksums of a checkpoint take a few kilobytes.
 const MAX_TEXT: u64 = 1 << 20;
 

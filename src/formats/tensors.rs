@@ -40,17 +40,11 @@ pub fn write(disk: &dyn Disk, path: &Path, entries: &[Entry]) -> Result<String> 
         let dtype = if entry.tensor.dtype() == DType::Bf16 { Dtype::BF16 } else { Dtype::F32 };
         (entry.name.clone(), TensorInfo { dtype, shape, data_offsets: (start, end) })
     });
-    // transformers asks for the key "format".
-    let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let metadata = Metadata::new(Some(about), infos.collect()).expect("sizes follow from shapes");
-    let mut header = serde_json::to_vec(&metadata).expect("a header is plain data");
-    header.resize(header.len().next_multiple_of(8), b' ');
-
+    let header = header(infos.collect());
     // Slices longer than the buffer pass it by.
     let file = BufWriter::with_capacity(1 << 20, disk.open(path, Open::Create).at(path)?);
     let mut file = Hashing { file, sum: Sha256::new() };
     let mut all = || -> std::io::Result<()> {
-        file.write(&(header.len() as u64).to_le_bytes())?;
         file.write(&header)?;
         for entry in entries {
             match entry.tensor.dtype() {
@@ -63,6 +57,16 @@ pub fn write(disk: &dyn Disk, path: &Path, entries: &[Entry]) -> Result<String> 
     };
     all().at(path)?;
     Ok(hex(file.sum))
+}
+
+/// The bytes before the first tensor's.
+pub(super) fn header(infos: Vec<(String, TensorInfo)>) -> Vec<u8> {
+    // transformers asks for the key "format".
+    let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata = Metadata::new(Some(about), infos).expect("sizes follow from shapes");
+    let mut header = serde_json::to_vec(&metadata).expect("a header is plain data");
+    header.resize(header.len().next_multiple_of(8), b' ');
+    [&(header.len() as u64).to_le_bytes()[..], &header].concat()
 }
 
 struct Hashing {
@@ -156,7 +160,7 @@ impl Reader {
 }
 
 /// The matrix `x` of `shape` (r, c) as (c, r), in tiles that fit the cache.
-fn transpose<T: Copy + Default>(x: &[T], shape: &[usize]) -> Vec<T> {
+pub(super) fn transpose<T: Copy + Default>(x: &[T], shape: &[usize]) -> Vec<T> {
     const TILE: usize = 32;
     let &[rows, columns] = shape else { panic!("only matrices are stored transposed, not {shape:?}") };
     let mut y = vec![T::default(); x.len()];

@@ -1,0 +1,91 @@
+//! `kiln convert`.
+
+use super::Global;
+use super::term::{Progress, print, quote, thousands, warn};
+use clap::{Args, ValueEnum};
+use kiln::error::Result;
+use kiln::formats::convert::{Target, convert};
+use kiln::formats::{Format, Pretrained};
+use kiln::train::sampler::model;
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Take a model from one program to another
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  kiln convert runs/village --out village-hf
+  kiln convert SmolLM2-135M.Q4_K_M.gguf --out smollm2
+  kiln convert smollm2 --out smollm2.gguf --dtype q8_0
+  kiln convert gpt2 --out gpt2_124M.bin --dtype bf16")]
+pub struct ConvertArgs {
+    /// A run, a checkpoint, a Hugging Face directory, a GGUF file or an llm.c checkpoint
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Where to put it; nothing may be there yet
+    #[arg(long, value_name = "PATH")]
+    out: PathBuf,
+    /// As what: hf (a directory for transformers), gguf, llmc [default: as the name ends: .gguf, .bin, else hf]
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
+    to: Option<To>,
+    /// Numbers of the matrices: f32, f16, bf16, q8_0 (gguf only) [default: the smallest that loses nothing]
+    #[arg(long, value_name = "TYPE", hide_possible_values = true)]
+    dtype: Option<Numbers>,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum To {
+    Hf,
+    Gguf,
+    Llmc,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum Numbers {
+    F32,
+    F16,
+    Bf16,
+    #[value(name = "q8_0")]
+    Q8,
+}
+
+/// Runs `kiln convert`.
+pub fn run(args: ConvertArgs, global: &Global) -> Result<()> {
+    let start = Instant::now();
+    let (model, damaged): (Pretrained, _) = model(&args.model)?;
+    for damage in damaged {
+        warn(&format!("{damage}; an older checkpoint is converted"));
+    }
+    if model.tokenizer().is_none() {
+        warn(&format!("{} has no tokenizer, so what is written has none", quote(&args.model)));
+    }
+    let target = match args.to {
+        None => Target::of(&args.out),
+        Some(To::Hf) => Target::Hf,
+        Some(To::Gguf) => Target::Gguf,
+        Some(To::Llmc) => Target::Llmc,
+    };
+    let format = args.dtype.map(|dtype| match dtype {
+        Numbers::F32 => Format::F32,
+        Numbers::F16 => Format::F16,
+        Numbers::Bf16 => Format::Bf16,
+        Numbers::Q8 => Format::Q8_0,
+    });
+    let bar = Progress::bytes("converting", 0);
+    let written = convert(&model, &args.out, target, format, &mut |done, all| bar.set_of(done as u64, all as u64))?;
+    drop(bar);
+    let (to, dtype) = (format!("{target:?}").to_lowercase(), written.format.code().1.to_lowercase());
+    let out = quote(&args.out);
+    if global.json {
+        let object = json!({"model": args.model.to_string_lossy(), "out": args.out.to_string_lossy(), "to": to,
+            "dtype": dtype, "parameters": written.parameters, "bytes": written.bytes,
+            "seconds": start.elapsed().as_secs_f64()});
+        return print(&object.to_string());
+    }
+    let (parameters, bytes) = (thousands(written.parameters as u64), thousands(written.bytes as u64));
+    print(&format!("model  {out} ({to}, {dtype}: {parameters} weights in {bytes} bytes)"))?;
+    if model.tokenizer().is_some() {
+        print(&format!("next: kiln sample {out}"))?;
+    }
+    Ok(())
+}

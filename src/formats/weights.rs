@@ -1,0 +1,124 @@
+//! The weights of a model in files that are mapped into memory, read tensor by tensor.
+
+use super::block::Format;
+use super::tensors::transpose;
+use crate::data::map::Map;
+use crate::error::{Error, Result};
+use crate::params::{Decl, Image, Params};
+use rayon::prelude::*;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+
+/// Where a tensor lies, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    /// Which of the files.
+    pub map: usize,
+    /// Its bytes there.
+    pub bytes: Range<usize>,
+    /// How its numbers lie there.
+    pub format: Format,
+    /// Whether a matrix (r, c) lies as (c, r).
+    pub transposed: bool,
+    /// Not 0: its rows are so many heads, in each of which llama.cpp interleaves both halves (see [`row`]).
+    pub heads: usize,
+}
+
+/// The tensors of a model, each found in a file with the right shape: reading meets no other surprise than a file that changes.
+pub struct Weights {
+    maps: Vec<Map>,
+    /// By the names of [`Image`]s.
+    places: HashMap<String, Place>,
+}
+
+/// The row of a file that row `i` of memory is, among heads of `dim` rows. RoPE turns row j of a head with row j + dim/2 in
+/// memory, with its neighbour in llama.cpp's files: there 2·j and 2·j + 1 are turned.
+pub fn row(i: usize, dim: usize) -> usize {
+    let (head, j) = (i / dim, i % dim);
+    head * dim + 2 * (j % (dim / 2)) + j / (dim / 2)
+}
+
+impl Weights {
+    /// Tensors by their names.
+    pub fn new(maps: Vec<Map>, places: HashMap<String, Place>) -> Weights {
+        Weights { maps, places }
+    }
+
+    /// The file that tensor `name` is in.
+    pub fn path(&self, name: &str) -> &Path {
+        self.maps[self.places[name].map].path()
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// The plain format that holds all values (or those of matrices and tables): F32 where they differ.
+    pub fn plain(&self, matrices: bool) -> Format {
+        let counts = |(name, _): &(&String, &Place)| !matrices || matrix(name);
+        let mut plain = self.places.iter().filter(counts).map(|(_, place)| place.format.plain());
+        let first = plain.next().unwrap_or(Format::F32);
+        if plain.all(|other| other == first) { first } else { Format::F32 }
+    }
+
+    /// Reads a tensor into `to`, as memory holds it.
+    ///
+    /// # Errors
+    /// A value is not finite, or the file is no longer what it was when it was opened.
+    pub fn read(&self, image: &Image, to: &mut [f32]) -> Result<()> {
+        let place = &self.places[&image.name];
+        let map = &self.maps[place.map];
+        let bytes = &map[place.bytes.clone()];
+        let (rows, columns) = image.shape.as_matrix();
+        if place.transposed {
+            let mut lying = vec![0.0; to.len()];
+            decode(place.format, bytes, &mut lying, rows, |i| i);
+            to.copy_from_slice(&transpose(&lying, &[columns, rows]));
+        } else if place.heads > 0 {
+            let (columns, dim) = if image.shape.len() == 1 { (1, to.len()) } else { (columns, rows) };
+            decode(place.format, bytes, to, columns, |i| row(i, dim / place.heads));
+        } else {
+            decode(place.format, bytes, to, columns, |i| i);
+        }
+        map.check()?;
+        match to.iter().find(|x| !x.is_finite()) {
+            None => Ok(()),
+            Some(bad) => {
+                let hint =
+                    "the model is of no use: take an older checkpoint, or get the file again from where it was made";
+                Err(Error::format(map.path(), &image.name, "finite numbers", bad, hint))
+            }
+        }
+    }
+
+    /// Reads all of `params`.
+    pub fn load(&self, params: &mut Params) -> Result<()> {
+        let mut values = Vec::new();
+        for id in params.ids() {
+            values.resize(params.weight(id).numel(), 0.0);
+            for image in params.images(id) {
+                self.read(image, &mut values[image.range()])?;
+            }
+            params.set_weight(id, &values);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a tensor is a matrix or a table, by its name.
+fn matrix(name: &str) -> bool {
+    name.ends_with(".weight") && !["norm", "ln_"].iter().any(|part| name.contains(part))
+}
+
+/// Rows of `columns` numbers; row i is `row(i)` of the file.
+fn decode(format: Format, bytes: &[u8], to: &mut [f32], columns: usize, row: impl Fn(usize) -> usize + Sync) {
+    let size = format.bytes(columns).expect("rows are whole blocks");
+    to.par_chunks_mut(columns).enumerate().for_each(|(i, to)| format.decode(&bytes[row(i) * size..][..size], to));
+}
+
+/// The tensors of files that a model of these declarations has.
+pub fn images(decls: &[Decl]) -> impl Iterator<Item = Image> + '_ {
+    decls.iter().flat_map(Decl::images)
+}
