@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
+use serde_path_to_error::Track;
 use std::fmt;
 use std::path::Path;
 use toml::{Table, Value};
@@ -26,13 +27,24 @@ impl Schema {
     /// # Errors
     /// No TOML; an unknown key; a value of the wrong type.
     pub fn parse<T: DeserializeOwned>(&self, text: &str, file: &Path, overrides: &[String]) -> Result<T> {
+        let (all, set) = self.lay(text, file, overrides)?;
+        let mut track = Track::new();
+        // Erased: else every section would be compiled for this reader's own chain of types.
+        let found = {
+            let tracked = serde_path_to_error::Deserializer::new(Value::Table(all), &mut track);
+            erased_serde::deserialize(&mut <dyn erased_serde::Deserializer>::erase(tracked))
+        };
+        found.map_err(|e| self.wrong(&track.path().to_string(), &e.to_string(), text, file, &set))
+    }
+
+    /// The default under `text` under `overrides`, and the keys of these.
+    fn lay<'a>(&self, text: &str, file: &Path, overrides: &'a [String]) -> Result<(Table, Vec<&'a str>)> {
         let mut all = self.table();
         let own: Table = text.parse().map_err(|e: toml::de::Error| {
             let line = e.span().map_or(1, |span| line_at(text, span.start));
             Error::format(file, format!("line {line}"), "TOML", e.message(), "text is quoted, as name = \"my-run\"")
         })?;
-        let from_file =
-            |key: &str| line_of(text, key).map_or(String::new(), |n| format!(" ({}, line {n})", file.display()));
+        let from_file = |key: &str| from_file(text, file, key);
         for (section, value) in own {
             let Some(known) = all.get_mut(&section).and_then(Value::as_table_mut) else {
                 return Err(self.unknown(&section, &from_file(&section)));
@@ -70,22 +82,21 @@ impl Schema {
             known.insert(key.to_owned(), value);
             set.push(path);
         }
-        serde_path_to_error::deserialize(Value::Table(all)).map_err(|e| {
-            let path = e.path().to_string();
-            let place = if set.iter().any(|set| path == *set || path.starts_with(&format!("{set}."))) {
-                " (--set)".into()
-            } else {
-                from_file(&path)
+        Ok((all, set))
+    }
+
+    /// What is wrong with the value at `path`, of which serde says `message`.
+    fn wrong(&self, path: &str, message: &str, text: &str, file: &Path, set: &[&str]) -> Error {
+        let is_set = set.iter().any(|set| path == *set || path.starts_with(&format!("{set}.")));
+        let place = if is_set { " (--set)".into() } else { from_file(text, file, path) };
+        let (problem, mut hint) = wrong_value(message);
+        if hint.is_empty() {
+            hint = match self.default_of(path) {
+                Some(default) => format!("the default is {path} = {default}"),
+                None => format!("give {path} another value, or leave it out"),
             };
-            let (problem, mut hint) = wrong_value(e.inner().message());
-            if hint.is_empty() {
-                hint = match self.default_of(&path) {
-                    Some(default) => format!("the default is {path} = {default}"),
-                    None => format!("give {path} another value, or leave it out"),
-                };
-            }
-            Error::config(path, problem + &place, hint)
-        })
+        }
+        Error::config(path, problem + &place, hint)
     }
 
     /// Every key, as `train.steps`.
@@ -125,9 +136,23 @@ impl Schema {
     }
 }
 
+/// Settings as TOML.
+///
+/// # Panics
+/// They have no form in TOML, as a map with keys that are no text.
+pub fn to_toml(settings: &dyn erased_serde::Serialize) -> String {
+    toml::to_string(settings).expect("settings have a form in TOML")
+}
+
+/// Where `text` sets `key`, as ` (FILE, line N)`.
+fn from_file(text: &str, file: &Path, key: &str) -> String {
+    line_of(text, key).map_or(String::new(), |n| format!(" ({}, line {n})", file.display()))
+}
+
 /// What serde says of a value, in words for people; and a hint.
 fn wrong_value(message: &str) -> (String, String) {
-    let message = message.trim();
+    // Below it TOML's reader says where that is, for which there is a path.
+    let message = message.trim().lines().next().unwrap_or_default();
     if message.starts_with("unknown variant") {
         // unknown variant `cosin`, expected one of `linear`, `cosine`
         let mut quoted = message.split('`').skip(1).step_by(2);

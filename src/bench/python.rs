@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The scripts of benches/peers, under their names.
-const SCRIPTS: [(&str, &str); 7] = [
+const SCRIPTS: [(&str, &str); 8] = [
     ("common.py", include_str!("../../benches/peers/common.py")),
     ("model.py", include_str!("../../benches/peers/model.py")),
     ("gpt_torch.py", include_str!("../../benches/peers/gpt_torch.py")),
+    ("pictures_model.py", include_str!("../../benches/peers/pictures_model.py")),
     ("pictures_torch.py", include_str!("../../benches/peers/pictures_torch.py")),
     ("decode_torch.py", include_str!("../../benches/peers/decode_torch.py")),
     ("kernels_torch.py", include_str!("../../benches/peers/kernels_torch.py")),

@@ -3,6 +3,7 @@
 mod bench;
 mod data;
 mod doctor;
+mod eval;
 mod kernels;
 mod sample;
 mod term;
@@ -89,6 +90,7 @@ const SIM_MEMORY: usize = 16 << 30;
 enum Command {
     Data(data::DataArgs),
     Train(train::TrainArgs),
+    Eval(eval::EvalArgs),
     Sample(sample::SampleArgs),
     Bench(bench::BenchArgs),
     Kernels(kernels::KernelsArgs),
@@ -96,8 +98,13 @@ enum Command {
 }
 
 /// The commands along the life cycle, as `kiln --help` shows them.
-const GROUPS: [(&str, &[&str]); 4] =
-    [("Prepare", &["data"]), ("Train", &["train"]), ("Use", &["sample"]), ("Study", &["bench", "kernels", "doctor"])];
+const GROUPS: [(&str, &[&str]); 5] = [
+    ("Prepare", &["data"]),
+    ("Train", &["train"]),
+    ("Judge", &["eval"]),
+    ("Use", &["sample"]),
+    ("Study", &["bench", "kernels", "doctor"]),
+];
 
 impl Global {
     /// The host, for commands that compute nowhere else.
@@ -206,6 +213,7 @@ fn run(cli: Cli) -> Result<u8> {
     match command {
         Command::Data(args) => data::run(args, &global).map(|()| 0),
         Command::Train(args) => train::run(args, &global),
+        Command::Eval(args) => eval::run(&args, &global).map(|()| 0),
         Command::Sample(args) => sample::run(args, &global).map(|()| 0),
         Command::Bench(args) => bench::run(args, &global).map(|()| 0),
         Command::Kernels(args) => kernels::run(args, &global).map(|()| 0),

@@ -11,8 +11,8 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 /// The instruction sets that a kernel can run on. A value is only made for a processor that has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Simd {
-    /// Plain Rust over arrays of eight, with fused multiply-add where the processor has it.
-    Scalar(Fma),
+    /// Plain Rust over arrays of eight; on x86-64 with the hardware's fused multiply-add.
+    Scalar(Proof),
     /// AVX2 and FMA: 8 lanes.
     #[cfg(target_arch = "x86_64")]
     Avx2(Proof),
@@ -24,10 +24,6 @@ pub enum Simd {
     Neon(Proof),
 }
 
-/// Whether the scalar level may use the hardware's fused multiply-add (else it is computed in software, to the same bits).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fma(bool);
-
 /// Whether the AVX-512 level may use the instructions of AVX512_BF16: products of bf16 pairs, summed in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bf16(bool);
@@ -35,13 +31,6 @@ pub struct Bf16(bool);
 /// Can only be made inside this module, after the instruction set was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Proof(());
-
-impl Fma {
-    /// Whether hardware fused multiply-add may be used.
-    pub fn present(self) -> bool {
-        self.0
-    }
-}
 
 impl Bf16 {
     /// Whether instructions on bf16 pairs may be used.
@@ -51,12 +40,16 @@ impl Bf16 {
 }
 
 impl Simd {
-    /// The levels that this processor can run, slowest first.
+    /// The levels that this processor can run, slowest first: none on an x86-64 without fused multiply-add (before 2013), on
+    /// which every product would be computed in software.
     pub fn available() -> Vec<Simd> {
         #[cfg(target_arch = "x86_64")]
         {
-            let mut levels = vec![Simd::Scalar(Fma(is_x86_feature_detected!("fma")))];
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if !is_x86_feature_detected!("fma") {
+                return Vec::new();
+            }
+            let mut levels = vec![Simd::Scalar(Proof(()))];
+            if is_x86_feature_detected!("avx2") {
                 levels.push(Simd::Avx2(Proof(())));
                 if is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
@@ -73,20 +66,23 @@ impl Simd {
         }
         #[cfg(target_arch = "aarch64")]
         {
-            vec![Simd::Scalar(Fma(true)), Simd::Neon(Proof(()))]
+            vec![Simd::Scalar(Proof(())), Simd::Neon(Proof(()))]
         }
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        vec![Simd::Scalar(Fma(false))]
+        vec![Simd::Scalar(Proof(()))]
     }
 
     /// The fastest level of this processor, or the one that `KILN_SIMD` names.
     ///
     /// # Errors
-    /// `KILN_SIMD` names no level, or one that this processor lacks.
+    /// `KILN_SIMD` names no level, or one that this processor lacks; it has none.
     pub fn detect() -> Result<Simd> {
         match std::env::var("KILN_SIMD") {
             Ok(name) if !name.is_empty() => Simd::named(&name),
-            _ => Ok(*Simd::available().last().expect("the scalar level is always there")),
+            _ => Simd::available().last().copied().ok_or_else(|| {
+                let hint = "use one of 2013 or later, or an emulator of one (qemu -cpu max)";
+                Error::device("this processor has no fused multiply-add (FMA)", hint)
+            }),
         }
     }
 
@@ -125,10 +121,14 @@ impl Simd {
 /// Defines `fn name(simd: Simd, args…)` that runs a generic body with the vector type of the level.
 ///
 /// The body must be `#[inline(always)]`, as must every helper and closure on its way, so that all of it is compiled with
-/// the level's instructions.
+/// the level's instructions. `= body, scalar other` has another one for the scalar level.
 #[macro_export]
 macro_rules! simd_fn {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
+        $crate::simd_fn! { $(#[$meta])* $vis fn $name($($arg: $ty),*) $(-> $ret)? = $body, scalar $body }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident,
+     scalar $scalar:ident) => {
         $(#[$meta])*
         $vis fn $name(simd: $crate::cpu::Simd, $($arg: $ty),*) $(-> $ret)? {
             use $crate::cpu::simd;
@@ -143,17 +143,16 @@ macro_rules! simd_fn {
                     $body::<simd::F32x8>($($arg),*)
                 }
                 #[target_feature(enable = "fma")]
-                fn scalar_fma($($arg: $ty),*) $(-> $ret)? {
-                    $body::<simd::Portable>($($arg),*)
+                fn scalar($($arg: $ty),*) $(-> $ret)? {
+                    $scalar::<simd::Portable>($($arg),*)
                 }
                 // SAFETY: a `Simd` level exists only where its instructions do.
                 #[allow(unsafe_code)]
                 unsafe {
                     match simd {
-                        simd::Simd::Avx512(_) => return avx512($($arg),*),
-                        simd::Simd::Avx2(_) => return avx2($($arg),*),
-                        simd::Simd::Scalar(fma) if fma.present() => return scalar_fma($($arg),*),
-                        simd::Simd::Scalar(_) => {}
+                        simd::Simd::Avx512(_) => avx512($($arg),*),
+                        simd::Simd::Avx2(_) => avx2($($arg),*),
+                        simd::Simd::Scalar(_) => scalar($($arg),*),
                     }
                 }
             }
@@ -169,9 +168,37 @@ macro_rules! simd_fn {
                     return unsafe { neon($($arg),*) };
                 }
             }
-            // Where the baseline has fused multiply-add, as on AArch64, so has this.
-            let _ = simd;
-            $body::<simd::Portable>($($arg),*)
+            #[cfg(not(target_arch = "x86_64"))]
+            {
+                // Where the baseline has fused multiply-add, as on AArch64, so has this.
+                let _ = simd;
+                $scalar::<simd::Portable>($($arg),*)
+            }
+        }
+    };
+}
+
+/// As [`simd_fn!`](crate::simd_fn), of the scalar level alone: the function must not be called on others.
+#[macro_export]
+macro_rules! scalar_fn {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
+        $(#[$meta])*
+        $vis fn $name(_: $crate::cpu::Simd, $($arg: $ty),*) {
+            use $crate::cpu::simd::Portable;
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "fma")]
+                fn scalar($($arg: $ty),*) {
+                    $body::<Portable>($($arg),*)
+                }
+                // SAFETY: on x86-64 every `Simd` level has these instructions.
+                #[allow(unsafe_code)]
+                unsafe {
+                    scalar($($arg),*)
+                }
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            $body::<Portable>($($arg),*)
         }
     };
 }

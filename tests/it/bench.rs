@@ -213,9 +213,15 @@ mod peers {
             "{called}"
         );
         assert!(called.ends_with("} f32 compile --threads 1 --serve\n"), "{called}");
-        for script in
-            ["common.py", "model.py", "gpt_torch.py", "pictures_torch.py", "decode_torch.py", "kernels_torch.py"]
-        {
+        for script in [
+            "common.py",
+            "model.py",
+            "gpt_torch.py",
+            "pictures_model.py",
+            "pictures_torch.py",
+            "decode_torch.py",
+            "kernels_torch.py",
+        ] {
             let [own, carried] =
                 [Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers"), dir.path().join("cache/kiln/peers")]
                     .map(|folder| std::fs::read_to_string(folder.join(script)).unwrap());

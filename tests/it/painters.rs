@@ -2,11 +2,13 @@
 //! and that settings which cannot be are refused.
 
 use crate::alloc::allocations;
-use kiln::data::images::Sheet;
+use kiln::data::images::world::Format;
+use kiln::data::images::{Idx, Shapes, Sheet};
 use kiln::device::Device;
 use kiln::disk::Os;
 use kiln::params::MEAN;
 use kiln::train::pictures::codes::Coder;
+use kiln::train::pictures::exam::{Candidate, examine};
 use kiln::train::pictures::gan::GanRecipe;
 use kiln::train::pictures::sampler::{PictureSampler, draws};
 use kiln::train::pictures::vae::{CONV, VaeRecipe};
@@ -173,6 +175,40 @@ fn a_step_of_a_gan_that_goes_wrong_changes_nothing_and_holds_no_weights() {
     trainer.params.set_weight(d, &good);
     trainer.restart();
     assert_eq!(trainer.step(2).expect("a step").bad, None);
+}
+
+#[test]
+fn pictures_are_judged_outside_of_a_run_and_noise_is_found_out() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| dir.path().join(name);
+    Shapes::new(1, 16).expect("shapes").write(&at("data"), 600, Format::Idx).expect("files");
+    Shapes::new(2, 16).expect("shapes").write(&at("others"), 300, Format::Idx).expect("files");
+    std::fs::create_dir(at("noise")).expect("a folder");
+    let values = (0..300u32 * 256).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let noise = Idx { shape: vec![300, 16, 16], values };
+    noise.write(at("noise/train-images-idx3-ubyte")).expect("a file");
+    let (judges, data) = (at("judges"), at("data"));
+    let examine = |what: &Path, data: Option<&Path>| {
+        let candidate = Candidate { what, data, count: 200, seed: 1, judges: &judges };
+        examine(&candidate, &device(2), &mut |_, _, _| {})
+    };
+    let [others, noise] = ["others", "noise"].map(|name| examine(&at(name), Some(&data)).expect("a verdict"));
+    assert_eq!((others.pictures, others.verdict.counts.iter().sum::<usize>()), (300, 300));
+    // Pictures of the same world do about as well as those of the data itself, noise does not.
+    assert!(others.control.frechet == noise.control.frechet && others.judge == noise.judge);
+    assert!(others.verdict.frechet < 4.0 * others.control.frechet, "{:?} {:?}", others.verdict, others.control);
+    assert!(noise.verdict.frechet > 20.0 * others.verdict.frechet, "{:?} {:?}", noise.verdict, others.verdict);
+    // A model is judged by its own data, unless other data is given that it must fit.
+    let summary = train::<VaeTask>(&recipe(vae::DEFAULT, dir.path(), SMALL_VAE), 2);
+    let drawn = examine(&summary.run, None).expect("a verdict");
+    assert_eq!((drawn.pictures, drawn.held_out), (200, 66));
+    let refused = |what: &Path, data: &Path, says: &str| {
+        let error = examine(what, Some(data)).map(drop).expect_err(says);
+        assert!(format!("{error} {:?}", error.hint()).contains(says), "{says}: {error}");
+    };
+    refused(&at("nothing"), &data, "nothing");
+    Shapes::new(1, 20).expect("shapes").write(&at("larger"), 300, Format::Idx).expect("files");
+    refused(&summary.run, &at("larger"), "20 x 20");
 }
 
 #[test]

@@ -39,31 +39,25 @@ macro_rules! form_fn {
             fn rounded_body<V: Vector>($($arg: $ty),*) {
                 $body::<V, form::Rounded>($($arg),*);
             }
+            #[inline(always)]
+            fn pairs_body<V: Vector>($($arg: $ty),*) {
+                $body::<V, form::Pairs<form::Plain>>($($arg),*);
+            }
             $crate::simd_fn! { fn single($($arg: $ty),*) = single_body }
-            $crate::simd_fn! { fn rounded($($arg: $ty),*) = rounded_body }
+            // The form of each level without instructions of its own: see `Form::of`.
+            $crate::simd_fn! { fn bf16($($arg: $ty),*) = rounded_body, scalar pairs_body }
             #[cfg(target_arch = "x86_64")]
             form::native::avx512bf16! {
                 fn native($($arg: $ty),*) {
                     $body::<level::F32x16, form::Pairs<form::native::Native>>($($arg),*);
                 }
             }
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "fma")]
-            fn pairs($($arg: $ty),*) {
-                $body::<level::Portable, form::Pairs<form::Plain>>($($arg),*);
-            }
-            // SAFETY: such levels exist only where their instructions do.
-            #[allow(unused_unsafe)]
-            unsafe {
-                match (form, simd) {
-                    (form::Form::Single, _) => single(simd, $($arg),*),
-                    (form::Form::Rounded, _) => rounded(simd, $($arg),*),
-                    #[cfg(target_arch = "x86_64")]
-                    (form::Form::Pairs, Simd::Avx512(bf16)) if bf16.present() => native($($arg),*),
-                    #[cfg(target_arch = "x86_64")]
-                    (form::Form::Pairs, Simd::Scalar(fma)) if fma.present() => pairs($($arg),*),
-                    (form::Form::Pairs, _) => $body::<level::Portable, form::Pairs<form::Plain>>($($arg),*),
-                }
+            match (form, simd) {
+                (form::Form::Single, _) => single(simd, $($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: such a level exists only where its instructions do.
+                (_, Simd::Avx512(bf16)) if bf16.present() => unsafe { native($($arg),*) },
+                _ => bf16(simd, $($arg),*),
             }
         }
     };

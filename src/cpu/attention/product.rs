@@ -1,7 +1,7 @@
 //! The one matrix product behind attention: small operands that lie in the caches, parts of them masked.
 //!
 //! Tiles of up to 6 rows by 4 registers (2 on 8 lanes, but 8 for a single row, whose chains would else wait for their own
-//! last step) are held in registers over all steps. Whatever the tile, an element
+//! last step) are held in registers over all steps that their rows have in common. Whatever the tile, an element
 //! is one chain of fused multiply-adds over exactly its own steps in ascending order, so the tiling never shows in a result,
 //! and a masked step is not a product with 0 (which would spread NaN and flip the sign of zeros): it does not take place.
 //!
@@ -79,134 +79,141 @@ form_fn! {
     fn multiply(p: &Product) = multiply_body
 }
 
-/// Rows of a tile.
-const M: usize = 6;
+/// The largest of some ascending sizes that is at most `room`.
+#[inline(always)]
+fn largest(sizes: &[usize], room: usize) -> usize {
+    sizes.iter().copied().rfind(|&size| size <= room).unwrap_or(1)
+}
 
 #[inline(always)]
 fn multiply_body<V: Vector, L: Layout<V>>(p: &Product) {
     debug_assert!(p.cols.is_multiple_of(16));
     let mut r = 0;
     while r < p.rows {
-        let m = M.min(p.rows - r);
+        let m = largest(&[1, 2, 3, 4, 6], p.rows - r);
         let cols = columns(p.part, p.cols, r + m - 1);
         let mut c = 0;
         while c < cols {
-            let n = (if V::W == 16 {
-                4
-            } else if m == 1 {
-                8
-            } else {
-                2
-            })
-            .min((cols - c) / V::W);
-            // SAFETY: the caller of `Product::multiply` vouches for the operands; rows and columns are within their sizes.
-            unsafe { tile_of::<V, L>(p, r, m, c, n) };
+            let sizes: &[usize] = match (V::W, m) {
+                (16, _) => &[1, 2, 4],
+                (_, 1) => &[1, 2, 4, 8],
+                _ => &[1, 2],
+            };
+            let n = largest(sizes, (cols - c) / V::W);
+            for piece in 0..=m {
+                let Some((r, m, steps, start)) = piece_of::<V, L>(p, r, m, piece) else { continue };
+                // SAFETY: the caller of `Product::multiply` vouches for the operands; rows, columns and steps are within their
+                // sizes.
+                unsafe { tile_of::<V, L>(p, [r, m], [c, n], steps, start) };
+            }
             c += n * V::W;
         }
         r += m;
     }
 }
 
-/// The tile of `m` rows at r and `n` registers of columns at c.
+/// Along the diagonal the m rows of a tile at r have steps of their own, which come one row at a time: before the steps that all
+/// rows take, or after them. Gives rows, steps (in bf16 pairs of them) and start of each of 1 + m pieces, where there is one.
 #[inline(always)]
-unsafe fn tile_of<V: Vector, L: Layout<V>>(p: &Product, r: usize, m: usize, c: usize, n: usize) {
+fn piece_of<V: Vector, L: Layout<V>>(
+    p: &Product,
+    r: usize,
+    m: usize,
+    piece: usize,
+) -> Option<(usize, usize, Range<usize>, Start)> {
+    let held = |k: isize| k.clamp(0, p.steps as isize) as usize;
+    // The group of step k, and the one behind that of step k − 1.
+    let (first, end) = (|k| held(k) / L::GROUP, |k| held(k).div_ceil(L::GROUP));
+    let steps = p.steps.div_ceil(L::GROUP);
+    let row = |i: usize| (r + i) as isize;
+    match p.part {
+        Part::All | Part::Columns(_) => (piece == 0).then_some((r, m, 0..steps, p.start)),
+        Part::Until(n) => match piece {
+            0 => Some((r, m, 0..end(row(0) + n + 1), p.start)),
+            _ if piece == m => None,
+            i => Some((r + i, 1, end(row(0) + n + 1)..end(row(i) + n + 1), Start::Add)).filter(|own| !own.2.is_empty()),
+        },
+        Part::From(n) => {
+            let common = first(row(m - 1) - n);
+            match piece {
+                _ if common == 0 => (piece == 0).then_some((r, m, 0..steps, p.start)),
+                i if i < m => Some((r + i, 1, first(row(i) - n)..common, p.start)),
+                _ => Some((r, m, common..steps, Start::Add)),
+            }
+        }
+    }
+}
+
+/// The tile of `m` rows at r and `n` registers of columns at c, over some steps.
+#[inline(always)]
+unsafe fn tile_of<V: Vector, L: Layout<V>>(
+    p: &Product,
+    [r, m]: [usize; 2],
+    [c, n]: [usize; 2],
+    steps: Range<usize>,
+    start: Start,
+) {
     macro_rules! pick {
         ($($m:literal),*) => {
             match (m, n) {
-                $(($m, 1) => tile::<V, L, $m, 1>(p, r, c),
-                ($m, 2) => tile::<V, L, $m, 2>(p, r, c),
-                ($m, 3) if V::W == 16 => tile::<V, L, $m, 3>(p, r, c),
-                ($m, 4) if V::W == 16 => tile::<V, L, $m, 4>(p, r, c),)*
-                (1, 4) => tile::<V, L, 1, 4>(p, r, c),
-                (1, 6) => tile::<V, L, 1, 6>(p, r, c),
-                (1, 8) => tile::<V, L, 1, 8>(p, r, c),
+                $(($m, 1) => tile::<V, L, $m, 1>(p, r, c, steps, start),
+                ($m, 2) => tile::<V, L, $m, 2>(p, r, c, steps, start),
+                ($m, 4) if V::W == 16 => tile::<V, L, $m, 4>(p, r, c, steps, start),)*
+                (1, 4) => tile::<V, L, 1, 4>(p, r, c, steps, start),
+                (1, 8) if V::W == 8 => tile::<V, L, 1, 8>(p, r, c, steps, start),
                 _ => unreachable!(),
             }
         };
     }
     // SAFETY: as the caller promises.
-    unsafe { pick!(1, 2, 3, 4, 5, 6) }
+    unsafe { pick!(1, 2, 3, 4, 6) }
 }
 
 #[inline(always)]
-unsafe fn tile<V: Vector, L: Layout<V>, const M: usize, const N: usize>(p: &Product, r0: usize, c0: usize) {
-    // Along the diagonal the rows of a tile join one by one before the steps that all take, or leave one by one after them.
-    // In bf16 all but `held` counts pairs of steps: `first` is that of step k, `end` lies beyond that of step k − 1.
-    let held = |k: isize| k.clamp(0, p.steps as isize) as usize;
-    let (first, end) = (|k| held(k) / L::GROUP, |k| held(k).div_ceil(L::GROUP));
-    let (r, group) = (r0 as isize, L::GROUP as isize);
-    let steps = p.steps.div_ceil(L::GROUP);
-    let all = match p.part {
-        Part::All | Part::Columns(_) => 0..steps,
-        Part::Until(n) => 0..end(r + n + 1),
-        Part::From(n) => first(r + M as isize - 1 - n)..steps,
-    };
-    // SAFETY: rows r0..r0 + M, columns c0..c0 + N·W and steps below `steps` lie within the operands.
-    unsafe {
-        let a = p.a.add(r0 * p.a_row);
-        let b = p.b.add(c0);
-        let c = p.c.add(r0 * p.c_row + c0);
-        let mut acc = [[V::splat(0.0); N]; M];
-        match p.start {
-            Start::Zero => {}
-            Start::Add => each::<M, N>(|i, j| acc[i][j] = V::load_ptr(c.add(i * p.c_row + j * V::W))),
-            Start::Scaled(by) => each::<M, N>(|i, j| {
-                acc[i][j] = V::load_ptr(c.add(i * p.c_row + j * V::W)) * V::splat(*by.add(r0 + i));
-            }),
-        }
-        if let Part::From(n) = p.part {
-            for k in first(r - n)..all.start {
-                step::<V, L, M, N>(p, a, b, k, 0..(group * (k as isize + 1) + n - r) as usize, &mut acc);
-            }
-        }
-        for k in all.clone() {
-            step::<V, L, M, N>(p, a, b, k, 0..M, &mut acc);
-        }
-        if let Part::Until(n) = p.part {
-            for k in all.end..end(r + M as isize + n) {
-                step::<V, L, M, N>(p, a, b, k, (group * k as isize - n - r) as usize..M, &mut acc);
-            }
-        }
-        each::<M, N>(|i, j| acc[i][j].store_ptr(c.add(i * p.c_row + j * V::W)));
-    }
-}
-
-/// Calls `f(i, j)` for each register of a tile.
-#[inline(always)]
-fn each<const M: usize, const N: usize>(mut f: impl FnMut(usize, usize)) {
-    for i in 0..M {
-        for j in 0..N {
-            f(i, j);
-        }
-    }
-}
-
-/// One step, or pair of steps, of the sums of some rows of a tile.
-#[inline(always)]
-unsafe fn step<V: Vector, L: Layout<V>, const M: usize, const N: usize>(
+unsafe fn tile<V: Vector, L: Layout<V>, const M: usize, const N: usize>(
     p: &Product,
-    a: *const f32,
-    b: *const f32,
-    k: usize,
-    rows: Range<usize>,
-    acc: &mut [[V; N]; M],
+    r: usize,
+    c: usize,
+    steps: Range<usize>,
+    start: Start,
 ) {
-    let each = L::GROUP / L::SPAN;
-    for k in k * each..(k + 1) * each {
-        let k = k ^ L::FLIP;
-        // SAFETY: as in `tile`.
-        unsafe {
-            let mut line = [V::splat(0.0); N];
-            for (j, line) in line.iter_mut().enumerate() {
-                *line = V::load_ptr(b.add(k * p.b_step + j * V::W));
-            }
-            for (i, acc) in acc.iter_mut().enumerate() {
-                if rows.start <= i && i < rows.end {
-                    let x = V::splat(*a.add(i * p.a_row + k * p.a_step));
-                    for (acc, line) in acc.iter_mut().zip(line) {
-                        *acc = L::multiply(x, line, *acc);
-                    }
+    // SAFETY: rows r..r + M, columns c..c + N·W and these steps lie within the operands.
+    unsafe {
+        let (a, b) = (p.a.add(r * p.a_row), p.b.add(c));
+        let out = p.c.add(r * p.c_row + c);
+        let mut acc = [[V::splat(0.0); N]; M];
+        if !matches!(start, Start::Zero) {
+            for i in 0..M {
+                for j in 0..N {
+                    acc[i][j] = V::load_ptr(out.add(i * p.c_row + j * V::W));
                 }
+            }
+        }
+        if let Start::Scaled(by) = start {
+            for i in 0..M {
+                for j in 0..N {
+                    acc[i][j] = acc[i][j] * V::splat(*by.add(r + i));
+                }
+            }
+        }
+        // A group of steps is one row of B, or two.
+        let each = L::GROUP / L::SPAN;
+        for k in steps.start * each..steps.end * each {
+            let k = k ^ L::FLIP;
+            let mut line = [V::splat(0.0); N];
+            for j in 0..N {
+                line[j] = V::load_ptr(b.add(k * p.b_step + j * V::W));
+            }
+            for i in 0..M {
+                let x = V::splat(*a.add(i * p.a_row + k * p.a_step));
+                for j in 0..N {
+                    acc[i][j] = L::multiply(x, line[j], acc[i][j]);
+                }
+            }
+        }
+        for i in 0..M {
+            for j in 0..N {
+                acc[i][j].store_ptr(out.add(i * p.c_row + j * V::W));
             }
         }
     }

@@ -229,33 +229,35 @@ pub(super) fn pack(
     out: &mut [f32],
 ) {
     let rows = form.rows(depth);
-    match form {
-        Form::Single => single(simd, source, panels, depth, rows, first, out),
-        Form::Rounded => rounded(simd, source, panels, depth, rows, first, out),
+    match (form, simd) {
+        (Form::Single, _) => single(simd, source, panels, depth, rows, first, out),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: such a level exists only where its instructions do.
-        Form::Pairs if matches!(simd, Simd::Avx512(bf16) if bf16.present()) => unsafe {
-            native(source, panels, depth, rows, first, out);
-        },
-        Form::Pairs => pairs(simd, source, panels, depth, rows, first, out),
+        (_, Simd::Avx512(level)) if level.present() => unsafe { native(source, panels, depth, rows, first, out) },
+        _ => bf16_panels(simd, source, panels, depth, rows, first, out),
     }
 }
 
-macro_rules! forms {
-    ($($name:ident $body:ident $layout:ty;)*) => {$(
+macro_rules! bodies {
+    ($($body:ident $layout:ty;)*) => {$(
         #[inline(always)]
         fn $body<V: Vector>(s: &Source<'_>, panels: &Panels, depth: usize, rows: usize, first: usize, out: &mut [f32]) {
             pack_form::<V, $layout>(s, panels, depth, rows, first, out);
         }
-        simd_fn! {
-            fn $name(s: &Source<'_>, panels: &Panels, depth: usize, rows: usize, first: usize, out: &mut [f32]) = $body
-        }
     )*};
 }
-forms! {
-    single single_body Single;
-    rounded rounded_body Rounded;
-    pairs pairs_body Pairs<Plain>;
+bodies! {
+    single_body Single;
+    rounded_body Rounded;
+    pairs_body Pairs<Plain>;
+}
+simd_fn! {
+    fn single(s: &Source<'_>, panels: &Panels, depth: usize, rows: usize, first: usize, out: &mut [f32]) = single_body
+}
+// The form of each level without instructions of its own: see `Form::of`.
+simd_fn! {
+    fn bf16_panels(s: &Source<'_>, panels: &Panels, depth: usize, rows: usize, first: usize, out: &mut [f32])
+        = rounded_body, scalar pairs_body
 }
 #[cfg(target_arch = "x86_64")]
 avx512bf16! {

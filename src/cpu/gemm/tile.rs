@@ -11,7 +11,7 @@ use super::{Finish, show};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::F32x16;
 use crate::cpu::{Cpu, Simd, Tiles, Vector};
-use crate::simd_fn;
+use crate::{scalar_fn, simd_fn};
 use std::ops::Range;
 
 /// Rows of a panel, at most: where A and B are cut along k. Rows of pairs are twice as deep in the same bytes.
@@ -296,7 +296,7 @@ fn single_body<V: Vector>(block: &Block<'_>, packed: &[f32], own: Range<usize>, 
     multiply_by_level::<V, Single>(block, packed, own, theirs);
 }
 
-simd_fn! {
+scalar_fn! {
     fn pairs(block: &Block<'_>, packed: &[f32], own: Range<usize>, theirs: Range<usize>) = pairs_body
 }
 #[inline(always)]

@@ -4,7 +4,7 @@ use super::rules::RuleSet;
 use crate::data::repair;
 use crate::disk::{self, Os};
 use crate::error::{Error, Result};
-use crate::settings::{Schema, nearest, positive, range, require};
+use crate::settings::{self, Schema, nearest, positive, range, require};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -195,7 +195,7 @@ pub struct Datasheet {
 
 impl Default for Recipe {
     fn default() -> Recipe {
-        toml::from_str(CLEAN).expect("the embedded recipe is complete; a test loads it")
+        SCHEMA.parse("", Path::new("recipe"), &[]).expect("the embedded recipe is complete; a test loads it")
     }
 }
 
@@ -222,7 +222,7 @@ impl Recipe {
 
     /// All keys, as TOML.
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("every value of a recipe has a form in TOML")
+        settings::to_toml(self)
     }
 
     fn validate(&self) -> Result<()> {

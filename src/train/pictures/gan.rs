@@ -3,37 +3,35 @@
 //! A step makes pictures once. The discriminator learns to tell them from data; then what it says of the same pictures now is
 //! differentiated back to them, and on from there through the pass that made them, which waits on a tape of its own.
 
-use super::draw::{draw, labels, noise};
-use super::judge::Judge;
+use super::draw::{BATCH, draw, labels, noise};
+use super::shape;
+use super::task::{Exam, Painter, PictureRecipe, PictureTask, View};
 use super::watchdog::Watchdog;
-use super::{Opened as Data, PictureData, PictureSample, Sheets, report, shape};
-use crate::data::images::{Dims, PictureBatches, Pictures, Range};
+use crate::data::images::{Dims, Grid, PictureBatches, Range, Sheet};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::gan::{DISCRIMINATOR, GENERATOR};
 use crate::model::{Gan, GanConfig, GanLoss, Scale};
 use crate::nn::penalty::{gradient_penalty, r1};
 use crate::ops::augment::Policy;
-use crate::params::Params;
+use crate::params::{Decl, Params};
 use crate::rng::{Purpose, Stream};
 use crate::settings::{Schema, range, require};
 use crate::tape::{Tape, Var};
 use crate::tensor::{DType, Spec, Tensor};
-use crate::train::event::Watch;
-use crate::train::fit::{self, Plan};
 use crate::train::objective::{Batch, Found, MAX_TENSORS, Objective, Turn, Values};
-use crate::train::recipe::{Architecture, RecipeOf, Section, Train};
-use crate::train::run::RunDir;
-use crate::train::setup::Setup;
-use crate::train::task::{Evaluation, Opened, Progress, Task};
+use crate::train::recipe::{Architecture, Section, Train};
+use crate::train::task::Evaluation;
 use crate::train::trainer::Trainer;
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::Path;
 
 /// A recipe for a GAN.
-pub type GanRecipe = RecipeOf<GanModel, PictureData, PictureSample>;
+pub type GanRecipe = PictureRecipe<GanModel>;
+
+/// A GAN in training on pictures.
+pub type GanTask = PictureTask<GanObjective>;
 
 /// The default recipe, as TOML with comments.
 pub const DEFAULT: &str = include_str!("../../../data/recipes/dcgan.toml");
@@ -336,50 +334,35 @@ impl Objective for GanObjective {
 /// The stream of z among those of [`Purpose::Latent`]; passes have low ones.
 const Z: u32 = 0xFF_FFFC;
 
-/// A GAN in training on pictures.
-pub struct GanTask {
-    data: Data,
-    dims: Dims,
-    seed: u64,
-    judge: Judge,
-}
-
 /// Pictures that are made to be judged: ten thousand after the last step, fewer on the way or where little is held out.
 const JUDGED: [usize; 2] = [2000, 10_000];
 
-impl GanTask {
-    /// A trainer of the networks `config` on pictures, or on none, for a [dry](Device::dry) device.
-    ///
-    /// # Errors
-    /// The settings and the pictures do not fit one another.
-    pub fn trainer(
-        recipe: &GanRecipe,
-        data: Option<&Pictures>,
-        config: GanConfig,
-        device: &Device,
-    ) -> Result<Trainer<GanObjective>> {
-        let GanRecipe { model, train, .. } = recipe;
-        let augment = recipe.data.augment();
-        let batches =
-            |data: &Pictures| PictureBatches::new(data.clone(), train.batch, Range::Signed, augment, train.seed);
-        let batches = data.map(batches).transpose()?;
-        let (gan, decls) = Gan::new(config);
-        let objective = GanObjective {
-            gan,
-            batches,
-            settings: model.clone(),
-            batch: train.batch,
-            seed: train.seed,
-            made: Tape::new(device),
-            through: Tape::new(device),
-            fake: None,
-            watchdog: Watchdog::default(),
-        };
-        Ok(Trainer::with(Setup::of(recipe), (objective, decls), device))
+/// n pictures in rows of `columns`, each row of the next class, made with the mean of the generator's weights where there is
+/// one.
+fn made(trainer: &mut Trainer<GanObjective>, n: usize, columns: usize, seed: u64) -> Vec<u8> {
+    let pass = trainer.eval_pass();
+    let Trainer { objective, params, tape, .. } = trainer;
+    let &GanConfig { latent, classes, .. } = objective.gan.config();
+    let (z, labels) = (noise(latent, n, seed), labels(classes, n, columns, None));
+    objective.with_mean(params, |params| draw(&objective.gan, params, tape, pass, &z, labels.as_deref()))
+}
+
+impl Painter for GanObjective {
+    type Model = GanModel;
+    type Config = GanConfig;
+
+    const RANGE: Range = Range::Signed;
+    const WHAT: &'static str = "A generator and a discriminator";
+    const LOSS: &'static str = "of both networks; validation: a distance";
+    const JUDGED: &'static str = "Fréchet distance";
+    const IS_JUDGED: bool = true;
+
+    fn labelled(model: &GanModel) -> bool {
+        model.conditional
     }
 
-    fn config(recipe: &GanRecipe, dims: Dims, classes: usize) -> Result<GanConfig> {
-        let config = recipe.model.config(shape(dims), classes);
+    fn config(model: &GanModel, dims: Dims, classes: usize) -> Result<GanConfig> {
+        let config = model.config(shape(dims), classes);
         match config.check() {
             Ok(()) => Ok(config),
             Err(wrong) if wrong.field == "shape" => {
@@ -393,10 +376,9 @@ impl GanTask {
         }
     }
 
-    fn supported(recipe: &GanRecipe, device: &Device) -> Result<()> {
-        Setup::of(recipe).supported(device)?;
+    fn supported(model: &GanModel, device: &Device) -> Result<()> {
         match device {
-            Device::Gpu(_) if recipe.model.ema > 0.0 => {
+            Device::Gpu(_) if model.ema > 0.0 => {
                 let hint = "set it to 0, or train on the CPU (--device cpu)";
                 Err(Error::config("model.ema", "the mean of weights has no kernel for a GPU", hint))
             }
@@ -404,105 +386,60 @@ impl GanTask {
         }
     }
 
-    fn memory(recipe: &GanRecipe, config: &GanConfig, device: &Device) -> Result<Plan> {
-        fit::pictures(recipe.train.batch, device, &|batch, dry| {
-            let mut recipe = recipe.clone();
-            recipe.train.batch = batch;
-            let trainer = GanTask::trainer(&recipe, None, config.clone(), dry).expect("no data that could be wrong");
-            Plan::measure(dry, trainer, |trainer| {
-                made(trainer, 1, 1, None, 1);
-                0
-            })
-        })
-    }
-}
-
-/// n pictures in rows of `columns`, made with the mean of the generator's weights where there is one.
-fn made(trainer: &mut Trainer<GanObjective>, n: usize, columns: usize, label: Option<usize>, seed: u64) -> Vec<u8> {
-    let pass = trainer.eval_pass();
-    let Trainer { objective, params, tape, .. } = trainer;
-    let &GanConfig { latent, classes, .. } = objective.gan.config();
-    let (z, labels) = (noise(latent, n, seed), labels(classes, n, columns, label));
-    objective.with_mean(params, |params| draw(&objective.gan, params, tape, pass, &z, labels.as_deref()))
-}
-
-impl Task for GanTask {
-    type Model = GanModel;
-    type Data = PictureData;
-    type Sample = PictureSample;
-    type Objective = GanObjective;
-
-    const UNIT: &'static str = "pictures";
-    const LOSS: &'static str = "of both networks; validation: a distance";
-    const JUDGED: &'static str = "Fréchet distance";
-
-    fn plan(recipe: &GanRecipe, _: Option<&Path>, device: &Device) -> Result<Plan> {
-        let data = super::open(&recipe.data, recipe.model.conditional, &mut |_, _, _| {})?;
-        let config = GanTask::config(recipe, data.train.dims(), data.train.classes())?;
-        GanTask::supported(recipe, device)?;
-        GanTask::memory(recipe, &config, device)
+    fn new(
+        recipe: &GanRecipe,
+        config: GanConfig,
+        batches: Option<PictureBatches>,
+        device: &Device,
+    ) -> (GanObjective, Vec<Decl>) {
+        let (gan, decls) = Gan::new(config);
+        let objective = GanObjective {
+            gan,
+            batches,
+            settings: recipe.model.clone(),
+            batch: recipe.train.batch,
+            seed: recipe.train.seed,
+            made: Tape::new(device),
+            through: Tape::new(device),
+            fake: None,
+            watchdog: Watchdog::default(),
+        };
+        (objective, decls)
     }
 
-    fn open(recipe: &GanRecipe, own: &Path, device: &Device, progress: &mut Progress) -> Result<Opened<GanTask>> {
-        GanTask::supported(recipe, device)?;
-        let data = super::open(&recipe.data, recipe.model.conditional, progress)?;
-        let dims = data.train.dims();
-        let config = GanTask::config(recipe, dims, data.train.classes())?;
-        let memory = GanTask::memory(recipe, &config, device)?;
-        let trainer = GanTask::trainer(recipe, Some(&data.train), config, device)?;
-        let judge = Judge::open(&data, own, device, progress)?;
-        let hash = data.hash.clone();
-        Ok(Opened { task: GanTask { data, dims, seed: recipe.train.seed, judge }, trainer, memory, data: hash })
-    }
-
-    fn about(&self) -> Vec<(u64, &'static str)> {
-        self.data.about()
-    }
-
-    fn config(&self, trainer: &Trainer<GanObjective>) -> Value {
-        trainer.objective.gan.config().to_json()
+    fn to_json(&self) -> Value {
+        self.gan.config().to_json()
     }
 
     /// The Fréchet distance of what is made from held-out data.
     fn evaluate(
-        &mut self,
         trainer: &mut Trainer<GanObjective>,
-        last: bool,
-        _: Option<usize>,
+        exam: Exam,
         progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Option<Evaluation>> {
-        let n = JUDGED[usize::from(last)].min(20 * self.data.held_out.len()).next_multiple_of(5);
+        let Some(judge) = exam.judge else {
+            // Nobody looks: this is to see what memory it takes.
+            made(trainer, BATCH, 1, exam.seed);
+            return Ok(None);
+        };
+        let n = JUDGED[usize::from(exam.last)].min(20 * exam.held_out.len()).next_multiple_of(5);
         // A fifth at a time, so that a signal is heard; labels in turn.
         let mut pictures = Vec::new();
         for part in 0..5 {
-            pictures.extend(made(trainer, n / 5, 1, None, self.seed.wrapping_add(1 + part)));
+            pictures.extend(made(trainer, n / 5, 1, exam.seed.wrapping_add(1 + part)));
             if !progress(part as usize + 1, 6) {
                 return Ok(None);
             }
         }
-        let verdict = self.judge.verdict(&pictures, last)?;
+        let verdict = judge.verdict(&pictures, exam.last)?;
         let warnings = trainer.objective.watchdog.warnings(&verdict);
         progress(6, 6);
         Ok(Some(Evaluation { loss: verdict.frechet, parts: verdict.parts(), warnings }))
     }
 
-    fn sample(
-        &mut self,
-        trainer: &mut Trainer<GanObjective>,
-        recipe: &GanRecipe,
-        step: u64,
-        run: &RunDir,
-        watch: &mut dyn Watch,
-    ) -> Result<()> {
-        let PictureSample { rows, columns } = recipe.sample;
-        let sheets = Sheets { run, step, dims: self.dims, columns };
-        let pictures = made(trainer, rows * columns, columns, None, self.seed);
-        sheets.fixed(&sheets.grid().draw(&pictures, self.dims), watch)?;
-        if step < recipe.train.steps {
-            return Ok(());
-        }
-        sheets.animation()?;
-        let about = format!("A generator and a discriminator on {}.", self.data.words());
-        report::write(run, &recipe.run.name, &about, step, &[self.judge.says()])
+    fn show(trainer: &mut Trainer<GanObjective>, view: &View) -> Vec<(&'static str, Sheet)> {
+        let (dims, columns) = (view.held_out.dims(), view.columns);
+        let pictures = made(trainer, view.rows * columns, columns, view.seed);
+        vec![("", Grid::new(columns, dims).draw(&pictures, dims))]
     }
 }

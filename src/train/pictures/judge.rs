@@ -43,6 +43,8 @@ pub struct Verdict {
     pub diversity: f64,
     /// How they are spread over the classes.
     pub classes: Option<Spread>,
+    /// How many are seen as each class.
+    pub counts: Vec<usize>,
     /// More, by name; after the last step.
     more: Vec<(&'static str, f64)>,
 }
@@ -134,15 +136,17 @@ impl Judge {
             }
         }
         let frechet = Gaussian::of(&features)?.distance(&self.gaussian);
-        let classes = probabilities.map(|p| Classes::of(&p).spread(LEAST_SHARE, self.classes.as_ref()));
-        Ok(Verdict { more, ..Verdict::new(frechet, mean_distance(&few)? / self.diversity, classes) })
+        let found = probabilities.map(|p| Classes::of(&p));
+        let classes = found.as_ref().map(|found| found.spread(LEAST_SHARE, self.classes.as_ref()));
+        let counts = found.map_or_else(Vec::new, |found| found.counts);
+        Ok(Verdict { more, counts, ..Verdict::new(frechet, mean_distance(&few)? / self.diversity, classes) })
     }
 }
 
 impl Verdict {
     /// A verdict of the numbers that are always there.
     pub fn new(frechet: f64, diversity: f64, classes: Option<Spread>) -> Verdict {
-        Verdict { frechet, diversity, classes, more: Vec::new() }
+        Verdict { frechet, diversity, classes, counts: Vec::new(), more: Vec::new() }
     }
 
     /// The numbers, by name.

@@ -3,11 +3,13 @@
 pub mod classify;
 pub mod codes;
 pub mod draw;
+pub mod exam;
 pub mod gan;
 pub mod judge;
 mod report;
 pub mod sampler;
 pub mod section;
+pub mod task;
 pub mod vae;
 pub mod vqvae;
 pub mod watchdog;
@@ -15,6 +17,7 @@ pub mod watchdog;
 pub use draw::Maker;
 pub use gan::GanTask;
 pub use section::{PictureData, PictureSample};
+pub use task::{Painter, PictureRecipe, PictureTask};
 pub use vae::VaeTask;
 pub use vqvae::VqVaeTask;
 
@@ -22,7 +25,7 @@ use super::event::{Event, Watch};
 use super::run::RunDir;
 use super::task::Progress;
 use super::tensors::hex;
-use crate::data::images::{self, Dims, Grid, Pictures, Reading, Shapes, Sheet, animate};
+use crate::data::images::{self, Dims, Pictures, Reading, Shapes, Sheet, animate};
 use crate::data::split::{Rule, Split};
 use crate::disk;
 use crate::error::{Error, Result};
@@ -111,8 +114,6 @@ fn shape(dims: Dims) -> [usize; 3] {
 struct Sheets<'a> {
     run: &'a RunDir<'a>,
     step: u64,
-    dims: Dims,
-    columns: usize,
 }
 
 impl Sheets<'_> {
@@ -120,26 +121,23 @@ impl Sheets<'_> {
         self.run.samples().join(format!("{name}.png"))
     }
 
-    /// Saves a sheet under a name.
-    fn save(&self, name: &str, sheet: &Sheet) -> Result<PathBuf> {
+    /// Saves a sheet under a name; the one without a name is that of the step.
+    fn save(&self, name: &str, sheet: &Sheet, watch: &mut dyn Watch) -> Result<()> {
         disk::make_dirs(self.run.disk(), &self.run.samples())?;
-        let path = self.path(name);
+        let step = self.step;
+        let path = match name {
+            "" => self.path(&format!("step-{step:06}")),
+            "reconstructions" => self.path(&format!("{name}-{step:06}")),
+            _ => self.path(name),
+        };
         sheet.save(self.run.disk(), &path)?;
-        Ok(path)
-    }
-
-    fn grid(&self) -> Grid {
-        Grid::new(self.columns, self.dims)
-    }
-
-    /// Shows what becomes of the same numbers, or pictures, after each so many steps.
-    fn fixed(&self, sheet: &Sheet, watch: &mut dyn Watch) -> Result<()> {
-        let path = self.save(&format!("step-{:06}", self.step), sheet)?;
-        watch.event(&Event::Pictures { step: self.step, path: &path });
+        if name.is_empty() {
+            watch.event(&Event::Pictures { step, path: &path });
+        }
         Ok(())
     }
 
-    /// After the last step: all that [`fixed`](Sheets::fixed) showed, one after the other.
+    /// After the last step: the sheets of all steps, one after the other.
     fn animation(&self) -> Result<()> {
         /// More are thinned out.
         const MOST: usize = 60;

@@ -84,13 +84,28 @@ impl PictureSampler {
         &self.damaged
     }
 
+    /// The size of its pictures.
+    pub fn dims(&self) -> Dims {
+        let [height, width, channels] = self.shape;
+        Dims { height, width, channels }
+    }
+
+    /// `n` pictures (n, H, W, C), of all classes in turn where there are any.
+    pub fn pictures(&mut self, n: usize, seed: u64) -> Vec<u8> {
+        let PictureSampler { model, params, tape, .. } = self;
+        let drawn = match model {
+            Model::Vae(vae) => pictures(vae, params, tape, [n, 1], None, seed),
+            Model::Gan(gan) => pictures(gan, params, tape, [n, 1], None, seed),
+        };
+        drawn.expect("no class is asked for")
+    }
+
     /// A sheet of so many rows and columns of pictures: of class `label`, or of all in turn.
     ///
     /// # Errors
     /// There is no such class.
     pub fn sheet(&mut self, [rows, columns]: [usize; 2], label: Option<usize>, seed: u64) -> Result<Sheet> {
-        let [height, width, channels] = self.shape;
-        let dims = Dims { height, width, channels };
+        let dims = self.dims();
         let PictureSampler { model, params, tape, .. } = self;
         let pictures = match model {
             Model::Vae(vae) => pictures(vae, params, tape, [rows, columns], label, seed),

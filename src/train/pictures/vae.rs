@@ -1,28 +1,29 @@
 //! Variational autoencoders: the evidence lower bound, with β warmed up.
 
-use super::draw::{between, draw, labels, noise};
-use super::{Opened as Data, PictureData, PictureSample, Sheets, misfit, report, shape};
-use crate::data::images::{Dims, PictureBatches, Pictures, Range};
+use super::draw::{BATCH, between, draw, labels, noise};
+use super::task::{Exam, Painter, PictureRecipe, PictureTask, View};
+use super::{misfit, shape};
+use crate::data::images::{Dims, Grid, PictureBatches, Pictures, Range, Sheet};
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::{Likelihood, Vae, VaeConfig};
+use crate::params::Decl;
 use crate::settings::{Schema, positive, range, require};
+use crate::tape::{Pass, Tape, Var};
 use crate::tensor::{DType, Spec, Tensor};
-use crate::train::event::Watch;
-use crate::train::fit::{self, Plan};
 use crate::train::objective::{Batch, Found, MAX_TENSORS, Objective, Turn, Values};
-use crate::train::recipe::{Architecture, RecipeOf, Section, Train};
-use crate::train::run::RunDir;
-use crate::train::setup::Setup;
-use crate::train::task::{Evaluation, Opened, Progress, Task};
+use crate::train::recipe::{Architecture, Section, Train};
+use crate::train::task::Evaluation;
 use crate::train::trainer::Trainer;
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::Path;
 
 /// A recipe for a VAE.
-pub type VaeRecipe = RecipeOf<VaeModel, PictureData, PictureSample>;
+pub type VaeRecipe = PictureRecipe<VaeModel>;
+
+/// A VAE in training on pictures.
+pub type VaeTask = PictureTask<VaeObjective>;
 
 /// The default recipe, as TOML with comments.
 pub const DEFAULT: &str = include_str!("../../../data/recipes/vae-mlp.toml");
@@ -154,16 +155,11 @@ impl VaeObjective {
     }
 }
 
-/// The tensors of a batch of `n` pictures, without β.
-fn specs(vae: &Vae, n: usize) -> [Spec; 2] {
-    let [h, w, c] = vae.config().shape;
-    [Spec::f32([n, h, w, c]), Spec { shape: [n].into(), dtype: DType::I32 }]
-}
-
 impl Objective for VaeObjective {
     fn batch(&self) -> ArrayVec<Spec, MAX_TENSORS> {
-        let [pictures, labels] = specs(&self.vae, self.batch);
-        [pictures, Spec::f32([])].into_iter().chain(self.labelled().then_some(labels)).collect()
+        let ([h, w, c], n) = (self.vae.config().shape, self.batch);
+        let labels = self.labelled().then(|| Spec { shape: [n].into(), dtype: DType::I32 });
+        [Spec::f32([n, h, w, c]), Spec::f32([])].into_iter().chain(labels).collect()
     }
 
     fn fill(&self, batch: u64, micro: usize, x: ArrayVec<Values, MAX_TENSORS>) -> Result<()> {
@@ -202,13 +198,6 @@ impl Objective for VaeObjective {
     }
 }
 
-/// A VAE in training on pictures.
-pub struct VaeTask {
-    data: Data,
-    dims: Dims,
-    batch: usize,
-}
-
 /// What an evaluation adds up.
 #[derive(Default)]
 struct Sums {
@@ -219,138 +208,34 @@ struct Sums {
     means: Vec<[f64; 2]>,
 }
 
-impl VaeTask {
-    /// A trainer of the model `config` on pictures, or on none, for a [dry](Device::dry) device.
-    ///
-    /// # Errors
-    /// The settings and the pictures do not fit one another.
-    pub fn trainer(
-        recipe: &VaeRecipe,
-        data: Option<&Pictures>,
-        config: VaeConfig,
-        device: &Device,
-    ) -> Result<Trainer<VaeObjective>> {
-        let VaeRecipe { model, train, .. } = recipe;
-        let augment = recipe.data.augment();
-        let batches =
-            |data: &Pictures| PictureBatches::new(data.clone(), train.batch, Range::Unit, augment, train.seed);
-        let batches = data.map(batches).transpose()?;
-        let (vae, decls) = Vae::new(config);
-        let (settings, batch, micros) = (model.clone(), train.batch, train.accumulate);
-        Ok(Trainer::with(Setup::of(recipe), (VaeObjective { vae, batches, settings, batch, micros }, decls), device))
-    }
-
-    fn config(recipe: &VaeRecipe, dims: Dims, classes: usize) -> Result<VaeConfig> {
-        let config = recipe.model.config(shape(dims), classes);
-        config.check().map_err(|wrong| misfit(dims, &wrong))?;
-        Ok(config)
-    }
-
-    fn memory(recipe: &VaeRecipe, config: &VaeConfig, device: &Device) -> Result<Plan> {
-        fit::pictures(recipe.train.batch, device, &|batch, dry| {
-            let mut recipe = recipe.clone();
-            (recipe.train.batch, recipe.train.accumulate) = (batch, recipe.train.accumulate.min(3));
-            let trainer = VaeTask::trainer(&recipe, None, config.clone(), dry).expect("no data that could be wrong");
-            Plan::measure(dry, trainer, |trainer| {
-                evaluate_batch(trainer, batch, &mut |_, _| {}, &mut Sums::default());
-                0
-            })
-        })
-    }
-
-    /// The sheets beside that of fixed numbers: what becomes of held-out pictures; after the last step also what each latent
-    /// variable does, and what lies between pictures.
-    fn more(&self, trainer: &mut Trainer<VaeObjective>, sheets: &Sheets, last: bool) -> Result<()> {
-        let n = (4 * sheets.columns).min(self.data.held_out.len());
-        let (originals, given) = self.held_out(n);
+impl Sums {
+    /// Adds what the model says of `n` pictures from `first` on.
+    fn add(&mut self, trainer: &mut Trainer<VaeObjective>, pictures: &Pictures, first: usize, n: usize) {
         let pass = trainer.eval_pass();
         let Trainer { objective: VaeObjective { vae, .. }, params, tape, .. } = trainer;
-        let [pictures, labels] = specs(vae, n);
-        tape.begin(params, pass);
-        let labels =
-            vae.config().classes.map(|_| tape.constant(Tensor::from_slice(tape.device(), &given, labels.shape)));
-        let x = tape.constant(Tensor::from_slice(tape.device(), &originals, pictures.shape));
-        let means: Vec<f32> =
-            tape.no_grad(|| vae.encode(x, labels)[0].cast(DType::F32).value().read::<f32>().into_owned());
-        let labelled = vae.config().classes.is_some();
-        let mut make = |z: &[f32], labels: &[i32]| draw(vae, params, tape, pass, z, labelled.then_some(labels));
-        let again = make(&means, &given);
-        let pairs = sheets.grid().pairs(&Range::Unit.bytes(&originals), &again, sheets.dims);
-        sheets.save(&format!("reconstructions-{:06}", sheets.step), &pairs)?;
-        if !last {
-            return Ok(());
-        }
-        let (latent, columns) = (means.len() / n, sheets.columns);
-        // A row for each of the first variables, from −3 to 3, the others as of the first picture.
-        let rows = latent.min(20);
-        let at = |row: usize, column: usize| {
-            let mut z = means[..latent].to_vec();
-            z[row] = 6.0 * column as f32 / (columns.max(2) - 1) as f32 - 3.0;
-            z
-        };
-        let z: Vec<f32> = (0..rows * columns).flat_map(|i| at(i / columns, i % columns)).collect();
-        let sheet = sheets.grid().draw(&make(&z, &vec![given[0]; rows * columns]), sheets.dims);
-        sheets.save("traversal", &sheet)?;
-        let rows = n / 2;
-        let row =
-            |i: usize| between(&means[2 * i * latent..][..latent], &means[(2 * i + 1) * latent..][..latent], columns);
-        let z: Vec<f32> = (0..rows).flat_map(row).collect();
-        let of_rows: Vec<i32> = (0..rows * columns).map(|i| given[2 * (i / columns)]).collect();
-        let sheet = sheets.grid().draw(&make(&z, &of_rows), sheets.dims);
-        sheets.save("interpolation", &sheet).map(drop)
-    }
-
-    /// The first `n` held-out pictures, and their labels, or zeros.
-    fn held_out(&self, n: usize) -> (Vec<f32>, Vec<i32>) {
-        let held_out = &self.data.held_out;
-        let (mut x, mut labels) = (vec![0.0; n * self.dims.values()], vec![0; n]);
-        fill(held_out, 0, &mut x, &mut labels);
-        (x, labels)
-    }
-}
-
-/// Pictures and labels, which stay as they are where there are none.
-fn fill(pictures: &Pictures, first: usize, x: &mut [f32], labels: &mut [i32]) {
-    pictures.fill(first, Range::Unit, x, if pictures.classes() > 0 { labels } else { &mut [] });
-}
-
-/// Adds up what the model says of `n` pictures, which `fill` writes.
-fn evaluate_batch(
-    trainer: &mut Trainer<VaeObjective>,
-    n: usize,
-    fill: &mut dyn FnMut(&mut [f32], &mut [i32]),
-    sums: &mut Sums,
-) {
-    let pass = trainer.eval_pass();
-    let Trainer { objective: VaeObjective { vae, .. }, params, tape, .. } = trainer;
-    let [pictures, labels] = specs(vae, n);
-    let (mut x, mut y) = (vec![0.0; pictures.shape.numel()], vec![0; n]);
-    fill(&mut x, &mut y);
-    // Other numbers for each batch.
-    tape.begin(params, crate::tape::Pass { step: sums.count as u64, ..pass });
-    let tape = &*tape;
-    let labels = vae.config().classes.map(|_| tape.constant(Tensor::from_slice(tape.device(), &y, labels.shape)));
-    let x = tape.constant(Tensor::from_slice(tape.device(), &x, pictures.shape));
-    let beta = tape.constant(Tensor::from_slice(tape.device(), &[1.0f32], []));
-    let (elbo, means) = tape.no_grad(|| {
-        let means = vae.encode(x, labels)[0].cast(DType::F32).value();
-        (vae.loss(x, labels, beta, 0.0), means)
-    });
-    sums.count += n;
-    sums.reconstruction += n as f64 * f64::from(elbo.reconstruction.value().item());
-    sums.kl += n as f64 * f64::from(elbo.kl.value().item());
-    let means = means.read::<f32>();
-    let latent = means.len() / n;
-    sums.means.resize(latent, [0.0; 2]);
-    for row in means.chunks_exact(latent) {
-        for (sum, &mean) in sums.means.iter_mut().zip(row) {
-            let mean = f64::from(mean);
-            *sum = [sum[0] + mean, sum[1] + mean * mean];
+        // Other numbers for each batch.
+        tape.begin(params, Pass { step: first as u64, ..pass });
+        let tape = &*tape;
+        let (x, labels) = given(vae, tape, pictures, first, n);
+        let beta = tape.constant(Tensor::from_slice(tape.device(), &[1.0f32], []));
+        let (elbo, means) = tape.no_grad(|| {
+            let means = vae.encode(x, labels)[0].cast(DType::F32).value();
+            (vae.loss(x, labels, beta, 0.0), means)
+        });
+        self.count += n;
+        self.reconstruction += n as f64 * f64::from(elbo.reconstruction.value().item());
+        self.kl += n as f64 * f64::from(elbo.kl.value().item());
+        let means = means.read::<f32>();
+        let latent = means.len() / n;
+        self.means.resize(latent, [0.0; 2]);
+        for row in means.chunks_exact(latent) {
+            for (sum, &mean) in self.means.iter_mut().zip(row) {
+                let mean = f64::from(mean);
+                *sum = [sum[0] + mean, sum[1] + mean * mean];
+            }
         }
     }
-}
 
-impl Sums {
     /// Latent variables whose mean differs from picture to picture: with a variance above 0.01 (Burda et al. 2015).
     fn active(&self) -> usize {
         let n = self.count as f64;
@@ -358,61 +243,88 @@ impl Sums {
     }
 }
 
+/// `n` pictures (n, H, W, C) from `first` on, and their labels (n) where the model knows of them.
+fn given<'t>(vae: &Vae, tape: &'t Tape, pictures: &Pictures, first: usize, n: usize) -> (Var<'t>, Option<Var<'t>>) {
+    let [h, w, c] = vae.config().shape;
+    let (mut x, mut labels) = (vec![0.0; n * h * w * c], vec![0; if vae.config().classes.is_some() { n } else { 0 }]);
+    pictures.fill(first, Range::Unit, &mut x, &mut labels);
+    let labels = vae.config().classes.map(|_| tape.constant(Tensor::from_slice(tape.device(), &labels, [n])));
+    (tape.constant(Tensor::from_slice(tape.device(), &x, [n, h, w, c])), labels)
+}
+
 /// Pictures, and draws of each, by which the importance-weighted bound is measured after the last step.
 const IWAE: [usize; 2] = [1000, 50];
 
-impl Task for VaeTask {
+/// The mean of the importance-weighted bound over the first pictures, `most` of them at most.
+fn iwae(
+    trainer: &mut Trainer<VaeObjective>,
+    pictures: &Pictures,
+    [batch, most]: [usize; 2],
+    progress: &mut dyn FnMut(usize, usize) -> bool,
+) -> Option<f64> {
+    let [first, draws] = IWAE;
+    let total = first.min(pictures.len()).min(most);
+    let pass = trainer.eval_pass();
+    let Trainer { objective: VaeObjective { vae, .. }, params, tape, .. } = trainer;
+    let (mut sum, mut done) = (0.0, 0);
+    while done < total {
+        let n = batch.min(total - done);
+        tape.begin(params, Pass { step: done as u64, ..pass });
+        let (x, labels) = given(vae, tape, pictures, done, n);
+        sum += vae.iwae(x, labels, draws).iter().sum::<f64>();
+        done += n;
+        if !progress(done, total) {
+            return None;
+        }
+    }
+    Some(sum / total as f64)
+}
+
+impl Painter for VaeObjective {
     type Model = VaeModel;
-    type Data = PictureData;
-    type Sample = PictureSample;
-    type Objective = VaeObjective;
+    type Config = VaeConfig;
 
-    const UNIT: &'static str = "pictures";
-    const LOSS: &'static str = "nats per picture";
+    const RANGE: Range = Range::Unit;
+    const WHAT: &'static str = "A variational autoencoder";
 
-    fn plan(recipe: &VaeRecipe, _: Option<&Path>, device: &Device) -> Result<Plan> {
-        let data = super::open(&recipe.data, recipe.model.conditional, &mut |_, _, _| {})?;
-        let config = VaeTask::config(recipe, data.train.dims(), data.train.classes())?;
-        Setup::of(recipe).supported(device)?;
-        VaeTask::memory(recipe, &config, device)
+    fn labelled(model: &VaeModel) -> bool {
+        model.conditional
     }
 
-    fn open(recipe: &VaeRecipe, _: &Path, device: &Device, progress: &mut Progress) -> Result<Opened<VaeTask>> {
-        Setup::of(recipe).supported(device)?;
-        let data = super::open(&recipe.data, recipe.model.conditional, progress)?;
-        let dims = data.train.dims();
-        let config = VaeTask::config(recipe, dims, data.train.classes())?;
-        let memory = VaeTask::memory(recipe, &config, device)?;
-        let trainer = VaeTask::trainer(recipe, Some(&data.train), config, device)?;
-        let hash = data.hash.clone();
-        Ok(Opened { task: VaeTask { data, dims, batch: recipe.train.batch }, trainer, memory, data: hash })
+    fn config(model: &VaeModel, dims: Dims, classes: usize) -> Result<VaeConfig> {
+        let config = model.config(shape(dims), classes);
+        config.check().map_err(|wrong| misfit(dims, &wrong))?;
+        Ok(config)
     }
 
-    fn about(&self) -> Vec<(u64, &'static str)> {
-        self.data.about()
+    fn new(
+        recipe: &VaeRecipe,
+        config: VaeConfig,
+        batches: Option<PictureBatches>,
+        _: &Device,
+    ) -> (VaeObjective, Vec<Decl>) {
+        let (vae, decls) = Vae::new(config);
+        let (settings, batch, micros) = (recipe.model.clone(), recipe.train.batch, recipe.train.accumulate);
+        (VaeObjective { vae, batches, settings, batch, micros }, decls)
     }
 
-    fn config(&self, trainer: &Trainer<VaeObjective>) -> Value {
-        trainer.objective.vae.config().to_json()
+    fn to_json(&self) -> Value {
+        self.vae.config().to_json()
     }
 
     /// −ELBO: with β = 1 and without free bits, whatever the training's.
     fn evaluate(
-        &mut self,
         trainer: &mut Trainer<VaeObjective>,
-        last: bool,
-        max_batches: Option<usize>,
+        exam: Exam,
         progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Option<Evaluation>> {
-        let held_out = &self.data.held_out;
-        let batch = self.batch.min(held_out.len());
-        let total = held_out.len().div_ceil(batch).min(max_batches.unwrap_or(usize::MAX));
+        let held_out = exam.held_out;
+        let batch = exam.batch.min(held_out.len());
+        let total = held_out.len().div_ceil(batch).min(exam.most);
         let mut sums = Sums::default();
         for i in 0..total {
-            let n = batch.min(held_out.len() - i * batch);
-            evaluate_batch(trainer, n, &mut |x, labels| fill(held_out, i * batch, x, labels), &mut sums);
+            sums.add(trainer, held_out, i * batch, batch.min(held_out.len() - i * batch));
             if !progress(i + 1, total) {
-                trainer.tape.reset();
                 return Ok(None);
             }
         }
@@ -420,66 +332,56 @@ impl Task for VaeTask {
         let [reconstruction, kl] = [sums.reconstruction / n, sums.kl / n];
         let loss = reconstruction + kl + trainer.objective.vae.constant();
         let mut parts = vec![("reconstruction", reconstruction), ("kl", kl), ("active", sums.active() as f64)];
-        if last {
-            match self.iwae(trainer, progress) {
+        if exam.last {
+            match iwae(trainer, held_out, [batch, total * batch], progress) {
                 Some(bound) => parts.push(("iwae", -bound)),
                 None => return Ok(None),
             }
         }
-        trainer.tape.reset();
         Ok(Some(Evaluation { loss, parts, warnings: Vec::new() }))
     }
 
-    fn sample(
-        &mut self,
-        trainer: &mut Trainer<VaeObjective>,
-        recipe: &VaeRecipe,
-        step: u64,
-        run: &RunDir,
-        watch: &mut dyn Watch,
-    ) -> Result<()> {
-        let PictureSample { rows, columns } = recipe.sample;
-        let sheets = Sheets { run, step, dims: self.dims, columns };
-        let n = rows * columns;
-        let pass = trainer.eval_pass();
+    /// Pictures of fixed numbers, and what becomes of held-out ones; the last time also what each latent variable does, and
+    /// what lies between pictures.
+    fn show(trainer: &mut Trainer<VaeObjective>, view: &View) -> Vec<(&'static str, Sheet)> {
+        let &View { held_out, rows, columns, seed, last } = view;
+        let (dims, pass) = (held_out.dims(), trainer.eval_pass());
         let Trainer { objective: VaeObjective { vae, .. }, params, tape, .. } = trainer;
-        let z = noise(vae.config().latent, n, recipe.train.seed);
-        let made = draw(vae, params, tape, pass, &z, labels(vae.config().classes, n, columns, None).as_deref());
-        sheets.fixed(&sheets.grid().draw(&made, self.dims), watch)?;
-        let last = step == recipe.train.steps;
-        self.more(trainer, &sheets, last)?;
-        if !last {
-            return Ok(());
+        let (&VaeConfig { latent, classes, .. }, grid) = (vae.config(), Grid::new(columns, dims));
+        let n = (4 * columns).min(held_out.len());
+        let mut means = Vec::with_capacity(n * latent);
+        for first in (0..n).step_by(BATCH) {
+            tape.begin(params, pass);
+            let (x, labels) = given(vae, tape, held_out, first, BATCH.min(n - first));
+            let mu = tape.no_grad(|| vae.encode(x, labels)[0].cast(DType::F32).value());
+            means.extend_from_slice(&mu.read::<f32>());
         }
-        sheets.animation()?;
-        let about = format!("A variational autoencoder on {}.", self.data.words());
-        report::write(run, &recipe.run.name, &about, step, &[])
-    }
-}
-
-impl VaeTask {
-    /// The mean of the importance-weighted bound over the first held-out pictures.
-    fn iwae(&self, trainer: &mut Trainer<VaeObjective>, progress: &mut dyn FnMut(usize, usize) -> bool) -> Option<f64> {
-        let [most, draws] = IWAE;
-        let total = most.min(self.data.held_out.len());
-        let (mut sum, mut done) = (0.0, 0);
-        while done < total {
-            let n = self.batch.min(total - done);
-            let pass = trainer.eval_pass();
-            let Trainer { objective: VaeObjective { vae, .. }, params, tape, .. } = &mut *trainer;
-            let [pictures, labels] = specs(vae, n);
-            let (mut x, mut y) = (vec![0.0; pictures.shape.numel()], vec![0; n]);
-            fill(&self.data.held_out, done, &mut x, &mut y);
-            tape.begin(params, crate::tape::Pass { step: done as u64, ..pass });
-            let labels =
-                vae.config().classes.map(|_| tape.constant(Tensor::from_slice(tape.device(), &y, labels.shape)));
-            let x = tape.constant(Tensor::from_slice(tape.device(), &x, pictures.shape));
-            sum += vae.iwae(x, labels, draws).iter().sum::<f64>();
-            done += n;
-            if !progress(done, total) {
-                return None;
-            }
+        let originals: Vec<u8> = (0..n).flat_map(|i| held_out.get(i)).copied().collect();
+        let of_pictures: Vec<i32> = (0..n).map(|i| held_out.label(i).unwrap_or(0) as i32).collect();
+        let mut make = |z: &[f32], labels: Vec<i32>| {
+            let labels = Some(&labels[..]).filter(|_| classes.is_some());
+            draw(vae, params, tape, pass, z, labels)
+        };
+        let of_rows = labels(classes, rows * columns, columns, None).unwrap_or_default();
+        let fixed = grid.draw(&make(&noise(latent, rows * columns, seed), of_rows), dims);
+        let pairs = grid.pairs(&originals, &make(&means, of_pictures.clone()), dims);
+        let mut sheets = vec![("", fixed), ("reconstructions", pairs)];
+        if last {
+            // A row for each of the first variables, from −3 to 3, the others as of the first picture.
+            let rows = latent.min(20);
+            let at = |row: usize, column: usize| {
+                let mut z = means[..latent].to_vec();
+                z[row] = 6.0 * column as f32 / (columns.max(2) - 1) as f32 - 3.0;
+                z
+            };
+            let z: Vec<f32> = (0..rows * columns).flat_map(|i| at(i / columns, i % columns)).collect();
+            sheets.push(("traversal", grid.draw(&make(&z, vec![of_pictures[0]; rows * columns]), dims)));
+            let rows = n / 2;
+            let mean = |i: usize| &means[i * latent..][..latent];
+            let z: Vec<f32> = (0..rows).flat_map(|i| between(mean(2 * i), mean(2 * i + 1), columns)).collect();
+            let of_rows = (0..rows * columns).map(|i| of_pictures[2 * (i / columns)]).collect();
+            sheets.push(("interpolation", grid.draw(&make(&z, of_rows), dims)));
         }
-        Some(sum / total as f64)
+        sheets
     }
 }

@@ -1,32 +1,31 @@
 //! Vector-quantised autoencoders: pictures as grids of codes.
 
 use super::draw::BATCH;
+use super::task::{Exam, Painter, PictureRecipe, PictureTask, View};
 use super::vae::Pixel;
-use super::{Opened as Data, PictureData, PictureSample, Sheets, misfit, report, shape};
-use crate::data::images::{Dims, PictureBatches, Pictures, Range};
+use super::{misfit, shape};
+use crate::data::images::{Dims, Grid, PictureBatches, Range, Sheet};
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::vqvae::perplexity;
 use crate::model::{VqVae, VqVaeConfig};
-use crate::params::Params;
+use crate::params::{Decl, Params};
 use crate::settings::{Schema, positive, range, require};
 use crate::tape::{Pass, Tape};
 use crate::tensor::{Spec, Tensor};
-use crate::train::event::Watch;
-use crate::train::fit::{self, Plan};
 use crate::train::objective::{Batch, Found, MAX_TENSORS, Objective, Turn, Values};
-use crate::train::recipe::{Architecture, RecipeOf, Section, Train};
-use crate::train::run::RunDir;
-use crate::train::setup::Setup;
-use crate::train::task::{Evaluation, Opened, Progress, Task};
+use crate::train::recipe::{Architecture, Section, Train};
+use crate::train::task::Evaluation;
 use crate::train::trainer::Trainer;
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::Path;
 
 /// A recipe for a VQ-VAE.
-pub type VqVaeRecipe = RecipeOf<VqVaeModel, PictureData, PictureSample>;
+pub type VqVaeRecipe = PictureRecipe<VqVaeModel>;
+
+/// A VQ-VAE in training on pictures.
+pub type VqVaeTask = PictureTask<VqVaeObjective>;
 
 /// The default recipe, as TOML with comments.
 pub const DEFAULT: &str = include_str!("../../../data/recipes/vqvae.toml");
@@ -143,45 +142,6 @@ impl Objective for VqVaeObjective {
     }
 }
 
-/// A VQ-VAE in training on pictures.
-pub struct VqVaeTask {
-    data: Data,
-    dims: Dims,
-}
-
-impl VqVaeTask {
-    fn trainer(
-        recipe: &VqVaeRecipe,
-        data: Option<&Pictures>,
-        config: VqVaeConfig,
-        device: &Device,
-    ) -> Result<Trainer<VqVaeObjective>> {
-        let train = &recipe.train;
-        let augment = recipe.data.augment();
-        let batches =
-            |data: &Pictures| PictureBatches::new(data.clone(), train.batch, Range::Unit, augment, train.seed);
-        let batches = data.map(batches).transpose()?;
-        let (vqvae, decls) = VqVae::new(config);
-        let objective = VqVaeObjective { vqvae, batches, batch: train.batch, micros: train.accumulate };
-        Ok(Trainer::with(Setup::of(recipe), (objective, decls), device))
-    }
-
-    fn config(recipe: &VqVaeRecipe, dims: Dims) -> Result<VqVaeConfig> {
-        let config = recipe.model.config(shape(dims));
-        config.check().map_err(|wrong| misfit(dims, &wrong))?;
-        Ok(config)
-    }
-
-    fn memory(recipe: &VqVaeRecipe, config: &VqVaeConfig, device: &Device) -> Result<Plan> {
-        fit::pictures(recipe.train.batch, device, &|batch, dry| {
-            let mut recipe = recipe.clone();
-            (recipe.train.batch, recipe.train.accumulate) = (batch, recipe.train.accumulate.min(3));
-            let trainer = VqVaeTask::trainer(&recipe, None, config.clone(), dry).expect("no data that could be wrong");
-            Plan::measure(dry, trainer, |_| 0)
-        })
-    }
-}
-
 /// The ids (n, h·w) of pictures (n, H, W, C).
 pub fn encode(vqvae: &VqVae, params: &Params, tape: &mut Tape, pass: Pass, pictures: &[u8]) -> Vec<i32> {
     let [h, w, c] = vqvae.config().shape;
@@ -210,59 +170,49 @@ pub fn decode(vqvae: &VqVae, params: &Params, tape: &mut Tape, pass: Pass, ids: 
     pictures
 }
 
-impl Task for VqVaeTask {
+impl Painter for VqVaeObjective {
     type Model = VqVaeModel;
-    type Data = PictureData;
-    type Sample = PictureSample;
-    type Objective = VqVaeObjective;
+    type Config = VqVaeConfig;
 
-    const UNIT: &'static str = "pictures";
-    const LOSS: &'static str = "nats per picture";
+    const RANGE: Range = Range::Unit;
+    const WHAT: &'static str = "A vector-quantised autoencoder";
     const NEXT: [&'static str; 2] = ["kiln data codes ", " --out codes.jsonl"];
 
-    fn plan(recipe: &VqVaeRecipe, _: Option<&Path>, device: &Device) -> Result<Plan> {
-        let data = super::open(&recipe.data, false, &mut |_, _, _| {})?;
-        let config = VqVaeTask::config(recipe, data.train.dims())?;
-        Setup::of(recipe).supported(device)?;
-        VqVaeTask::memory(recipe, &config, device)
+    fn config(model: &VqVaeModel, dims: Dims, _: usize) -> Result<VqVaeConfig> {
+        let config = model.config(shape(dims));
+        config.check().map_err(|wrong| misfit(dims, &wrong))?;
+        Ok(config)
     }
 
-    fn open(recipe: &VqVaeRecipe, _: &Path, device: &Device, progress: &mut Progress) -> Result<Opened<VqVaeTask>> {
-        Setup::of(recipe).supported(device)?;
-        let data = super::open(&recipe.data, false, progress)?;
-        let dims = data.train.dims();
-        let config = VqVaeTask::config(recipe, dims)?;
-        let memory = VqVaeTask::memory(recipe, &config, device)?;
-        let trainer = VqVaeTask::trainer(recipe, Some(&data.train), config, device)?;
-        let hash = data.hash.clone();
-        Ok(Opened { task: VqVaeTask { data, dims }, trainer, memory, data: hash })
+    fn new(
+        recipe: &VqVaeRecipe,
+        config: VqVaeConfig,
+        batches: Option<PictureBatches>,
+        _: &Device,
+    ) -> (VqVaeObjective, Vec<Decl>) {
+        let (vqvae, decls) = VqVae::new(config);
+        (VqVaeObjective { vqvae, batches, batch: recipe.train.batch, micros: recipe.train.accumulate }, decls)
     }
 
-    fn about(&self) -> Vec<(u64, &'static str)> {
-        self.data.about()
-    }
-
-    fn config(&self, trainer: &Trainer<VqVaeObjective>) -> Value {
-        trainer.objective.vqvae.config().to_json()
+    fn to_json(&self) -> Value {
+        self.vqvae.config().to_json()
     }
 
     /// The loss of held-out pictures, and how many codes they use.
     fn evaluate(
-        &mut self,
         trainer: &mut Trainer<VqVaeObjective>,
-        _: bool,
-        max_batches: Option<usize>,
+        exam: Exam,
         progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Option<Evaluation>> {
         let pass = trainer.eval_pass();
-        let Trainer { objective: VqVaeObjective { vqvae, batch, .. }, params, tape, .. } = trainer;
-        let held_out = &self.data.held_out;
-        let batch = (*batch).min(held_out.len());
-        let total = held_out.len().div_ceil(batch).min(max_batches.unwrap_or(usize::MAX));
+        let Trainer { objective: VqVaeObjective { vqvae, .. }, params, tape, .. } = trainer;
+        let (held_out, config) = (exam.held_out, vqvae.config());
+        let batch = exam.batch.min(held_out.len());
+        let total = held_out.len().div_ceil(batch).min(exam.most);
         let (mut count, mut sums, mut ids) = (0, [0.0; 2], Vec::new());
         for i in 0..total {
             let n = batch.min(held_out.len() - i * batch);
-            let [h, w, c] = vqvae.config().shape;
+            let [h, w, c] = config.shape;
             let mut x = vec![0.0; n * h * w * c];
             held_out.fill(i * batch, Range::Unit, &mut x, &mut []);
             tape.begin(params, pass);
@@ -277,8 +227,6 @@ impl Task for VqVaeTask {
                 return Ok(None);
             }
         }
-        tape.reset();
-        let config = vqvae.config();
         let [reconstruction, commitment] = sums.map(|sum| sum / count as f64);
         let loss = reconstruction + f64::from(config.commitment) * commitment;
         let perplexity = perplexity(&ids, config.codes);
@@ -291,28 +239,15 @@ impl Task for VqVaeTask {
         Ok(Some(Evaluation { loss, parts, warnings }))
     }
 
-    fn sample(
-        &mut self,
-        trainer: &mut Trainer<VqVaeObjective>,
-        recipe: &VqVaeRecipe,
-        step: u64,
-        run: &RunDir,
-        watch: &mut dyn Watch,
-    ) -> Result<()> {
-        let PictureSample { rows, columns } = recipe.sample;
-        let sheets = Sheets { run, step, dims: self.dims, columns };
+    /// What becomes of held-out pictures.
+    fn show(trainer: &mut Trainer<VqVaeObjective>, view: &View) -> Vec<(&'static str, Sheet)> {
         let pass = trainer.eval_pass();
         let Trainer { objective: VqVaeObjective { vqvae, .. }, params, tape, .. } = trainer;
-        let n = (rows * columns / 2).clamp(1, self.data.held_out.len());
-        let originals: Vec<u8> = (0..n).flat_map(|i| self.data.held_out.get(i)).copied().collect();
+        let (held_out, dims) = (view.held_out, view.held_out.dims());
+        let n = (view.rows * view.columns / 2).clamp(1, held_out.len());
+        let originals: Vec<u8> = (0..n).flat_map(|i| held_out.get(i)).copied().collect();
         let ids = encode(vqvae, params, tape, pass, &originals);
         let again = decode(vqvae, params, tape, pass, &ids);
-        sheets.fixed(&sheets.grid().pairs(&originals, &again, self.dims), watch)?;
-        if step < recipe.train.steps {
-            return Ok(());
-        }
-        sheets.animation()?;
-        let about = format!("A vector-quantised autoencoder on {}.", self.data.words());
-        report::write(run, &recipe.run.name, &about, step, &[])
+        vec![("", Grid::new(view.columns, dims).pairs(&originals, &again, dims))]
     }
 }

@@ -15,7 +15,7 @@ use crate::cpu::gemm::Precision;
 use crate::data::atomic::write_atomic;
 use crate::disk::{self, Disk, Os};
 use crate::error::{Error, Result};
-use crate::settings::{Schema, positive, range, require};
+use crate::settings::{self, Schema, positive, range, require};
 use serde::de::{DeserializeOwned, SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
@@ -246,7 +246,7 @@ pub struct Sample {
 impl Default for Recipe {
     /// The built-in village.
     fn default() -> Recipe {
-        toml::from_str(VILLAGE).expect("the embedded recipe is complete; a test loads it")
+        TEXT.parse("", Path::new("recipe"), &[]).expect("the embedded recipe is complete; a test loads it")
     }
 }
 
@@ -298,7 +298,7 @@ impl<M: Architecture, D: Section, S: Section> RecipeOf<M, D, S> {
 
     /// All keys, as TOML.
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("every value of a recipe has a form in TOML")
+        settings::to_toml(self)
     }
 
     /// Checks every value's range, and the values that must fit one another.

@@ -9,7 +9,11 @@ use kiln::data::images::{
     self, Augment, Colour, Found, Grid, Idx, PictureBatches, Range, Reading, Shapes, Sheet, animate,
 };
 use kiln::data::source::Reason;
+use kiln::device::Device;
 use kiln::disk::Os;
+use kiln::train::pictures::VaeTask;
+use kiln::train::pictures::vae::VaeRecipe;
+use kiln::train::run;
 use safetensors::SafeTensors;
 
 use super::*;
@@ -223,6 +227,13 @@ fn bad_pictures_are_errors_that_name_them() {
         let text = format!("{error} hint: {}", error.hint().unwrap_or_else(|| panic!("{name}: no hint")));
         assert!(text.contains(&*dir.path().to_string_lossy()), "{name}: {text}");
         says.iter().for_each(|part| assert!(text.contains(part), "{name}: {part:?} is not in {text:?}"));
+        // A run on them says the same, and leaves nothing.
+        let runs = TempDir::new().expect("a folder");
+        let set = [format!("data.path={:?}", dir.path()), format!("run.dir={:?}", runs.path())];
+        let recipe = VaeRecipe::from_toml("", Path::new("recipe"), &set).expect("a recipe");
+        let refused = run::<VaeTask>(&Os, &recipe, None, &Device::cpu(1).expect("a CPU"), &mut ()).expect_err(name);
+        assert_eq!(refused.to_string(), error.to_string(), "{name}");
+        assert!(fs::read_dir(runs.path()).expect("a folder").next().is_none(), "{name}: something is left");
     }
     for (path, says) in [("none", "none"), ("a.png", "a single picture"), ("a.xyz", "bytes 0 to 3")] {
         let dir = folder(&[("a.png", grey_png(8, 8, 0)), ("a.xyz", b"text".to_vec())]);
