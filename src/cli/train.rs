@@ -9,9 +9,7 @@ use kiln::disk::Os;
 use kiln::error::{Error, Result};
 use kiln::train::guard::LOSS;
 use kiln::train::pictures::vae::CONV;
-use kiln::train::pictures::{GanTask, VaeTask, VqVaeTask};
-use kiln::train::task::RecipeFor;
-use kiln::train::{Event, Summary, Task, Text, Watch, recipe, signal};
+use kiln::train::{AnyRecipe, Event, Summary, Watch, signal};
 use serde_json::json;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -45,33 +43,16 @@ pub struct TrainArgs {
 
 /// Runs `kiln train` and gives the exit code.
 pub fn run(args: TrainArgs, global: &Global) -> Result<u8> {
-    let of_run = args.resume.as_ref().map(|run| run.join("recipe.toml"));
-    let file = args.recipe.as_ref().or(of_run.as_ref()).filter(|file| file.is_file());
-    let kind = recipe::kind(file.map(PathBuf::as_path), &args.set)?;
-    match kind.as_deref() {
-        Some("vae") => train::<VaeTask>(&args, "", global),
-        Some("vqvae") => train::<VqVaeTask>(&args, "", global),
-        Some("gan") => train::<GanTask>(&args, "", global),
-        // Pictures without a recipe.
-        None if file.is_none() && args.data.first().is_some_and(|path| images::are_at(path)) => {
-            train::<VaeTask>(&args, CONV, global)
-        }
-        _ => train::<Text>(&args, "", global),
-    }
-}
-
-/// `base`: the recipe where none is given.
-fn train<T: Task>(args: &TrainArgs, base: &str, global: &Global) -> Result<u8> {
-    let recipe = recipe::<T>(args, base)?;
+    let recipe = recipe(&args)?;
     let device = global.device()?;
     if args.plan {
-        let plan = kiln::train::plan::<T>(&recipe, args.resume.as_deref(), &device)?;
+        let plan = recipe.plan(args.resume.as_deref(), &device)?;
         let text = if global.json { json!({ "memory": plan }).to_string() } else { format!("memory  {plan}") };
         return print(&text).map(|()| 0);
     }
     signal::install()?;
     let mut screen = Screen::new(global.json);
-    let summary = kiln::train::run::<T>(&Os, &recipe, args.resume.as_deref(), &device, &mut screen)?;
+    let summary = recipe.run(&Os, args.resume.as_deref(), &device, &mut screen)?;
     screen.finish();
     if global.json {
         print(&to_json(&summary).to_string())?;
@@ -81,9 +62,9 @@ fn train<T: Task>(args: &TrainArgs, base: &str, global: &Global) -> Result<u8> {
     Ok(summary.stopped.map_or(0, signal::exit_code))
 }
 
-fn recipe<T: Task>(args: &TrainArgs, base: &str) -> Result<RecipeFor<T>> {
+fn recipe(args: &TrainArgs) -> Result<AnyRecipe> {
     if let Some(run) = &args.resume {
-        return RecipeFor::<T>::of_run(run, &args.set);
+        return AnyRecipe::of_run(run, &args.set);
     }
     let is_recipe = |p: &&PathBuf| p.extension().is_some_and(|e| e == "toml");
     if let Some(recipe) = args.data.iter().find(is_recipe) {
@@ -107,10 +88,8 @@ fn recipe<T: Task>(args: &TrainArgs, base: &str) -> Result<RecipeFor<T>> {
         let paths = args.data.iter().map(name).collect::<Result<Vec<String>>>()?;
         set.push(format!("data.path={}", toml::Value::from(paths)));
     }
-    match &args.recipe {
-        Some(file) => RecipeFor::<T>::load(Some(file), &set),
-        None => RecipeFor::<T>::from_toml(base, Path::new("recipe"), &set),
-    }
+    let pictures = args.data.first().is_some_and(|path| images::are_at(path));
+    AnyRecipe::load(args.recipe.as_deref(), if pictures { CONV } else { "" }, &set)
 }
 
 fn not_utf8(path: &Path) -> Error {
@@ -410,10 +389,13 @@ mod tests {
             resume: None,
             plan: false,
         };
-        let made = recipe::<Text>(&args(&[]), "").unwrap();
-        assert_eq!((made.run.name.as_str(), made.data.path), ("book", Some(vec!["my/book.txt".into()])));
-        assert_eq!(recipe::<Text>(&args(&["run.name=mine"]), "").unwrap().run.name, "mine");
+        let made = |set: &[&str]| match recipe(&args(set)).unwrap() {
+            AnyRecipe::Text(recipe) => recipe,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((&*made(&[]).run.name, made(&[]).data.path), ("book", Some(vec!["my/book.txt".into()])));
+        assert_eq!(made(&["run.name=mine"]).run.name, "mine");
         let misplaced = TrainArgs { data: vec!["a.txt".into(), "r.toml".into()], ..args(&[]) };
-        assert_eq!(recipe::<Text>(&misplaced, "").unwrap_err().exit_code(), 2);
+        assert_eq!(recipe(&misplaced).unwrap_err().exit_code(), 2);
     }
 }

@@ -1,5 +1,6 @@
 //! The training loop and what surrounds it: recipes, schedules, run directories, checkpoints, the loss curve.
 
+pub mod any;
 pub mod checkpoint;
 pub mod event;
 pub mod fit;
@@ -25,6 +26,7 @@ pub mod tensors;
 pub mod text;
 pub mod trainer;
 
+pub use any::AnyRecipe;
 pub use event::{Event, Summary, Watch};
 pub use fit::Plan;
 pub use lm::Lm;

@@ -1,12 +1,15 @@
 //! The one matrix product behind attention: small operands that lie in the caches, parts of them masked.
 //!
 //! Tiles of up to 6 rows by 4 registers (2 on 8 lanes, but 8 for a single row, whose chains would else wait for their own
-//! last step) are held in registers over all steps that their rows have in common. Whatever the tile, an element
+//! last step) are held in registers over all steps. Whatever the tile, an element
 //! is one chain of fused multiply-adds over exactly its own steps in ascending order, so the tiling never shows in a result,
 //! and a masked step is not a product with 0 (which would spread NaN and flip the sign of zeros): it does not take place.
 //!
 //! In bf16 steps go in pairs, of each the second first (`gemm/form.rs`), and a pair takes place where one of its steps does:
 //! where the other is masked, A holds a 0. Rows in [`Form::Rounded`] lie in order, and are exchanged when they are read.
+
+// Constant ranges that unroll say it best.
+#![allow(clippy::needless_range_loop)]
 
 use crate::cpu::gemm::form::{Form, Layout};
 use crate::cpu::{Simd, Vector};
@@ -100,11 +103,12 @@ fn multiply_body<V: Vector, L: Layout<V>>(p: &Product) {
                 _ => &[1, 2],
             };
             let n = largest(sizes, (cols - c) / V::W);
-            for piece in 0..=m {
-                let Some((r, m, steps, start)) = piece_of::<V, L>(p, r, m, piece) else { continue };
-                // SAFETY: the caller of `Product::multiply` vouches for the operands; rows, columns and steps are within their
-                // sizes.
-                unsafe { tile_of::<V, L>(p, [r, m], [c, n], steps, start) };
+            let (first, last) = pieces::<V, L>(p, r, m);
+            // SAFETY: the caller of `Product::multiply` vouches for the operands; rows, columns and steps are within their sizes.
+            unsafe { tile_of::<V, L>(p, [r, m], [c, n], first, p.start) };
+            if let Some(last) = last {
+                // SAFETY: as above.
+                unsafe { tile_of::<V, L>(p, [r, m], [c, n], last, Start::Add) };
             }
             c += n * V::W;
         }
@@ -112,34 +116,31 @@ fn multiply_body<V: Vector, L: Layout<V>>(p: &Product) {
     }
 }
 
-/// Along the diagonal the m rows of a tile at r have steps of their own, which come one row at a time: before the steps that all
-/// rows take, or after them. Gives rows, steps (in bf16 pairs of them) and start of each of 1 + m pieces, where there is one.
+/// Steps of a tile, in bf16 pairs of them.
+#[derive(Clone)]
+struct Steps {
+    /// At first those that only some rows take.
+    some: Range<usize>,
+    /// Then those that all take.
+    all: Range<usize>,
+}
+
+/// The steps of the m rows at r: along the diagonal rows join one by one before the steps that all take, or leave one by one
+/// after them. These follow by themselves.
 #[inline(always)]
-fn piece_of<V: Vector, L: Layout<V>>(
-    p: &Product,
-    r: usize,
-    m: usize,
-    piece: usize,
-) -> Option<(usize, usize, Range<usize>, Start)> {
+fn pieces<V: Vector, L: Layout<V>>(p: &Product, r: usize, m: usize) -> (Steps, Option<Steps>) {
     let held = |k: isize| k.clamp(0, p.steps as isize) as usize;
     // The group of step k, and the one behind that of step k − 1.
     let (first, end) = (|k| held(k) / L::GROUP, |k| held(k).div_ceil(L::GROUP));
     let steps = p.steps.div_ceil(L::GROUP);
-    let row = |i: usize| (r + i) as isize;
+    let (top, bottom) = (r as isize, (r + m - 1) as isize);
     match p.part {
-        Part::All | Part::Columns(_) => (piece == 0).then_some((r, m, 0..steps, p.start)),
-        Part::Until(n) => match piece {
-            0 => Some((r, m, 0..end(row(0) + n + 1), p.start)),
-            _ if piece == m => None,
-            i => Some((r + i, 1, end(row(0) + n + 1)..end(row(i) + n + 1), Start::Add)).filter(|own| !own.2.is_empty()),
-        },
-        Part::From(n) => {
-            let common = first(row(m - 1) - n);
-            match piece {
-                _ if common == 0 => (piece == 0).then_some((r, m, 0..steps, p.start)),
-                i if i < m => Some((r + i, 1, first(row(i) - n)..common, p.start)),
-                _ => Some((r, m, common..steps, Start::Add)),
-            }
+        Part::All | Part::Columns(_) => (Steps { some: 0..0, all: 0..steps }, None),
+        Part::From(n) => (Steps { some: first(top - n)..first(bottom - n), all: first(bottom - n)..steps }, None),
+        Part::Until(n) => {
+            let (common, longest) = (end(top + n + 1), end(bottom + n + 1));
+            let rest = Steps { some: common..longest, all: 0..0 };
+            (Steps { some: 0..0, all: 0..common }, (common < longest).then_some(rest))
         }
     }
 }
@@ -150,7 +151,7 @@ unsafe fn tile_of<V: Vector, L: Layout<V>>(
     p: &Product,
     [r, m]: [usize; 2],
     [c, n]: [usize; 2],
-    steps: Range<usize>,
+    steps: Steps,
     start: Start,
 ) {
     macro_rules! pick {
@@ -174,7 +175,7 @@ unsafe fn tile<V: Vector, L: Layout<V>, const M: usize, const N: usize>(
     p: &Product,
     r: usize,
     c: usize,
-    steps: Range<usize>,
+    steps: Steps,
     start: Start,
 ) {
     // SAFETY: rows r..r + M, columns c..c + N·W and these steps lie within the operands.
@@ -196,24 +197,53 @@ unsafe fn tile<V: Vector, L: Layout<V>, const M: usize, const N: usize>(
                 }
             }
         }
-        // A group of steps is one row of B, or two.
-        let each = L::GROUP / L::SPAN;
-        for k in steps.start * each..steps.end * each {
-            let k = k ^ L::FLIP;
+        for k in steps.some {
+            let (k0, k1) = ((L::GROUP * k) as isize, (L::GROUP * (k + 1)) as isize);
+            let rows = match p.part {
+                Part::Until(n) => (k0 - n - r as isize).max(0) as usize..M,
+                Part::From(n) => 0..(k1 + n - r as isize).max(0) as usize,
+                _ => 0..M,
+            };
+            step::<V, L, M, N>(p, a, b, k, rows, &mut acc);
+        }
+        for k in steps.all {
+            step::<V, L, M, N>(p, a, b, k, 0..M, &mut acc);
+        }
+        for i in 0..M {
+            for j in 0..N {
+                acc[i][j].store_ptr(out.add(i * p.c_row + j * V::W));
+            }
+        }
+    }
+}
+
+/// One step, or pair of steps, of the sums of some rows of a tile.
+#[inline(always)]
+unsafe fn step<V: Vector, L: Layout<V>, const M: usize, const N: usize>(
+    p: &Product,
+    a: *const f32,
+    b: *const f32,
+    k: usize,
+    rows: Range<usize>,
+    acc: &mut [[V; N]; M],
+) {
+    // A group of steps is one row of B, or two.
+    let each = L::GROUP / L::SPAN;
+    for k in k * each..(k + 1) * each {
+        let k = k ^ L::FLIP;
+        // SAFETY: as in `tile`.
+        unsafe {
             let mut line = [V::splat(0.0); N];
             for j in 0..N {
                 line[j] = V::load_ptr(b.add(k * p.b_step + j * V::W));
             }
             for i in 0..M {
-                let x = V::splat(*a.add(i * p.a_row + k * p.a_step));
-                for j in 0..N {
-                    acc[i][j] = L::multiply(x, line[j], acc[i][j]);
+                if rows.start <= i && i < rows.end {
+                    let x = V::splat(*a.add(i * p.a_row + k * p.a_step));
+                    for j in 0..N {
+                        acc[i][j] = L::multiply(x, line[j], acc[i][j]);
+                    }
                 }
-            }
-        }
-        for i in 0..M {
-            for j in 0..N {
-                acc[i][j].store_ptr(out.add(i * p.c_row + j * V::W));
             }
         }
     }

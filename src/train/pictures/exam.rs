@@ -5,15 +5,15 @@
 
 use super::judge::{Judge, Verdict};
 use super::sampler::PictureSampler;
-use super::{GanTask, PictureData, VaeTask, vae};
+use super::{PictureData, vae};
 use crate::data::images::{self, Colour, Dims, Pictures, Reading};
 use crate::device::Device;
 use crate::disk::Os;
 use crate::error::{Error, Result};
 use crate::params::Hold;
+use crate::train::any::AnyRecipe;
 use crate::train::checkpoint;
-use crate::train::recipe;
-use crate::train::task::{Progress, RecipeFor};
+use crate::train::task::Progress;
 use std::path::{Path, PathBuf};
 
 /// Pictures that a model draws for its exam, unless something else is said.
@@ -50,12 +50,7 @@ pub struct Outcome {
 /// The recipe's `[data]` of the run at or above `path`.
 fn data_of(path: &Path) -> Result<Option<PictureData>> {
     let Some(run) = path.ancestors().take(3).find(|dir| dir.join("recipe.toml").is_file()) else { return Ok(None) };
-    let data = match recipe::kind(Some(&run.join("recipe.toml")), &[])?.as_deref() {
-        Some("vae") => RecipeFor::<VaeTask>::of_run(run, &[])?.data,
-        Some("gan") => RecipeFor::<GanTask>::of_run(run, &[])?.data,
-        _ => return Ok(None),
-    };
-    Ok(Some(data))
+    Ok(AnyRecipe::of_run(run, &[])?.pictures().cloned())
 }
 
 /// Judges.
@@ -68,7 +63,7 @@ pub fn examine(candidate: &Candidate, device: &Device, progress: &mut Progress) 
     let own = if is_model { data_of(what)? } else { None };
     let mut settings = match own {
         Some(own) => own,
-        None => recipe::RecipeOf::<vae::VaeModel, PictureData, super::PictureSample>::from_toml("", what, &[])?.data,
+        None => vae::VaeRecipe::from_toml("", what, &[])?.data,
     };
     if let Some(data) = data {
         settings.path = Some(vec![data.to_owned()]);

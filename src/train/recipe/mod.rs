@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 pub const VILLAGE: &str = include_str!("../../../data/recipes/village.toml");
 
 /// Recipes are written by hand.
-const MAX_FILE: u64 = 1 << 20;
+pub(super) const MAX_FILE: u64 = 1 << 20;
 
 /// The most steps of a run.
 pub const MAX_STEPS: u64 = 1_000_000_000;
@@ -426,22 +426,6 @@ fn utf8(path: &Path) -> Result<()> {
 
 fn is_none(n: &usize) -> bool {
     *n == 0
-}
-
-/// What `model.kind` a recipe and its overrides say, before it is known which keys it may have; `None` where they say none, or
-/// the file is no TOML, which reading it as a recipe will tell.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn kind(file: Option<&Path>, overrides: &[String]) -> Result<Option<String>> {
-    let text = file.map_or(Ok(String::new()), |path| disk::text(&Os, path, MAX_FILE))?;
-    let table: toml::Table = text.parse().unwrap_or_default();
-    let own = table.get("model").and_then(|model| model.get("kind")?.as_str()).map(str::to_owned);
-    let set = overrides.iter().rev().find_map(|set| {
-        let (key, value) = set.split_once('=')?;
-        (key.trim() == "model.kind").then(|| value.trim().trim_matches('"').to_owned())
-    });
-    Ok(set.or(own))
 }
 
 /// One path, or a list of them.

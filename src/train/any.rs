@@ -1,0 +1,127 @@
+//! Recipes of all kinds of models. Programs come through here, so that the run of each kind is compiled once, in this library.
+
+use super::event::{Summary, Watch};
+use super::fit::Plan;
+use super::pictures::gan::GanRecipe;
+use super::pictures::vae::VaeRecipe;
+use super::pictures::vqvae::VqVaeRecipe;
+use super::pictures::{GanTask, PictureData, VaeTask, VqVaeTask};
+use super::pretrain;
+use super::recipe::{MAX_FILE, Recipe, RecipeOf};
+use super::text::Text;
+use crate::device::Device;
+use crate::disk::{self, Disk, Os};
+use crate::error::Result;
+use std::path::Path;
+
+/// A recipe, whatever it trains.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AnyRecipe {
+    /// A language model on text.
+    Text(Recipe),
+    /// A VAE on pictures.
+    Vae(VaeRecipe),
+    /// A VQ-VAE on pictures.
+    VqVae(VqVaeRecipe),
+    /// A GAN on pictures.
+    Gan(GanRecipe),
+}
+
+/// What `f` makes of the recipe within.
+macro_rules! within {
+    ($recipe:expr, $task:ident, $inner:ident => $result:expr) => {
+        match $recipe {
+            AnyRecipe::Text($inner) => {
+                type $task = Text;
+                $result
+            }
+            AnyRecipe::Vae($inner) => {
+                type $task = VaeTask;
+                $result
+            }
+            AnyRecipe::VqVae($inner) => {
+                type $task = VqVaeTask;
+                $result
+            }
+            AnyRecipe::Gan($inner) => {
+                type $task = GanTask;
+                $result
+            }
+        }
+    };
+}
+
+impl AnyRecipe {
+    /// The recipe in `file`, else in `base`, over the default of its kind, under `overrides`.
+    ///
+    /// # Errors
+    /// As of [`RecipeOf::load`].
+    pub fn load(file: Option<&Path>, base: &str, overrides: &[String]) -> Result<AnyRecipe> {
+        let text = file.map_or(Ok(base.to_owned()), |path| disk::text(&Os, path, MAX_FILE))?;
+        let file = file.unwrap_or(Path::new("recipe"));
+        Ok(match kind(&text, overrides).as_deref() {
+            Some("vae") => AnyRecipe::Vae(RecipeOf::from_toml(&text, file, overrides)?),
+            Some("vqvae") => AnyRecipe::VqVae(RecipeOf::from_toml(&text, file, overrides)?),
+            Some("gan") => AnyRecipe::Gan(RecipeOf::from_toml(&text, file, overrides)?),
+            _ => AnyRecipe::Text(RecipeOf::from_toml(&text, file, overrides)?),
+        })
+    }
+
+    /// The recipe of an existing run, with overrides that it can go on with.
+    ///
+    /// # Errors
+    /// As of [`RecipeOf::of_run`].
+    pub fn of_run(run: &Path, overrides: &[String]) -> Result<AnyRecipe> {
+        let path = run.join("recipe.toml");
+        let text = if path.is_file() { disk::text(&Os, &path, MAX_FILE)? } else { String::new() };
+        Ok(match kind(&text, &[]).as_deref() {
+            Some("vae") => AnyRecipe::Vae(RecipeOf::of_run(run, overrides)?),
+            Some("vqvae") => AnyRecipe::VqVae(RecipeOf::of_run(run, overrides)?),
+            Some("gan") => AnyRecipe::Gan(RecipeOf::of_run(run, overrides)?),
+            _ => AnyRecipe::Text(RecipeOf::of_run(run, overrides)?),
+        })
+    }
+
+    /// `[data]`, where it is of pictures.
+    pub fn pictures(&self) -> Option<&PictureData> {
+        match self {
+            AnyRecipe::Text(_) => None,
+            AnyRecipe::Vae(recipe) => Some(&recipe.data),
+            AnyRecipe::VqVae(recipe) => Some(&recipe.data),
+            AnyRecipe::Gan(recipe) => Some(&recipe.data),
+        }
+    }
+
+    /// As [`plan`](pretrain::plan).
+    ///
+    /// # Errors
+    /// As of there.
+    pub fn plan(&self, resume: Option<&Path>, device: &Device) -> Result<Plan> {
+        within!(self, Kind, recipe => pretrain::plan::<Kind>(recipe, resume, device))
+    }
+
+    /// As [`run`](pretrain::run).
+    ///
+    /// # Errors
+    /// As of there.
+    pub fn run(
+        &self,
+        disk: &dyn Disk,
+        resume: Option<&Path>,
+        device: &Device,
+        watch: &mut dyn Watch,
+    ) -> Result<Summary> {
+        within!(self, Kind, recipe => pretrain::run::<Kind>(disk, recipe, resume, device, watch))
+    }
+}
+
+/// `model.kind` of a recipe with overrides; `None` where nothing says it, as in what is no TOML.
+fn kind(text: &str, overrides: &[String]) -> Option<String> {
+    let table: toml::Table = text.parse().unwrap_or_default();
+    let own = table.get("model").and_then(|model| model.get("kind")?.as_str()).map(str::to_owned);
+    let set = overrides.iter().rev().find_map(|set| {
+        let (key, value) = set.split_once('=')?;
+        (key.trim() == "model.kind").then(|| value.trim().trim_matches('"').to_owned())
+    });
+    set.or(own)
+}
