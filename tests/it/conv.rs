@@ -101,8 +101,10 @@ fn windows_say_how_large_results_are() {
     assert_eq!(Window::transposed(1, 2, 0).result(1, 4), None);
 }
 
-/// x (N, H, W, C) by (O, kh, kw, C), stride and padding: so large that pictures are worked on in several parts.
-const LARGE: [(usize, [usize; 3], [usize; 3], [usize; 2]); 5] = [
+/// N, (H, W, C), (O, kh, kw), stride and padding.
+type Row = (usize, [usize; 3], [usize; 3], [usize; 2]);
+/// So large that pictures are worked on in several parts.
+const LARGE: [Row; 5] = [
     (9, [20, 20, 16], [8, 4, 4], [2, 1]),
     (41, [20, 20, 1], [7, 4, 4], [2, 1]),
     (1, [72, 60, 20], [3, 3, 3], [1, 1]),
@@ -137,7 +139,8 @@ fn convolutions_of_many_and_of_large_pictures_are_chains_in_the_order_of_their_w
         let small = (0..n * sh * sw).flat_map(|m| (0..k).flat_map(move |l| (0..o).map(move |o| (m, l, o))));
         let gathered =
             chains(dy.len(), 0.0, small.clone().map(|(m, l, i)| (m * o + i, patch(m, l), weight[i * k + l])));
-        let weighed = chains(o * k, 1.0, small.map(|(m, l, i)| (i * k + l, dy[m * o + i], patch(m, l))));
+        let weighed = [0.0, 1.0]
+            .map(|start| chains(o * k, start, small.clone().map(|(m, l, i)| (i * k + l, dy[m * o + i], patch(m, l)))));
         let mut spread_first = Vec::new();
         for simd in Simd::available() {
             for threads in [1, 2] {
@@ -145,9 +148,11 @@ fn convolutions_of_many_and_of_large_pictures_are_chains_in_the_order_of_their_w
                 let mut y = vec![f32::NAN; dy.len()];
                 conv::gather(&cpu, Precision::F32, &sizes, [&x, &weight], Target::plain(&mut y, false));
                 assert!(y == gathered, "gather {about}");
-                let mut dw = vec![1.0; o * k];
-                conv::weigh(&cpu, Precision::F32, &sizes, [&dy, &x], &mut dw, true);
-                assert!(dw == weighed, "weigh {about}");
+                for (weighed, add) in weighed.iter().zip([false, true]) {
+                    let mut dw = vec![if add { 1.0 } else { f32::NAN }; o * k];
+                    conv::weigh(&cpu, Precision::F32, &sizes, [&dy, &x], &mut dw, add);
+                    assert!(dw == *weighed, "weigh {about}, {add}");
+                }
                 let mut dx = vec![f32::NAN; x.len()];
                 conv::spread(&cpu, Precision::F32, &sizes, [&dy, &weight], Target::plain(&mut dx, false));
                 if spread_first.is_empty() {
