@@ -26,7 +26,7 @@ fn model(device: &Device) -> (Classifier, Params, Tape) {
     let mut params = Params::new(device, &decls, 1);
     for (id, name) in names(&params) {
         let place = NAMES.iter().position(|known| *known == name).unwrap_or_else(|| panic!("{name}")) as f64;
-        let shape = params.shape(id).to_vec();
+        let shape = params.weight(id).shape().to_vec();
         let n: usize = shape.iter().product();
         let fan = if shape.len() > 1 { n / shape[0] } else { 64 };
         let value = |i: usize| ((0.37 * (i + 1) as f64 + place).sin() / (fan as f64).sqrt()) as f32;
@@ -58,7 +58,7 @@ fn features_loss_and_gradients_match_pytorch_in_float64() {
     for (id, name) in names(&params) {
         let (shape, want) = get(&format!("grad.{name}"));
         let gradient = params.grad(id).expect("a gradient").f32().to_vec();
-        let rows = params.shape(id)[0];
+        let rows = params.weight(id).shape()[0];
         let columns = gradient.len() / rows;
         let sums = |gradient: &[f32]| -> Vec<f32> {
             let of_rows = gradient.chunks_exact(columns).map(|row| row.iter().sum());

@@ -15,7 +15,7 @@ use kiln::train::pictures::vae::{CONV, VaeRecipe};
 use kiln::train::pictures::{GanTask, VaeTask, VqVaeTask, gan, vae, vqvae};
 use kiln::train::recipe::{Architecture, RecipeOf, Section};
 use kiln::train::task::{RecipeFor, Task};
-use kiln::train::{Event, Summary, Watch, checkpoint, metrics, run};
+use kiln::train::{AnyRecipe, Event, Summary, Watch, checkpoint, metrics, run};
 use std::path::Path;
 
 /// Settings of a tiny run in `dir`, over the text of a recipe.
@@ -251,6 +251,18 @@ fn a_warm_step_of_pictures_allocates_nothing() {
         (0..3).for_each(|step| drop(trainer.step(step)));
         assert_eq!(allocations(|| (3..6).for_each(|step| drop(trainer.step(step)))), 0, "{set}");
     }
+}
+
+#[test]
+fn every_recipe_that_is_there_is_read_as_what_it_is() {
+    let of = |name: &str| {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("data/recipes/{name}.toml"));
+        AnyRecipe::load(Some(&file), "", &[]).unwrap_or_else(|e| panic!("{name}: {e}"))
+    };
+    assert!(["vae-mlp", "vae-conv"].iter().all(|name| matches!(of(name), AnyRecipe::Vae(_))));
+    assert!(["dcgan", "cgan"].iter().all(|name| matches!(of(name), AnyRecipe::Gan(_))));
+    assert!(matches!(of("vqvae"), AnyRecipe::VqVae(_)));
+    assert!(["village", "codes"].iter().all(|name| matches!(of(name), AnyRecipe::Text(_))));
 }
 
 #[test]
