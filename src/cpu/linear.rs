@@ -49,14 +49,32 @@ simd_fn! {
 }
 #[inline(always)]
 fn sum_rows_body<V: Vector>(x: &[f32], sums: &mut [f32]) {
-    sums.fill(0.0);
-    for row in x.chunks_exact(sums.len()) {
-        each::<V>(
-            sums.len(),
-            #[inline(always)]
-            |i, w| (V::at(&sums[i..], w) + V::at(&row[i..], w)).put(&mut sums[i..], w),
-        );
+    // So many registers of sums that an addition does not wait for the one before.
+    const WIDE: usize = 4;
+    let (columns, wide) = (sums.len(), WIDE * V::W);
+    for j in (0..columns - columns % wide).step_by(wide) {
+        let mut sum = [V::splat(0.0); WIDE];
+        for row in x.chunks_exact(columns) {
+            for (i, sum) in sum.iter_mut().enumerate() {
+                *sum = *sum + V::load(&row[j + i * V::W..]);
+            }
+        }
+        for (i, sum) in sum.iter().enumerate() {
+            sum.store(&mut sums[j + i * V::W..]);
+        }
     }
+    let first = columns - columns % wide;
+    each::<V>(
+        columns - first,
+        #[inline(always)]
+        |j, w| {
+            let mut sum = V::splat(0.0);
+            for row in x.chunks_exact(columns) {
+                sum = sum + V::at(&row[first + j..], w);
+            }
+            sum.put(&mut sums[first + j..], w);
+        },
+    );
 }
 
 /// `y[j] = beta y[j] + Σ_i x[i][j]` for x (rows, columns): blocks of rows, then the blocks in order.

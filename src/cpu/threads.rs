@@ -310,6 +310,11 @@ impl<'a> Tiles<'a> {
         Tiles { data: data.as_mut_ptr(), len: data.len(), owner: std::marker::PhantomData }
     }
 
+    /// The number of elements.
+    pub fn count(&self) -> usize {
+        self.len
+    }
+
     /// The address of element `i`; `i` may be the length. Writing through it is the user's unsafe act.
     #[inline(always)]
     pub fn ptr(&self, i: usize) -> *mut f32 {

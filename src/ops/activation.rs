@@ -9,7 +9,8 @@
 //! softplus   log(1 + eˣ)
 //! tanh, sigmoid
 //! ```
-//! Backward: `dx = dy · f′(x)`, computed again from x, or from y where that is cheaper: tanh′ = 1 − y², σ′ = y (1 − y).
+//! Backward: `dx = dy · f′(x)`, computed again from x, or from y where that is cheaper: tanh′ = 1 − y², σ′ = y (1 − y),
+//! and relu's says whether y > 0.
 //! Nothing is saved.
 //!
 //! Sources: Hendrycks, Gimpel 2016 (arXiv 1606.08415); Elfwing, Uchibe, Doya 2017 (arXiv 1702.03118).
@@ -196,7 +197,7 @@ impl Activation {
 
     /// Whether the derivative is computed from the result and not from the input.
     pub(super) fn slope_of_result(self) -> bool {
-        matches!(self, Activation::Tanh | Activation::Sigmoid)
+        matches!(self, Activation::Tanh | Activation::Sigmoid | Activation::Relu)
     }
 
     /// `y = f(x)`.

@@ -63,8 +63,6 @@ impl Fused {
     pub fn tangent<'t>(self, y: Var<'t>, dz: Var<'t>, z: impl FnOnce() -> Var<'t>) -> Var<'t> {
         match self.0 {
             None => dz,
-            // A ReLU's slope is that of its result.
-            Some(f @ Activation::Relu) => dz.times_slope(f, y),
             Some(f) if f.slope_of_result() => dz.times_slope(f, y),
             Some(f) => dz.times_slope(f, z()),
         }

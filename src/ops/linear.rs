@@ -33,21 +33,25 @@ pub struct Linear {
     pub precision: Precision,
 }
 
-/// `y = f(y + b)` in place, and `z = y + b`; `b` and `z` may be empty.
+/// `y = f(y + b)` in place, and `z = y + b`, for rows of y as long as b; `b` and `z` may be empty.
 #[inline(always)]
 fn finish<V: Vector>(y: &mut [f32], b: &[f32], z: &mut [f32], f: impl Fn(V) -> V) {
-    each::<V>(
-        y.len(),
-        #[inline(always)]
-        |i, w| {
-            let v = V::at(&y[i..], w);
-            let v = if b.is_empty() { v } else { v + V::at(&b[i..], w) };
-            if !z.is_empty() {
-                v.put(&mut z[i..], w);
-            }
-            f(v).put(&mut y[i..], w);
-        },
-    );
+    let row = if b.is_empty() { y.len() } else { b.len() };
+    for start in (0..y.len()).step_by(row.max(1)) {
+        let y = &mut y[start..][..row];
+        each::<V>(
+            row,
+            #[inline(always)]
+            |i, w| {
+                let v = V::at(&y[i..], w);
+                let v = if b.is_empty() { v } else { v + V::at(&b[i..], w) };
+                if !z.is_empty() {
+                    v.put(&mut z[start + i..], w);
+                }
+                f(v).put(&mut y[i..], w);
+            },
+        );
+    }
 }
 
 macro_rules! finishers {

@@ -1,5 +1,8 @@
 //! Convolutions as layers, and what they compute and what not.
 
+use kiln::cpu::conv::{self, Sizes, Target};
+use kiln::cpu::gemm::Precision;
+use kiln::cpu::{Cpu, Simd};
 use kiln::device::Device;
 use kiln::nn::{Builder, Conv, Start};
 use kiln::ops::activation::Activation;
@@ -96,4 +99,71 @@ fn windows_say_how_large_results_are() {
     assert_eq!(Window::transposed(2, 1, 1).result(3, 3), Some(6));
     assert_eq!(Window::transposed(1, 0, 0).result(1, 7), Some(7));
     assert_eq!(Window::transposed(1, 2, 0).result(1, 4), None);
+}
+
+/// N, (H, W, C), (O, kh, kw), stride and padding.
+type Row = (usize, [usize; 3], [usize; 3], [usize; 2]);
+/// So large that pictures are worked on in several parts.
+const LARGE: [Row; 5] = [
+    (9, [20, 20, 16], [8, 4, 4], [2, 1]),
+    (41, [20, 20, 1], [7, 4, 4], [2, 1]),
+    (1, [72, 60, 20], [3, 3, 3], [1, 1]),
+    (1, [140, 75, 3], [5, 5, 4], [3, 2]),
+    (1, [48, 48, 12], [17, 2, 3], [1, 0]),
+];
+
+/// The chain of multiply-adds of each element, over what `terms` names: result, factor, factor.
+fn chains(len: usize, start: f32, terms: impl Iterator<Item = (usize, f32, f32)>) -> Vec<f32> {
+    let mut y = vec![start; len];
+    terms.for_each(|(i, a, b)| y[i] = a.mul_add(b, y[i]));
+    y
+}
+
+#[test]
+fn convolutions_of_many_and_of_large_pictures_are_chains_in_the_order_of_their_weights_and_pixels() {
+    for (n, large, [o, kh, kw], [stride, padding]) in LARGE {
+        let [h, w, c] = large;
+        let side = |length: usize, kernel: usize| (length + 2 * padding - kernel) / stride + 1;
+        let (sh, sw, k) = (side(h, kh), side(w, kw), kh * kw * c);
+        let sizes = Sizes { n, large, small: [sh, sw, o], kernel: [kh, kw], stride, padding };
+        let numbers =
+            |seed: usize, len: usize| (0..len).map(|i| ((i + 7) as f32 * (seed as f32 + 0.61)).sin()).collect();
+        let x: Vec<f32> = numbers(1, n * h * w * c);
+        let (weight, dy): (Vec<f32>, Vec<f32>) = (numbers(2, o * k), numbers(3, n * sh * sw * o));
+        // Element (ky, kx, c) of the patch that pixel m of the small pictures sees; 0 outside.
+        let patch = |m: usize, l: usize| {
+            let (y, x_) = (m / sw % sh * stride + l / (kw * c), m % sw * stride + l / c % kw);
+            let inside = (padding..h + padding).contains(&y) && (padding..w + padding).contains(&x_);
+            if inside { x[((m / (sh * sw) * h + y - padding) * w + x_ - padding) * c + l % c] } else { 0.0 }
+        };
+        let small = (0..n * sh * sw).flat_map(|m| (0..k).flat_map(move |l| (0..o).map(move |o| (m, l, o))));
+        let gathered =
+            chains(dy.len(), 0.0, small.clone().map(|(m, l, i)| (m * o + i, patch(m, l), weight[i * k + l])));
+        let weighed = [0.0, 1.0]
+            .map(|start| chains(o * k, start, small.clone().map(|(m, l, i)| (i * k + l, dy[m * o + i], patch(m, l)))));
+        let mut spread_first = Vec::new();
+        for simd in Simd::available() {
+            for threads in [1, 2] {
+                let (cpu, about) = (Cpu::with(simd, threads), format!("{sizes:?} {} {threads}", simd.name()));
+                let mut y = vec![f32::NAN; dy.len()];
+                conv::gather(&cpu, Precision::F32, &sizes, [&x, &weight], Target::plain(&mut y, false));
+                assert!(y == gathered, "gather {about}");
+                for (weighed, add) in weighed.iter().zip([false, true]) {
+                    let mut dw = vec![if add { 1.0 } else { f32::NAN }; o * k];
+                    conv::weigh(&cpu, Precision::F32, &sizes, [&dy, &x], &mut dw, add);
+                    assert!(dw == *weighed, "weigh {about}, {add}");
+                }
+                let mut dx = vec![f32::NAN; x.len()];
+                conv::spread(&cpu, Precision::F32, &sizes, [&dy, &weight], Target::plain(&mut dx, false));
+                if spread_first.is_empty() {
+                    let sum = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(x * y)).sum::<f64>();
+                    // What is spread has the same product with x as the gradient with what x is gathered to.
+                    let (one, other) = (sum(&dx, &x), sum(&dy, &gathered));
+                    assert!((one - other).abs() < 1e-3 * sum(&dy, &dy).sqrt(), "spread {about}: {one} {other}");
+                    spread_first = dx.clone();
+                }
+                assert!(dx == spread_first, "spread {about}");
+            }
+        }
+    }
 }

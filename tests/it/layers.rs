@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 /// Names at the root of the crate that are not modules, and the module that each comes from.
-const REEXPORTS: [(&str, &str); 3] = [("Error", "error"), ("Result", "error"), ("simd_fn", "cpu")];
+const REEXPORTS: [(&str, &str); 4] =
+    [("Error", "error"), ("Result", "error"), ("simd_fn", "cpu"), ("scalar_fn", "cpu")];
 
 /// Modules that import less than what stands below them.
 const NARROW: [(&str, &[&str]); 2] = [("data", &["disk", "error", "rng", "settings"]), ("measure", &["error", "rng"])];

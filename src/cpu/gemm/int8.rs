@@ -4,7 +4,7 @@
 //! A block of B holds [`BLOCK`] columns, k by k. Its sums are the chains of `tile.rs`, over the integers; the scales come
 //! last, in [`gemm`](super::gemm).
 
-use super::{Finish, Lines, Mat, MatMut, SMALL, show};
+use super::{Finish, Mat, MatMut, SMALL, show};
 use crate::cpu::q8::{BLOCK, Q8};
 use crate::cpu::{Cpu, Tiles, Vector};
 use crate::simd_fn;
@@ -29,7 +29,7 @@ struct Few<'a> {
 
 /// C = A·B, for A of at most [`ROWS`](super::thin::ROWS) rows, contiguous along k; see [`gemm`](super::gemm).
 pub(super) fn product(cpu: &Cpu, a: Mat<'_>, x: &[f32], b: Q8<'_>, c: MatMut<'_>, finish: &Finish<'_>) {
-    let (columns, depth, c_row) = (c.cols, a.cols, c.lines.apart());
+    let (columns, depth, c_row) = (c.cols, a.cols, c.row_stride);
     let few = Few { a: x, a_row: a.row_stride, rows: a.rows, b, columns, depth, c: Tiles::new(c.data), c_row };
     let blocks = columns.div_ceil(BLOCK);
     if blocks == 0 {
@@ -42,7 +42,7 @@ pub(super) fn product(cpu: &Cpu, a: Mat<'_>, x: &[f32], b: Q8<'_>, c: MatMut<'_>
         multiply(cpu.simd, &few, own.clone());
         let range = own.start * BLOCK..columns.min(own.end * BLOCK);
         // SAFETY: this task alone uses these columns, and the kernel is done with them.
-        unsafe { show(&few.c, Lines::Apart(c_row), 0..few.rows, range, finish) };
+        unsafe { show(&few.c, c_row, 0..few.rows, range, finish) };
     });
 }
 

@@ -12,12 +12,12 @@
 //!
 //! Both operands are packed into panels (`pack.rs`) so that the inner kernel (`tile.rs`) reads them in order: A into
 //! panels of up to MR rows, B into panels of NR columns, each k-major. Transposes are strides, resolved while packing. Where
-//! A has few rows, B is read as it lies instead (`thin.rs`), in f32.
+//! A has few rows, B is read as it lies instead (`thin.rs`), in f32; so are pictures (`direct.rs`).
 
+pub(in crate::cpu) mod direct;
 pub(super) mod form;
 mod int8;
 mod pack;
-pub mod patches;
 mod thin;
 mod tile;
 
@@ -28,7 +28,6 @@ use crate::simd_fn;
 use form::Form;
 use half::bf16;
 use pack::{Data, Panels, Source};
-use patches::{Patches, Raster};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use tile::{Block, Local, Shared};
@@ -81,12 +80,6 @@ impl<'a> Mat<'a> {
         Mat { data: Data::Q8(data), rows, cols, row_stride: cols, col_stride: 1 }
     }
 
-    /// A patch of pictures in each row.
-    pub fn patches(patches: Patches<'a>) -> Self {
-        let (rows, cols) = patches.shape();
-        Mat { data: Data::Patches(patches, [0; 2]), rows, cols, row_stride: 0, col_stride: 1 }
-    }
-
     /// A matrix with any strides.
     ///
     /// # Panics
@@ -129,38 +122,7 @@ pub struct MatMut<'a> {
     data: &'a mut [f32],
     rows: usize,
     cols: usize,
-    lines: Lines,
-}
-
-/// Where the rows of a matrix begin.
-#[derive(Clone, Copy, Debug)]
-enum Lines {
-    /// So many numbers apart.
-    Apart(usize),
-    /// Where pixels of pictures do.
-    Pixels(Raster),
-}
-
-impl Lines {
-    /// The distance between rows.
-    ///
-    /// # Panics
-    /// They are pixels: what has no use for that checks first.
-    fn apart(&self) -> usize {
-        match self {
-            Lines::Apart(stride) => *stride,
-            Lines::Pixels(_) => panic!("rows that are pixels are not evenly apart"),
-        }
-    }
-
-    /// Where row `row` begins.
-    #[inline(always)]
-    fn offset(&self, row: usize) -> usize {
-        match self {
-            Lines::Apart(stride) => row * stride,
-            Lines::Pixels(raster) => raster.offset(row),
-        }
-    }
+    row_stride: usize,
 }
 
 impl<'a> MatMut<'a> {
@@ -177,16 +139,7 @@ impl<'a> MatMut<'a> {
         let end = if rows * cols == 0 { 0 } else { (rows - 1) * row_stride + cols };
         assert!(end <= data.len(), "a {rows} x {cols} matrix needs {end} elements, not {}", data.len());
         assert!(row_stride >= cols || rows <= 1, "rows of {cols} elements overlap at a stride of {row_stride}");
-        MatMut { data, rows, cols, lines: Lines::Apart(row_stride) }
-    }
-
-    /// A matrix whose rows are pixels of pictures; what lies between them is not touched.
-    ///
-    /// # Panics
-    /// Rows would overlap, or an element lie beyond `data`.
-    pub fn pixels(data: &'a mut [f32], rows: usize, cols: usize, raster: Raster) -> Self {
-        assert!(raster.fits(rows, cols, data.len()), "{rows} x {cols} of {} numbers: {raster:?}", data.len());
-        MatMut { data, rows, cols, lines: Lines::Pixels(raster) }
+        MatMut { data, rows, cols, row_stride }
     }
 }
 
@@ -261,10 +214,10 @@ pub type Finish<'a> = dyn Fn(usize, usize, &mut [f32]) + Sync + 'a;
 ///
 /// # Safety
 /// They exist, and nobody else uses them.
-unsafe fn show(c: &Tiles<'_>, lines: Lines, rows: Range<usize>, columns: Range<usize>, finish: &Finish<'_>) {
+unsafe fn show(c: &Tiles<'_>, row_stride: usize, rows: Range<usize>, columns: Range<usize>, finish: &Finish<'_>) {
     for row in rows {
         // SAFETY: as the caller promises.
-        let piece = unsafe { std::slice::from_raw_parts_mut(c.ptr(lines.offset(row) + columns.start), columns.len()) };
+        let piece = unsafe { std::slice::from_raw_parts_mut(c.ptr(row * row_stride + columns.start), columns.len()) };
         finish(row, columns.start, piece);
     }
 }
@@ -346,7 +299,7 @@ fn product(
     cpu.count_flops(2 * (m * n * k) as u64);
     if let Rhs::Mat(b) = b
         && precision == Precision::F32
-        && thin::fits(&a, &b, &c)
+        && thin::fits(&a, &b)
     {
         return thin::product(cpu, a, b, c, accumulate, finish);
     }
@@ -391,7 +344,7 @@ fn product(
             form,
             depth,
             c: c_tiles,
-            lines: c.lines,
+            row_stride: c.row_stride,
             add: accumulate || slice > 0,
             finish: finish.filter(|_| end == k),
         };

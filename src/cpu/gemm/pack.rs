@@ -8,7 +8,6 @@ use super::Mat;
 #[cfg(target_arch = "x86_64")]
 use super::form::native::{Native, avx512bf16};
 use super::form::{Form, Layout, Pairing, Pairs, Plain, Rounded, Single};
-use super::patches::{Patches, pack_elements, pack_patches};
 use crate::cpu::q8::{self, Q8};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::F32x16;
@@ -65,9 +64,6 @@ pub(super) enum Data<'a> {
     Bf16(&'a [bf16]),
     /// Blocks of [`q8::BLOCK`] lanes, in each of which the lanes of one k are neighbours.
     Q8(Q8<'a>),
-    /// Patches of pictures, from an element of a patch on. As there are no strides between patches, theirs is said to be 0,
-    /// and that of the elements 1.
-    Patches(Patches<'a>, [usize; 2]),
 }
 
 impl Data<'_> {
@@ -76,7 +72,6 @@ impl Data<'_> {
             Data::F32(data) => data.len(),
             Data::Bf16(data) => data.len(),
             Data::Q8(data) => data.q.len(),
-            Data::Patches(patches, _) => patches.shape().0 * patches.shape().1,
         }
     }
 }
@@ -107,10 +102,6 @@ impl<'a> Source<'a> {
             Data::F32(data) => Data::F32(self.with(data).at(lane, k).data),
             Data::Bf16(data) => Data::Bf16(self.with(data).at(lane, k).data),
             Data::Q8(data) => Data::Q8(Q8 { q: &data.q[data.at(lane, k).min(data.q.len())..], ..data }),
-            Data::Patches(patches, [patch, element]) => {
-                let [more, on] = if self.step == 1 { [lane, k] } else { [k, lane] };
-                Data::Patches(patches, [patch + more, element + on])
-            }
         };
         Source { data, ..self }
     }
@@ -123,12 +114,6 @@ impl<'a> Source<'a> {
 }
 
 impl<'a, T> Source<'a, &'a [T]> {
-    /// Lanes that are contiguous and `lane` apart.
-    #[inline(always)]
-    pub fn lines(data: &'a [T], lane: usize) -> Self {
-        Source { data, lane, step: 1, owner: PhantomData }
-    }
-
     #[inline(always)]
     fn at(self, lane: usize, k: usize) -> Self {
         let start = lane * self.lane + k * self.step;
@@ -302,10 +287,6 @@ fn pack_form<V: Vector, L: Layout<V>>(
                 copy::<V, L, i8>(block, std::slice::from_ref(&(0..lanes.len())), depth, panels.width, panel);
             }
         }
-        Data::Patches(patches, at) if source.step == 1 => {
-            pack_patches::<V, L>(&patches, at, panels, depth, rows, first, out);
-        }
-        Data::Patches(patches, at) => pack_elements::<V, L>(&patches, at, panels, depth, rows, first, out),
     }
 }
 
@@ -342,7 +323,7 @@ fn pack_stored<V: Vector, L: Layout<V>, T: Stored>(
 
 /// Each lane is contiguous: blocks of W rows and W lanes are transposed in registers.
 #[inline(always)]
-pub(super) fn transpose<V: Vector, L: Layout<V>, T: Stored>(
+fn transpose<V: Vector, L: Layout<V>, T: Stored>(
     source: Source<'_, &[T]>,
     lanes: usize,
     depth: usize,
@@ -391,7 +372,7 @@ pub(super) fn transpose<V: Vector, L: Layout<V>, T: Stored>(
 }
 
 /// Panels that a row of the source is dealt out to at a time.
-pub(super) const GROUP: usize = 8;
+const GROUP: usize = 8;
 /// Rows of the source that are asked for in advance.
 const AHEAD: usize = 8;
 
@@ -406,11 +387,32 @@ fn copy<V: Vector, L: Layout<V>, T: Stored>(
     out: &mut [f32],
 ) {
     let (size, line) = (out.len() / lanes.len(), 64 / size_of::<T>());
+    let last = lanes[lanes.len() - 1].start;
     for row in 0..size / width {
         // A row is often in a page of its own, where the hardware does not look ahead.
         let ahead = source.data.as_ptr().wrapping_add((row + AHEAD) * L::SPAN * source.step);
         for lane in (lanes[0].start..lanes[lanes.len() - 1].end).step_by(line) {
             V::prefetch(ahead.wrapping_add(lane).cast());
+        }
+        // Whole registers of all panels, which may reach over their ends.
+        let (end, over) = ((row * L::SPAN / L::GROUP + 1) * L::GROUP, width.next_multiple_of(V::W));
+        if end <= depth && (end - 1) * source.step + last + over <= source.data.len() && row * width + over <= size {
+            for i in 0..lanes.len() {
+                for first in (0..width).step_by(V::W) {
+                    let v = L::across(
+                        row,
+                        #[inline(always)]
+                        |k| {
+                            let start = k * source.step + lanes[i].start + first;
+                            // SAFETY: the last row that is looked at has them in the last panel.
+                            T::load(unsafe { source.data.get_unchecked(start..start + V::W) })
+                        },
+                    );
+                    // SAFETY: the register ends inside of the panel.
+                    unsafe { v.store_ptr(out.as_mut_ptr().add(i * size + row * width + first)) };
+                }
+            }
+            continue;
         }
         for (panel, lanes) in out.chunks_exact_mut(size).zip(lanes) {
             for first in (0..width).step_by(V::W) {
@@ -476,7 +478,7 @@ fn across<V: Vector, L: Layout<V>>(depth: usize, width: usize, out: &mut [f32], 
 /// Writes a row of a panel, of which `left` numbers are left. Where that is less than a register the surplus goes over the
 /// start of the panel's next row, which is written afterwards; only at the end of `out` must it be held back.
 #[inline(always)]
-pub(super) fn write<V: Vector>(v: V, out: &mut [f32], left: usize) {
+fn write<V: Vector>(v: V, out: &mut [f32], left: usize) {
     if out.len() >= V::W {
         v.store(out);
     } else {

@@ -6,7 +6,7 @@
 
 use super::pack::{Data, Stored};
 use super::tile::part;
-use super::{Finish, Lines, Mat, MatMut, SMALL, show};
+use super::{Finish, Mat, MatMut, SMALL, show};
 use crate::cpu::{Cpu, Tiles, Vector};
 use crate::simd_fn;
 use half::bf16;
@@ -35,21 +35,21 @@ struct Thin<'a> {
 }
 
 /// Whether [`product`] can compute C = A·B.
-pub(super) fn fits(a: &Mat<'_>, b: &Mat<'_>, c: &MatMut<'_>) -> bool {
+pub(super) fn fits(a: &Mat<'_>, b: &Mat<'_>) -> bool {
     let whole = matches!(a.data, Data::F32(_)) && a.col_stride == 1;
     let pairs = match b.data {
         Data::F32(_) => true,
         Data::Bf16(_) => b.col_stride.is_multiple_of(2),
-        Data::Q8(_) | Data::Patches(..) => false,
+        Data::Q8(_) => false,
     };
-    a.rows <= ROWS && whole && b.row_stride == 1 && pairs && matches!(c.lines, Lines::Apart(_))
+    a.rows <= ROWS && whole && b.row_stride == 1 && pairs
 }
 
 /// C = A·B, or C += A·B with `add`; see [`gemm`](super::gemm).
 pub(super) fn product(cpu: &Cpu, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, add: bool, finish: Option<&Finish<'_>>) {
     let Data::F32(x) = a.data else { unreachable!("`fits` said so") };
     let (rows, columns, depth) = (a.rows, b.cols, a.cols);
-    let (a_row, b_row, c_row) = (a.row_stride, b.col_stride, c.lines.apart());
+    let (a_row, b_row, c_row) = (a.row_stride, b.col_stride, c.row_stride);
     let thin = Thin { a: x, a_row, rows, b: b.data, b_row, depth, c: Tiles::new(c.data), c_row, add };
     // Neighbouring tasks are neighbours in memory; each starts on a whole tile of every level.
     let threads = if rows * columns * depth < SMALL { 1 } else { cpu.threads.count() };
@@ -60,7 +60,7 @@ pub(super) fn product(cpu: &Cpu, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, add: boo
         multiply(cpu.simd, &thin, range.clone());
         if let Some(finish) = finish {
             // SAFETY: this task alone uses these columns, and the kernel is done with them.
-            unsafe { show(&thin.c, Lines::Apart(c_row), 0..rows, range, finish) };
+            unsafe { show(&thin.c, c_row, 0..rows, range, finish) };
         }
     });
 }
@@ -75,7 +75,7 @@ fn multiply_body<V: Vector>(p: &Thin<'_>, columns: Range<usize>) {
     match p.b {
         Data::F32(b) => multiply_stored::<V, f32>(p, b, columns),
         Data::Bf16(b) => multiply_stored::<V, bf16>(p, b, columns),
-        Data::Q8(_) | Data::Patches(..) => unreachable!("`fits` said no"),
+        Data::Q8(_) => unreachable!("`fits` said no"),
     }
 }
 

@@ -7,7 +7,7 @@
 use super::form::native::{Native, avx512bf16};
 use super::form::{Form, Layout, Pairs, Plain, Single};
 use super::pack::{Panels, Source, pack};
-use super::{Finish, Lines, show};
+use super::{Finish, show};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::F32x16;
 use crate::cpu::{Cpu, Simd, Tiles, Vector};
@@ -59,14 +59,14 @@ pub(super) struct Block<'a> {
     /// Elements along k.
     pub depth: usize,
     pub c: Tiles<'a>,
-    pub lines: Lines,
+    pub row_stride: usize,
     /// Whether the chains start from C, else from 0.
     pub add: bool,
     pub finish: Option<&'a Finish<'a>>,
 }
 
 /// Part `i` of `0..len` cut into `parts` nearly equal ones.
-fn part_of(len: usize, parts: usize, i: usize) -> Range<usize> {
+pub(super) fn part_of(len: usize, parts: usize, i: usize) -> Range<usize> {
     i * len / parts..(i + 1) * len / parts
 }
 
@@ -126,7 +126,7 @@ impl Block<'_> {
                 let lanes = |of: &Panels, i: Range<usize>| of.range(i.start).start..of.range(i.end - 1).end;
                 let (rows, cols) = (lanes(&self.a_panels, rows), lanes(&self.b_panels, cols));
                 // SAFETY: this piece alone uses these elements of C, and the kernel is done with them.
-                unsafe { show(&self.c, self.lines, rows, cols, finish) };
+                unsafe { show(&self.c, self.row_stride, rows, cols, finish) };
             }
         }
     }
@@ -135,14 +135,57 @@ impl Block<'_> {
 /// Steps of the inner loop between two jumps: its integer instructions compete with the multiply-adds for ports.
 const UNROLL: usize = 4;
 
-/// One step of the chains: a row of A's panel times a row of B's.
+/// Where the elements of A that a tile meets in one step of its chains lie, and in the next.
+pub(super) trait Left<const MR: usize>: Copy {
+    /// The element of row `i`, `k` steps on.
+    ///
+    /// # Safety
+    /// There is such an element.
+    unsafe fn at(&self, i: usize, k: usize) -> f32;
+    /// Goes `k` steps on.
+    fn skip(&mut self, k: usize);
+}
+
+/// Rows that are neighbours, with so many numbers from one step to the next: a panel.
+#[derive(Clone, Copy)]
+struct Neighbours(*const f32, usize);
+
+impl<const MR: usize> Left<MR> for Neighbours {
+    #[inline(always)]
+    unsafe fn at(&self, i: usize, k: usize) -> f32 {
+        // SAFETY: as the caller promises.
+        unsafe { *self.0.add(k * self.1 + i) }
+    }
+    #[inline(always)]
+    fn skip(&mut self, k: usize) {
+        self.0 = self.0.wrapping_add(k * self.1);
+    }
+}
+
+/// Rows that begin anywhere, in each of which the steps are neighbours.
+impl<const MR: usize> Left<MR> for [*const f32; MR] {
+    #[inline(always)]
+    unsafe fn at(&self, i: usize, k: usize) -> f32 {
+        // SAFETY: as the caller promises.
+        unsafe { *self[i].add(k) }
+    }
+    #[inline(always)]
+    fn skip(&mut self, k: usize) {
+        for i in 0..MR {
+            self[i] = self[i].wrapping_add(k);
+        }
+    }
+}
+
+/// Step `k` of the chains: a column of A times a row of B.
 ///
 /// # Safety
-/// `a` points to `MR` floats, `b` to `NV · W`.
+/// `a` has `MR` elements there, and `b` points to `NV · W` floats.
 #[inline(always)]
-unsafe fn step<V: Vector, L: Layout<V>, const MR: usize, const NV: usize>(
+unsafe fn step<V: Vector, L: Layout<V>, A: Left<MR>, const MR: usize, const NV: usize>(
     sum: &mut [[V; NV]; MR],
-    a: *const f32,
+    a: &A,
+    k: usize,
     b: *const f32,
 ) {
     let mut x = [V::splat(0.0); NV];
@@ -152,7 +195,7 @@ unsafe fn step<V: Vector, L: Layout<V>, const MR: usize, const NV: usize>(
             x[v] = V::load_ptr(b.add(v * V::W));
         }
         for i in 0..MR {
-            let y = V::splat(*a.add(i));
+            let y = V::splat(a.at(i, k));
             for v in 0..NV {
                 sum[i][v] = L::multiply(y, x[v], sum[i][v]);
             }
@@ -171,17 +214,17 @@ pub(super) unsafe fn part<'a, V: Vector>(row: *mut f32, v: usize, cols: usize) -
     unsafe { std::slice::from_raw_parts_mut(row.add(start), V::W.min(cols - start)) }
 }
 
-/// One tile: `MR` rows and `NV` registers of columns, of which `cols` exist; C += or = A·B over `rows` rows of the panels.
+/// One tile: `MR` rows and `NV` registers of columns, of which `cols` exist; C += or = A·B over `runs` runs of `run` steps.
+/// `start(r)` says where run r begins in A and in B, whose rows are `b_step` floats apart.
 ///
 /// # Safety
-/// `a` points to `rows` rows of `a_width` numbers, `b` to `rows` rows of `NV · W`, each of `c` to a row of `cols` floats that
+/// A has `MR` elements and B `NV · W` floats in each step of each run; each of `c` points to a row of `cols` floats that
 /// nobody else uses.
 #[inline(always)]
-unsafe fn tile<V: Vector, L: Layout<V>, const MR: usize, const NV: usize>(
-    rows: usize,
-    mut a: *const f32,
-    a_width: usize,
-    mut b: *const f32,
+pub(super) unsafe fn tile<V: Vector, L: Layout<V>, A: Left<MR>, const MR: usize, const NV: usize>(
+    [runs, run]: [usize; 2],
+    mut start: impl FnMut(usize) -> (A, *const f32),
+    b_step: usize,
     c: [*mut f32; MR],
     cols: usize,
     add: bool,
@@ -205,17 +248,20 @@ unsafe fn tile<V: Vector, L: Layout<V>, const MR: usize, const NV: usize>(
                 }
             }
         }
-        let mut left = rows;
-        while left >= UNROLL {
-            for u in 0..UNROLL {
-                step::<V, L, MR, NV>(&mut sum, a.add(u * a_width), b.add(u * NV * V::W));
+        for r in 0..runs {
+            let (mut a, mut b) = start(r);
+            let mut left = run;
+            while left >= UNROLL {
+                for u in 0..UNROLL {
+                    step::<V, L, A, MR, NV>(&mut sum, &a, u, b.add(u * b_step));
+                }
+                a.skip(UNROLL);
+                b = b.add(UNROLL * b_step);
+                left -= UNROLL;
             }
-            a = a.add(UNROLL * a_width);
-            b = b.add(UNROLL * NV * V::W);
-            left -= UNROLL;
-        }
-        for u in 0..left {
-            step::<V, L, MR, NV>(&mut sum, a.add(u * a_width), b.add(u * NV * V::W));
+            for u in 0..left {
+                step::<V, L, A, MR, NV>(&mut sum, &a, u, b.add(u * b_step));
+            }
         }
         for i in 0..MR {
             for v in 0..NV {
@@ -230,7 +276,7 @@ unsafe fn tile<V: Vector, L: Layout<V>, const MR: usize, const NV: usize>(
 }
 
 /// The local panels `own`, which are `packed`, times the shared panels `theirs`.
-fn multiply(simd: Simd, block: &Block<'_>, packed: &[f32], own: Range<usize>, theirs: Range<usize>) {
+pub(super) fn multiply(simd: Simd, block: &Block<'_>, packed: &[f32], own: Range<usize>, theirs: Range<usize>) {
     match block.form {
         Form::Single | Form::Rounded => single(simd, block, packed, own, theirs),
         #[cfg(target_arch = "x86_64")]
@@ -298,15 +344,15 @@ fn multiply_by<V: Vector, L: Layout<V>, const MR: usize, const NV: usize>(
             let (a, b, i, j) = if own_is_a { (mine, their, own, theirs) } else { (their, mine, theirs, own) };
             let (rows, cols) = (block.a_panels.range(i), block.b_panels.range(j));
             let first = rows.start;
-            let c = |row: usize| block.c.ptr(block.lines.offset(first + row) + cols.start);
+            let c = |row: usize| block.c.ptr((first + row) * block.row_stride + cols.start);
             macro_rules! by_height {
                 ($($h:literal)*) => {
                     match rows.len() {
                         // SAFETY: the panels have `k` rows; this piece alone uses these elements of C.
                         $($h if $h <= MR => unsafe {
-                            tile::<V, L, $h, NV>(
-                                k, a.as_ptr(), MR, b.as_ptr(), std::array::from_fn(c), cols.len(), block.add
-                            )
+                            let start = |_| (Neighbours(a.as_ptr(), MR), b.as_ptr());
+                            let c = std::array::from_fn(c);
+                            tile::<V, L, Neighbours, $h, NV>([1, k], start, nr, c, cols.len(), block.add);
                         })*
                         _ => unreachable!(),
                     }
