@@ -440,11 +440,21 @@ fn runs() -> Vec<Case> {
         (SAMPLE, 1, "config.json: line 1", sealed(file(CONFIG, "[".repeat(100_000)))),
         (SAMPLE, 1, "config.json: model_type", sealed(field(CONFIG, "/model_type", json!("bert")))),
         (SAMPLE, 1, "config.json: n_layer", sealed(field(CONFIG, "/n_layer", json!(1_000_000_000_000_000_000u64)))),
-        (SAMPLE, 1, "config.json: n_positions: expected at most", sealed(field(CONFIG, "/n_positions", json!(4_000_000_000u64)))),
+        (
+            SAMPLE,
+            1,
+            "config.json: n_positions: expected at most",
+            sealed(field(CONFIG, "/n_positions", json!(4_000_000_000u64))),
+        ),
         (SAMPLE, 1, "config.json: vocab_size", sealed(field(CONFIG, "/vocab_size", json!(0)))),
         (SAMPLE, 1, "config.json: n_layer", sealed(field(CONFIG, "/n_layer", json!(1.5)))),
         (SAMPLE, 1, "config.json: n_embd", sealed(field(CONFIG, "/n_head", json!(3)))),
-        (SAMPLE, 1, "wte.weight: expected a tensor of shape [200, 16]", sealed(field(CONFIG, "/vocab_size", json!(200)))),
+        (
+            SAMPLE,
+            1,
+            "wte.weight: expected a tensor of shape [200, 16]",
+            sealed(field(CONFIG, "/vocab_size", json!(200))),
+        ),
         (
             SAMPLE,
             1,

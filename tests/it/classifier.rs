@@ -81,6 +81,7 @@ fn losses(device: &Device, steps: usize) -> Vec<f32> {
         let loss = classifier.loss(tape.constant(x), tape.constant(labels));
         let value = loss.value();
         loss.backward(&mut params, true);
+        tape.settle(&mut params);
         optimizer.step(&mut params, i as u64 + 1, 1e-3, &[value]).expect("an update").loss
     };
     (0..steps).map(&mut step).collect()
