@@ -7,7 +7,7 @@
 //! | [`llmc`] | llm.c's checkpoint of a GPT-2 | yes | yes |
 //!
 //! Weights stay in their files, mapped into memory, until they are read one by one ([`Weights`]): into a model's parameters,
-//! or into another file ([`convert`]). What a file says is checked against its size, and names and shapes of tensors against
+//! or into another file ([`convert()`]). What a file says is checked against its size, and names and shapes of tensors against
 //! the model, before memory is taken.
 
 pub mod block;
