@@ -208,7 +208,10 @@ fn pictures_are_judged_outside_of_a_run_and_noise_is_found_out() {
     };
     refused(&at("nothing"), &data, "nothing");
     Shapes::new(1, 20).expect("shapes").write(&at("larger"), 300, Format::Idx).expect("files");
-    refused(&summary.run, &at("larger"), "20 x 20");
+    // A run's own settings scale it; a checkpoint alone has none.
+    assert_eq!(examine(&summary.run, Some(&at("larger"))).expect("a verdict").held_out, 50);
+    std::fs::rename(summary.run.join("checkpoints/step-000006"), at("model")).expect("moved");
+    refused(&at("model"), &at("larger"), "20 x 20");
 }
 
 #[test]
