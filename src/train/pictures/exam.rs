@@ -4,11 +4,10 @@
 //! is kept in a folder of its own. Training pictures take the same exam as a control: no model can be expected to do better.
 
 use super::judge::{Judge, Verdict};
-use super::sampler::PictureSampler;
+use super::sampler::{PictureSampler, draws};
 use super::{PictureData, vae};
 use crate::data::images::{self, Colour, Dims, Pictures, Reading};
 use crate::device::Device;
-use crate::disk::Os;
 use crate::error::{Error, Result};
 use crate::params::Hold;
 use crate::train::any::AnyRecipe;
@@ -60,6 +59,10 @@ fn data_of(path: &Path) -> Result<Option<PictureData>> {
 pub fn examine(candidate: &Candidate, device: &Device, progress: &mut Progress) -> Result<Outcome> {
     let &Candidate { what, data, count, seed, judges } = candidate;
     let is_model = what.join("recipe.toml").is_file() || what.join(checkpoint::MODEL).is_file();
+    if is_model && !draws(what)? {
+        let hint = "kiln sample writes with it; to judge pictures, give a run of a vae or gan, or a folder of pictures";
+        return Err(Error::usage(format!("{} is no model of pictures", what.display()), hint));
+    }
     let own = if is_model { data_of(what)? } else { None };
     let mut settings = match own {
         Some(own) => own,
@@ -99,10 +102,6 @@ pub fn examine(candidate: &Candidate, device: &Device, progress: &mut Progress) 
 /// All pictures at `path`, made to fit the data.
 fn pictures_at(path: &Path, dims: Dims, progress: &mut Progress) -> Result<Vec<u8>> {
     progress("reading pictures", 0, 0);
-    if checkpoint::find(&Os, path).is_ok() {
-        let hint = "kiln sample writes with it; to judge pictures, give a run of a vae or gan, or a folder of pictures";
-        return Err(Error::usage(format!("{} is no model of pictures", path.display()), hint));
-    }
     let colour = if dims.channels == 1 { Colour::Grey } else { Colour::Rgb };
     let size = (dims.height == dims.width).then_some(dims.height);
     let found = images::open(path, &Reading { size, colour: Some(colour) })?;
