@@ -2,6 +2,7 @@
 
 pub mod atomic;
 pub mod batch;
+pub mod chat;
 pub mod clean;
 pub mod dataset;
 pub mod detok;

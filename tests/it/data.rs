@@ -77,6 +77,7 @@ fn assert_says<T>(result: Result<T>, parts: &[&str]) {
 }
 
 mod batches;
+mod chats;
 mod clean;
 mod get;
 mod hostile;

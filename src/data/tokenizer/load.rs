@@ -1,7 +1,7 @@
 //! A `tokenizer.json`, read: what its tokens are, and by which of our encoders it can be encoded.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -135,16 +135,57 @@ impl Tokenizer {
     /// The Jinja template by which messages become a prompt, where the tokenizer came with one; of several that are named, the
     /// one called `default`.
     pub fn chat_template(&self) -> Option<String> {
+        self.chat_templates().into_iter().find(|(name, _)| name == "default").map(|(_, text)| text)
+    }
+
+    /// All Jinja templates for messages by their names; one alone is called `default`.
+    pub(crate) fn chat_templates(&self) -> Vec<(String, String)> {
         if let Some((_, text)) = self.beside.iter().find(|(name, _)| *name == TEMPLATE) {
-            return Some(text.clone());
+            return vec![("default".into(), text.clone())];
         }
-        match self.setting("chat_template")? {
-            Value::String(text) => Some(text),
-            Value::Array(all) => {
-                all.iter().find(|one| one["name"] == "default")?["template"].as_str().map(str::to_owned)
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        match self.setting("chat_template") {
+            Some(Value::String(text)) => vec![("default".into(), text)],
+            Some(Value::Array(all)) => {
+                all.iter().filter_map(|one| Some((text(&one["name"])?, text(&one["template"])?))).collect()
             }
-            _ => None,
+            _ => Vec::new(),
         }
+    }
+
+    /// The file that [`Tokenizer::chat_template`] is in, and where in it.
+    pub(crate) fn chat_template_place(&self) -> (PathBuf, &'static str) {
+        let beside = |name: &str| self.beside.iter().any(|(file, _)| *file == name);
+        if beside(TEMPLATE) {
+            (self.path.with_file_name(TEMPLATE), "")
+        } else if self.path.file_name().is_some_and(|name| name == TOKENIZER_FILE) {
+            (self.path.with_file_name(SETTINGS), "chat_template")
+        } else {
+            (self.path.clone(), "tokenizer.chat_template")
+        }
+    }
+
+    /// Tokens that the settings give a name, as `bos_token`, with their spellings.
+    pub(crate) fn named_tokens(&self) -> Vec<(String, String)> {
+        let file = |name: &str| {
+            let text = self.beside.iter().find(|(file, _)| *file == name).map(|(_, text)| text);
+            text.and_then(|text| serde_json::from_str::<Value>(text).ok()).unwrap_or_default()
+        };
+        let settings = file(SETTINGS);
+        // Files of today say all in the settings; in older ones the map counts.
+        let older =
+            if settings["added_tokens_decoder"].is_object() { Value::Null } else { file("special_tokens_map.json") };
+        let mut tokens: Vec<(String, String)> = Vec::new();
+        for (from, any) in [(&settings, false), (&settings["extra_special_tokens"], true), (&older, false)] {
+            for (name, value) in from.as_object().into_iter().flatten() {
+                let token = value.as_str().or(value["content"].as_str());
+                if let Some(token) = token.filter(|_| any || name.ends_with("_token")) {
+                    tokens.retain(|(known, _)| known != name);
+                    tokens.push((name.clone(), token.to_owned()));
+                }
+            }
+        }
+        tokens
     }
 
     /// Reads the text of a `tokenizer.json`; `path` is named in errors.
@@ -190,6 +231,7 @@ impl Tokenizer {
         };
         let tokenizer = Tokenizer {
             json,
+            path: path.to_owned(),
             hf,
             kind,
             encode,

@@ -21,7 +21,7 @@ pub(super) mod train;
 pub(crate) mod words;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -103,6 +103,8 @@ pub(crate) struct Unencodable {
 pub struct Tokenizer {
     /// The `tokenizer.json`, byte for byte as loaded: saving loses nothing that another program put there.
     json: String,
+    /// The file that it was read from, or what stands for one.
+    path: PathBuf,
     hf: Hf,
     kind: Kind,
     encode: Encode,
