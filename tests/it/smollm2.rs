@@ -5,6 +5,7 @@
 
 use crate::formats::{about, bits};
 use crate::gpt::read;
+use kiln::data::chat::{ChatTemplate, Message};
 use kiln::device::Device;
 use kiln::formats::{self, Pretrained};
 use kiln::model::sample::{SampleOptions, generate};
@@ -13,7 +14,7 @@ use kiln::rng::{Purpose, Stream};
 use kiln::tape::{Pass, Tape};
 use kiln::tensor::Tensor;
 use safetensors::SafeTensors;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::io::Read;
 
@@ -105,6 +106,24 @@ fn ids_of_a_thousand_mixed_strings_are_those_of_its_tokenizer() {
         (digest.as_str(), count),
         (about["digest"].as_str().expect("a digest"), about["count"].as_u64().unwrap() as usize)
     );
+}
+
+#[test]
+fn its_chat_template_writes_what_transformers_writes() {
+    let Some(model) = model() else { return };
+    let (tokenizer, about) = (model.tokenizer().expect("a tokenizer"), about(FIXTURE));
+    let template = ChatTemplate::of(tokenizer).expect("a template").expect("there is one");
+    let chats: Vec<Vec<Message>> = serde_json::from_value(about["chats"].clone()).expect("messages");
+    let rendered = chats.iter().flat_map(|messages| {
+        [false, true].map(|prompt| template.render(messages, None, prompt, &Map::new()).expect("a text"))
+    });
+    assert_eq!(rendered.collect::<Vec<_>>(), strings(&about["rendered"]));
+    // What it is trained to say ends with the token that ends its turns.
+    let (text, spans) = template.assistant_spans(&chats[1], None, &Map::new()).expect("spans");
+    let [span] = &spans[..] else { panic!("{spans:?}") };
+    assert_eq!(&text[span.clone()], " Hello! <|im_end|>");
+    let ids = tokenizer.encode_with_special(&text[span.clone()]).expect("ids");
+    assert!(tokenizer.ends().contains(ids.last().expect("an id")));
 }
 
 #[test]

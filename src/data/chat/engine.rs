@@ -340,3 +340,19 @@ fn date(now: chrono::NaiveDateTime, format: &str) -> Result<String, Error> {
     })?;
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_takes_too_long_or_dies_is_told_of() {
+        assert!(matches!(apart(PATIENCE, || 1), Fate::Done(1)));
+        let (tell, told) = mpsc::channel();
+        // It ends when nobody waits any more.
+        assert!(matches!(apart(Duration::from_millis(20), move || told.recv()), Fate::Late));
+        drop(tell);
+        let Fate::<()>::Lost(why) = apart(PATIENCE, || panic!("as it should")) else { panic!("it died") };
+        assert_eq!(why, "the engine of templates failed");
+    }
+}

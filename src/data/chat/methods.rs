@@ -183,10 +183,8 @@ fn text_method(state: &State, text: &str, name: &str, args: &[Value]) -> Result<
             };
             let fill = if name == "zfill" { "0" } else { fill.unwrap_or(" ") };
             let mut out = Text::new(state);
-            out.push(sign)?;
-            (0..before).try_for_each(|_| out.push(fill))?;
-            out.push(digits)?;
-            (0..after).try_for_each(|_| out.push(fill))?;
+            out.reserve(missing.saturating_mul(fill.len()).saturating_add(text.len()))?;
+            out.push(&[sign, &fill.repeat(before), digits, &fill.repeat(after)].concat())?;
             Ok(Value::from(out.finish()))
         }
         "format" => format(state, text, args),

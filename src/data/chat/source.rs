@@ -29,7 +29,11 @@ impl Source {
     pub fn new(template: &str) -> Result<Source, usize> {
         let template = template.replace("\r\n", "\n").replace('\r', "\n");
         let (mut text, mut marked, mut rest) = (String::with_capacity(template.len() + 64), false, template.as_str());
-        while let Some(at) = rest.find("{%").into_iter().chain(rest.find("{{")).chain(rest.find("{#")).min() {
+        let opens = |rest: &str| {
+            let second = |at: usize| rest.as_bytes().get(at + 1).copied().unwrap_or_default();
+            rest.match_indices('{').map(|(at, _)| at).find(|&at| matches!(second(at), b'%' | b'{' | b'#'))
+        };
+        while let Some(at) = opens(rest) {
             let (before, tag) = rest.split_at(at);
             text.push_str(before);
             let (end, bytes) = match tag.as_bytes()[1] {
