@@ -3,8 +3,8 @@
 //! A template is a program of whoever made the model. What bounds it:
 //!
 //! - **Fuel** ([`fuel`]): every instruction, every item and every 64 bytes that are made cost one, and what would cost more than
-//!   is left is not made. So a text that doubles in a loop, nested loops and a long `|join` all end, in less than a second, and
-//!   with about 64 MB at most for a conversation of usual length.
+//!   is left is not made. So a text that doubles in a loop, nested loops and a long `|join` all end, within a second or two, and
+//!   with about 100 MB at most for a conversation of usual length.
 //! - **Depth**: an assigned value has at most [`MAX_DEPTH`] lists within each other and [`MAX_ITEMS`] items in all; calls of
 //!   macros within each other are bounded by the engine; and all runs on a thread with a stack for what is left.
 //! - **Time** ([`PATIENCE`]): a value which is not assigned but bound by `for`, `with` or a call may still hold itself twice,
@@ -348,7 +348,7 @@ mod tests {
     #[test]
     fn work_that_takes_too_long_or_dies_is_told_of() {
         assert!(matches!(apart(PATIENCE, || 1), Fate::Done(1)));
-        let (tell, told) = mpsc::channel();
+        let (tell, told) = mpsc::channel::<()>();
         // It ends when nobody waits any more.
         assert!(matches!(apart(Duration::from_millis(20), move || told.recv()), Fate::Late));
         drop(tell);
