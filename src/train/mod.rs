@@ -21,6 +21,7 @@ pub mod setup;
 pub mod signal;
 pub mod source;
 pub mod task;
+pub mod tensorboard;
 pub mod text;
 pub mod trainer;
 

@@ -10,6 +10,7 @@ use super::plot::{LossCurve, Picture};
 use super::recipe::Recipe;
 use super::run::RunDir;
 use super::task::{Evaluation, Opened, RecipeFor, Task};
+use super::tensorboard::Board;
 use super::text::Text;
 use super::trainer::{At, Bad, Step, Trainer};
 use crate::device::Device;
@@ -69,6 +70,7 @@ struct Work<'a, T: Task> {
     task: T,
     trainer: Trainer<T::Objective>,
     metrics: Metrics,
+    board: Board,
     /// The hash of the data set.
     data: String,
     state: State,
@@ -97,6 +99,7 @@ impl<'a, T: Task> Work<'a, T> {
         Ok(Work {
             recipe,
             metrics: Metrics::open(run.disk(), &run.metrics(), u64::MAX)?,
+            board: Board::new(run.path(), 1),
             task,
             trainer,
             run,
@@ -165,6 +168,8 @@ impl<'a, T: Task> Work<'a, T> {
             self.metrics = Metrics::open(self.run.disk(), &self.run.metrics(), step - 1)?;
             records.retain(|r| r.step < step);
         }
+        let next = if self.unfinished.is_some() { step } else { step + 1 };
+        self.board = Board::new(self.run.path(), next);
         let stands: Vec<u64> =
             checkpoint::list(self.run.disk(), &self.run.checkpoints())?.into_iter().map(|(step, _)| step).collect();
         let evaluated = records.iter().filter(|r| stands.contains(&r.step)).filter_map(|r| Some((r.val_loss?, r.step)));
@@ -250,14 +255,14 @@ impl<'a, T: Task> Work<'a, T> {
                 self.save(watch)?;
             }
             match stopped {
-                Some(_) => self.metrics.append(&record)?,
+                Some(_) => self.log(&record)?,
                 None => stopped = self.conclude(record, saved, watch)?,
             }
             if stopped.is_some() && !saved {
                 self.save(watch)?;
             }
         }
-        self.metrics.sync()?;
+        self.sync()?;
         if let Some(signal) = stopped {
             watch.event(&Event::Stopped { signal, step: self.state.step });
         }
@@ -289,8 +294,8 @@ impl<'a, T: Task> Work<'a, T> {
         let (target, tries, max_tries) =
             (guard.anchor().unwrap_or(0), guard.tries() + 1, self.recipe.guard.max_rewinds);
         if tries > max_tries {
-            self.metrics.append(record)?;
-            self.metrics.sync()?;
+            self.log(record)?;
+            self.sync()?;
             self.draw()?;
             let newest = checkpoint::newest(self.run.disk(), &all)?.found.map(|(_, state)| state.step);
             return Err(self.state.guard.give_up(from, &why, &self.recipe.optim, self.run.path(), newest));
@@ -327,6 +332,18 @@ impl<'a, T: Task> Work<'a, T> {
         self.take_up()
     }
 
+    /// Appends a step to the metrics, for people and programs and for TensorBoard.
+    fn log(&mut self, record: &Record) -> Result<()> {
+        self.metrics.append(record)?;
+        self.board.numbers(self.run.disk(), record)
+    }
+
+    /// Puts them on disk.
+    fn sync(&self) -> Result<()> {
+        self.metrics.sync()?;
+        self.board.sync()
+    }
+
     /// Whether what is done every `every` steps, and after the last one, is done after `step`.
     fn is_due(&self, every: u64, step: u64) -> bool {
         step == self.recipe.train.steps || (every > 0 && step.is_multiple_of(every))
@@ -342,10 +359,11 @@ impl<'a, T: Task> Work<'a, T> {
             (record.val_loss, record.bits_per_byte) = (Some(loss), self.task.bits_per_byte(loss));
             record.more.extend(parts.into_iter().map(|(name, value)| (format!("val_{name}"), value)));
         }
-        self.metrics.append(&record)?;
+        self.log(&record)?;
         let every = self.recipe.train.sample_every;
         if every > 0 && self.is_due(every, step) && watch.stop().is_none() {
             self.task.sample(&mut self.trainer, self.recipe, step, &self.run, watch)?;
+            self.board.samples(self.run.disk(), step, &self.run.samples())?;
         }
         // With all done, a signal has nothing left to stop.
         let done = step == self.recipe.train.steps && record.val_loss.is_some();
@@ -374,7 +392,7 @@ impl<'a, T: Task> Work<'a, T> {
 
     fn write(&mut self, watch: &mut dyn Watch) -> Result<()> {
         // A run that goes on from here has the lines of all steps before.
-        self.metrics.sync()?;
+        self.sync()?;
         let contents = Contents {
             params: &self.trainer.params,
             config: &self.task.config(&self.trainer),

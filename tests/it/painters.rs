@@ -2,6 +2,7 @@
 //! and that settings which cannot be are refused.
 
 use crate::alloc::allocations;
+use crate::train::tensorboard::pictures;
 use kiln::data::images::world::Format;
 use kiln::data::images::{Idx, Shapes, Sheet};
 use kiln::device::Device;
@@ -110,6 +111,18 @@ fn a_vae_shows_what_it_learns_and_draws_on_demand() {
     {
         let dims = sheet(&samples.join(format!("{name}.png"))).dims;
         assert_eq!((dims.width, dims.height), (width(4), width(rows)), "{name}");
+    }
+    // TensorBoard gets the same sheets.
+    let shown = pictures(&summary.run);
+    assert_eq!(shown.iter().map(|(_, step, ..)| *step).collect::<Vec<_>>(), [3, 6]);
+    for (tag, step, size, png) in shown {
+        let path = samples.join(format!("step-{step:06}.png"));
+        let dims = sheet(&path).dims;
+        assert_eq!(
+            (tag.as_str(), size),
+            ("samples/sample", [dims.height, dims.width, dims.channels].map(|n| n as u64))
+        );
+        assert!(png == std::fs::read(path).expect("a sheet"));
     }
     let page = std::fs::read_to_string(summary.run.join("report.html")).expect("a page");
     for shown in ["samples/training.png", "samples/step-000006.png", "samples/traversal.png", "loss.svg"] {

@@ -7,6 +7,7 @@ use kiln::train::{Event, Recipe, Summary, Trainer, Watch, checkpoint, metrics, s
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub mod tensorboard;
 mod torn;
 
 /// A run of two small blocks on a small village.
