@@ -4,7 +4,7 @@
 //!
 //! - **Fuel** ([`fuel`]): every instruction, every item and every 64 bytes that are made cost one, and what would cost more than
 //!   is left is not made. So a text that doubles in a loop, nested loops and a long `|join` all end, within a second or two, and
-//!   with about 100 MB at most for a conversation of usual length.
+//!   with about 150 MB at most for a conversation of usual length.
 //! - **Depth**: an assigned value has at most [`MAX_DEPTH`] lists within each other and [`MAX_ITEMS`] items in all; calls of
 //!   macros within each other are bounded by the engine; and all runs on a thread with a stack for what is left.
 //! - **Time** ([`PATIENCE`]): a value which is not assigned but bound by `for`, `with` or a call may still hold itself twice,
@@ -310,7 +310,7 @@ fn indent(state: &State, value: &Value, by: Option<Value>, first: Option<bool>, 
     let (mut whole, mut text) = (Text::new(state), Text::new(state));
     whole.str(value)?;
     whole.push("\n")?;
-    for (n, line) in methods::lines(&whole.finish(), false).into_iter().enumerate() {
+    for (n, line) in methods::lines(state, &whole.finish(), false)?.into_iter().enumerate() {
         if n > 0 {
             text.push("\n")?;
         }
@@ -325,19 +325,15 @@ fn indent(state: &State, value: &Value, by: Option<Value>, first: Option<bool>, 
 /// `strftime`.
 fn date(now: chrono::NaiveDateTime, format: &str) -> Result<String, Error> {
     use chrono::format::{Item, StrftimeItems};
-    let items: Vec<Item> = StrftimeItems::new(format).collect();
-    if items.contains(&Item::Error) {
-        return Err(Error::new(
-            ErrorKind::InvalidOperation,
-            format!("a format of dates that is not known: {format:?}"),
-        ));
+    let unknown = || Error::new(ErrorKind::InvalidOperation, "a format of dates that is not known");
+    let items: Vec<Item> = StrftimeItems::new(format).take(256).collect();
+    if items.contains(&Item::Error) || items.len() == 256 {
+        return Err(unknown());
     }
     let mut text = String::new();
     // A zone is what it could lack.
     let written = fmt::Write::write_fmt(&mut text, format_args!("{}", now.format_with_items(items.iter())));
-    written.map_err(|_| {
-        Error::new(ErrorKind::InvalidOperation, format!("a format of dates that is not known: {format:?}"))
-    })?;
+    written.map_err(|_| unknown())?;
     Ok(text)
 }
 

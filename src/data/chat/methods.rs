@@ -124,12 +124,16 @@ fn text_method(state: &State, text: &str, name: &str, args: &[Value]) -> Result<
             let most = named(most, &more, "maxsplit")?.map(i64::try_from).transpose()?.unwrap_or(-1);
             let most = usize::try_from(most).unwrap_or(usize::MAX - 1);
             let parts = match &by {
-                None => words(text, most, name == "rsplit"),
+                None => {
+                    afford(state, text.split(is_space).filter(|word| !word.is_empty()).take(most + 1).count())?;
+                    words(text, most, name == "rsplit")
+                }
                 Some(by) => {
                     let by = by.as_str().ok_or_else(|| wrong(format!("must be str or None, not {}", by.kind())))?;
                     if by.is_empty() {
                         return Err(wrong("empty separator"));
                     }
+                    afford(state, text.matches(by).take(most).count())?;
                     if name == "split" {
                         text.splitn(most + 1, by).collect()
                     } else {
@@ -139,12 +143,12 @@ fn text_method(state: &State, text: &str, name: &str, args: &[Value]) -> Result<
                     }
                 }
             };
-            list(state, parts)
+            Ok(list(parts))
         }
         "splitlines" => {
             let (keep, more): (Option<Value>, Kwargs) = from_args(args)?;
             let keep = named(keep, &more, "keepends")?.is_some_and(|keep| keep.is_true());
-            list(state, lines(text, keep))
+            lines(state, text, keep).map(list)
         }
         "partition" | "rpartition" => {
             let (by,): (&str,) = from_args(args)?;
@@ -257,9 +261,13 @@ fn changes(name: &str) -> Error {
     wrong(format!("{name} changes its object, which templates may not"))
 }
 
-fn list(state: &State, parts: Vec<&str>) -> Result<Value, Error> {
-    state.consume_fuel(parts.len() as u64)?;
-    Ok(Value::from(parts.into_iter().map(Value::from).collect::<Vec<_>>()))
+/// Pays for a list of so many texts before it is made.
+fn afford(state: &State, parts: usize) -> Result<(), Error> {
+    state.consume_fuel(parts as u64)
+}
+
+fn list(parts: Vec<&str>) -> Value {
+    Value::from(parts.into_iter().map(Value::from).collect::<Vec<_>>())
 }
 
 /// `text` without the characters of `set`, or without white space, at its start and its end.
@@ -307,12 +315,10 @@ fn words(text: &str, most: usize, right: bool) -> Vec<&str> {
 }
 
 /// Lines as `str.splitlines` cuts them, with what ends them or without.
-pub fn lines(text: &str, keep: bool) -> Vec<&str> {
+pub fn lines<'a>(state: &State, text: &'a str, keep: bool) -> Result<Vec<&'a str>, Error> {
+    afford(state, text.matches(ends_line).count())?;
     let (mut lines, mut rest) = (Vec::new(), text);
-    let ends = |c: char| {
-        matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
-    };
-    while let Some(at) = rest.find(ends) {
+    while let Some(at) = rest.find(ends_line) {
         let end = rest[at..].chars().next().map_or(0, char::len_utf8);
         let end = if rest[at..].starts_with("\r\n") { 2 } else { end };
         lines.push(&rest[..if keep { at + end } else { at }]);
@@ -321,7 +327,12 @@ pub fn lines(text: &str, keep: bool) -> Vec<&str> {
     if !rest.is_empty() {
         lines.push(rest);
     }
-    lines
+    Ok(lines)
+}
+
+/// Whether a character ends a line, as Python sees it.
+fn ends_line(c: char) -> bool {
+    matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
 /// `str.title`: a letter after what has no case is large, all others are small.

@@ -63,7 +63,7 @@ impl Message {
 
     /// Who says it: `system`, `user`, `assistant`, `tool`, or what else a template knows.
     pub fn role(&self) -> &str {
-        self.0["role"].as_str().expect("messages have a role")
+        self.field("role").and_then(Json::as_str).unwrap_or_default()
     }
 
     /// What it says, where that is a text.

@@ -236,6 +236,13 @@ fn hostile_templates_end_in_errors() {
         "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}".into(),
         "{% for a in range(99999) %}{{ 'x' * 10000 }}{% endfor %}".into(),
         "{% set x %}{% for a in range(99999) %}{{ 'x' * 10000 }}{% endfor %}{% endset %}".into(),
+        "{{ ('x' * 30000000).split('x')|length }}".into(),
+        "{{ (' x' * 15000000).split()|length }}".into(),
+        "{{ ('x ' * 15000000).rsplit()|length }}".into(),
+        "{{ ('\\n' * 30000000).splitlines()|length }}".into(),
+        "{{ ('\\n' * 30000000)|indent|length }}".into(),
+        "{{ ('x' * 30000000)|list|length }}".into(),
+        "{{ ('x' * 30000000)|tojson|tojson|length }}".into(),
         "{{ range(99999)|map('string')|map('replace', '1', 'x' * 100000)|list|length }}".into(),
     ];
     for source in &fuel {
