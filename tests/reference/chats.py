@@ -486,7 +486,10 @@ def main():
         template = "{% set m = messages[0] %}{{ " + expression + " }}"
         expressions.append({"expression": expression} | attempt(lambda: tokenizer(template).apply_chat_template([VALUES], tokenize=False)))
     table = {"templates": TEMPLATES, "conversations": CONVERSATIONS, "tools": [WEATHER, ADD], "special": SPECIAL, "cases": cases, "values": VALUES, "expressions": expressions}
-    text = json.dumps(table, ensure_ascii=False, indent=0, separators=(",", ":")) + "\n"
+    # A line for each case.
+    dump = lambda value: json.dumps(value, ensure_ascii=False)
+    rows = lambda value: "[\n" + ",\n".join(map(dump, value)) + "\n]" if isinstance(value, list) else dump(value)
+    text = "{\n" + ",\n".join(f"{dump(key)}: {rows(value)}" for key, value in table.items()) + "\n}\n"
     if "--check" in sys.argv:
         assert open(PATH, encoding="utf-8", newline="").read() == text, "chats.json differs"
     else:
