@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The scripts of benches/peers, under their names.
-const SCRIPTS: [(&str, &str); 8] = [
+const SCRIPTS: [(&str, &str); 9] = [
     ("common.py", include_str!("../../benches/peers/common.py")),
     ("model.py", include_str!("../../benches/peers/model.py")),
     ("gpt_torch.py", include_str!("../../benches/peers/gpt_torch.py")),
     ("pictures_model.py", include_str!("../../benches/peers/pictures_model.py")),
     ("pictures_torch.py", include_str!("../../benches/peers/pictures_torch.py")),
     ("decode_torch.py", include_str!("../../benches/peers/decode_torch.py")),
+    ("decode_transformers.py", include_str!("../../benches/peers/decode_transformers.py")),
     ("kernels_torch.py", include_str!("../../benches/peers/kernels_torch.py")),
     ("tokenizer_peer.py", include_str!("../../benches/peers/tokenizer_peer.py")),
 ];

@@ -138,6 +138,7 @@ impl Rival {
                 let script = match case.bench {
                     "step" if !case.spec["pictures"].is_null() => "pictures_torch.py",
                     "step" => "gpt_torch.py",
+                    "decode" if !case.spec["transformers"].is_null() => "decode_transformers.py",
                     "decode" => "decode_torch.py",
                     _ => "kernels_torch.py",
                 };

@@ -53,6 +53,14 @@ impl StepCase {
         ]
     }
 
+    /// SmolLM2-135M: a Llama of 30 blocks with three query heads for each head of keys.
+    pub fn smollm2() -> StepCase {
+        let size = Size { vocab: 49152, context: 8192, layers: 30, heads: 9, d: 576 };
+        let config = GptConfig { kv_heads: 3, hidden: 1536, tied: true, ..GptConfig::llama(size) };
+        let [.., gpt2] = StepCase::all();
+        StepCase { name: "smollm2".into(), config, shape: [1, 256], ..gpt2 }
+    }
+
     /// The step of a recipe, under the run's name; on random tokens, whatever its data.
     ///
     /// # Errors

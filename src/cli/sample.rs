@@ -8,7 +8,8 @@ use kiln::data::music;
 use kiln::device::Device;
 use kiln::disk::Os;
 use kiln::error::{AtPath, Error, Result};
-use kiln::model::sample::{Pace, SampleOptions};
+use kiln::model::sample::SampleOptions;
+use kiln::model::sequence::Pace;
 use kiln::train::Sampler;
 use kiln::train::pictures::codes::Coder;
 use kiln::train::pictures::sampler::{PictureSampler, draws};
@@ -45,11 +46,17 @@ pub struct SampleArgs {
     /// Choose among the likeliest tokens that have probability P together
     #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true, value_parser = probability)]
     top_p: f32,
+    /// Choose among tokens that have at least the share P of the likeliest one's probability; 0: among all
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true, value_parser = share)]
+    min_p: f32,
+    /// Above 1: say less often what was said already
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true, value_parser = penalty)]
+    repetition_penalty: f32,
     /// The same seed writes the same text
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// How the weights are held: f32, bf16 (half the memory) or int8 (a quarter, a scale a row)
-    #[arg(long, value_name = "TYPE", default_value = "f32", hide_possible_values = true)]
+    /// How the weights are held: f32, bf16 (half the memory), q8 (a quarter) or q4 (an eighth)
+    #[arg(long, alias = "quant", value_name = "TYPE", default_value = "f32", hide_possible_values = true)]
     weights: Weights,
     /// How many texts, with seeds from --seed on
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -71,6 +78,13 @@ pub struct SampleArgs {
     wav: Option<PathBuf>,
 }
 
+impl SampleArgs {
+    fn options(&self) -> SampleOptions {
+        let SampleArgs { tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, .. } = *self;
+        SampleOptions { tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed }
+    }
+}
+
 /// Runs `kiln sample`: text appears as it is written, and its speed in the end.
 pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
     let host = global.host()?;
@@ -90,13 +104,7 @@ pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
     let (mut samples, mut pace) = (Vec::new(), Pace::default());
     for n in 0..args.num {
         let seed = args.seed.wrapping_add(n);
-        let options = SampleOptions {
-            tokens: args.tokens,
-            temperature: args.temperature,
-            top_k: args.top_k,
-            top_p: args.top_p,
-            seed,
-        };
+        let options = SampleOptions { seed, ..args.options() };
         let mut text = String::new();
         let mut screen = Screen { error: None, quiet: global.json };
         if n > 0 {
@@ -157,9 +165,7 @@ fn draw_codes(args: &SampleArgs, coder: &Path, host: &Device, json: bool) -> Res
     let [rows, columns] = args.grid.unwrap_or([8, 8]);
     let mut texts = Vec::new();
     for n in 0..(rows * columns) as u64 {
-        let SampleArgs { temperature, top_k, top_p, .. } = *args;
-        let options =
-            SampleOptions { tokens: coder.cells(), temperature, top_k, top_p, seed: args.seed.wrapping_add(n) };
+        let options = SampleOptions { tokens: coder.cells(), seed: args.seed.wrapping_add(n), ..args.options() };
         let mut text = String::new();
         writer.generate(&args.prompt, &options, &mut |piece| {
             text.push_str(piece);
@@ -220,12 +226,20 @@ impl Screen {
     }
 }
 
-fn temperature(text: &str) -> Result<f32, String> {
+pub fn temperature(text: &str) -> Result<f32, String> {
     within(text, |t| t >= 0.0 && t.is_finite(), "a number, 0 or more")
 }
 
-fn probability(text: &str) -> Result<f32, String> {
+pub fn probability(text: &str) -> Result<f32, String> {
     within(text, |p| p > 0.0 && p <= 1.0, "a number above 0, at most 1")
+}
+
+pub fn share(text: &str) -> Result<f32, String> {
+    within(text, |p| (0.0..=1.0).contains(&p), "a number from 0 to 1")
+}
+
+pub fn penalty(text: &str) -> Result<f32, String> {
+    within(text, |x| x > 0.0 && x.is_finite(), "a number above 0")
 }
 
 fn within(text: &str, fits: impl Fn(f32) -> bool, expected: &str) -> Result<f32, String> {

@@ -6,7 +6,7 @@ use crate::cpu::memory::{Memory, OutOfMemory, Region};
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A device buffer. Lives in an [`Arc`] that is itself recycled.
@@ -45,6 +45,7 @@ impl Source {
 pub struct Pool {
     source: Source,
     free: Mutex<HashMap<usize, Vec<Arc<Block>>>>,
+    ragged: AtomicBool,
     live: AtomicUsize,
     peak: AtomicUsize,
     misses: AtomicUsize,
@@ -59,7 +60,7 @@ impl Default for Pool {
 impl Pool {
     fn from(source: Source) -> Pool {
         let [live, peak, misses] = [0; 3].map(AtomicUsize::new);
-        Pool { source, free: Mutex::default(), live, peak, misses }
+        Pool { source, free: Mutex::default(), ragged: AtomicBool::new(false), live, peak, misses }
     }
 
     /// A pool whose buffers are counted and must not be used, `limit` bytes of them.
@@ -72,8 +73,15 @@ impl Pool {
         Pool::from(Source::Gpu(driver, AtomicUsize::new(0)))
     }
 
+    /// From here on sizes are rounded up to powers of two: for work whose shapes are ever new, as that of a server, which
+    /// would otherwise leave free buffers of every size there ever was.
+    pub fn ragged(&self) {
+        self.ragged.store(true, Relaxed);
+    }
+
     pub(super) fn take(&self, bytes: usize, home: &Device) -> Handle {
         let bytes = bytes.max(1).next_multiple_of(crate::cpu::memory::ALIGN);
+        let bytes = if self.ragged.load(Relaxed) { bytes.next_power_of_two() } else { bytes };
         self.peak.fetch_max(self.live.fetch_add(bytes, Relaxed) + bytes, Relaxed);
         let recycled = self.lock().get_mut(&bytes).and_then(Vec::pop);
         let mut block = recycled.unwrap_or_else(|| {

@@ -8,14 +8,12 @@
 use super::GptConfig;
 use crate::cpu::attention::{self, Attention, Layout, View, ViewMut};
 use crate::device::Device;
-use crate::tape::Var;
-use crate::tensor::{Out, Spec};
+use crate::tensor::{Out, Spec, Tensor};
 
-/// Keys and values of `batch` sequences of equal length.
+/// Keys and values of a sequence.
 pub struct Cache {
     /// Those of each block.
     layers: Vec<Out>,
-    batch: usize,
     /// H and Hkv.
     heads: [usize; 2],
     /// D: numbers in a head.
@@ -25,21 +23,26 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache for `batch` sequences in lockstep, with room for the whole context of a model of this shape.
-    pub fn new(device: &Device, config: &GptConfig, batch: usize) -> Cache {
-        Cache::with_room(device, config, batch, config.context)
+    /// An empty cache with room for the whole context of a model of this shape.
+    pub fn new(device: &Device, config: &GptConfig) -> Cache {
+        Cache::with_room(device, config, config.context)
     }
 
-    /// An empty cache for `batch` sequences of at most `room` tokens in lockstep, whose memory is taken once: 8 bytes for each
-    /// channel of the keys of a block and each token (D rounded up to 16 for the values, the room to 64).
-    pub fn with_room(device: &Device, config: &GptConfig, batch: usize, room: usize) -> Cache {
+    /// An empty cache for at most `room` tokens, whose memory is taken once: 8 bytes for each channel of the keys of a block
+    /// and each token (D rounded up to 16 for the values, the room to 64).
+    pub fn with_room(device: &Device, config: &GptConfig, room: usize) -> Cache {
         let (heads, dim) = ([config.heads, config.kv_heads], config.head_dim);
-        let spec = Spec::f32([attention::Cache::len([batch, heads[1], dim], room)]);
+        let spec = Spec::f32([attention::Cache::len([1, heads[1], dim], room)]);
         let layers = (0..config.layers).map(|_| Out::new(device, spec)).collect();
-        Cache { layers, batch, heads, dim, room, len: 0 }
+        Cache { layers, heads, dim, room, len: 0 }
     }
 
-    /// How many tokens of each sequence have been read.
+    /// Bytes of a cache for `room` tokens.
+    pub fn bytes(config: &GptConfig, room: usize) -> usize {
+        config.layers * Spec::f32([attention::Cache::len([1, config.kv_heads, config.head_dim], room)]).bytes()
+    }
+
+    /// How many tokens have been read.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -49,9 +52,28 @@ impl Cache {
         self.len == 0
     }
 
-    /// How many tokens of each sequence it has room for.
+    /// How many tokens it has room for.
     pub fn room(&self) -> usize {
         self.room
+    }
+
+    /// Makes room for `room` tokens, if it has less; what has been read is kept.
+    pub fn reserve(&mut self, device: &Device, room: usize) {
+        if room <= self.room {
+            return;
+        }
+        let sizes = [1, self.heads[1], self.dim];
+        let spec = Spec::f32([attention::Cache::len(sizes, room)]);
+        for layer in &mut self.layers {
+            let mut larger = Out::new(device, spec);
+            // A head's blocks lie together, whatever follows them.
+            let [from, to] = [self.room, room].map(|room| attention::Cache::len([1, 1, self.dim], room));
+            for (to, from) in larger.f32_mut().chunks_exact_mut(to).zip(layer.f32_mut().chunks_exact(from)) {
+                to[..from.len()].copy_from_slice(from);
+            }
+            *layer = larger;
+        }
+        self.room = room;
     }
 
     /// Forgets all but the first `len` tokens: to go on from a shared beginning, or from nothing.
@@ -59,21 +81,23 @@ impl Cache {
         self.len = len.min(self.len);
     }
 
-    /// Causal self-attention of block `layer`: packed queries, keys and values (B, T, (H + 2·Hkv)·D) of new tokens, turned by
-    /// their positions where the model has it so, over all tokens read and these, to (B, T, H·D). Keys and values are kept; `advance` counts them.
+    /// Causal self-attention of block `layer`: packed queries, keys and values (1, T, (H + 2·Hkv)·D) of new tokens, turned by
+    /// their positions where the model has it so, over all tokens read and these, to `y` (T, H·D). Keys and values are kept;
+    /// `advance` counts them.
     ///
     /// # Panics
     /// The shape does not fit, or the room does not suffice.
-    pub fn attend<'t>(&mut self, layer: usize, qkv: Var<'t>) -> Var<'t> {
-        let (x, [heads, kv_heads], dim) = (qkv.value(), self.heads, self.dim);
-        let (b, t) = (x.shape()[0], x.shape()[1]);
-        assert_eq!(x.shape()[..], [self.batch, t, (heads + 2 * kv_heads) * dim], "attend: queries, keys and values");
-        let mut y = Out::new(x.device(), Spec::f32([b, t, heads * dim]));
-        let views = View::packed(x.f32(), [b, t], self.heads, dim);
+    pub fn attend(&mut self, layer: usize, qkv: &Tensor, y: &mut [f32]) {
+        let ([heads, kv_heads], dim, t) = (self.heads, self.dim, qkv.shape()[1]);
+        assert_eq!(qkv.shape()[..], [1, t, (heads + 2 * kv_heads) * dim], "attend: queries, keys and values");
+        let views = View::packed(qkv.f32(), [1, t], self.heads, dim);
         let cache = attention::Cache { data: self.layers[layer].f32_mut(), room: self.room, past: self.len };
-        let out = ViewMut::new(y.f32_mut(), Layout::contiguous([b, t, heads, dim]));
-        Attention::causal(dim).forward_cached(x.cpu(), views, cache, out);
-        qkv.tape().constant(y.freeze())
+        Attention::causal(dim).forward_cached(
+            qkv.cpu(),
+            views,
+            cache,
+            ViewMut::new(y, Layout::contiguous([1, t, heads, dim])),
+        );
     }
 
     /// All blocks have seen `tokens` more.

@@ -28,7 +28,7 @@ use crate::ops::rope::RopeTable;
 use crate::params::{Decl, ParamId};
 use crate::rng::Purpose;
 use crate::tape::{Tape, Var};
-use crate::tensor::{Out, Spec, Tensor};
+use crate::tensor::{DType, Out, Spec, Tensor};
 use arrayvec::ArrayVec;
 use std::sync::OnceLock;
 
@@ -101,6 +101,32 @@ impl Heads {
     fn attend<'t>(&self, qkv: Var<'t>) -> Var<'t> {
         self.turn(qkv, 0).attention(self.heads, self.kv_heads)
     }
+
+    /// The causal attention in block `layer` of parts of sequences, each over what its cache holds: qkv (1, N, …) to (1, N, H·D).
+    fn go_on<'t>(&self, layer: usize, qkv: Var<'t>, parts: &mut [Part]) -> Var<'t> {
+        let (tape, qkv) = (qkv.tape(), qkv.value());
+        let (n, width) = (qkv.shape()[1], qkv.shape()[2]);
+        let channels = width / (self.heads + 2 * self.kv_heads) * self.heads;
+        let mut y = Out::new(tape.device(), Spec::f32([1, n, channels]));
+        let mut row = 0;
+        for Part { ids, cache, .. } in parts {
+            let own = tape.constant(qkv.view(row * width, [1, ids.len(), width]));
+            let turned = self.turn(own, cache.len()).value();
+            cache.attend(layer, &turned, &mut y.f32_mut()[row * channels..][..ids.len() * channels]);
+            row += ids.len();
+        }
+        tape.constant(y.freeze())
+    }
+}
+
+/// Tokens of a sequence that go on from what its cache holds.
+pub struct Part<'a> {
+    /// The tokens, at least one.
+    pub ids: &'a [u32],
+    /// Of how many of them, the last ones, the logits are wanted.
+    pub want: usize,
+    /// What was read before, to which they are added.
+    pub cache: &'a mut Cache,
 }
 
 impl Gpt {
@@ -148,17 +174,16 @@ impl Gpt {
         self.head.id()
     }
 
-    /// ids (B, T), the first of them at position `start`, to the normalised stream (B, T, C) that the head reads.
-    /// `run(i, block, x)` applies block i, see [`Block::apply`].
-    fn stream<'t>(
-        &self,
-        ids: Var<'t>,
-        start: usize,
-        mut run: impl FnMut(usize, Block, &[Var<'t>]) -> [Var<'t>; 2],
-    ) -> Var<'t> {
+    /// The embeddings (B, T, C) of ids (B, T), the first of them at position `start`.
+    fn embed<'t>(&self, ids: Var<'t>, start: usize) -> Var<'t> {
         let tape = ids.tape();
         let positions = self.positions.map(|positions| positions.table(tape));
-        let x = ids.embedding(self.tokens.table(tape), positions, start);
+        ids.embedding(self.tokens.table(tape), positions, start)
+    }
+
+    /// Embeddings (B, T, C) to the normalised stream (B, T, C) that the head reads. `run(i, block, x)` applies block i, see
+    /// [`Block::apply`].
+    fn stream<'t>(&self, x: Var<'t>, mut run: impl FnMut(usize, Block, &[Var<'t>]) -> [Var<'t>; 2]) -> Var<'t> {
         let mut x: ArrayVec<Var, 2> = [drop(x, self.config.dropout)].into_iter().collect();
         for (i, &block) in self.blocks.iter().enumerate() {
             x = run(i, block, &x).into();
@@ -169,7 +194,7 @@ impl Gpt {
     /// [`stream`](Gpt::stream) of whole sequences, recorded.
     fn whole<'t>(&self, ids: Var<'t>) -> Var<'t> {
         let tape = ids.tape();
-        self.stream(ids, 0, |_, block, x| {
+        self.stream(self.embed(ids, 0), |_, block, x| {
             let heads = self.heads(tape.device()).clone();
             let y = tape.checkpoint(x, move |x| block.apply(x, |qkv| heads.attend(qkv)));
             tape.spent(x);
@@ -201,38 +226,64 @@ impl Gpt {
         self.whole(ids).linear(self.head.table(ids.tape()), None)
     }
 
-    /// [`stream`](Gpt::stream) of ids (B, T) that go on from what `cache` holds, and are added to it.
-    fn continued<'t>(&self, tape: &'t Tape, ids: Tensor, cache: &mut Cache) -> Var<'t> {
-        let (start, t) = (cache.len(), ids.shape()[1]);
-        assert!(start + t <= cache.room(), "{t} tokens more than {start}, with room for {}", cache.room());
-        let heads = self.heads(tape.device());
-        let stream = self.stream(tape.constant(ids), start, |i, block, x| {
-            tape.scope(|| block.apply(x, |qkv| cache.attend(i, heads.turn(qkv, start))))
+    /// [`stream`](Gpt::stream) (1, N, C) of the N tokens of all parts, each of which goes on from its cache and is added to it.
+    fn continued<'t>(&self, tape: &'t Tape, parts: &mut [Part]) -> Var<'t> {
+        for Part { ids, cache, .. } in &*parts {
+            let (new, past, room) = (ids.len(), cache.len(), cache.room());
+            assert!(past + new <= room, "{new} tokens more than {past}, with room for {room}");
+        }
+        let (n, c) = (parts.iter().map(|part| part.ids.len()).sum(), self.config.d);
+        let mut embedded = parts.iter().map(|part| {
+            let mut ids = Out::new(tape.device(), Spec { shape: [1, part.ids.len()].into(), dtype: DType::I32 });
+            ids.as_mut_slice::<i32>().iter_mut().zip(part.ids).for_each(|(i, &id)| *i = id as i32);
+            self.embed(tape.constant(ids.freeze()), part.cache.len())
         });
-        cache.advance(t);
+        let x = if let [_] = parts[..] {
+            embedded.next().expect("one part")
+        } else {
+            let mut x = Out::new(tape.device(), Spec::f32([1, n, c]));
+            let mut rest = x.f32_mut();
+            for part in embedded {
+                let own;
+                (own, rest) = rest.split_at_mut(part.value().numel());
+                own.copy_from_slice(part.value().f32());
+            }
+            tape.constant(x.freeze())
+        };
+        let heads = self.heads(tape.device());
+        let stream = self.stream(x, |i, block, x| tape.scope(|| block.apply(x, |qkv| heads.go_on(i, qkv, parts))));
+        parts.iter_mut().for_each(|part| part.cache.advance(part.ids.len()));
         stream
     }
 
-    /// [`logits`](Gpt::logits) of ids (B, T) that go on from what `cache` holds, and are added to it; without gradients.
-    /// The same bits as those of all tokens at once.
+    /// The logits (N, V) of the tokens after those that are wanted, N in all, in the order of the parts; without gradients. The
+    /// same bits as those of each whole sequence alone: what else is read with it makes no difference.
     ///
     /// # Panics
-    /// The cache is for another shape or number of sequences, or has no room for T more tokens.
-    pub fn logits_cached(&self, tape: &Tape, ids: Tensor, cache: &mut Cache) -> Tensor {
-        tape.no_grad(|| self.continued(tape, ids, cache).linear(self.head.table(tape), None).value())
-    }
-
-    /// The last row of [`logits_cached`](Gpt::logits_cached) for each sequence, (B, V): what the token after `ids` is chosen
-    /// from.
-    pub fn next_logits(&self, tape: &Tape, ids: Tensor, cache: &mut Cache) -> Tensor {
-        let (b, t, c) = (ids.shape()[0], ids.shape()[1], self.config.d);
+    /// A cache is for another shape, or has no room for the tokens; more are wanted than there are.
+    pub fn logits_cached(&self, tape: &Tape, parts: &mut [Part]) -> Tensor {
+        let (c, v) = (self.config.d, self.config.vocab);
+        let [all, wanted] = parts.iter().fold([0, 0], |[all, wanted], part| {
+            assert!(part.want <= part.ids.len(), "{} of {} tokens are wanted", part.want, part.ids.len());
+            [all + part.ids.len(), wanted + part.want]
+        });
         tape.no_grad(|| {
-            let stream = self.continued(tape, ids, cache).value();
-            let mut last = Out::new(tape.device(), Spec::f32([b, c]));
-            for (last, rows) in last.f32_mut().chunks_exact_mut(c).zip(stream.f32().chunks_exact(t * c)) {
-                last.copy_from_slice(&rows[(t - 1) * c..]);
+            let mut stream = self.continued(tape, parts).value();
+            if wanted == 0 {
+                return Out::new(tape.device(), Spec::f32([0, v])).freeze();
             }
-            tape.constant(last.freeze()).linear(self.head.table(tape), None).value()
+            if wanted < all {
+                let mut rows = Out::new(tape.device(), Spec::f32([1, wanted, c]));
+                let (mut to, mut from) = (rows.f32_mut(), stream.f32());
+                for part in parts {
+                    let (own, last) = from.split_at(part.ids.len() * c);
+                    let (rows, rest) = to.split_at_mut(part.want * c);
+                    rows.copy_from_slice(&own[own.len() - rows.len()..]);
+                    (to, from) = (rest, last);
+                }
+                stream = rows.freeze();
+            }
+            tape.constant(stream).linear(self.head.table(tape), None).value().reshape([wanted, v])
         })
     }
 }

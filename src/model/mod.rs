@@ -8,6 +8,7 @@ pub mod gan;
 pub mod gpt;
 pub mod hf;
 pub mod sample;
+pub mod sequence;
 pub mod vae;
 pub mod vqvae;
 
@@ -16,6 +17,6 @@ pub use classifier::{Classifier, ClassifierConfig};
 pub use config::{GptConfig, Mlp, Positions, Size};
 pub use fields::Wrong;
 pub use gan::{Gan, GanConfig, GanLoss, Scale};
-pub use gpt::Gpt;
+pub use gpt::{Gpt, Part};
 pub use vae::{Elbo, Likelihood, Vae, VaeConfig};
 pub use vqvae::{Quantised, VqVae, VqVaeConfig};

@@ -14,7 +14,8 @@ use super::trainer::Trainer;
 use crate::cpu::memory::{OutOfMemory, or_out_of_memory};
 use crate::device::{Device, probe};
 use crate::error::{Error, Result};
-use crate::model::sample::{SampleOptions, generate};
+use crate::model::sample::SampleOptions;
+use crate::model::sequence::generate;
 use crate::tensor::Arena;
 use serde::Serialize;
 use std::fmt;
@@ -113,7 +114,7 @@ fn longest(trainer: &mut Trainer<Lm>, prompt: usize, tokens: usize) {
     let Trainer { objective: Lm { gpt, .. }, params, tape, .. } = trainer;
     // Behind the context lengths repeat.
     let tokens = tokens.min(gpt.config().context + 1);
-    let options = SampleOptions { tokens, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
+    let options = SampleOptions::greedy(tokens);
     generate(gpt, params, tape, vec![0; prompt.clamp(1, gpt.config().context)], &[], &options, &mut |_| true);
 }
 

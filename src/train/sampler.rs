@@ -9,7 +9,8 @@ use crate::disk::Os;
 use crate::error::{Error, Result};
 use crate::formats::{self, Pretrained};
 use crate::model::Gpt;
-use crate::model::sample::{Pace, SampleOptions, generate};
+use crate::model::sample::SampleOptions;
+use crate::model::sequence::{Pace, generate};
 use crate::params::{Hold, Params};
 use crate::tape::Tape;
 use std::path::Path;
@@ -53,6 +54,11 @@ impl Sampler {
         let tokenizer = model.need_tokenizer()?.clone();
         let (gpt, params) = model.load(hold, device)?;
         Ok(Sampler { gpt, params, tape: Tape::new(device), tokenizer, damaged })
+    }
+
+    /// The model, its weights and its tokenizer.
+    pub fn into_parts(self) -> (Gpt, Params, Tokenizer) {
+        (self.gpt, self.params, self.tokenizer)
     }
 
     /// What is wrong with newer checkpoints of the run, which were passed over.

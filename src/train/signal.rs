@@ -29,6 +29,16 @@ pub fn install() -> Result<()> {
     Ok(())
 }
 
+/// From now on SIGINT does not end the process but sets the flag: who reads it takes it back.
+///
+/// # Errors
+/// The system refuses a handler.
+pub fn interrupts() -> Result<Arc<AtomicBool>> {
+    let set = Arc::new(AtomicBool::new(false));
+    flag::register(SIGINT, Arc::clone(&set)).at("signal handler")?;
+    Ok(set)
+}
+
 /// From now on there is something to save: [`caught`] tells of the first signal, and the second one ends the process.
 pub fn save_first() {
     if let Some(ends) = ENDS.get() {

@@ -133,6 +133,7 @@ impl Task for Text {
             top_k: sample.top_k,
             top_p: sample.top_p,
             seed: step,
+            ..SampleOptions::default()
         };
         let mut text = sample.prompt.clone();
         let prompt = start(&self.tokenizer, &sample.prompt)?;

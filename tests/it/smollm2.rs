@@ -8,7 +8,8 @@ use crate::gpt::read;
 use kiln::data::chat::{ChatTemplate, Message};
 use kiln::device::Device;
 use kiln::formats::{self, Pretrained};
-use kiln::model::sample::{SampleOptions, generate};
+use kiln::model::sample::SampleOptions;
+use kiln::model::sequence::generate;
 use kiln::params::Hold;
 use kiln::rng::{Purpose, Stream};
 use kiln::tape::{Pass, Tape};
@@ -74,7 +75,7 @@ fn logits_losses_and_greedy_texts_are_those_of_transformers() {
     let tokenizer = model.tokenizer().expect("a tokenizer");
     let about = about(FIXTURE);
     let (shape, want) = read(&file, "greedy");
-    let options = SampleOptions { tokens: shape[1], temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
+    let options = SampleOptions::greedy(shape[1]);
     for (prompt, want) in strings(&about["prompts"]).iter().zip(want.chunks_exact(shape[1])) {
         let ids = tokenizer.encode_with_special(prompt).expect("ids");
         let mut got = Vec::new();

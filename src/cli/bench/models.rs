@@ -49,8 +49,8 @@ pub struct DecodeArgs {
     /// Tokens to write after the first one
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     tokens: u32,
-    /// How the weights are held: f32, bf16 (half the bytes) or int8 (a quarter); arithmetic is in f32
-    #[arg(long, value_name = "TYPE", default_value = "f32", hide_possible_values = true)]
+    /// How the weights are held: f32, bf16 (half the bytes), q8 (a quarter) or q4 (an eighth); arithmetic is in f32
+    #[arg(long, alias = "quant", value_name = "TYPE", default_value = "f32", hide_possible_values = true)]
     weights: Weights,
     #[command(flatten)]
     pub(super) turns: Turns,
@@ -84,7 +84,14 @@ impl StepArgs {
 
 impl DecodeArgs {
     pub(super) fn case(&self) -> Result<Case> {
-        let case = model(&self.name)?;
+        let case = match self.name.as_str() {
+            "smollm2" => StepCase::smollm2(),
+            name if !name.ends_with(".toml") && Path::new(name).exists() => {
+                let (model, _) = kiln::train::sampler::model(Path::new(name))?;
+                StepCase { name: name.to_owned(), config: model.config, ..StepCase::smollm2() }
+            }
+            name => model(name)?,
+        };
         let (prompt, tokens, context) = (self.prompt as usize, self.tokens as usize, case.config.context);
         if prompt + tokens > context {
             let problem =
