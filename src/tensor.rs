@@ -6,6 +6,7 @@
 
 use crate::cpu::convert::ConvertTo;
 use crate::cpu::gemm::Mat;
+use crate::cpu::q4::{self, Q4};
 use crate::cpu::q8::{self, Q8};
 use crate::cpu::{Cpu, chunks};
 use crate::device::{Device, Handle, Ptr};
@@ -103,6 +104,8 @@ pub enum DType {
     U8,
     /// Weights in 8 bits, with a scale for each row; see [`q8`].
     Q8,
+    /// Weights in 4 bits, with scales for 32 columns of each row; see [`q4`].
+    Q4,
 }
 
 impl DType {
@@ -111,7 +114,7 @@ impl DType {
         match self {
             DType::F32 | DType::I32 => 4,
             DType::Bf16 | DType::F16 => 2,
-            DType::U8 | DType::Q8 => 1,
+            DType::U8 | DType::Q8 | DType::Q4 => 1,
         }
     }
 
@@ -124,6 +127,7 @@ impl DType {
             DType::I32 => "i32",
             DType::U8 => "u8",
             DType::Q8 => "int8",
+            DType::Q4 => "int4",
         }
     }
 }
@@ -169,6 +173,7 @@ impl Spec {
         let (rows, cols) = self.shape.as_matrix();
         match self.dtype {
             DType::Q8 => q8::bytes(rows, cols),
+            DType::Q4 => q4::bytes(rows, cols),
             dtype => rows * cols * dtype.size(),
         }
     }
@@ -306,11 +311,21 @@ impl Tensor {
         Q8::new(unsafe { std::slice::from_raw_parts(self.block.ptr().add(self.offset), self.spec.bytes()) }, rows, cols)
     }
 
-    /// The elements as a row-major matrix, f32, bf16 or in 8 bits, for a product.
+    /// The rows of a matrix in 4 bits.
+    pub fn q4(&self) -> Q4<'_> {
+        let (rows, cols) = self.spec.shape.as_matrix();
+        assert_eq!(self.spec.dtype, DType::Q4, "a {} tensor read as int4", self.spec.dtype.name());
+        self.assert_there();
+        // SAFETY: as in `as_slice`, with the bytes of a matrix in 4 bits; every bit pattern is a byte.
+        Q4::new(unsafe { std::slice::from_raw_parts(self.block.ptr().add(self.offset), self.spec.bytes()) }, rows, cols)
+    }
+
+    /// The elements as a row-major matrix, f32, bf16 or in 8 or 4 bits, for a product.
     pub fn mat(&self, rows: usize, cols: usize) -> Mat<'_> {
         match self.spec.dtype {
             DType::Bf16 => Mat::bf16(self.as_slice(), rows, cols),
             DType::Q8 => Mat::q8(self.q8(), rows, cols),
+            DType::Q4 => Mat::q4(self.q4(), rows, cols),
             _ => Mat::new(self.f32(), rows, cols),
         }
     }
@@ -319,11 +334,12 @@ impl Tensor {
     pub fn widened(&self) -> Tensor {
         let (cpu, cols) = (self.cpu(), self.spec.shape.last_dim());
         let mut out = match self.spec.dtype {
-            DType::Bf16 | DType::Q8 => Out::new(self.device(), Spec::f32(self.spec.shape)),
+            DType::Bf16 | DType::Q8 | DType::Q4 => Out::new(self.device(), Spec::f32(self.spec.shape)),
             _ => return self.clone(),
         };
         cpu.threads.each(chunks(out.f32_mut(), cols.max(1)), |i, y| match self.spec.dtype {
             DType::Q8 => self.q8().row(i, 0.0, y),
+            DType::Q4 => self.q4().row(i, 0.0, y),
             _ => bf16::convert(cpu.simd, 0.0, &self.as_slice()[i * cols..][..cols], y),
         });
         out.freeze()
@@ -348,7 +364,7 @@ impl Tensor {
     /// There are fewer elements, or they have scales.
     pub fn view(&self, start: usize, shape: impl Into<Shape>) -> Tensor {
         let shape = shape.into();
-        assert!(self.spec.dtype != DType::Q8, "a view would leave the scales behind");
+        assert!(!matches!(self.spec.dtype, DType::Q8 | DType::Q4), "a view would leave the scales behind");
         assert!(start + shape.numel() <= self.numel(), "view: {shape:?} from {start} of {:?}", self.spec.shape);
         let offset = self.offset + start * self.spec.dtype.size();
         Tensor { block: self.block.clone(), offset, spec: Spec { shape, dtype: self.spec.dtype } }
@@ -457,7 +473,7 @@ impl Arena {
                 (start, shape)
             })
             .collect();
-        let plain = if dtype == DType::Q8 { DType::U8 } else { dtype };
+        let plain = if matches!(dtype, DType::Q8 | DType::Q4) { DType::U8 } else { dtype };
         let whole = Out::zeros(device, Spec { shape: [end].into(), dtype: plain }).freeze();
         Arena { dtype, whole, slots, lent: vec![false; shapes.len()] }
     }

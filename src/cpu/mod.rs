@@ -10,6 +10,7 @@ pub mod linear;
 pub mod math;
 pub mod memory;
 pub mod picture_norm;
+pub mod q4;
 pub mod q8;
 pub mod reduce;
 #[cfg(feature = "peers")]

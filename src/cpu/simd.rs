@@ -231,6 +231,21 @@ pub trait Vector:
     /// # Safety
     /// `p` must be valid for reading `W` bytes.
     unsafe fn load_i8(p: *const i8) -> Self;
+    /// The low halves of the `W` bytes at `p`, and the high ones, as numbers from 0 to 15.
+    ///
+    /// # Safety
+    /// There are as many bytes.
+    #[inline(always)]
+    unsafe fn load_halves(p: *const u8) -> [Self; 2] {
+        let [mut low, mut high] = [[0; 16]; 2];
+        for i in 0..Self::W {
+            // SAFETY: the caller promises these bytes.
+            let byte = unsafe { *p.add(i) };
+            (low[i], high[i]) = ((byte & 15) as i8, (byte >> 4) as i8);
+        }
+        // SAFETY: the arrays have 16 bytes.
+        unsafe { [Self::load_i8(low.as_ptr()), Self::load_i8(high.as_ptr())] }
+    }
     /// Reads `x`, at most `W` numbers; the lanes beyond hold 0.
     fn load_partial(x: &[f32]) -> Self;
     /// Writes the first `x.len()` lanes, at most `W`.

@@ -133,7 +133,7 @@ pub fn values(inputs: &[Input], device: &Device) -> Vec<Tensor> {
             DType::Bf16 => Tensor::from_slice(device, &convert(&data, bf16::from_f32), shape),
             DType::F16 => Tensor::from_slice(device, &convert(&data, f16::from_f32), shape),
             DType::U8 => Tensor::from_slice(device, &convert(&data, |x| x as u8), shape),
-            DType::Q8 => unreachable!("only parameters are held in 8 bits"),
+            DType::Q8 | DType::Q4 => unreachable!("only parameters are held in 8 bits"),
         }
     };
     (0..).zip(inputs).map(value).collect()
@@ -173,7 +173,7 @@ fn to_f32(tensor: &Tensor) -> Vec<f32> {
         DType::Bf16 => tensor.read::<bf16>().iter().map(|x| x.to_f32()).collect(),
         DType::F16 => tensor.read::<f16>().iter().map(|x| x.to_f32()).collect(),
         DType::U8 => tensor.read::<u8>().iter().map(|&x| f32::from(x)).collect(),
-        DType::Q8 => to_f32(&tensor.widened()),
+        DType::Q8 | DType::Q4 => to_f32(&tensor.widened()),
     }
 }
 

@@ -35,6 +35,7 @@ fn add_row(simd: Simd, beta: f32, table: &Tensor, i: usize, y: &mut [f32]) {
     match table.dtype() {
         DType::Bf16 => bf16::convert(simd, beta, &table.as_slice()[row], y),
         DType::Q8 => table.q8().row(i, beta, y),
+        DType::Q4 => table.q4().row(i, beta, y),
         _ => add_chunk(simd, beta, y, &table.f32()[row]),
     }
 }

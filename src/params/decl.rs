@@ -27,6 +27,9 @@ pub enum Hold {
     FrozenBf16,
     /// Its values only, matrices and embeddings in 8 bits with a scale for each row ([`q8`](crate::cpu::q8)), vectors in f32.
     FrozenQ8,
+    /// Its values only, matrices in 4 bits with scales for 32 columns of a row ([`q4`](crate::cpu::q4)), embeddings in 8 bits,
+    /// vectors in f32.
+    FrozenQ4,
 }
 
 impl Hold {
@@ -35,7 +38,8 @@ impl Hold {
         match self {
             _ if kind == Kind::Buffer => DType::F32,
             Hold::FrozenBf16 => DType::Bf16,
-            Hold::FrozenQ8 if kind != Kind::Vector => DType::Q8,
+            Hold::FrozenQ4 if kind == Kind::Matrix => DType::Q4,
+            Hold::FrozenQ8 | Hold::FrozenQ4 if kind != Kind::Vector => DType::Q8,
             _ => DType::F32,
         }
     }

@@ -12,7 +12,7 @@ pub use decl::{Decl, Hold, Image, Init, Kind, Matrix, Stored};
 use crate::cpu::convert::ConvertTo;
 use crate::cpu::elementwise::CHUNK;
 use crate::cpu::reduce::square_sum;
-use crate::cpu::{chunks, q8};
+use crate::cpu::{chunks, q4, q8};
 use crate::device::Device;
 use crate::rng::{Purpose, Stream};
 use crate::tensor::{Arena, DType, Element, Out, Shape, Spec, Tensor};
@@ -110,7 +110,7 @@ impl Params {
         let held = |decl: &Decl| if decl.kind == Kind::Buffer { Hold::Frozen } else { hold(decl) };
         let holds: Vec<Hold> = decls.iter().map(held).collect();
         let kinds = [Kind::Matrix, Kind::Embedding, Kind::Vector, Kind::Buffer];
-        let all_holds = [Hold::Train, Hold::Frozen, Hold::FrozenBf16, Hold::FrozenQ8];
+        let all_holds = [Hold::Train, Hold::Frozen, Hold::FrozenBf16, Hold::FrozenQ8, Hold::FrozenQ4];
         let nets = 0..=decls.iter().map(|decl| decl.net).max().unwrap_or(0);
         let all = nets.flat_map(|net| kinds.into_iter().flat_map(move |kind| all_holds.map(|hold| (net, kind, hold))));
         for (net, kind, hold) in all {
@@ -483,6 +483,10 @@ fn set(arena: &mut Arena, slot: usize, values: &[f32], device: &Device) {
         DType::Q8 => {
             let shape = arena.view(slot).shape().as_matrix();
             q8::quantize(device.host(), values, shape, arena.slot_mut::<u8>(slot));
+        }
+        DType::Q4 => {
+            let shape = arena.view(slot).shape().as_matrix();
+            q4::quantize(device.host(), values, shape, arena.slot_mut::<u8>(slot));
         }
         DType::Bf16 => write::<half::bf16>(arena, slot, values, device),
         _ => write::<f32>(arena, slot, values, device),

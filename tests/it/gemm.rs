@@ -2,6 +2,7 @@
 
 use half::bf16;
 use kiln::cpu::gemm::{Mat, MatMut, PackedB, Precision, Rhs, gemm};
+use kiln::cpu::q4::{self, Q4};
 use kiln::cpu::q8::{self, Q8};
 use kiln::cpu::{Cpu, Simd};
 use kiln::rng::{Purpose, Rng};
@@ -267,6 +268,29 @@ fn operands_in_bf16_give_the_bits_of_their_values_in_f32() {
                 };
                 same_bits(&run(a, b), &run(a32, b32), &format!("{m}x{n}x{k} {transposed} {}", cpu.simd.name()));
             }
+        }
+    }
+}
+
+#[test]
+fn a_right_operand_in_4_bits_gives_the_product_of_the_weights_that_it_holds() {
+    for (m, n, k) in SHAPES {
+        let (a, weights) = (numbers(1, m * k), numbers(2, n * k));
+        for cpu in &cpus() {
+            let mut memory = vec![0.0f32; q4::bytes(n, k).div_ceil(4)];
+            let memory = &mut bytemuck::cast_slice_mut(&mut memory)[..q4::bytes(n, k)];
+            q4::quantize(cpu, &weights, (n, k), memory);
+            let q4 = Q4::new(memory, n, k);
+            let mut held = vec![0.0; n * k];
+            held.chunks_exact_mut(k.max(1)).enumerate().for_each(|(i, row)| q4.row(i, 0.0, row));
+            let run = |b: Mat| {
+                let mut c = vec![f32::NAN; m * n];
+                let twice = |_: usize, _: usize, c: &mut [f32]| c.iter_mut().for_each(|x| *x *= 2.0);
+                gemm(cpu, Precision::F32, Mat::new(&a, m, k), b, MatMut::new(&mut c, m, n), false, Some(&twice));
+                c
+            };
+            let want = run(Mat::new(&held, n, k).t());
+            same_bits(&run(Mat::q4(q4, n, k).t()), &want, &format!("{m}x{n}x{k} {}", cpu.simd.name()));
         }
     }
 }

@@ -16,12 +16,14 @@
 
 pub(in crate::cpu) mod direct;
 pub(super) mod form;
+mod int4;
 mod int8;
 mod pack;
 mod thin;
 mod tile;
 
 use super::elementwise::map2;
+use super::q4::Q4;
 use super::q8::Q8;
 use super::{Cpu, Simd, Tiles, Vector, chunks};
 use crate::simd_fn;
@@ -78,6 +80,11 @@ impl<'a> Mat<'a> {
     /// the result.
     pub fn q8(data: Q8<'a>, rows: usize, cols: usize) -> Self {
         Mat { data: Data::Q8(data), rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// A matrix in 4 bits, to be transposed for a product.
+    pub fn q4(data: Q4<'a>, rows: usize, cols: usize) -> Self {
+        Mat { data: Data::Q4(data), rows, cols, row_stride: cols, col_stride: 1 }
     }
 
     /// A matrix with any strides.
@@ -167,7 +174,7 @@ impl PackedB {
 
     /// Packs `b` anew; allocates only where it is larger than what was packed before.
     pub fn repack(&mut self, cpu: &Cpu, b: Mat<'_>) {
-        assert!(!matches!(b.data, Data::Q8(_)), "panels hold no scales");
+        assert!(!matches!(b.data, Data::Q8(_) | Data::Q4(_)), "panels hold no scales");
         (self.k, self.n, self.simd) = (b.rows, b.cols, cpu.simd);
         let panels = Panels::of_width(b.cols, tile::size(cpu.simd).1);
         let form = Form::of(cpu.simd, self.precision);
@@ -240,7 +247,16 @@ pub fn gemm<'b>(
     finish: Option<&Finish<'_>>,
 ) {
     let b = b.into();
-    assert!(!matches!(a.data, Data::Q8(_)), "a matrix in 8 bits is a right operand");
+    assert!(!matches!(a.data, Data::Q8(_) | Data::Q4(_)), "a matrix of few bits is a right operand");
+    let few =
+        matches!(a.data, Data::F32(_)) && precision == Precision::F32 && a.rows <= thin::ROWS && a.col_stride == 1;
+    if let (Rhs::Mat(Mat { data: Data::Q4(q4), row_stride: 1, .. }), Data::F32(x), true, false) =
+        (b, a.data, few, accumulate)
+    {
+        assert_eq!((a.rows, a.cols), (c.rows, q4.cols()), "the shapes of a product in 4 bits");
+        cpu.count_flops(2 * (c.rows * c.cols * a.cols) as u64);
+        return int4::product(cpu, a, x, q4, c, finish);
+    }
     let Rhs::Mat(Mat { data: Data::Q8(q8), row_stride, .. }) = b else {
         return product(cpu, precision, a, b, c, accumulate, finish);
     };
@@ -252,7 +268,7 @@ pub fn gemm<'b>(
         }
     };
     match a.data {
-        Data::F32(x) if precision == Precision::F32 && a.rows <= thin::ROWS && a.col_stride == 1 => {
+        Data::F32(x) if few => {
             assert_eq!((a.rows, a.cols), (c.rows, q8.cols), "the shapes of a product in 8 bits");
             cpu.count_flops(2 * (c.rows * c.cols * a.cols) as u64);
             int8::product(cpu, a, x, q8, c, &scaled);

@@ -8,6 +8,7 @@ use super::Mat;
 #[cfg(target_arch = "x86_64")]
 use super::form::native::{Native, avx512bf16};
 use super::form::{Form, Layout, Pairing, Pairs, Plain, Rounded, Single};
+use crate::cpu::q4::Q4;
 use crate::cpu::q8::{self, Q8};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::F32x16;
@@ -64,6 +65,8 @@ pub(super) enum Data<'a> {
     Bf16(&'a [bf16]),
     /// Blocks of [`q8::BLOCK`] lanes, in each of which the lanes of one k are neighbours.
     Q8(Q8<'a>),
+    /// Lanes and steps as the matrix has them.
+    Q4(Q4<'a>),
 }
 
 impl Data<'_> {
@@ -72,6 +75,7 @@ impl Data<'_> {
             Data::F32(data) => data.len(),
             Data::Bf16(data) => data.len(),
             Data::Q8(data) => data.q.len(),
+            Data::Q4(data) => data.len(),
         }
     }
 }
@@ -102,6 +106,7 @@ impl<'a> Source<'a> {
             Data::F32(data) => Data::F32(self.with(data).at(lane, k).data),
             Data::Bf16(data) => Data::Bf16(self.with(data).at(lane, k).data),
             Data::Q8(data) => Data::Q8(Q8 { q: &data.q[data.at(lane, k).min(data.q.len())..], ..data }),
+            Data::Q4(data) => Data::Q4(data.at(lane, k)),
         };
         Source { data, ..self }
     }
@@ -285,6 +290,18 @@ fn pack_form<V: Vector, L: Layout<V>>(
                 let q = &data.q[data.at(lanes.start, 0)..];
                 let block = Source { data: q, lane: 1, step: q8::BLOCK, owner: PhantomData };
                 copy::<V, L, i8>(block, std::slice::from_ref(&(0..lanes.len())), depth, panels.width, panel);
+            }
+        }
+        Data::Q4(data) => {
+            for (i, panel) in out.chunks_exact_mut(rows * panels.width).enumerate() {
+                let lanes = panels.range(first + i);
+                across::<V, L>(
+                    depth,
+                    panels.width,
+                    panel,
+                    #[inline(always)]
+                    |k, first| data.load::<V>(lanes.start + first, k),
+                );
             }
         }
     }

@@ -40,7 +40,7 @@ pub(super) fn fits(a: &Mat<'_>, b: &Mat<'_>) -> bool {
     let pairs = match b.data {
         Data::F32(_) => true,
         Data::Bf16(_) => b.col_stride.is_multiple_of(2),
-        Data::Q8(_) => false,
+        Data::Q8(_) | Data::Q4(_) => false,
     };
     a.rows <= ROWS && whole && b.row_stride == 1 && pairs
 }
@@ -75,7 +75,7 @@ fn multiply_body<V: Vector>(p: &Thin<'_>, columns: Range<usize>) {
     match p.b {
         Data::F32(b) => multiply_stored::<V, f32>(p, b, columns),
         Data::Bf16(b) => multiply_stored::<V, bf16>(p, b, columns),
-        Data::Q8(_) => unreachable!("`fits` said no"),
+        Data::Q8(_) | Data::Q4(_) => unreachable!("`fits` said no"),
     }
 }
 

@@ -159,6 +159,17 @@ impl Vector for F32x8 {
         F32x8(unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) })
     }
     #[inline(always)]
+    unsafe fn load_halves(p: *const u8) -> [Self; 2] {
+        // SAFETY: the caller promises eight readable bytes.
+        unsafe {
+            let (x, mask) = (_mm_loadl_epi64(p.cast()), _mm_set1_epi8(15));
+            let (low, high) = (_mm_and_si128(x, mask), _mm_and_si128(_mm_srli_epi16::<4>(x), mask));
+            // No closure: what these instructions need would not reach into it.
+            let low = F32x8(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(low)));
+            [low, F32x8(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(high)))]
+        }
+    }
+    #[inline(always)]
     fn transpose(rows: &mut [Self; 16]) {
         // Each step doubles the side of the blocks that stand transposed: 2, 4, 8.
         let r = *rows;
@@ -305,6 +316,16 @@ impl Vector for F32x16 {
     unsafe fn load_i8(p: *const i8) -> Self {
         // SAFETY: the caller promises sixteen readable bytes.
         F32x16(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) })
+    }
+    #[inline(always)]
+    unsafe fn load_halves(p: *const u8) -> [Self; 2] {
+        // SAFETY: the caller promises sixteen readable bytes.
+        unsafe {
+            let (x, mask) = (_mm_loadu_si128(p.cast()), _mm_set1_epi8(15));
+            let (low, high) = (_mm_and_si128(x, mask), _mm_and_si128(_mm_srli_epi16::<4>(x), mask));
+            let low = F32x16(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(low)));
+            [low, F32x16(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(high)))]
+        }
     }
     #[inline(always)]
     fn ldexp(self, n: Self) -> Self {
