@@ -56,6 +56,8 @@ pub enum Open {
     Create,
     /// To be read, and written at its end; it is made if need be.
     Append,
+    /// The same, and only its owner may read it.
+    Private,
 }
 
 /// An open file.
@@ -87,8 +89,12 @@ impl Disk for Os {
         match how {
             Open::Read => options.read(true),
             Open::Create => options.write(true).create(true).truncate(true),
-            Open::Append => options.read(true).append(true).create(true),
+            Open::Append | Open::Private => options.read(true).append(true).create(true),
         };
+        #[cfg(unix)]
+        if how == Open::Private {
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        }
         Ok(Box::new(options.open(path)?))
     }
 

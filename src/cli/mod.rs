@@ -1,12 +1,14 @@
 //! The command line: one file a command, each of which parses, calls the library and prints.
 
 mod bench;
+mod chat;
 mod convert;
 mod data;
 mod doctor;
 mod eval;
 mod kernels;
 mod sample;
+mod serve;
 mod term;
 mod train;
 
@@ -62,7 +64,10 @@ pub struct Global {
 pub enum Weights {
     F32,
     Bf16,
+    #[value(name = "q8", alias = "int8")]
     Int8,
+    #[value(name = "q4", alias = "int4")]
+    Int4,
 }
 
 impl Weights {
@@ -71,6 +76,7 @@ impl Weights {
             Weights::F32 => Hold::Frozen,
             Weights::Bf16 => Hold::FrozenBf16,
             Weights::Int8 => Hold::FrozenQ8,
+            Weights::Int4 => Hold::FrozenQ4,
         }
     }
 }
@@ -93,6 +99,8 @@ enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
     Sample(sample::SampleArgs),
+    Chat(chat::ChatArgs),
+    Serve(serve::ServeArgs),
     Convert(convert::ConvertArgs),
     Bench(bench::BenchArgs),
     Kernels(kernels::KernelsArgs),
@@ -104,7 +112,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Prepare", &["data"]),
     ("Train", &["train"]),
     ("Judge", &["eval"]),
-    ("Use", &["sample", "convert"]),
+    ("Use", &["sample", "chat", "serve", "convert"]),
     ("Study", &["bench", "kernels", "doctor"]),
 ];
 
@@ -217,6 +225,8 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Train(args) => train::run(args, &global),
         Command::Eval(args) => eval::run(&args, &global).map(|()| 0),
         Command::Sample(args) => sample::run(args, &global).map(|()| 0),
+        Command::Chat(args) => chat::run(args, &global).map(|()| 0),
+        Command::Serve(args) => serve::run(args, &global),
         Command::Convert(args) => convert::run(args, &global).map(|()| 0),
         Command::Bench(args) => bench::run(args, &global).map(|()| 0),
         Command::Kernels(args) => kernels::run(args, &global).map(|()| 0),

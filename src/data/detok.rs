@@ -106,11 +106,12 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Returns what is held back at the end; an incomplete character becomes U+FFFD.
-    pub fn finish(mut self) -> String {
+    /// Returns what is held back at the end; an incomplete character becomes U+FFFD. Another text may follow.
+    pub fn finish(&mut self) -> String {
         let text = self.tokenizer.decode(&self.ids);
-        let rest = self.take(&text, text.len());
-        rest + &String::from_utf8_lossy(&self.held)
+        let rest = self.take(&text, text.len()) + &String::from_utf8_lossy(&self.held);
+        *self = Decoder::new(self.tokenizer);
+        rest
     }
 
     fn take(&mut self, text: &str, end: usize) -> String {

@@ -4,6 +4,7 @@ use crate::cli::term::{print, quote, safe, thousands};
 use clap::Args;
 use kiln::data::takedown::{Place, RECORD_FILE, find, records, take_down};
 use kiln::error::{Error, Result};
+use kiln::serve::journal;
 use kiln::train::seen::{Seen, Verdict, runs, seen};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -15,12 +16,13 @@ use std::path::PathBuf;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   kiln data takedown wiki-2731 --data data/wiki --runs runs/ --dry-run
+  kiln data takedown chatcmpl-4f0c2d --data requests/
   kiln data takedown books/a.txt:1 books/b.txt:1 --data data/books --runs runs/")]
 pub struct TakedownArgs {
-    /// Names of documents: their id, or FILE:LINE where they have none
+    /// Names of documents: their id, or FILE:LINE where they have none; of requests: the id that their answer had
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
-    /// The data set's folder
+    /// The data set's folder, or a folder of requests that kiln serve wrote down (--log)
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// A folder of runs, or one run, to be asked what its checkpoints were trained on
@@ -31,8 +33,26 @@ pub struct TakedownArgs {
     dry_run: bool,
 }
 
+/// Takes requests out of a server's journal.
+fn requests(args: &TakedownArgs, json: bool) -> Result<()> {
+    let taken = journal::take_down(&args.data, &args.ids, args.dry_run)?;
+    if taken == 0 {
+        let hint = "an answer carries the id of its request; files older than --keep-days are gone";
+        return Err(Error::usage(format!("{}: no request has this id", args.data.display()), hint));
+    }
+    if json {
+        let object = json!({"data": args.data, "requests": taken, "dry_run": args.dry_run});
+        return print(&object.to_string());
+    }
+    let done = if args.dry_run { "would be taken out" } else { "taken out" };
+    print(&format!("{taken} requests {done} of {}", quote(&args.data)))
+}
+
 /// Runs `kiln data takedown`.
 pub fn run(args: &TakedownArgs, json: bool) -> Result<()> {
+    if journal::is_journal(&args.data) {
+        return requests(args, json);
+    }
     let places = find(&args.data, &args.ids)?;
     let gone: BTreeSet<String> =
         records(&args.data)?.into_iter().flat_map(|record| record.places).map(|place| place.document).collect();

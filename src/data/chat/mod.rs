@@ -12,6 +12,7 @@ mod source;
 mod spans;
 
 use super::tokenizer::Tokenizer;
+use crate::disk::{self, Os};
 use crate::error::{Error, Result};
 use engine::Fate;
 use minijinja::value::Serde;
@@ -19,7 +20,7 @@ use minijinja::{Environment, ErrorKind, Value};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use source::Source;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The template of ChatML, for models that come without one: `<|im_start|>ROLE`, a line feed, what is said, `<|im_end|>`. A model
@@ -194,11 +195,31 @@ impl ChatTemplate {
             let hint = "call the one that is to be used default";
             return Err(Error::format(place.0, place.1, "a template called default", names.join(", "), hint));
         }
+        ChatTemplate::with(place, sources, tokenizer).map(Some)
+    }
+
+    /// The template in the file `name`, or [`CHATML`] where that is its name, with the tokens of `tokenizer`.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::new`]; the file cannot be read.
+    pub fn named(name: &Path, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
+        let source = match name.to_str() {
+            Some("chatml") => CHATML.to_owned(),
+            _ => disk::text(&Os, name, engine::MAX_SOURCE as u64)?,
+        };
+        ChatTemplate::with((name.to_owned(), ""), vec![(DEFAULT.into(), source)], tokenizer)
+    }
+
+    fn with(
+        place: (PathBuf, &'static str),
+        sources: Vec<(String, String)>,
+        tokenizer: &Tokenizer,
+    ) -> Result<ChatTemplate> {
         let spelled =
             |id: &u32| tokenizer.special().iter().find(|(_, special)| special == id).map(|(token, _)| token.clone());
         let ends = tokenizer.ends().iter().filter_map(spelled).collect();
         let special = tokenizer.special().iter().map(|(token, _)| token.clone()).collect();
-        ChatTemplate::build(place, sources, tokenizer.named_tokens(), special, ends).map(Some)
+        ChatTemplate::build(place, sources, tokenizer.named_tokens(), special, ends)
     }
 
     fn build(

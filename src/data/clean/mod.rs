@@ -24,7 +24,7 @@ mod lexicon;
 mod minhash;
 mod near;
 mod pack;
-mod personal;
+pub mod personal;
 mod quality;
 mod recipe;
 mod report;

@@ -106,10 +106,15 @@ fn masked(text: &str, spans: &[Span]) -> String {
     out + &text[at..]
 }
 
+/// `text` with every kind of personal data masked.
+pub fn masked_all(text: &str) -> String {
+    masked(text, &pii::find(text, &Kinds::of(&Kind::ALL[..8])))
+}
+
 /// The start of `text`, for a report: every kind of personal data masked, and cut to about `characters`.
 pub fn excerpt(text: &str, characters: usize) -> String {
     // A finding that the end of `text` cuts is not known for one, so the end is not shown.
-    let all = masked(text, &pii::find(text, &Kinds::of(&Kind::ALL[..8])));
+    let all = masked_all(text);
     let shown = match text.len() > 2 * characters {
         true => start(&all, characters),
         false => &all,

@@ -298,6 +298,21 @@ impl Tokenizer {
         }
     }
 
+    /// The bytes that a token adds to a text, or the nearest to it where that depends on its neighbours; none for an id that
+    /// is no token.
+    pub fn bytes_of(&self, id: u32) -> Vec<u8> {
+        if let Some(bytes) = self.token_bytes(id) {
+            return if id < self.vocab { bytes.to_vec() } else { Vec::new() };
+        }
+        let token = self.hf.id_to_token(id).unwrap_or_default();
+        // SentencePiece's blank, and its bytes.
+        let byte = token.strip_prefix("<0x").and_then(|hex| hex.strip_suffix('>'));
+        match byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => vec![byte],
+            None => token.replace('\u{2581}', " ").into_bytes(),
+        }
+    }
+
     /// The bytes of a token, for tokenizers whose tokens are bytes whatever surrounds them.
     pub(crate) fn token_bytes(&self, id: u32) -> Option<&[u8]> {
         self.bytes.as_ref().map(|table| table.get(id))

@@ -384,7 +384,7 @@ impl Disk for SimDisk {
             Node::File(content) if how == Open::Create => content.change(Change::Len(0)),
             Node::File(_) => {}
         }
-        let append = how == Open::Append;
+        let append = matches!(how, Open::Append | Open::Private);
         Ok(Box::new(SimFile { disk: self.0.clone(), path: path.to_owned(), boot: state.boot, node, at: 0, append }))
     }
 
