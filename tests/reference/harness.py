@@ -3,8 +3,7 @@
     harness.py MODEL_DIR URL TOKEN --questions FILE.jsonl [--limit N]
 
 MODEL_DIR is a Hugging Face directory (`kiln convert MODEL --out MODEL_DIR`), URL what `kiln serve MODEL_DIR` prints, as
-http://127.0.0.1:8080. FILE holds multiple-choice questions: {"question", "choices": {"text": […], "label": […]}, "answerKey"},
-as ARC has them. Needs `pip install lm_eval[api]`, torch, transformers. Prints the largest difference between the two
+http://127.0.0.1:8080. FILE holds multiple-choice questions, one a line: {"query", "choices": [texts], "gold": number}. Needs `pip install lm_eval[api]`, torch, transformers. Prints the largest difference between the two
 log-likelihoods of a choice, and both accuracies.
 """
 import argparse
@@ -33,9 +32,9 @@ dataset_kwargs:
     test: {file}
 output_type: multiple_choice
 test_split: test
-doc_to_text: "Question: {{{{question}}}}\\nAnswer:"
-doc_to_target: "{{{{choices.label.index(answerKey)}}}}"
-doc_to_choice: "{{{{choices.text}}}}"
+doc_to_text: "{{{{query}}}}\\nAnswer:"
+doc_to_target: gold
+doc_to_choice: choices
 metric_list:
   - metric: acc
   - metric: acc_norm

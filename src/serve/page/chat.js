@@ -43,7 +43,7 @@ const thumbs = (turn, before, answer) => {
   if (!model.feedback || !model.chat) return;
   const row = document.createElement("div");
   row.className = "thumbs";
-  for (const [sign, name, good] of [["👍", "Good answer", true], ["👎", "Bad answer", false]]) {
+  for (const [sign, name, good] of [["good", "This answer is good", true], ["bad", "This answer is bad", false]]) {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = sign;
