@@ -35,6 +35,7 @@ pub struct ConvertArgs {
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum To {
+    #[value(alias = "kiln")]
     Hf,
     Gguf,
     Llmc,

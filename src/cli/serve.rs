@@ -13,6 +13,7 @@ use kiln::train::{Sampler, signal};
 use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Answer programs that speak OpenAI's protocol, and people on a chat page, on this machine
 #[derive(Args, Debug)]
@@ -50,6 +51,9 @@ pub struct ServeArgs {
     /// Connections at a time
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=8192))]
     connections: u16,
+    /// Seconds that a client may take to send a request, or to read the next part of an answer
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    patience: u16,
     /// Answer whoever asks on this machine [default: only who knows the token, which is KILN_TOKEN or random]
     #[arg(long)]
     no_token: bool,
@@ -119,6 +123,7 @@ pub fn run(args: ServeArgs, global: &Global) -> Result<u8> {
         max_body: (args.max_body as usize) << 10,
         max_tokens: args.max_tokens.map_or(usize::MAX, |n| n as usize),
         connections: args.connections.into(),
+        patience: Duration::from_secs(args.patience.into()),
         journal,
     };
     let url = format!("http://{address}");

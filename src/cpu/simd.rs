@@ -237,12 +237,9 @@ pub trait Vector:
     /// There are as many bytes.
     #[inline(always)]
     unsafe fn load_halves(p: *const u8) -> [Self; 2] {
-        let [mut low, mut high] = [[0; 16]; 2];
-        for i in 0..Self::W {
-            // SAFETY: the caller promises these bytes.
-            let byte = unsafe { *p.add(i) };
-            (low[i], high[i]) = ((byte & 15) as i8, (byte >> 4) as i8);
-        }
+        // SAFETY: the caller promises these bytes.
+        let byte = |i: usize| if i < Self::W { unsafe { *p.add(i) } } else { 0 };
+        let [low, high] = [0, 4].map(|shift| std::array::from_fn::<i8, 16, _>(|i| (byte(i) >> shift & 15) as i8));
         // SAFETY: the arrays have 16 bytes.
         unsafe { [Self::load_i8(low.as_ptr()), Self::load_i8(high.as_ptr())] }
     }

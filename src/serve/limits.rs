@@ -14,10 +14,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 
-/// How long a client may take to send a request, or to read the next bytes of an answer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long what is under way may take once the server is told to stop.
 const GRACE: Duration = Duration::from_secs(30);
 /// How often somebody is asked whether to stop.
@@ -30,7 +28,7 @@ pub(super) async fn serve(listener: TcpListener, app: axum::Router, server: Arc<
     let free = Arc::new(Semaphore::new(server.connections));
     let open = GracefulShutdown::new();
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(HEAD);
+    http.timer(TokioTimer::new()).header_read_timeout(server.patience).max_buf_size(HEAD);
     let mut tick = tokio::time::interval(TICK);
     let next = async || {
         let free = Arc::clone(&free).acquire_owned().await.expect("the semaphore is never closed");
@@ -51,7 +49,7 @@ pub(super) async fn serve(listener: TcpListener, app: axum::Router, server: Arc<
                 // Tokens are to be seen one by one.
                 let _ = stream.set_nodelay(true);
                 let service = TowerToHyperService::new(app.clone());
-                let connection = open.watch(http.serve_connection(TokioIo::new(Patient::new(stream)), service));
+                let connection = open.watch(http.serve_connection(TokioIo::new(Patient { stream, patience: server.patience, until: None }), service));
                 tokio::spawn(async move {
                     // A client that goes away, or speaks no HTTP, is no matter.
                     let _ = connection.await;
@@ -66,17 +64,12 @@ pub(super) async fn serve(listener: TcpListener, app: axum::Router, server: Arc<
     }
 }
 
-/// A connection that fails where its client does not read for half a minute what is to be sent.
+/// A connection that fails where its client does not read in time what is to be sent.
 struct Patient {
     stream: TcpStream,
+    patience: Duration,
     /// When that is over.
     until: Option<Pin<Box<Sleep>>>,
-}
-
-impl Patient {
-    fn new(stream: TcpStream) -> Patient {
-        Patient { stream, until: None }
-    }
 }
 
 impl AsyncRead for Patient {
@@ -92,7 +85,8 @@ impl AsyncWrite for Patient {
             self.until = None;
             return poll;
         }
-        let until = self.until.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + PATIENCE)));
+        let patience = self.patience;
+        let until = self.until.get_or_insert_with(|| Box::pin(sleep(patience)));
         until.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 

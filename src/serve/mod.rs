@@ -43,7 +43,7 @@ use std::fmt::Write;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A model and the rules by which it is served.
 pub struct Server {
@@ -63,6 +63,8 @@ pub struct Server {
     pub max_tokens: usize,
     /// Connections at a time.
     pub connections: usize,
+    /// How long a client may take to send a request, or to read the next bytes of an answer.
+    pub patience: Duration,
     /// What is written down.
     pub journal: Journal,
 }
@@ -138,7 +140,7 @@ async fn object(server: &Server, headers: &HeaderMap, body: Body) -> Result<Valu
     if length.is_some_and(|length| length > server.max_body) {
         return Err(too_large());
     }
-    let read = tokio::time::timeout(limits::PATIENCE, axum::body::to_bytes(body, server.max_body)).await;
+    let read = tokio::time::timeout(server.patience, axum::body::to_bytes(body, server.max_body)).await;
     let body = read
         .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the request took too long to come"))?
         // Of the ways in which it can fail this is the one that is the client's.

@@ -105,6 +105,18 @@ fn a_run_ends_with_one_object_and_leaves_what_it_promises() {
 }
 
 #[test]
+fn what_writes_text_is_not_judged_by_its_pictures() {
+    let dir = tempfile::tempdir().expect("a folder");
+    object(&train(dir.path(), &["train.steps=2", "run.name=text"], &[]).output().expect("kiln"));
+    let output = kiln(dir.path(), &["eval", "runs/text"]).output().expect("kiln");
+    let error = text(&output.stderr);
+    assert_eq!(code(&output), 2, "{error}");
+    assert!(error.contains("runs/text is no model of pictures") && error.contains("hint: kiln sample"), "{error}");
+    // At once: no classifier was trained for it.
+    assert!(!error.contains("classifier") && output.stdout.is_empty(), "{error}");
+}
+
+#[test]
 fn progress_without_a_terminal_is_plain_lines_and_the_next_command_is_quoted() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = kiln(dir.path(), &["train", "--set", "train.steps=90"]);

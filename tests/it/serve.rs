@@ -45,6 +45,10 @@ struct Running {
 
 impl Running {
     fn start(limits: Limits, journal: Journal) -> Running {
+        Running::with(limits, journal, Duration::from_secs(30))
+    }
+
+    fn with(limits: Limits, journal: Journal, patience: Duration) -> Running {
         let device = device();
         let (gpt, params) = model(&device);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -59,6 +63,7 @@ impl Running {
             max_body: 20_000,
             max_tokens: usize::MAX,
             connections: 64,
+            patience,
             journal,
         };
         let stop = Arc::new(AtomicBool::new(false));
@@ -511,6 +516,40 @@ fn only_this_machine_and_who_knows_the_token_may_ask() {
         assert!(head.contains(header), "{head}");
     }
     assert!(!head.contains("access-control-allow"), "{head}");
+}
+
+#[test]
+fn who_is_slow_is_cut_off() {
+    let limits = Limits { lanes: 8, waiting: 64, cache: 1 << 26 };
+    let server = Running::with(limits, Journal::default(), Duration::from_millis(300));
+    let ended = |mut stream: TcpStream| {
+        let mut all = Vec::new();
+        // Closed, or reset: in any case not silent until the reader's own limit.
+        let start = Instant::now();
+        let _ = stream.read_to_end(&mut all);
+        assert!(start.elapsed() < Duration::from_secs(30), "it waits");
+        String::from_utf8_lossy(&all).into_owned()
+    };
+    // Half a head, half a body.
+    let said = ended(server.send("POST /v1/completions HTTP/1.1\r\nHost: "));
+    assert!(!said.contains("200 OK"), "{said}");
+    let request = server.words("POST", "/v1/completions", &usual(), "{\"prompt\": \"a\"}");
+    let said = ended(server.send(&request[..request.len() - 3]));
+    assert!(said.starts_with("HTTP/1.1 408") && said.contains("took too long"), "{said}");
+    // More than buffers between here and there hold, which is not read.
+    let ask = json!({"prompt": "a".repeat(500), "echo": true, "logprobs": 20, "max_tokens": 1, "n": 64});
+    let mut stream = server.send(&server.words("POST", "/v1/completions", &usual(), &ask.to_string()));
+    server.until("all are written", || server.metric("requests_ended_total") == 64.0);
+    std::thread::sleep(Duration::from_millis(1500));
+    let mut all = Vec::new();
+    let _ = stream.read_to_end(&mut all);
+    let text = String::from_utf8_lossy(&all);
+    let length =
+        text.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok());
+    let length = length.unwrap_or_else(|| panic!("{:.300}", text));
+    assert!(length > 12 << 20 && all.len() < length, "{} of {length} bytes", all.len());
+    // The others are served.
+    assert_eq!(server.post("/v1/completions", &json!({"prompt": "Hi", "max_tokens": 1})).0, 200);
 }
 
 #[test]
