@@ -16,6 +16,7 @@ use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -150,8 +151,12 @@ pub fn run(args: ChatArgs, global: &Global) -> Result<()> {
     })?;
     let mut conversation = Conversation::new(sampler.into_parts(), template);
     conversation.messages.extend(args.system.as_deref().map(|text| Message::new("system", text)));
-    let interrupted = signal::interrupts()?;
     let mut input = Input::new();
+    // Questions from a pipe are nobody's who would ask another one: there Ctrl-C ends the program.
+    let interrupted = match input {
+        Input::Terminal(_) => signal::interrupts()?,
+        Input::Lines(_) => Arc::default(),
+    };
     if matches!(input, Input::Terminal(_)) && !global.json {
         let seconds = start.elapsed().as_secs_f64();
         note(&format!("{} is ready after {seconds:.1} s; /help tells what it understands", quote(&args.model)));

@@ -1,7 +1,7 @@
 //! One model that writes many texts side by side.
 //!
 //! A [`Job`] waits in a queue until a lane and memory for its keys and values are free; then it is part of each
-//! [`step`](crate::model::sequence::step) until it ends, whatever else comes and goes. Its tokens go to its [`Sink`] as they
+//! [`step`] until it ends, whatever else comes and goes. Its tokens go to its [`Sink`] as they
 //! come. What was read is kept for a while: a text that begins in the same way, as the next turn of a conversation does, is
 //! read from there on.
 

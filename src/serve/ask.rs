@@ -22,6 +22,8 @@ const MAX_TOP: usize = 20;
 pub struct Plan {
     /// The texts, those of the first prompt first.
     pub texts: Vec<Text>,
+    /// How many go on from each prompt.
+    pub each: usize,
     /// Of what kind the answer is.
     pub kind: Kind,
     /// Whether it comes piece by piece.
@@ -223,7 +225,7 @@ pub fn completion(server: &Server, asked: &Value) -> Result<Plan, Refusal> {
             texts.push(Text { ids: ids.clone(), options, stop: stop.clone(), report, constraint: None });
         }
     }
-    Ok(Plan { texts, kind: Kind::Completion { echo }, stream: fields.flag("stream")?, usage: usage(&fields) })
+    Ok(Plan { texts, each: n, kind: Kind::Completion { echo }, stream: fields.flag("stream")?, usage: usage(&fields) })
 }
 
 fn usage(fields: &Fields) -> bool {
@@ -280,7 +282,7 @@ pub fn chat(server: &Server, asked: &Value) -> Result<Plan, Refusal> {
         Ok(Text { ids: ids.clone(), options, stop: stop.clone(), report, constraint })
     };
     let texts = (0..n as u64).map(text).collect::<Result<_, Refusal>>()?;
-    Ok(Plan { texts, kind, stream: fields.flag("stream")?, usage: usage(&fields) })
+    Ok(Plan { texts, each: n, kind, stream: fields.flag("stream")?, usage: usage(&fields) })
 }
 
 /// What `response_format` asks for.

@@ -62,8 +62,17 @@ pub(super) async fn answer(server: Arc<Server>, plan: Plan, asked: Value) -> Res
     drop(parts);
     let prefix = if matches!(plan.kind, Kind::Chat { .. }) { "chatcmpl" } else { "cmpl" };
     let id = format!("{prefix}-{}", super::guard::random_token());
-    let mut teller =
-        Teller { server, id, created: now(), kind: plan.kind, usage: plan.usage, choices, asked, open: Vec::new() };
+    let mut teller = Teller {
+        server,
+        id,
+        created: now(),
+        kind: plan.kind,
+        usage: plan.usage,
+        each: plan.each,
+        choices,
+        asked,
+        open: Vec::new(),
+    };
     if plan.stream {
         let first = teller.begin();
         let body = Body::from_stream(Pieces { heard, waiting: first, teller, over: false });
@@ -110,6 +119,8 @@ struct Teller {
     created: u64,
     kind: Kind,
     usage: bool,
+    /// How many of the choices share each prompt.
+    each: usize,
     choices: Vec<Choice>,
     asked: Value,
     /// Of a stream: the choices that have begun.
@@ -195,9 +206,7 @@ impl Teller {
     fn total(&self) -> Value {
         let ends = self.choices.iter().filter_map(|choice| choice.end);
         // Each prompt counts once, however many texts go on from it.
-        let mut prompts: Vec<&[u32]> = self.choices.iter().map(|choice| &choice.prompt[..]).collect();
-        prompts.dedup();
-        let prompt: usize = prompts.iter().map(|prompt| prompt.len()).sum();
+        let prompt: usize = self.choices.iter().step_by(self.each).map(|choice| choice.prompt.len()).sum();
         let [mut cached, mut written] = [0; 2];
         for (_, usage) in ends {
             cached += usage.cached;

@@ -221,6 +221,8 @@ fn a_completion_is_what_the_model_writes_whole_or_in_pieces() {
     );
     let texts: Vec<&Value> =
         answer["choices"].as_array().expect("choices").iter().map(|choice| &choice["text"]).collect();
+    // Two prompts of 9, each read once for what it says.
+    assert_eq!(answer["usage"]["prompt_tokens"], 18);
     assert!(texts.len() == 4 && texts[0] == &want && texts[2] == &want && texts[1] != &want, "{texts:?}");
 }
 
