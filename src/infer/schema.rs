@@ -11,15 +11,6 @@ use std::sync::{Arc, OnceLock};
 
 const HINT: &str = "simplify the schema";
 
-/// What a text has to look like.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Shape {
-    /// A value that fits a JSON schema, without white space but one blank after commas and colons.
-    Schema(Value),
-    /// What a regular expression matches.
-    Regex(String),
-}
-
 /// Makes constraints for texts in the tokens of a model.
 pub struct Schemas {
     tokenizer: Arc<Tokenizer>,
@@ -35,25 +26,20 @@ impl Schemas {
         Schemas { tokenizer, vocab, factory: OnceLock::new() }
     }
 
-    /// Lets only what has the shape be written.
+    /// Lets only a value that fits `schema` be written, without white space but one blank after commas and colons.
     ///
     /// # Errors
     /// The schema is none, or uses what is not known.
-    pub fn constraint(&self, shape: &Shape) -> Result<Box<dyn Constraint>> {
+    pub fn constraint(&self, schema: &Value) -> Result<Box<dyn Constraint>> {
         let factory = self.factory.get_or_init(|| self.factory());
         let factory = factory.as_ref().map_err(|e| Error::failed(e, "use another tokenizer"))?;
-        let grammar = match shape {
-            Shape::Schema(schema) => {
-                let mut schema = schema.clone();
-                if let Some(schema) = schema.as_object_mut() {
-                    // A model that is not sure what to write would write blanks for ever.
-                    let form = json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
-                    schema.insert("x-guidance".into(), form);
-                }
-                TopLevelGrammar::from_json_schema(schema)
-            }
-            Shape::Regex(regex) => TopLevelGrammar::from_regex(regex),
-        };
+        let mut schema = schema.clone();
+        if let Some(schema) = schema.as_object_mut() {
+            // A model that is not sure what to write would write blanks for ever.
+            let form = json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
+            schema.insert("x-guidance".into(), form);
+        }
+        let grammar = TopLevelGrammar::from_json_schema(schema);
         let matcher = Matcher::new(factory.create_parser(grammar));
         if let Some(problem) = matcher.get_error() {
             return Err(Error::usage(problem.lines().next().unwrap_or("it cannot be used"), HINT));
@@ -111,8 +97,8 @@ mod tests {
     use crate::rng::{Purpose, Rng};
 
     /// What a model that knows nothing writes, byte by byte.
-    fn write(schemas: &Schemas, shape: &Shape, seed: u64) -> String {
-        let mut constraint = schemas.constraint(shape).expect("a schema");
+    fn write(schemas: &Schemas, schema: &Value, seed: u64) -> String {
+        let mut constraint = schemas.constraint(schema).expect("a schema");
         let mut rng = Rng::new(seed, Purpose::Test, 0, 0);
         let mut text = Vec::new();
         for i in 0..2000 {
@@ -144,7 +130,7 @@ mod tests {
             "required": ["name", "count", "tags", "to"], "additionalProperties": false});
         let schemas = schemas();
         for seed in 0..20 {
-            let text = write(&schemas, &Shape::Schema(schema.clone()), seed);
+            let text = write(&schemas, &schema, seed);
             let value: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
             let count = value["count"].as_u64().expect("a count");
             assert!(value["name"] == "buy" || value["name"] == "sell", "{text}");
@@ -160,16 +146,10 @@ mod tests {
             "properties": {"left": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/tree"}]}},
             "required": ["left"], "additionalProperties": false}}});
         for seed in 0..5 {
-            let text = write(&schemas(), &Shape::Schema(schema.clone()), seed);
+            let text = write(&schemas(), &schema, seed);
             assert!(text.starts_with("{\"left\": "), "{text}");
             serde_json::from_str::<Value>(&text).expect("JSON");
         }
-    }
-
-    #[test]
-    fn a_regular_expression_is_matched() {
-        let text = write(&schemas(), &Shape::Regex("(yes|no)[.!]".into()), 1);
-        assert!(["yes.", "no.", "yes!", "no!"].contains(&text.as_str()), "{text}");
     }
 
     #[test]
@@ -182,7 +162,7 @@ mod tests {
             json!({"type": "string", "pattern": "("}),
         ];
         for schema in bad {
-            assert!(schemas.constraint(&Shape::Schema(schema.clone())).is_err(), "{schema}");
+            assert!(schemas.constraint(&schema).is_err(), "{schema}");
         }
     }
 }

@@ -5,7 +5,6 @@
 
 use super::{Refusal, Server, tools};
 use crate::data::chat::Message;
-use crate::infer::schema::Shape;
 use crate::model::sample::{Constraint, SampleOptions};
 use crate::model::sequence::Report;
 use axum::http::StatusCode;
@@ -286,15 +285,15 @@ pub fn chat(server: &Server, asked: &Value) -> Result<Plan, Refusal> {
 }
 
 /// What `response_format` asks for.
-fn shape(fields: &Fields) -> Result<Option<Shape>, Refusal> {
+fn shape(fields: &Fields) -> Result<Option<Value>, Refusal> {
     let Some(format) = fields.get("response_format") else { return Ok(None) };
     match format["type"].as_str() {
         Some("text") => Ok(None),
-        Some("json_object") => Ok(Some(Shape::Schema(json!({"type": "object"})))),
+        Some("json_object") => Ok(Some(json!({"type": "object"}))),
         Some("json_schema") => {
             let schema = &format["json_schema"]["schema"];
             match schema.is_object() {
-                true => Ok(Some(Shape::Schema(schema.clone()))),
+                true => Ok(Some(schema.clone())),
                 false => Err(wrong("response_format.json_schema.schema", "a JSON schema", schema)),
             }
         }

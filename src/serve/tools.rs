@@ -4,7 +4,6 @@
 //! that is a JSON object with a `name` and `arguments` or `parameters`, or a list of such (Llama 3.1 and others).
 
 use super::Refusal;
-use crate::infer::schema::Shape;
 use serde_json::{Value, json};
 
 const OPEN: &str = "<tool_call>";
@@ -17,7 +16,7 @@ pub struct Asked {
     /// Whether one has to be called.
     pub must: bool,
     /// What the call has to look like then.
-    pub forced: Option<Shape>,
+    pub forced: Option<Value>,
 }
 
 /// What `tools` and `tool_choice` of a request say.
@@ -65,7 +64,7 @@ pub fn asked(request: &Value) -> Result<Asked, Refusal> {
     };
     let calls: Vec<Value> = chosen.iter().map(call).collect();
     let schema = if let [one] = &calls[..] { one.clone() } else { json!({"anyOf": calls}) };
-    Ok(Asked { shown: Some(tools.clone()), must: true, forced: Some(Shape::Schema(schema)) })
+    Ok(Asked { shown: Some(tools.clone()), must: true, forced: Some(schema) })
 }
 
 /// A call: the tool's name, and its arguments as JSON.
