@@ -20,7 +20,7 @@ const SCRIPTS: [(&str, &str); 9] = [
 ];
 
 /// The packages that they need.
-const PACKAGES: [&str; 2] = ["torch==2.15.0", "numpy"];
+const PACKAGES: [&str; 3] = ["torch==2.15.0", "numpy", "transformers"];
 
 /// What names an interpreter that has them, where `--python` does not.
 const VARIABLE: &str = "KILN_PYTHON";
@@ -103,7 +103,7 @@ pub fn setup(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     say(&format!(
         "installing {} with pip: on Linux x86-64 about 5.5 GB on disk, since torch comes with its CUDA packages there \
          (with PIP_INDEX_URL set to an index of CPU builds about 1 GB)",
-        PACKAGES.join(" and ")
+        PACKAGES.join(", ")
     ));
     succeed(Command::new(&own).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES), "see what pip says above")?;
     Ok(own)

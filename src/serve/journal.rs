@@ -12,7 +12,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Bytes of a day's file that is read at most.
@@ -29,8 +29,8 @@ pub struct Journal {
     days: u64,
     thumbs: Option<PathBuf>,
     looked: AtomicU64,
-    /// Whether something could not be written.
-    broken: AtomicBool,
+    /// How often something could not be written.
+    failures: AtomicU64,
 }
 
 /// The file of the requests of a moment.
@@ -90,9 +90,9 @@ impl Journal {
         self.thumbs.is_some()
     }
 
-    /// Whether something could not be written.
-    pub fn is_broken(&self) -> bool {
-        self.broken.load(Relaxed)
+    /// How often something could not be written.
+    pub fn failures(&self) -> &AtomicU64 {
+        &self.failures
     }
 
     /// Writes down what was asked and answered.
@@ -103,7 +103,7 @@ impl Journal {
         let line = json!({"time": time, "id": id, "request": masked(asked), "answers": answers});
         // Whoever asked has their answer in any case.
         if append(&dir.join(name(time)), &line).is_err() {
-            self.broken.store(true, Relaxed);
+            self.failures.fetch_add(1, Relaxed);
         }
     }
 
@@ -128,7 +128,7 @@ impl Journal {
         let answer = said["answer"].as_str().ok_or_else(|| Refusal::bad("answer", "expected a text"))?;
         let good = said["good"].as_bool().ok_or_else(|| Refusal::bad("good", "expected true or false"))?;
         append(path, &thumb(messages, answer, good)).map_err(|e| {
-            self.broken.store(true, Relaxed);
+            self.failures.fetch_add(1, Relaxed);
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string())
         })
     }

@@ -203,5 +203,7 @@ async fn metrics(State(server): Shared) -> Response {
         seconds(&counts.first_micros),
     );
     line("first_token_seconds_count", "counter", "Texts that have a first token.", whole(&counts.first));
+    let failures = whole(server.journal.failures());
+    line("journal_failures_total", "counter", "Requests and thumbs that could not be written down.", failures);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], Body::from(text)).into_response()
 }

@@ -582,4 +582,9 @@ fn requests_and_thumbs_are_written_down_where_that_is_wanted() {
     assert_eq!((&line["id"], &line["request"]["messages"][0]["content"]), (&id, &json!("I am [EMAIL]")));
     let thumb: Value = serde_json::from_str(std::fs::read_to_string(thumbs).expect("text").trim()).expect("a line");
     assert_eq!(thumb["label"], true);
+    // What cannot be written down is answered all the same, and counted.
+    assert_eq!(server.metric("journal_failures_total"), 0.0);
+    std::fs::remove_dir_all(&log).expect("it goes");
+    server.good("/v1/chat/completions", &ask);
+    assert_eq!(server.metric("journal_failures_total"), 1.0);
 }
