@@ -109,20 +109,22 @@ pub struct Product<'a> {
     pub z: Option<&'a Tensor>,
     /// The name of f.
     pub f: &'static str,
+    /// From one row of A, B and C to the next.
+    pub pitch: [usize; 3],
 }
 
 impl<'a> Product<'a> {
     /// C = op(A)·op(B); rows may be longer than the sizes say.
     pub fn new(form: Form, size: [usize; 3], [a, b, c]: [&'a Tensor; 3]) -> Product<'a> {
-        Product { form, size, a, b, c, add: false, bias: None, z: None, f: "none" }
+        let pitch = [a, b, c].map(|tensor| tensor.shape().last_dim());
+        Product { form, size, a, b, c, add: false, bias: None, z: None, f: "none", pitch }
     }
 
     /// Launches it.
     pub fn launch(&self, gpu: &Gpu) {
-        let Product { form, size: [rows, columns, k], a, b, c, .. } = *self;
-        let ld = [a, b, c].map(|tensor| tensor.shape().last_dim());
-        let whole = |tensor: &&Tensor| (tensor.shape().last_dim() * tensor.dtype().size()).is_multiple_of(16);
-        let whole = aligned(&[a, b, c]) && [a, b, c].iter().all(whole);
+        let Product { form, size: [rows, columns, k], a, b, c, pitch: ld, .. } = *self;
+        let rows_are_whole = |(tensor, ld): (&Tensor, usize)| (ld * tensor.dtype().size()).is_multiple_of(16);
+        let whole = aligned(&[a, b, c]) && [a, b, c].into_iter().zip(ld).all(rows_are_whole);
         let unit = match a.dtype() {
             DType::F32 => Unit::F32(whole),
             DType::F16 => Unit::F16,

@@ -345,6 +345,11 @@ impl Tensor {
         out.freeze()
     }
 
+    /// The same where the values have scales: what can be a left or an untransposed operand of a product.
+    pub fn unscaled(&self) -> Tensor {
+        if matches!(self.spec.dtype, DType::Q8 | DType::Q4) { self.widened() } else { self.clone() }
+    }
+
     /// The one element of an f32 tensor.
     pub fn item(&self) -> f32 {
         assert_eq!(self.numel(), 1, "item: the shape is {:?}", self.spec.shape);

@@ -104,7 +104,7 @@ impl StepCase {
                 x.iter_mut().chain(y).for_each(|id| *id = rng.below(vocab) as i32);
                 Ok(())
             };
-            let mut trainer = Trainer::with(setup, Lm::new(config, shape, Box::new(fill)), device);
+            let mut trainer = Trainer::with(setup, Lm::new(config, shape, Box::new(fill)), device)?;
             let work = Work { flops: trainer.flops_per_step(), precision, ..Work::default() };
             let mut steps = 0;
             let mut step = move || {

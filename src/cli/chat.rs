@@ -2,7 +2,7 @@
 
 use super::serve::template;
 use super::term::{Ink, ink, note, print, quote, safe, warn};
-use super::{Global, Weights};
+use super::{Global, Loading};
 use clap::Args;
 use kiln::data::chat::Message;
 use kiln::disk::Os;
@@ -10,7 +10,7 @@ use kiln::error::{AtPath, Error, Result};
 use kiln::infer::Conversation;
 use kiln::model::sample::SampleOptions;
 use kiln::serve::journal::add_thumb;
-use kiln::train::{Sampler, signal};
+use kiln::train::signal;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
@@ -52,9 +52,8 @@ pub struct ChatArgs {
     /// The same seed gives the same answers
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// How the weights are held: f32, bf16 (half the memory), q8 (a quarter) or q4 (an eighth)
-    #[arg(long, alias = "quant", value_name = "TYPE", default_value = "f32", hide_possible_values = true)]
-    weights: Weights,
+    #[command(flatten)]
+    loading: Loading,
     /// How conversations become text: a file with a template, or chatml [default: the model's own]
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
@@ -140,7 +139,7 @@ pub fn run(args: ChatArgs, global: &Global) -> Result<()> {
         Os.open(path, Open::Private).at(path)?;
     }
     let start = Instant::now();
-    let sampler = Sampler::open(&args.model, args.weights.hold(), &device)?;
+    let sampler = args.loading.open(&args.model, &device)?;
     for damage in sampler.damaged() {
         warn(&format!("{damage}; an older checkpoint answers"));
     }

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use kiln::error::Result;
 use kiln::formats::convert::{Target, convert};
 use kiln::formats::{Format, Pretrained};
-use kiln::train::sampler::model;
+use kiln::train::sampler::adapted;
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -17,11 +17,15 @@ use std::time::Instant;
   kiln convert runs/village --out village-hf
   kiln convert SmolLM2-135M.Q4_K_M.gguf --out smollm2
   kiln convert smollm2 --out smollm2.gguf --dtype q8_0
+  kiln convert smollm2 --adapter runs/roleplay --out merged
   kiln convert gpt2 --out gpt2_124M.bin --dtype bf16")]
 pub struct ConvertArgs {
     /// A run, a checkpoint, a Hugging Face directory, a GGUF file or an llm.c checkpoint
     #[arg(value_name = "MODEL")]
     model: PathBuf,
+    /// Merge this adapter (of kiln tune or PEFT) into it first; may be repeated
+    #[arg(long, value_name = "DIR")]
+    adapter: Vec<PathBuf>,
     /// Where to put it; nothing may be there yet
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
@@ -53,7 +57,7 @@ enum Numbers {
 /// Runs `kiln convert`.
 pub fn run(args: ConvertArgs, global: &Global) -> Result<()> {
     let start = Instant::now();
-    let (model, damaged): (Pretrained, _) = model(&args.model)?;
+    let (model, damaged): (Pretrained, _) = adapted(&args.model, &args.adapter)?;
     for damage in damaged {
         warn(&format!("{damage}; an older checkpoint is converted"));
     }

@@ -11,6 +11,7 @@ mod sample;
 mod serve;
 mod term;
 mod train;
+mod tune;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -21,8 +22,10 @@ use kiln::device::sim::Options;
 use kiln::device::{Device, Driver, Sim, probe};
 use kiln::error::{Error, Result};
 use kiln::params::Hold;
+use kiln::train::Sampler;
 use serde_json::json;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -59,9 +62,32 @@ pub struct Global {
     device: DeviceName,
 }
 
+/// How a model that is used is read.
+#[derive(Args, Clone, Debug)]
+pub struct Loading {
+    /// How the weights are held: f32, bf16 (half the memory), q8 (a quarter) or q4 (an eighth)
+    #[arg(long, alias = "quant", value_name = "TYPE", default_value = "f32", hide_possible_values = true)]
+    weights: Weights,
+    /// Change the model by this adapter (of kiln tune or PEFT) first; may be repeated
+    #[arg(long, value_name = "DIR")]
+    adapter: Vec<PathBuf>,
+}
+
+impl Loading {
+    /// How its weights are held.
+    pub fn hold(&self) -> Hold {
+        self.weights.hold()
+    }
+
+    /// The language model `path`.
+    pub fn open(&self, path: &Path, device: &Device) -> Result<Sampler> {
+        Sampler::open(path, &self.adapter, self.hold(), device)
+    }
+}
+
 /// How the weights of a model that is used are held.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq)]
-pub enum Weights {
+enum Weights {
     F32,
     Bf16,
     #[value(name = "q8", alias = "int8")]
@@ -71,7 +97,7 @@ pub enum Weights {
 }
 
 impl Weights {
-    pub fn hold(self) -> Hold {
+    fn hold(self) -> Hold {
         match self {
             Weights::F32 => Hold::Frozen,
             Weights::Bf16 => Hold::FrozenBf16,
@@ -97,6 +123,7 @@ const SIM_MEMORY: usize = 16 << 30;
 enum Command {
     Data(data::DataArgs),
     Train(train::TrainArgs),
+    Tune(tune::TuneArgs),
     Eval(eval::EvalArgs),
     Sample(sample::SampleArgs),
     Chat(chat::ChatArgs),
@@ -110,7 +137,7 @@ enum Command {
 /// The commands along the life cycle, as `kiln --help` shows them.
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Prepare", &["data"]),
-    ("Train", &["train"]),
+    ("Train", &["train", "tune"]),
     ("Judge", &["eval"]),
     ("Use", &["sample", "chat", "serve", "convert"]),
     ("Study", &["bench", "kernels", "doctor"]),
@@ -223,6 +250,7 @@ fn run(cli: Cli) -> Result<u8> {
     match command {
         Command::Data(args) => data::run(args, &global).map(|()| 0),
         Command::Train(args) => train::run(args, &global),
+        Command::Tune(args) => tune::run(args, &global),
         Command::Eval(args) => eval::run(&args, &global).map(|()| 0),
         Command::Sample(args) => sample::run(args, &global).map(|()| 0),
         Command::Chat(args) => chat::run(args, &global).map(|()| 0),

@@ -1,7 +1,7 @@
 //! `kiln sample`.
 
 use super::term::{note, print, safe, warn};
-use super::{Global, Weights};
+use super::{Global, Loading};
 use clap::Args;
 use kiln::data::images::Sheet;
 use kiln::data::music;
@@ -10,7 +10,6 @@ use kiln::disk::Os;
 use kiln::error::{AtPath, Error, Result};
 use kiln::model::sample::SampleOptions;
 use kiln::model::sequence::Pace;
-use kiln::train::Sampler;
 use kiln::train::pictures::codes::Coder;
 use kiln::train::pictures::sampler::{PictureSampler, draws};
 use kiln::train::sampler::foreign;
@@ -55,9 +54,8 @@ pub struct SampleArgs {
     /// The same seed writes the same text
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// How the weights are held: f32, bf16 (half the memory), q8 (a quarter) or q4 (an eighth)
-    #[arg(long, alias = "quant", value_name = "TYPE", default_value = "f32", hide_possible_values = true)]
-    weights: Weights,
+    #[command(flatten)]
+    loading: Loading,
     /// How many texts, with seeds from --seed on
     #[arg(long, value_name = "N", default_value_t = 1)]
     num: u64,
@@ -95,7 +93,7 @@ pub fn run(args: SampleArgs, global: &Global) -> Result<()> {
         return draw(&args, &host, global.json);
     }
     let start = Instant::now();
-    let mut sampler = Sampler::open(&args.run, args.weights.hold(), &host)?;
+    let mut sampler = args.loading.open(&args.run, &host)?;
     for damage in sampler.damaged() {
         warn(&format!("{damage}; an older checkpoint writes"));
     }
@@ -149,7 +147,7 @@ fn draw(args: &SampleArgs, host: &Device, json: bool) -> Result<()> {
         return Err(Error::usage(format!("{} writes text and draws no pictures", args.run.display()), hint));
     }
     let start = Instant::now();
-    let mut sampler = PictureSampler::open(&args.run, args.weights.hold(), host)?;
+    let mut sampler = PictureSampler::open(&args.run, args.loading.hold(), host)?;
     for damage in sampler.damaged() {
         warn(&format!("{damage}; an older checkpoint draws"));
     }
@@ -161,7 +159,7 @@ fn draw(args: &SampleArgs, host: &Device, json: bool) -> Result<()> {
 fn draw_codes(args: &SampleArgs, coder: &Path, host: &Device, json: bool) -> Result<()> {
     let start = Instant::now();
     let mut coder = Coder::open(coder, host)?;
-    let mut writer = Sampler::open(&args.run, args.weights.hold(), host)?;
+    let mut writer = args.loading.open(&args.run, host)?;
     let [rows, columns] = args.grid.unwrap_or([8, 8]);
     let mut texts = Vec::new();
     for n in 0..(rows * columns) as u64 {

@@ -1,7 +1,7 @@
 //! `kiln serve`.
 
 use super::term::{note, print, quote, warn};
-use super::{Global, Weights};
+use super::{Global, Loading};
 use clap::Args;
 use kiln::data::chat::ChatTemplate;
 use kiln::error::{Error, Result};
@@ -30,9 +30,8 @@ pub struct ServeArgs {
     /// Port on 127.0.0.1; 0: any that is free
     #[arg(long, value_name = "N", default_value_t = 8080)]
     port: u16,
-    /// How the weights are held: f32, bf16 (half the memory), q8 (a quarter) or q4 (an eighth)
-    #[arg(long, alias = "quant", value_name = "TYPE", default_value = "f32", hide_possible_values = true)]
-    weights: Weights,
+    #[command(flatten)]
+    loading: Loading,
     /// Texts that are written side by side
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
     parallel: u16,
@@ -98,7 +97,7 @@ pub fn run(args: ServeArgs, global: &Global) -> Result<u8> {
         Error::failed(format!("port {}: {e}", args.port), hint)
     })?;
     let journal = Journal::open(args.log, args.keep_days.into(), args.feedback)?;
-    let sampler = Sampler::open(&args.model, args.weights.hold(), &device)?;
+    let sampler = args.loading.open(&args.model, &device)?;
     for damage in sampler.damaged() {
         warn(&format!("{damage}; an older checkpoint answers"));
     }

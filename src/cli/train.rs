@@ -44,15 +44,20 @@ pub struct TrainArgs {
 /// Runs `kiln train` and gives the exit code.
 pub fn run(args: TrainArgs, global: &Global) -> Result<u8> {
     let recipe = recipe(&args)?;
+    carry_out(&recipe, args.resume.as_deref(), args.plan, global)
+}
+
+/// Does what a recipe says and gives the exit code; of a `plan`, says what memory it would take.
+pub fn carry_out(recipe: &AnyRecipe, resume: Option<&Path>, plan: bool, global: &Global) -> Result<u8> {
     let device = global.device()?;
-    if args.plan {
-        let plan = recipe.plan(args.resume.as_deref(), &device)?;
+    if plan {
+        let plan = recipe.plan(resume, &device)?;
         let text = if global.json { json!({ "memory": plan }).to_string() } else { format!("memory  {plan}") };
         return print(&text).map(|()| 0);
     }
     signal::install()?;
     let mut screen = Screen::new(global.json);
-    let summary = recipe.run(&Os, args.resume.as_deref(), &device, &mut screen)?;
+    let summary = recipe.run(&Os, resume, &device, &mut screen)?;
     screen.finish();
     if global.json {
         print(&to_json(&summary).to_string())?;
@@ -83,13 +88,16 @@ fn recipe(args: &TrainArgs) -> Result<AnyRecipe> {
     if let (None, Some(name)) = (&args.recipe, args.data.first().and_then(|p| p.file_stem())) {
         set.insert(0, format!("run.name={}", name.to_string_lossy()));
     }
-    if !args.data.is_empty() {
-        let name = |path: &PathBuf| path.to_str().map(str::to_owned).ok_or_else(|| not_utf8(path));
-        let paths = args.data.iter().map(name).collect::<Result<Vec<String>>>()?;
-        set.push(format!("data.path={}", toml::Value::from(paths)));
-    }
+    set.extend(data_path(&args.data)?);
     let pictures = args.data.first().is_some_and(|path| images::are_at(path));
     AnyRecipe::load(args.recipe.as_deref(), if pictures { CONV } else { "" }, &set)
+}
+
+/// Files as an override of a recipe, where there are any.
+pub fn data_path(files: &[PathBuf]) -> Result<Option<String>> {
+    let name = |path: &PathBuf| path.to_str().map(str::to_owned).ok_or_else(|| not_utf8(path));
+    let paths = files.iter().map(name).collect::<Result<Vec<String>>>()?;
+    Ok((!paths.is_empty()).then(|| format!("data.path={}", toml::Value::from(paths))))
 }
 
 fn not_utf8(path: &Path) -> Error {
@@ -233,12 +241,19 @@ impl Watch for Screen {
                 what.clone_into(&mut self.preparing);
             }
             Event::Memory { plan } => self.say(&format!("memory  {plan}")),
-            Event::Start { run, parameters, steps, first_step, data, precision } => {
+            Event::Start { run, parameters, trained, steps, first_step, data, precision } => {
                 signal::save_first();
                 (self.start, self.first_step, self.started) = (Instant::now(), first_step, true);
                 let data: String = data.iter().map(|&(n, what)| format!(", {} {what}", thousands(n))).collect();
+                let part = match trained {
+                    all if all == parameters => String::new(),
+                    some => {
+                        let share = 100.0 * some as f64 / parameters as f64;
+                        format!(" ({} of them trained, {share:.2} %)", thousands(some as u64))
+                    }
+                };
                 let (run, parameters, precision) = (run.display(), thousands(parameters as u64), precision.name());
-                self.say(&format!("{run}: {parameters} parameters, in {precision}{data}"));
+                self.say(&format!("{run}: {parameters} parameters{part}, in {precision}{data}"));
                 if first_step > 0 {
                     self.say(&format!("going on after step {}", thousands(first_step)));
                 }

@@ -147,6 +147,11 @@ impl Threads {
         threads
     }
 
+    /// Whether it runs nothing.
+    pub fn is_idle(&self) -> bool {
+        self.idle
+    }
+
     /// The number of threads.
     pub fn count(&self) -> usize {
         self.n

@@ -7,6 +7,7 @@ pub mod clean;
 pub mod dataset;
 pub mod detok;
 pub mod diff;
+pub mod examples;
 pub mod get;
 pub mod images;
 pub mod index;

@@ -84,6 +84,11 @@ impl Device {
         }
     }
 
+    /// Whether it is one of [`dry`](Device::dry)'s.
+    pub fn is_dry(&self) -> bool {
+        self.host().threads.is_idle()
+    }
+
     /// The host: this device itself, or the one on which a GPU's work is prepared.
     pub fn on_host(&self) -> Device {
         match self {

@@ -13,6 +13,7 @@
 //! as there: each product and sum is rounded, nothing is fused.
 
 use half::{bf16, f16};
+use safetensors::Dtype;
 
 /// How the numbers of a tensor lie in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +54,16 @@ impl Format {
         let (code, _, name) =
             Format::ALL[Format::ALL.iter().position(|entry| entry.1 == self).expect("all are listed")];
         (code, name)
+    }
+
+    /// The plain format that safetensors files call so; `None` for other types.
+    pub fn of(dtype: Dtype) -> Option<Format> {
+        match dtype {
+            Dtype::F32 => Some(Format::F32),
+            Dtype::F16 => Some(Format::F16),
+            Dtype::BF16 => Some(Format::Bf16),
+            _ => None,
+        }
     }
 
     /// Numbers and bytes of a block.

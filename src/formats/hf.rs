@@ -46,7 +46,8 @@ struct Found {
     end: usize,
 }
 
-fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+/// Reads a JSON file.
+pub(super) fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&disk::text(&Os, path, MAX_TEXT)?).map_err(|e| {
         Error::format(path, format!("line {}", e.line()), "JSON as transformers writes it", &e, "get the file again")
     })
@@ -88,13 +89,7 @@ pub fn open(dir: &Path) -> Result<Pretrained> {
         let Some(one) = tensors.remove(&image.name) else {
             return Err(wrong(maps[0].path(), "none of that name".into()));
         };
-        let format = match one.dtype {
-            Dtype::F32 => Some(Format::F32),
-            Dtype::F16 => Some(Format::F16),
-            Dtype::BF16 => Some(Format::Bf16),
-            _ => None,
-        };
-        let Some(format) = format.filter(|_| one.shape == stored) else {
+        let Some(format) = Format::of(one.dtype).filter(|_| one.shape == stored) else {
             return Err(wrong(maps[one.map].path(), format!("shape {:?} in {:?}", one.shape, one.dtype)));
         };
         let place = Place { map: one.map, bytes: one.start..one.end, format, transposed: image.transposed, heads: 0 };
@@ -149,7 +144,8 @@ fn tensors(dir: &Path) -> Result<(Vec<Map>, Vec<Found>)> {
     Ok((maps, all))
 }
 
-fn header(path: &Path, map: &Map) -> Result<(usize, Header)> {
+/// The header of a safetensors file, and where its tensors start.
+pub(super) fn header(path: &Path, map: &Map) -> Result<(usize, Header)> {
     let header = Header::read(path, &mut &map[..], map.len() as u64)?;
     map.check()?;
     Ok((header.start() as usize, header))

@@ -5,6 +5,7 @@
 //! | [`hf`] | a Hugging Face directory: `config.json`, safetensors, `tokenizer.json` | yes; so are checkpoints | yes |
 //! | [`gguf`] | llama.cpp's one file | yes, quantised ones too | yes |
 //! | [`llmc`] | llm.c's checkpoint of a GPT-2 | yes | yes |
+//! | [`peft`] | an adapter: corrections to a model that is one of these | merged into it | by runs that train one |
 //!
 //! Weights stay in their files, mapped into memory, until they are read one by one ([`Weights`]): into a model's parameters,
 //! or into another file ([`convert()`]). What a file says is checked against its size, and names and shapes of tensors against
@@ -16,6 +17,7 @@ pub mod gguf;
 pub mod header;
 pub mod hf;
 pub mod llmc;
+pub mod peft;
 pub mod tensors;
 pub mod weights;
 

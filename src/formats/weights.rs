@@ -1,9 +1,11 @@
 //! The weights of a model in files that are mapped into memory, read tensor by tensor.
 
 use super::block::Format;
+use super::peft::Adapter;
 use super::tensors::transpose;
 use crate::data::map::Map;
 use crate::error::{Error, Result};
+use crate::nn::lora::is_adapter;
 use crate::params::{Decl, Image, Params};
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -30,6 +32,8 @@ pub struct Weights {
     maps: Vec<Map>,
     /// By the names of [`Image`]s.
     places: HashMap<String, Place>,
+    /// What is merged into them, in order.
+    adapters: Vec<Adapter>,
 }
 
 /// The row of a file that row `i` of memory is, among heads of `dim` rows. RoPE turns row j of a head with row j + dim/2 in
@@ -42,7 +46,12 @@ pub fn row(i: usize, dim: usize) -> usize {
 impl Weights {
     /// Tensors by their names.
     pub fn new(maps: Vec<Map>, places: HashMap<String, Place>) -> Weights {
-        Weights { maps, places }
+        Weights { maps, places, adapters: Vec::new() }
+    }
+
+    /// Merges an adapter into whatever is read from now on, after those before.
+    pub fn adapt(&mut self, adapter: Adapter) {
+        self.adapters.push(adapter);
     }
 
     /// The file that tensor `name` is in.
@@ -59,7 +68,7 @@ impl Weights {
     pub fn plain(&self, matrices: bool) -> Format {
         let counts = |(name, _): &(&String, &Place)| !matrices || matrix(name);
         let mut plain = self.places.iter().filter(counts).map(|(_, place)| place.format.plain());
-        let first = plain.next().unwrap_or(Format::F32);
+        let first = if self.adapters.is_empty() { plain.next().unwrap_or(Format::F32) } else { Format::F32 };
         if plain.all(|other| other == first) { first } else { Format::F32 }
     }
 
@@ -83,6 +92,7 @@ impl Weights {
             decode(place.format, bytes, to, columns, |i| i);
         }
         map.check()?;
+        self.adapters.iter().for_each(|adapter| adapter.merge(image, to));
         match to.iter().find(|x| !x.is_finite()) {
             None => Ok(()),
             Some(bad) => {
@@ -93,10 +103,13 @@ impl Weights {
         }
     }
 
-    /// Reads all of `params`.
+    /// Reads all of `params` but those of an adapter in training.
     pub fn load(&self, params: &mut Params) -> Result<()> {
         let mut values = Vec::new();
         for id in params.ids() {
+            if is_adapter(params.name(id)) {
+                continue;
+            }
             values.resize(params.weight(id).numel(), 0.0);
             for image in params.images(id) {
                 self.read(image, &mut values[image.range()])?;

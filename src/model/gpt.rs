@@ -21,18 +21,18 @@ use super::Cache;
 use super::config::{GptConfig, Mlp, Positions};
 use super::hf::{self, Names};
 use crate::device::Device;
-use crate::nn::{Builder, Embedding, Linear, Norm, Start};
+use crate::nn::{Builder, Embedding, Linear, LoraConfig, Norm, Start, lora};
 use crate::ops::activation::Activation;
 use crate::ops::norm::NormKind;
 use crate::ops::rope::RopeTable;
-use crate::params::{Decl, ParamId};
+use crate::params::{Decl, ParamId, Params};
 use crate::rng::Purpose;
 use crate::tape::{Tape, Var};
 use crate::tensor::{DType, Out, Spec, Tensor};
 use arrayvec::ArrayVec;
 use std::sync::OnceLock;
 
-/// The layers of the model; the values of its parameters are in a [`Params`](crate::params::Params).
+/// The layers of the model; the values of its parameters are in [`Params`].
 pub struct Gpt {
     config: GptConfig,
     tokens: Embedding,
@@ -97,9 +97,14 @@ impl Heads {
         }
     }
 
-    /// The causal attention of whole sequences.
-    fn attend<'t>(&self, qkv: Var<'t>) -> Var<'t> {
-        self.turn(qkv, 0).attention(self.heads, self.kv_heads)
+    /// The causal attention of whole rows or, where tokens have `places`, of the documents in them. Turned queries and keys
+    /// know of the distance between them only, so documents need not begin at position 0.
+    fn attend<'t>(&self, qkv: Var<'t>, places: Option<&Tensor>) -> Var<'t> {
+        let turned = self.turn(qkv, 0);
+        match places {
+            Some(places) => turned.attention_within(qkv.tape().constant(places.clone()), self.heads, self.kv_heads),
+            None => turned.attention(self.heads, self.kv_heads),
+        }
     }
 
     /// The causal attention in block `layer` of parts of sequences, each over what its cache holds: qkv (1, N, …) to (1, N, H·D).
@@ -164,6 +169,26 @@ impl Gpt {
         (Gpt { config, tokens, positions, blocks, last, head, attention: OnceLock::new() }, decls)
     }
 
+    /// Adapts the linear layers whose modules' names `target` chooses, as `config` says; adds what they need to `decls`, which
+    /// [`new`](Gpt::new) gave.
+    pub fn adapt(&mut self, decls: &mut Vec<Decl>, config: &LoraConfig, target: &dyn Fn(&str) -> bool) {
+        let before = if self.config.positions == Positions::Learned { lora::GPT2 } else { "" };
+        for Block { qkv, proj, gate, up, out, .. } in &mut self.blocks {
+            for linear in [qkv, proj].into_iter().chain(gate).chain([up, out]) {
+                linear.adapt(decls, config, before, target);
+            }
+        }
+    }
+
+    /// Gives what of adapters hangs on the model's weights its first values, once these are there.
+    pub fn start_adapters(&self, params: &mut Params) {
+        for Block { qkv, proj, gate, up, out, .. } in &self.blocks {
+            for linear in [qkv, proj].into_iter().chain(gate).chain([up, out]) {
+                linear.magnitudes(params);
+            }
+        }
+    }
+
     /// The shape of the model.
     pub fn config(&self) -> &GptConfig {
         &self.config
@@ -191,12 +216,20 @@ impl Gpt {
         self.last.apply(x[0], x.get(1).copied()).0
     }
 
-    /// [`stream`](Gpt::stream) of whole sequences, recorded.
-    fn whole<'t>(&self, ids: Var<'t>) -> Var<'t> {
+    /// [`stream`](Gpt::stream) of whole rows, recorded.
+    fn whole<'t>(&self, ids: Var<'t>, places: Option<Var<'t>>) -> Var<'t> {
         let tape = ids.tape();
-        self.stream(self.embed(ids, 0), |_, block, x| {
-            let heads = self.heads(tape.device()).clone();
-            let y = tape.checkpoint(x, move |x| block.apply(x, |qkv| heads.attend(qkv)));
+        let x = match (places, self.positions) {
+            (Some(places), Some(positions)) => {
+                let tokens = ids.embedding(self.tokens.table(tape), None, 0);
+                tokens + places.embedding(positions.table(tape), None, 0)
+            }
+            _ => self.embed(ids, 0),
+        };
+        let places = places.map(Var::value);
+        self.stream(x, |_, block, x| {
+            let (heads, places) = (self.heads(tape.device()).clone(), places.clone());
+            let y = tape.checkpoint(x, move |x| block.apply(x, |qkv| heads.attend(qkv, places.as_ref())));
             tape.spent(x);
             y
         })
@@ -218,12 +251,19 @@ impl Gpt {
     /// The mean negative log-likelihood of `targets` (B, T) after `ids` (B, T); `weights` and `norm` as in
     /// [`LinearXent`](crate::ops::linear_xent::LinearXent).
     pub fn loss<'t>(&self, ids: Var<'t>, targets: Var<'t>, weights: Option<Var<'t>>, norm: Option<f32>) -> Var<'t> {
-        self.whole(ids).linear_xent(self.head.table(ids.tape()), targets, weights, norm)
+        self.whole(ids, None).linear_xent(self.head.table(ids.tape()), targets, weights, norm)
+    }
+
+    /// The same of rows that hold several documents, each read as if it stood alone: `places` (B, T) says where in its
+    /// document each token stands.
+    pub fn packed_loss<'t>(&self, [ids, targets, places]: [Var<'t>; 3], weights: Var<'t>, norm: f32) -> Var<'t> {
+        let head = self.head.table(ids.tape());
+        self.whole(ids, Some(places)).linear_xent(head, targets, Some(weights), Some(norm))
     }
 
     /// The logits (B, T, V) of the token after each position.
     pub fn logits<'t>(&self, ids: Var<'t>) -> Var<'t> {
-        self.whole(ids).linear(self.head.table(ids.tape()), None)
+        self.whole(ids, None).linear(self.head.table(ids.tape()), None)
     }
 
     /// [`stream`](Gpt::stream) (1, N, C) of the N tokens of all parts, each of which goes on from its cache and is added to it.

@@ -4,10 +4,12 @@
 //! `ops`. Building a model declares its parameters in the order of the forward pass.
 
 pub mod conv;
+pub mod lora;
 pub mod penalty;
 pub mod spectral;
 
 pub use conv::Conv;
+pub use lora::{Lora, LoraConfig};
 pub use spectral::Spectral;
 
 use crate::ops::activation::Activation;
@@ -69,12 +71,14 @@ impl Start {
     }
 }
 
-/// `y = x·Wᵀ + b`. Parameters: `NAME.weight` (out, in), `NAME.bias` (out), those of [`Spectral`] where it is one.
+/// `y = x·Wᵀ + b`. Parameters: `NAME.weight` (out, in), `NAME.bias` (out), those of [`Spectral`] where it is one, those of
+/// [`Lora`] where it is adapted.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear {
     weight: ParamId,
     bias: Option<ParamId>,
     spectral: Option<Spectral>,
+    lora: Option<Lora>,
 }
 
 impl Linear {
@@ -89,7 +93,7 @@ impl Linear {
         let [w, b] = start.of(inner);
         let weight = p.packed(format!("{name}.weight"), [out, inner], parts, Kind::Matrix, w);
         let bias = bias.then(|| p.packed(format!("{name}.bias"), [out], parts, Kind::Vector, b));
-        Linear { weight, bias, spectral: None }
+        Linear { weight, bias, spectral: None, lora: None }
     }
 
     /// The same with its weights divided by their spectral norm.
@@ -106,7 +110,11 @@ impl Linear {
     pub fn apply_with<'t>(&self, x: Var<'t>, f: Option<Activation>) -> Var<'t> {
         let tape = x.tape();
         let w = Spectral::weight(tape, self.weight, self.spectral);
-        x.linear_with(w, self.bias.map(|b| tape.param(b)), f)
+        let bias = self.bias.map(|b| tape.param(b));
+        match self.lora {
+            Some(lora) => lora.apply(x, w, bias, f),
+            None => x.linear_with(w, bias, f),
+        }
     }
 }
 

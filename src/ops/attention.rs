@@ -7,6 +7,9 @@
 //! Query head h reads key and value head h·Hkv/H. The kernel streams over blocks of keys and keeps, for the backward pass,
 //! only the logarithm of each row's sum of exponentials; blocks above the diagonal are never computed.
 //!
+//! Where rows hold several documents, `places` (B, T) i32 says where in its document each token stands: a 0 begins one, and
+//! so does every row. The sum then runs over the keys of i's own document: each is computed as if it stood alone, bit for bit.
+//!
 //! In [`Precision::Bf16`] each product rounds both of its operands to bf16, those of the backward pass too; softmax is f32.
 //!
 //! Sources: Vaswani et al. 2017 (arXiv 1706.03762); Milakov, Gimelshein 2018 (arXiv 1805.02867); Dao 2023 (arXiv
@@ -20,20 +23,57 @@ use crate::error::Error;
 use crate::device::kernels::{self, Heads, Plan};
 use crate::launch::{at, flag, float, n};
 use crate::tape::{Array64, Dx, Need, Op, Reads, Specs, Var};
-use crate::tensor::{Out, Spec, Tensor, Tensors};
+use crate::tensor::{DType, Out, Spec, Tensor, Tensors};
 
-/// Input: qkv. Result: y.
+/// Inputs: qkv, then places if `packed`. Result: y.
 #[derive(Clone, Copy, Debug)]
 pub struct SelfAttention {
     /// Query heads.
     pub heads: usize,
     /// Key and value heads; divides `heads`.
     pub kv_heads: usize,
+    /// Whether rows hold several documents.
+    pub packed: bool,
     /// What the products' operands are rounded to.
     pub precision: Precision,
 }
 
+/// Why a GPU refuses rows of several documents.
+pub const PACKED: &str = "a GPU has no kernel for attention within documents";
+
+/// Sequences (B, T) of a batch that attention treats as one: those of tokens `start..start + b·t` of all the B·T.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Piece {
+    start: usize,
+    sizes: [usize; 2],
+}
+
+/// The documents of rows of `t` tokens, in order.
+fn documents(places: &[i32], t: usize) -> impl Iterator<Item = Piece> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let row_end = (start / t + 1) * t;
+        let rest = places.get(start..row_end)?;
+        let len = 1 + rest[1..].iter().take_while(|&&place| place != 0).count();
+        start += len;
+        Some(Piece { start: start - len, sizes: [1, len] })
+    })
+}
+
 impl SelfAttention {
+    /// What each call of the kernel computes.
+    fn pieces<'a>(&self, x: &'a [Tensor]) -> Box<dyn Iterator<Item = Piece> + 'a> {
+        let ([b, t], _) = self.sizes(x[0].shape());
+        match x.get(1) {
+            None => Box::new(std::iter::once(Piece { start: 0, sizes: [b, t] })),
+            // What the places are nobody knows here, so each row is one: that takes the most memory.
+            Some(places) if places.device().is_dry() => {
+                Box::new((0..b).map(move |b| Piece { start: b * t, sizes: [1, t] }))
+            }
+            Some(places) => Box::new(documents(places.i32(), t)),
+        }
+    }
+
     /// (B, T) and D of a packed array.
     fn sizes(&self, shape: &[usize]) -> ([usize; 2], usize) {
         ([shape[0], shape[1]], shape[2] / (self.heads + 2 * self.kv_heads))
@@ -43,14 +83,19 @@ impl SelfAttention {
         Attention { precision: self.precision, ..Attention::causal(dim) }
     }
 
-    fn views<'a>(&self, qkv: &'a Tensor) -> [View<'a>; 3] {
-        let (sizes, dim) = self.sizes(qkv.shape());
-        View::packed(qkv.f32(), sizes, [self.heads, self.kv_heads], dim)
+    /// Of qkv or its gradient: how long a token's row is, and its heads.
+    fn rows(&self, dim: usize) -> (usize, [usize; 2]) {
+        ((self.heads + 2 * self.kv_heads) * dim, [self.heads, self.kv_heads])
     }
 
-    /// The layout of y and its gradient.
-    fn out(&self, shape: &[usize]) -> Layout {
-        let ([b, t], dim) = self.sizes(shape);
+    /// The queries, keys and values of a piece.
+    fn views<'a>(&self, qkv: &'a Tensor, piece: Piece, dim: usize) -> [View<'a>; 3] {
+        let (row, heads) = self.rows(dim);
+        View::packed(&qkv.f32()[piece.start * row..], piece.sizes, heads, dim)
+    }
+
+    /// The layout of a piece of y and of its gradient, from its first element on.
+    fn out(&self, [b, t]: [usize; 2], dim: usize) -> Layout {
         Layout::contiguous([b, t, self.heads, dim])
     }
 }
@@ -78,10 +123,15 @@ impl Op for SelfAttention {
 
     fn forward(&self, x: &[Tensor], y: &mut [Out], need: &mut [Need]) -> Tensors {
         let ([b, t], dim) = self.sizes(x[0].shape());
+        // The rows of a piece lie together: (H, T) of each of its sequences.
         let mut lse = Out::new(x[0].device(), Spec::f32([b, self.heads, t]));
-        let [q, k, v] = self.views(&x[0]);
-        let out = ViewMut::new(y[0].f32_mut(), self.out(x[0].shape()));
-        self.attention(dim).forward(x[0].cpu(), q, k, v, out, lse.f32_mut());
+        for piece in self.pieces(x) {
+            let [q, k, v] = self.views(&x[0], piece, dim);
+            let (first, [b, t]) = (piece.start * self.heads, piece.sizes);
+            let out = ViewMut::new(&mut y[0].f32_mut()[first * dim..], self.out([b, t], dim));
+            let lse = &mut lse.f32_mut()[first..][..b * self.heads * t];
+            self.attention(dim).forward(x[0].cpu(), q, k, v, out, lse);
+        }
         if need[0].wanted() { Tensors::from_iter([lse.freeze()]) } else { Tensors::new() }
     }
 
@@ -89,18 +139,27 @@ impl Op for SelfAttention {
         if !dx.wants(0) {
             return;
         }
-        let (sizes, dim) = self.sizes(x[0].shape());
-        let layout = self.out(x[0].shape());
-        let (out, dout) = (View::new(y[0].f32(), layout), View::new(dy[0].as_ref().expect("one result").f32(), layout));
+        let (_, dim) = self.sizes(x[0].shape());
+        let (row, heads) = self.rows(dim);
         let mut grad = dx.out(0);
         let add = grad.beta != 0.0;
-        let grads = ViewMut::packed(grad.f32_mut(), sizes, [self.heads, self.kv_heads], dim);
-        self.attention(dim).backward(x[0].cpu(), self.views(&x[0]), out, dout, saved[0].f32(), grads, add);
+        for piece in self.pieces(x) {
+            let (first, [b, t]) = (piece.start * self.heads, piece.sizes);
+            let layout = self.out([b, t], dim);
+            let [out, dout] = [&y[0], dy[0].as_ref().expect("one result")]
+                .map(|y| View::new(&y.f32()[first * dim..], layout));
+            let lse = &saved[0].f32()[first..][..b * self.heads * t];
+            let grads = ViewMut::packed(&mut grad.f32_mut()[piece.start * row..], [b, t], heads, dim);
+            self.attention(dim).backward(x[0].cpu(), self.views(&x[0], piece, dim), out, dout, lse, grads, add);
+        }
     }
 
     fn launch_forward(&self, gpu: &Gpu, x: &[Tensor], y: &mut [Out], need: &mut [Need]) -> Tensors {
         let ([b, t], dim) = self.sizes(x[0].shape());
         let lse = Out::new(x[0].device(), Spec::f32([b, self.heads, t]));
+        if self.packed {
+            gpu.fail(Error::device(PACKED, "give each example a row of its own: data.packing = false"));
+        }
         if !kernels::attends(float(&x[0]), dim) {
             let problem = format!("there is no kernel for heads of {dim} channels in {}", x[0].dtype().name());
             gpu.fail(Error::device(problem, kernels::HEADS));
@@ -135,7 +194,7 @@ impl Op for SelfAttention {
     }
 
     fn reads(&self) -> Reads {
-        Reads { x: 1, y: 1, again: 0 }
+        Reads { x: 0b11, y: 1, again: 0 }
     }
 
     fn reference(&self, x: &[Array64]) -> Vec<Array64> {
@@ -148,12 +207,13 @@ impl Op for SelfAttention {
             for h in 0..self.heads {
                 let (key, value) = (self.heads + h / group, self.heads + self.kv_heads + h / group);
                 for i in 0..t {
+                    let first = if self.packed { i - (x[1].data[b * t + i] as usize).min(i) } else { 0 };
                     let score = |j: usize| (0..dim).map(|d| at(b, i, h, d) * at(b, j, key, d)).sum::<f64>();
-                    let scores: Vec<f64> = (0..=i).map(|j| score(j) / (dim as f64).sqrt()).collect();
+                    let scores: Vec<f64> = (first..=i).map(|j| score(j) / (dim as f64).sqrt()).collect();
                     let max = scores.iter().fold(f64::NEG_INFINITY, |m, s| m.max(*s));
                     let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
                     for d in 0..dim {
-                        let weighted = |(j, s): (usize, &f64)| (s - max).exp() / sum * at(b, j, value, d);
+                        let weighted = |(j, s): (usize, &f64)| (s - max).exp() / sum * at(b, first + j, value, d);
                         y.data[((b * t + i) * self.heads + h) * dim + d] = scores.iter().enumerate().map(weighted).sum();
                     }
                 }
@@ -167,20 +227,35 @@ impl<'t> Var<'t> {
     /// Causal self-attention of packed queries, keys and values (B, T, (heads + 2·kv_heads)·D).
     pub fn attention(self, heads: usize, kv_heads: usize) -> Var<'t> {
         let precision = self.tape().pass().precision;
-        self.tape().apply(SelfAttention { heads, kv_heads, precision }, &[self])
+        self.tape().apply(SelfAttention { heads, kv_heads, packed: false, precision }, &[self])
+    }
+
+    /// The same within documents, in which the tokens have these places (B, T).
+    pub fn attention_within(self, places: Var<'t>, heads: usize, kv_heads: usize) -> Var<'t> {
+        let precision = self.tape().pass().precision;
+        self.tape().apply(SelfAttention { heads, kv_heads, packed: true, precision }, &[self, places])
     }
 }
 
 pub(super) fn cases() -> Vec<Case> {
     let case = |b, t, heads, kv_heads, dim: usize| {
         let name = format!("B{b} T{t} H{heads}/{kv_heads} D{dim}");
-        let op = SelfAttention { heads, kv_heads, precision: Precision::F32 };
+        let op = SelfAttention { heads, kv_heads, packed: false, precision: Precision::F32 };
         (name, op, [Input::normal([b, t, (heads + 2 * kv_heads) * dim])])
     };
     let checks =
         [case(2, 3, 2, 2, 4), case(1, 1, 1, 1, 8), case(1, 67, 2, 2, 8), case(1, 9, 4, 2, 5), case(1, 66, 2, 1, 32)];
+    // Documents of one token, of a whole row, and longer than a block of keys.
+    let places = |lengths: &[usize]| lengths.iter().flat_map(|&n| 0..n).map(|place| place as f32).collect::<Vec<_>>();
+    let packed = |b: usize, t: usize, lengths: &[usize]| {
+        let (name, op, [qkv]) = case(b, t, 2, 1, 8);
+        let places = Input { spec: Spec { shape: [b, t].into(), dtype: DType::I32 }, ..Input::values([b, t], &places(lengths)) };
+        (format!("{name}, documents of {lengths:?}"), SelfAttention { packed: true, ..op }, [qkv, places])
+    };
+    let within = [packed(2, 7, &[3, 1, 3, 7]), packed(1, 140, &[5, 70, 64, 1])];
     let benches = [case(16, 256, 4, 4, 64), case(4, 256, 12, 12, 64), case(1, 1024, 12, 12, 64)];
     let mut cases: Vec<Case> = checks.into_iter().map(|(name, op, x)| Case::check(name, op, x)).collect();
+    cases.extend(within.into_iter().map(|(name, op, x)| Case::check(name, op, x)));
     cases.extend(benches.into_iter().map(|(name, op, x)| Case::bench(name, op, x)));
     cases
 }

@@ -16,7 +16,7 @@ use super::linear_xent::LinearXent;
 use super::{Case, Input};
 use crate::cpu::gemm::Precision;
 use crate::device::Device;
-use crate::params::{Decl, Init, Kind, ParamId, Params};
+use crate::params::{Decl, Hold, Init, Kind, ParamId, Params};
 use crate::rng::{Purpose, Rng};
 use crate::tape::{Array64, Pass, Tape, Var};
 use crate::tensor::{DType, Spec, Tensor};
@@ -60,6 +60,10 @@ pub fn in_bf16_products(mut case: Case) -> Option<Case> {
     Some(case.rounding())
 }
 
+/// The names of parameters by how they are held.
+const TRAINED: &str = "trained";
+const FROZEN_BF16: &str = "bf16";
+
 /// A case's inputs on a device: some are parameters, the others tensors of their own.
 pub struct Inputs {
     /// The parameters; their gradients go here.
@@ -73,21 +77,31 @@ pub struct Inputs {
 impl Inputs {
     /// Puts them there.
     pub fn new(inputs: &[Input], device: &Device) -> Inputs {
+        let half = inputs.iter().any(|input| input.spec.dtype == DType::Bf16 && input.grad);
         let decl = |input: &Input| {
             let kind = if input.spec.shape.len() > 1 { Kind::Matrix } else { Kind::Vector };
-            Decl::new("", input.spec.shape, kind, Init::Zeros)
+            let name = match input.grad {
+                true => TRAINED,
+                false if half && kind == Kind::Matrix => FROZEN_BF16,
+                false => "",
+            };
+            Decl::new(name, input.spec.shape, kind, Init::Zeros)
         };
         let decls: Vec<Decl> = inputs.iter().filter(|input| input.param).map(decl).collect();
         let mut next = (0..).map(ParamId);
         let ids: Vec<Option<ParamId>> =
             inputs.iter().map(|input| next.by_ref().take(usize::from(input.param)).next()).collect();
-        let mut params = Params::new(device, &decls, 0);
+        let mut params = Params::with(device, &decls, 0, |decl| match &*decl.name {
+            TRAINED => Hold::Train,
+            FROZEN_BF16 => Hold::FrozenBf16,
+            _ => Hold::Frozen,
+        });
         for (i, (input, id)) in (0..).zip(inputs.iter().zip(&ids)) {
             if let Some(id) = *id {
                 params.set_weight(id, &input.data(i));
             }
         }
-        if inputs.iter().any(|input| input.spec.dtype == DType::Bf16 && input.grad) {
+        if half {
             params.add_shadows();
         }
         Inputs { params, ids, values: values(inputs, device), inputs: inputs.to_vec() }

@@ -1,6 +1,6 @@
 //! A linear layer with its bias and activation: `y = f(x·Wᵀ + b)`.
 //!
-//! x: (…, K); W: (N, K), as PyTorch keeps it; b: (N); y: (…, N). W and b may be bf16, without gradients then. Bias and activation are applied to each piece of the
+//! x: (…, K); W: (N, K), as PyTorch keeps it; b: (N); y: (…, N). W and b may be bf16, W in 8 or 4 bits too, without gradients then. Bias and activation are applied to each piece of the
 //! product while it is in cache. The forward pass keeps z = x·Wᵀ + b, from which the backward pass computes f′(z) and, for
 //! the layer that reads it, y again.
 //!
@@ -131,8 +131,8 @@ impl Op for Linear {
         let dz_ = Mat::new(dz.f32(), m, n);
         if dx.wants(0) {
             let mut out = dx.out(0);
-            let add = out.beta != 0.0;
-            gemm(cpu, self.precision, dz_, x[1].mat(n, k), MatMut::new(out.f32_mut(), m, k), add, None);
+            let (add, w) = (out.beta != 0.0, x[1].unscaled());
+            gemm(cpu, self.precision, dz_, w.mat(n, k), MatMut::new(out.f32_mut(), m, k), add, None);
         }
         if dx.wants(1) {
             let mut out = dx.out(1);

@@ -118,6 +118,7 @@ impl Op for LinearXent {
         let (x_, w, targets) = (x[0].f32(), x[1].mat(vocab, c), x[2].i32());
         let (weight, norm) = self.weighing(x);
         let mut dx = need[0].wanted().then(|| Out::new(x[0].device(), x[0].spec()));
+        let unscaled = dx.as_ref().map(|_| x[1].unscaled());
         let mut own = matches!(need[1], Need::Later).then(|| Out::new(x[1].device(), x[1].spec()));
         let (mut dw, add) = match &mut need[1] {
             Need::Now(dw, beta) => (Some(&mut **dw), std::mem::replace(*beta, 1.0) != 0.0),
@@ -143,7 +144,8 @@ impl Op for LinearXent {
             });
             loss += losses.iter().map(|&l| f64::from(l)).sum::<f64>();
             let dz = Mat::new(z, n, vocab);
-            if let Some(dx) = &mut dx {
+            if let (Some(dx), Some(w)) = (&mut dx, &unscaled) {
+                let w = w.mat(vocab, c);
                 gemm(cpu, self.precision, dz, w, MatMut::new(&mut dx.f32_mut()[start * c..][..n * c], n, c), false, None);
             }
             if let Some(dw) = &mut dw {

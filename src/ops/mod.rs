@@ -33,6 +33,8 @@ table! {
     norm_tangent,
     resample,
     linear,
+    lora,
+    dora,
     conv,
     spectral,
     rope,

@@ -282,6 +282,11 @@ impl Params {
         self.ids().map(|id| self.weight(id).numel()).sum()
     }
 
+    /// Elements of those that are trained.
+    pub fn trained_numel(&self) -> usize {
+        self.ids().filter(|&id| self.place(id).0.train.is_some()).map(|id| self.weight(id).numel()).sum()
+    }
+
     fn place(&self, id: ParamId) -> (&Group, usize) {
         let (group, slot) = self.places[id.0 as usize];
         (&self.groups[group], slot)

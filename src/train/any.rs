@@ -9,6 +9,7 @@ use super::pictures::{GanTask, PictureData, VaeTask, VqVaeTask};
 use super::pretrain;
 use super::recipe::{MAX_FILE, Recipe, RecipeOf};
 use super::text::Text;
+use super::tune::{Tune, TuneRecipe};
 use crate::device::Device;
 use crate::disk::{self, Disk, Os};
 use crate::error::Result;
@@ -25,6 +26,8 @@ pub enum AnyRecipe {
     VqVae(VqVaeRecipe),
     /// A GAN on pictures.
     Gan(GanRecipe),
+    /// A model that is there already, on examples.
+    Tune(TuneRecipe),
 }
 
 /// What `f` makes of the recipe within.
@@ -47,6 +50,10 @@ macro_rules! within {
                 type $task = GanTask;
                 $result
             }
+            AnyRecipe::Tune($inner) => {
+                type $task = Tune;
+                $result
+            }
         }
     };
 }
@@ -63,6 +70,7 @@ impl AnyRecipe {
             Some("vae") => AnyRecipe::Vae(RecipeOf::from_toml(&text, file, overrides)?),
             Some("vqvae") => AnyRecipe::VqVae(RecipeOf::from_toml(&text, file, overrides)?),
             Some("gan") => AnyRecipe::Gan(RecipeOf::from_toml(&text, file, overrides)?),
+            Some("tune") => AnyRecipe::Tune(RecipeOf::from_toml(&text, file, overrides)?),
             _ => AnyRecipe::Text(RecipeOf::from_toml(&text, file, overrides)?),
         })
     }
@@ -78,6 +86,7 @@ impl AnyRecipe {
             Some("vae") => AnyRecipe::Vae(RecipeOf::of_run(run, overrides)?),
             Some("vqvae") => AnyRecipe::VqVae(RecipeOf::of_run(run, overrides)?),
             Some("gan") => AnyRecipe::Gan(RecipeOf::of_run(run, overrides)?),
+            Some("tune") => AnyRecipe::Tune(RecipeOf::of_run(run, overrides)?),
             _ => AnyRecipe::Text(RecipeOf::of_run(run, overrides)?),
         })
     }
@@ -85,7 +94,7 @@ impl AnyRecipe {
     /// `[data]`, where it is of pictures.
     pub fn pictures(&self) -> Option<&PictureData> {
         match self {
-            AnyRecipe::Text(_) => None,
+            AnyRecipe::Text(_) | AnyRecipe::Tune(_) => None,
             AnyRecipe::Vae(recipe) => Some(&recipe.data),
             AnyRecipe::VqVae(recipe) => Some(&recipe.data),
             AnyRecipe::Gan(recipe) => Some(&recipe.data),

@@ -55,6 +55,8 @@ pub enum Event<'a> {
         run: &'a Path,
         /// Elements of all parameters.
         parameters: usize,
+        /// Those of them that are trained.
+        trained: usize,
         /// Steps of the whole run.
         steps: u64,
         /// The first step that this process does: 0, or where a resumed run goes on.

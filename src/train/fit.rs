@@ -162,12 +162,17 @@ fn limit(device: &Device) -> Option<u64> {
     device.gpu_memory().map(|bytes| bytes as u64).or(limits.min())
 }
 
-/// The plan of a run on `batch` pictures a step, which `plan(batch, dry device)` measures, where it fits what this process can
-/// have.
+/// The plan of a run on `batch` pictures or rows a micro-batch, which `plan(batch, dry device)` measures, where it fits what this
+/// process can have.
 ///
 /// # Errors
-/// It does not fit; the error gives a batch that does, where there is one.
-pub(super) fn pictures(batch: usize, device: &Device, plan: &dyn Fn(usize, &Device) -> Plan) -> Result<Plan> {
+/// It does not fit; the error gives a batch that does, where there is one, else `key` and `hint`.
+pub(super) fn batches(
+    batch: usize,
+    device: &Device,
+    (key, hint): (&str, &str),
+    plan: &dyn Fn(usize, &Device) -> Plan,
+) -> Result<Plan> {
     let limit = limit(device).unwrap_or(1 << 46);
     let most = usize::try_from(limit.saturating_mul(2)).unwrap_or(usize::MAX);
     let found = |batch: usize| or_out_of_memory(|| plan(batch, &device.dry(most)));
@@ -181,7 +186,7 @@ pub(super) fn pictures(batch: usize, device: &Device, plan: &dyn Fn(usize, &Devi
     let problem = format!("the run needs {needs}; {} can be had", human(limit));
     Err(match largest(&halves, fits) {
         Some(batch) => Error::config("train.batch", problem, format!("train.batch={batch} fits")),
-        None => Error::config("model", problem, "make the model smaller"),
+        None => Error::config(key, problem, hint),
     })
 }
 

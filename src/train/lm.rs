@@ -97,15 +97,15 @@ impl Trainer<Lm> {
         let train = &recipe.train;
         let batches = Batches::new(data, train.batch, train.context, train.accumulate, train.seed)?;
         let fill = move |step, micro, x: &mut [i32], y: &mut [i32]| batches.fill(step, micro, x, y);
-        Ok(Trainer::on(recipe, vocab, Box::new(fill), device))
+        Trainer::on(recipe, vocab, Box::new(fill), device)
     }
 
     /// A trainer without data, for a [dry](Device::dry) device.
     pub fn dry(recipe: &Recipe, vocab: usize, device: &Device) -> Trainer<Lm> {
-        Trainer::on(recipe, vocab, Box::new(|_, _, _, _| Ok(())), device)
+        Trainer::on(recipe, vocab, Box::new(|_, _, _, _| Ok(())), device).expect("no weights to read")
     }
 
-    fn on(recipe: &Recipe, vocab: usize, fill: Fill, device: &Device) -> Trainer<Lm> {
+    fn on(recipe: &Recipe, vocab: usize, fill: Fill, device: &Device) -> Result<Trainer<Lm>> {
         let train = &recipe.train;
         let lm = Lm::new(recipe.model.config(vocab, train.context), [train.batch, train.context], fill);
         Trainer::with(Setup::of(recipe), lm, device)

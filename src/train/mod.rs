@@ -24,6 +24,7 @@ pub mod task;
 pub mod tensorboard;
 pub mod text;
 pub mod trainer;
+pub mod tune;
 
 pub use crate::formats::{header, tensors};
 pub use any::AnyRecipe;
@@ -38,3 +39,4 @@ pub use sampler::Sampler;
 pub use task::Task;
 pub use text::Text;
 pub use trainer::Trainer;
+pub use tune::Tune;

@@ -2,7 +2,7 @@
 
 use crate::device::{Device, Gpu};
 use crate::error::Result;
-use crate::params::Params;
+use crate::params::{Decl, Hold, Params};
 use crate::tape::{Pass, Tape};
 use crate::tensor::{DType, Out, Spec, Tensor};
 use arrayvec::ArrayVec;
@@ -94,9 +94,20 @@ pub trait Objective {
         1
     }
 
-    /// Gives the parameters what the objective keeps beside them, after the optimizer's moments.
-    fn prepare(&self, params: &mut Params) {
+    /// How a parameter is held; buffers are never trained.
+    fn hold(&self, decl: &Decl) -> Hold {
+        let _ = decl;
+        Hold::Train
+    }
+
+    /// Gives the parameters what the objective keeps beside them, after the optimizer's moments, and what they start with where
+    /// that is not what they declare.
+    ///
+    /// # Errors
+    /// What they start with cannot be read.
+    fn prepare(&self, params: &mut Params) -> Result<()> {
         let _ = params;
+        Ok(())
     }
 
     /// The pass of network `net` over a micro-batch `x`: adds to the gradients of its parameters.

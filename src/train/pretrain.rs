@@ -44,6 +44,7 @@ pub fn run<T: Task>(
     watch: &mut dyn Watch,
 ) -> Result<Summary> {
     let began = Instant::now();
+    let recipe = &*T::settle(recipe, &mut |what, done, total| watch.event(&Event::Prepare { what, done, total }))?;
     let mut work = match resume {
         Some(path) => {
             let mut work = Work::<T>::open(recipe, RunDir::open(disk, path)?, device, watch)?;
@@ -88,7 +89,8 @@ struct Work<'a, T: Task> {
 /// # Errors
 /// It does not fit; what is needed of the data cannot be read.
 pub fn plan<T: Task>(recipe: &RecipeFor<T>, resume: Option<&Path>, device: &Device) -> Result<Plan> {
-    T::plan(recipe, resume.map(|run| run.join("data")).as_deref(), device)
+    let recipe = T::settle(recipe, &mut |_, _, _| {})?;
+    T::plan(&recipe, resume.map(|run| run.join("data")).as_deref(), device)
 }
 
 impl<'a, T: Task> Work<'a, T> {
@@ -180,10 +182,12 @@ impl<'a, T: Task> Work<'a, T> {
     fn run(&mut self, watch: &mut dyn Watch, began: Instant) -> Result<Summary> {
         let (steps, first) = (self.recipe.train.steps, self.state.step);
         watch.event(&Event::Memory { plan: &self.memory });
+        self.task.warnings().iter().for_each(|text| watch.event(&Event::Warning { text }));
         let about = self.task.about();
         watch.event(&Event::Start {
             run: self.run.path(),
             parameters: self.trainer.params.numel(),
+            trained: self.trainer.params.trained_numel(),
             steps,
             first_step: first,
             data: &about,
@@ -318,7 +322,7 @@ impl<'a, T: Task> Work<'a, T> {
             Some(state) => state,
             None if !damaged.is_empty() => return Err(damaged.swap_remove(0)),
             None => {
-                self.trainer.restart();
+                self.trainer.restart()?;
                 State::new(self.recipe.train.seed)
             }
         };

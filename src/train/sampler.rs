@@ -7,13 +7,13 @@ use crate::data::detok::Decoder;
 use crate::device::Device;
 use crate::disk::Os;
 use crate::error::{Error, Result};
-use crate::formats::{self, Pretrained};
+use crate::formats::{self, Pretrained, peft};
 use crate::model::Gpt;
 use crate::model::sample::SampleOptions;
 use crate::model::sequence::{Pace, generate};
 use crate::params::{Hold, Params};
 use crate::tape::Tape;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A model with its weights and its tokenizer.
 pub struct Sampler {
@@ -24,33 +24,72 @@ pub struct Sampler {
     damaged: Vec<Error>,
 }
 
-/// The model that `path` means: a run's newest good checkpoint, a checkpoint, or what [`formats::open`] opens. Also tells what is
-/// wrong with newer checkpoints of the run, which were passed over.
+/// Adapters of adapters of …: more than this many are a circle.
+const MAX_ADAPTERS: usize = 64;
+
+/// The model that `path` means: a run's newest good checkpoint, a checkpoint, or what [`formats::open`] opens; of an adapter,
+/// what it makes of its base, which may be any of these. Also tells what is wrong with newer checkpoints of the run, which were
+/// passed over.
 ///
 /// # Errors
 /// There is none, it is damaged, or its files do not belong together.
 pub fn model(path: &Path) -> Result<(Pretrained, Vec<Error>)> {
-    if foreign(path) {
-        return Ok((formats::open(path)?, Vec::new()));
+    adapted(path, &[])
+}
+
+/// The same with more adapters, in order.
+///
+/// # Errors
+/// As of [`model`]; one of them is no adapter, or belongs to another base.
+pub fn adapted(path: &Path, adapters: &[PathBuf]) -> Result<(Pretrained, Vec<Error>)> {
+    let mut found = based(path, 0)?;
+    for path in adapters {
+        let (dir, damaged) = place(path)?;
+        if !peft::is_at(&dir) {
+            let hint = "give a directory with an adapter_config.json, as kiln tune and PEFT write it";
+            return Err(Error::usage(format!("{} is no adapter", path.display()), hint));
+        }
+        found = (peft::open(&dir, found.0)?, found.1.into_iter().chain(damaged).collect());
     }
-    let (dir, damaged) = checkpoint::find(&Os, path)?;
-    Ok((formats::open(&dir)?, damaged))
+    Ok(found)
+}
+
+fn based(path: &Path, depth: usize) -> Result<(Pretrained, Vec<Error>)> {
+    let (dir, mut damaged) = place(path)?;
+    if !peft::is_at(&dir) {
+        return Ok((formats::open(&dir)?, damaged));
+    }
+    if depth == MAX_ADAPTERS {
+        let hint = "name another model in base_model_name_or_path";
+        return Err(Error::format(dir.join(peft::CONFIG), "base_model_name_or_path", "a base", "a circle", hint));
+    }
+    let (base, more) = based(&peft::base(&dir)?, depth + 1)?;
+    damaged.extend(more);
+    Ok((peft::open(&dir, base)?, damaged))
+}
+
+/// Where the files of the model `path` are, a checkpoint of a run, and what is wrong with newer ones.
+///
+/// # Errors
+/// There is none.
+pub fn place(path: &Path) -> Result<(PathBuf, Vec<Error>)> {
+    if foreign(path) { Ok((path.to_owned(), Vec::new())) } else { checkpoint::find(&Os, path) }
 }
 
 /// Whether `path` is neither a run nor a checkpoint: a file, or a directory of a model that lacks what a checkpoint has.
 pub fn foreign(path: &Path) -> bool {
     let has = |name: &str| path.join(name).exists();
     path.is_file()
-        || (has(checkpoint::CONFIG) && !has(checkpoint::STATE) && !has(checkpoint::SUMS) && !has("recipe.toml"))
+        || ((has(checkpoint::CONFIG) || peft::is_at(path)) && !has(checkpoint::STATE) && !has(checkpoint::SUMS) && !has("recipe.toml"))
 }
 
 impl Sampler {
-    /// Loads the [`model`] of `path`, its weights held as `hold` says.
+    /// Loads the model of `path`, changed by `adapters` in order ([`adapted`]), its weights held as `hold` says.
     ///
     /// # Errors
-    /// There is none, it is damaged, its files do not belong together, or it has no tokenizer.
-    pub fn open(path: &Path, hold: Hold, device: &Device) -> Result<Sampler> {
-        let (model, damaged) = model(path)?;
+    /// As of [`adapted`]; it has no tokenizer.
+    pub fn open(path: &Path, adapters: &[PathBuf], hold: Hold, device: &Device) -> Result<Sampler> {
+        let (model, damaged) = adapted(path, adapters)?;
         let tokenizer = model.need_tokenizer()?.clone();
         let (gpt, params) = model.load(hold, device)?;
         Ok(Sampler { gpt, params, tape: Tape::new(device), tokenizer, damaged })

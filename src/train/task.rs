@@ -10,6 +10,7 @@ use super::trainer::Trainer;
 use crate::device::Device;
 use crate::error::Result;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::path::Path;
 
 /// The recipe of a task.
@@ -64,6 +65,15 @@ pub trait Task: Sized {
     /// The command to run next, before and after the run's directory.
     const NEXT: [&'static str; 2] = ["kiln sample ", ""];
 
+    /// The recipe with what it left to the data, as the number of steps; the recipe itself where it left nothing.
+    ///
+    /// # Errors
+    /// The data cannot be used.
+    fn settle<'r>(recipe: &'r RecipeFor<Self>, progress: &mut Progress) -> Result<Cow<'r, RecipeFor<Self>>> {
+        let _ = progress;
+        Ok(Cow::Borrowed(recipe))
+    }
+
     /// What memory a run takes before it starts; where it has data already, that is in `own`.
     ///
     /// # Errors
@@ -79,7 +89,12 @@ pub trait Task: Sized {
     /// How much of what it is trained on, as `(8192, "token ids")`.
     fn about(&self) -> Vec<(u64, &'static str)>;
 
-    /// The content of `config.json`.
+    /// What is strange about it, in words.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The content of `config.json`, or of `adapter_config.json` where parameters are an adapter's.
     fn config(&self, trainer: &Trainer<Self::Objective>) -> Value;
 
     /// Files that belong to a checkpoint beside weights: names and texts.

@@ -92,25 +92,28 @@ fn fresh<O: Objective>(
     seed: u64,
     optim: &Optimizer,
     precision: Precision,
-) -> Params {
-    let mut params = Params::new(device, decls, seed);
+) -> Result<Params> {
+    let mut params = Params::with(device, decls, seed, |decl| objective.hold(decl));
     optim.prepare(&mut params);
-    objective.prepare(&mut params);
+    objective.prepare(&mut params)?;
     if precision == Precision::Bf16 && matches!(device, Device::Gpu(_)) {
         params.add_shadows();
     }
-    params
+    Ok(params)
 }
 
 impl<O: Objective> Trainer<O> {
-    /// A model with fresh weights: an objective, and the parameters that it needs.
-    pub fn with(setup: Setup, (objective, decls): (O, Vec<Decl>), device: &Device) -> Trainer<O> {
+    /// A model with the weights that it starts from: an objective, and the parameters that it needs.
+    ///
+    /// # Errors
+    /// The weights cannot be read, where the objective [reads them](Objective::prepare).
+    pub fn with(setup: Setup, (objective, decls): (O, Vec<Decl>), device: &Device) -> Result<Trainer<O>> {
         let Setup { accumulate, recompute, precision, seed, optim, schedule } = setup;
         let mut tape = Tape::new(device);
         tape.recompute(recompute);
-        Trainer {
+        Ok(Trainer {
             specs: objective.batch(),
-            params: fresh(device, (&objective, &decls), seed, &optim, precision),
+            params: fresh(device, (&objective, &decls), seed, &optim, precision)?,
             objective,
             decls,
             tape,
@@ -123,7 +126,7 @@ impl<O: Objective> Trainer<O> {
             precision,
             schedule,
             optim,
-        }
+        })
     }
 
     /// The parameters that the model asked for.
@@ -132,13 +135,17 @@ impl<O: Objective> Trainer<O> {
     }
 
     /// Gives the weights the values that they had at the start, and the moments 0.
-    pub fn restart(&mut self) {
+    ///
+    /// # Errors
+    /// As of [`with`](Trainer::with).
+    pub fn restart(&mut self) -> Result<()> {
         let device = self.params.device().clone();
         // The old ones go first: there may be no memory for two.
         self.tape.reset();
         self.params = Params::new(&device, &[], 0);
         self.recording = Recording::After(2);
-        self.params = fresh(&device, (&self.objective, &self.decls), self.seed, &self.optim, self.precision);
+        self.params = fresh(&device, (&self.objective, &self.decls), self.seed, &self.optim, self.precision)?;
+        Ok(())
     }
 
     /// Does a step of a run in which none was skipped.

@@ -253,7 +253,7 @@ fn attention() {
         let (value, grad) = (packed(["q", "k", "v"]), Some(packed(["dq", "dk", "dv"])));
         let qkv = Given { name: "qkv", value, ids: false, grad };
         let y = Expected { name: "y", value: fixture.array("y"), grad: Some(fixture.array("dy")) };
-        check(case, SelfAttention { heads, kv_heads, precision: Precision::F32 }, vec![qkv], vec![y]);
+        check(case, SelfAttention { heads, kv_heads, packed: false, precision: Precision::F32 }, vec![qkv], vec![y]);
     }
 }
 

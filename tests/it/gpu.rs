@@ -30,11 +30,20 @@ fn kernels_match_the_f64_reference_in_f32() {
     for (name, i) in checks().filter(|at| !rounded(at)) {
         match check::check(case(name, i), &device) {
             Ok(()) => count(&mut done, name, i),
+            Err(error) if refused(name, &error) => {}
             Err(error) => failures.push(format!("{name}: {error}")),
         }
     }
     assert!(failures.is_empty(), "{} cases fail:\n{}", failures.len(), failures.join("\n"));
     table("f32", &done);
+}
+
+/// Operations that the CPU alone can do.
+const HOST_ONLY: [&str; 1] = ["dora"];
+
+/// Whether a GPU says that it cannot do a case, and is known not to be able to.
+fn refused(name: &str, error: &str) -> bool {
+    error.contains(kiln::ops::attention::PACKED) || (HOST_ONLY.contains(&name) && error.contains("has no kernels"))
 }
 
 /// Cases of each operation that hold: forward, and those of them whose gradients were checked too.
@@ -46,10 +55,10 @@ fn count(done: &mut Done, name: &'static str, i: usize) {
     *backward += usize::from(case(name, i).inputs.iter().any(|input| input.grad));
 }
 
-/// Prints the table; no operation may be without a case.
+/// Prints the table; no operation that a GPU can do may be without a case.
 fn table(dtype: &str, done: &Done) {
     println!("{:16} {dtype:>5} forward  backward", "operation");
-    for entry in TABLE {
+    for entry in TABLE.iter().filter(|entry| !HOST_ONLY.contains(&entry.name)) {
         let [forward, backward] = done.get(entry.name).unwrap_or_else(|| panic!("{}: no case in {dtype}", entry.name));
         println!("{:16} {forward:>13} {backward:>9}", entry.name);
     }
@@ -65,7 +74,7 @@ fn kernels_match_the_f64_reference_in_bf16() {
     for (name, i) in checks() {
         match check::check(check::in_bf16(case(name, i)), &device) {
             Ok(()) => count(&mut done, name, i),
-            Err(error) if error.contains("no multiples of 16 bytes") || error.contains("no kernel for heads of") => {}
+            Err(error) if refused(name, &error) || error.contains("no multiples of 16 bytes") || error.contains("no kernel for heads of") => {}
             Err(error) => failures.push(format!("{name}: {error}")),
         }
     }

@@ -26,6 +26,7 @@ mod guard;
 mod half;
 mod kernels;
 mod layers;
+mod lora;
 mod math;
 mod measure;
 mod memory;

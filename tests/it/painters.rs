@@ -186,7 +186,7 @@ fn a_step_of_a_gan_that_goes_wrong_changes_nothing_and_holds_no_weights() {
     // As a run does that goes back.
     trainer.params.set_weight(g, &before);
     trainer.params.set_weight(d, &good);
-    trainer.restart();
+    trainer.restart().expect("no weights to read");
     assert_eq!(trainer.step(2).expect("a step").bad, None);
 }
 

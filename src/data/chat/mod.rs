@@ -40,6 +40,23 @@ pub const CHATML: &str = "\
 {%- endif -%}
 ";
 
+/// A template for models whose tokenizer has no tokens for turns: `User:`, a line feed, what is said, a line feed; the
+/// assistant's turn ends with the token that ends a text.
+pub const PLAIN: &str = "\
+{%- for message in messages -%}
+{{- message['role'] | capitalize + ':\\n' -}}
+{%- if message['role'] == 'assistant' -%}
+{% generation %}{{- message['content'] + (eos_token | default('')) -}}{% endgeneration %}
+{%- else -%}
+{{- message['content'] -}}
+{%- endif -%}
+{{- '\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- 'Assistant:\\n' -}}
+{%- endif -%}
+";
+
 /// The name of the template that is used, but where there are tools and one for those.
 const DEFAULT: &str = "default";
 const WITH_TOOLS: &str = "tool_use";
@@ -198,16 +215,24 @@ impl ChatTemplate {
         ChatTemplate::with(place, sources, tokenizer).map(Some)
     }
 
-    /// The template in the file `name`, or [`CHATML`] where that is its name, with the tokens of `tokenizer`.
+    /// The template in the file `name`, or [`CHATML`] or [`PLAIN`] where `chatml` or `plain` is its name, with the tokens of `tokenizer`.
     ///
     /// # Errors
     /// As [`ChatTemplate::new`]; the file cannot be read.
     pub fn named(name: &Path, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
-        let source = match name.to_str() {
-            Some("chatml") => CHATML.to_owned(),
-            _ => disk::text(&Os, name, engine::MAX_SOURCE as u64)?,
-        };
-        ChatTemplate::with((name.to_owned(), ""), vec![(DEFAULT.into(), source)], tokenizer)
+        ChatTemplate::with((name.to_owned(), ""), vec![(DEFAULT.into(), ChatTemplate::source(name)?)], tokenizer)
+    }
+
+    /// The text of the template `name`; see [`named`](ChatTemplate::named).
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn source(name: &Path) -> Result<String> {
+        match name.to_str() {
+            Some("chatml") => Ok(CHATML.to_owned()),
+            Some("plain") => Ok(PLAIN.to_owned()),
+            _ => disk::text(&Os, name, engine::MAX_SOURCE as u64),
+        }
     }
 
     fn with(
@@ -219,7 +244,13 @@ impl ChatTemplate {
             |id: &u32| tokenizer.special().iter().find(|(_, special)| special == id).map(|(token, _)| token.clone());
         let ends = tokenizer.ends().iter().filter_map(spelled).collect();
         let special = tokenizer.special().iter().map(|(token, _)| token.clone()).collect();
-        ChatTemplate::build(place, sources, tokenizer.named_tokens(), special, ends)
+        let mut tokens = tokenizer.named_tokens();
+        if let Some(end) = tokenizer.eot().as_ref().and_then(spelled)
+            && tokens.iter().all(|(name, _)| name != "eos_token")
+        {
+            tokens.push(("eos_token".into(), end));
+        }
+        ChatTemplate::build(place, sources, tokens, special, ends)
     }
 
     fn build(

@@ -14,6 +14,9 @@ use crate::error::Error;
 /// Other fields than the text are built only up to this size: a list of lists takes 30 times its bytes in memory.
 const METADATA: usize = 1 << 20;
 
+/// The name of a field that no object has: for lines as they are.
+pub(super) const WHOLE: &str = "\0";
+
 /// The text, the name and the other fields of a line.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Fields {
@@ -27,6 +30,9 @@ pub(super) fn fields(json: &str, field: &str, path: &Path, line: u64) -> Result<
     let json = json.trim_end();
     if json.trim_start().is_empty() {
         return Ok(Fields::default());
+    }
+    if field == WHOLE {
+        return Ok(Fields { text: json.to_owned(), ..Fields::default() });
     }
     let not_json = |at: String, found: String| {
         let hint = "each line of a .jsonl file is one JSON object";

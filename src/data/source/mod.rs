@@ -91,6 +91,13 @@ impl Limits {
     }
 }
 
+impl Document {
+    /// Whether it is from a file of JSON lines.
+    pub fn is_json(&self) -> bool {
+        kind::of(&self.source).is_some_and(|(format, _)| format == kind::Format::Jsonl)
+    }
+}
+
 /// Files of text, ready to be read as often as needed.
 #[derive(Clone, Debug)]
 pub struct Sources {
@@ -115,6 +122,11 @@ impl Sources {
     /// must be there.
     pub fn lenient<P: AsRef<Path>>(paths: &[P], field: &str, limits: Limits) -> Result<Sources> {
         Sources::find(paths, field, limits, true)
+    }
+
+    /// As [`Sources::open`], but a line of JSON comes as it is, as the text.
+    pub fn objects<P: AsRef<Path>>(paths: &[P]) -> Result<Sources> {
+        Sources::open(paths, json::WHOLE)
     }
 
     fn find<P: AsRef<Path>>(paths: &[P], field: &str, limits: Limits, lenient: bool) -> Result<Sources> {

@@ -113,6 +113,14 @@ impl Tokenizer {
         self.with(known)
     }
 
+    /// The same with this template for messages, and no other.
+    pub fn with_chat_template(self, template: &str) -> Tokenizer {
+        let mut beside = self.beside.clone();
+        beside.retain(|(name, _)| *name != TEMPLATE);
+        beside.push((TEMPLATE, template.to_owned()));
+        self.with(beside)
+    }
+
     /// The same with these settings in a `tokenizer_config.json`.
     pub(crate) fn with_settings(self, settings: &Value) -> Tokenizer {
         let text = serde_json::to_string_pretty(settings).expect("plain data") + "\n";

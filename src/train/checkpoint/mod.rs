@@ -1,6 +1,7 @@
 //! Checkpoints: directories that are whole or absent.
 //!
-//! `checkpoints/step-000060/` holds `model.safetensors` (weights under their Hugging Face names), `optim.safetensors`
+//! `checkpoints/step-000060/` holds `model.safetensors` (weights under their Hugging Face names; of an adapted model
+//! `adapter_model.safetensors` and `adapter_config.json`, as PEFT writes them, and no others), `optim.safetensors`
 //! (the optimizer's moments as `exp_avg.NAME` or `momentum_buffer.NAME`), `state.json`, `config.json`, `tokenizer.json` and
 //! `SHA256SUMS` over all of them, which `sha256sum -c` can check. Everything is written and synced under a hidden name
 //! beside it (`.step-000060.tmp`), then renamed: whatever happens, a directory of that name is complete. One that is
@@ -20,6 +21,8 @@ use super::run::RunDir;
 use super::tensors::{self, Entry, Reader};
 use crate::disk::{self, Disk, Open};
 use crate::error::{AtPath, Error, Result};
+use crate::formats::peft;
+use crate::nn::lora::is_adapter;
 use crate::params::{ParamId, Params};
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -35,6 +38,8 @@ pub const OPTIM: &str = "optim.safetensors";
 pub const STATE: &str = "state.json";
 /// The architecture, as Hugging Face writes it.
 pub const CONFIG: &str = "config.json";
+/// The weights of an adapter, and what it is.
+const ADAPTER: [&str; 2] = [peft::MODEL, peft::CONFIG];
 /// The tokenizer, as Hugging Face writes it.
 pub const TOKENIZER: &str = "tokenizer.json";
 /// The checksums of all of them.
@@ -164,17 +169,29 @@ fn write(disk: &dyn Disk, dir: &Path, contents: &Contents, state: &State) -> Res
     for (name, text) in &contents.files {
         list(name, write_file(disk, &dir.join(name), text.as_bytes())?);
     }
-    list(CONFIG, write_file(disk, &dir.join(CONFIG), pretty(contents.config).as_bytes())?);
-    list(MODEL, tensors::write(disk, &dir.join(MODEL), &weights(contents.params))?);
+    let [model, config] = names_for(contents.params);
+    list(config, write_file(disk, &dir.join(config), pretty(contents.config).as_bytes())?);
+    list(model, tensors::write(disk, &dir.join(model), &weights(contents.params))?);
     list(OPTIM, tensors::write(disk, &dir.join(OPTIM), &moments(contents.params))?);
     list(STATE, write_file(disk, &dir.join(STATE), pretty(state).as_bytes())?);
     write_file(disk, &dir.join(SUMS), sums.as_bytes())?;
     disk.sync_dir(dir).at(dir)
 }
 
-/// The weights of `params` as files hold them.
+/// The files of weights and of what they are.
+fn names_for(params: &Params) -> [&'static str; 2] {
+    if params.ids().any(|id| is_adapter(params.name(id))) { ADAPTER } else { [MODEL, CONFIG] }
+}
+
+/// The parameters that a checkpoint holds: all or, of an adapted model, the adapter's.
+fn held(params: &Params) -> impl Iterator<Item = ParamId> {
+    let adapted = names_for(params) == ADAPTER;
+    params.ids().filter(move |&id| !adapted || is_adapter(params.name(id)))
+}
+
+/// The weights of `params`, those that a checkpoint holds, as files hold them.
 pub fn weights(params: &Params) -> Vec<Entry> {
-    params.ids().flat_map(|id| entries(params, id, "", params.weight(id))).collect()
+    held(params).flat_map(|id| entries(params, id, "", params.weight(id))).collect()
 }
 
 fn moments(params: &Params) -> Vec<Entry> {
@@ -226,7 +243,8 @@ pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<State> {
         }
         listed.push(name);
     }
-    if let Some(missing) = [CONFIG, MODEL, OPTIM, STATE].iter().find(|name| !listed.contains(name)) {
+    let [model, config] = if listed.contains(&ADAPTER[0]) { ADAPTER } else { [MODEL, CONFIG] };
+    if let Some(missing) = [config, model, OPTIM, STATE].iter().find(|name| !listed.contains(name)) {
         return Err(damaged(&path, missing, "no line of that name"));
     }
     let path = dir.join(STATE);
@@ -237,7 +255,7 @@ pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<State> {
 /// shapes. Where `params` has no moments, only weights are read.
 pub fn load(disk: &dyn Disk, dir: &Path, params: &mut Params) -> Result<State> {
     let state = verify(disk, dir)?;
-    load_weights(disk, &dir.join(MODEL), params)?;
+    load_weights(disk, &dir.join(names_for(params)[0]), params)?;
     if params.groups().iter().all(|group| group.moments().count() == 0) {
         return Ok(state);
     }
@@ -262,12 +280,12 @@ pub fn load(disk: &dyn Disk, dir: &Path, params: &mut Params) -> Result<State> {
     Ok(state)
 }
 
-/// Loads the weights in the safetensors file `path`, whatever made it.
+/// Loads the weights in the safetensors file `path`, whatever made it; of an adapted model those of the adapter.
 pub fn load_weights(disk: &dyn Disk, path: &Path, params: &mut Params) -> Result<()> {
     let mut file = Reader::open(disk, path)?;
     let mut values = Vec::new();
     let mut known = Vec::new();
-    for id in params.ids() {
+    for id in held(params).collect::<Vec<_>>() {
         values.resize(params.weight(id).numel(), 0.0);
         for image in params.images(id) {
             let values = &mut values[image.range()];
@@ -348,8 +366,8 @@ pub fn newest(disk: &dyn Disk, checkpoints: &Path) -> Result<Newest> {
 /// The checkpoint that `path` means, verified: itself, or the newest good one of the run at `path`. Also tells what is
 /// wrong with those that are newer.
 pub fn find(disk: &dyn Disk, path: &Path) -> Result<(PathBuf, Vec<Error>)> {
-    let model = path.join(MODEL);
-    if disk.exists(&model).at(&model)? {
+    let has = |name: &str| disk.exists(&path.join(name)).at(path.join(name));
+    if has(SUMS)? || has(MODEL)? {
         verify(disk, path)?;
         return Ok((path.to_owned(), Vec::new()));
     }

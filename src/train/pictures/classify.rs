@@ -148,7 +148,7 @@ fn teach(data: &Data, config: ClassifierConfig, device: &Device, progress: &mut 
     let precision = Precision::F32;
     let setup = Setup { accumulate: 1, recompute: false, precision, seed: 1, optim, schedule };
     let (classifier, decls) = Classifier::new(config);
-    let mut trainer = Trainer::with(setup, (Lessons { classifier, batches }, decls), device);
+    let mut trainer = Trainer::with(setup, (Lessons { classifier, batches }, decls), device)?;
     for step in 0..steps {
         trainer.step(step)?;
         progress("training the classifier that judges", step + 1, steps);

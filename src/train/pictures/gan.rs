@@ -292,10 +292,11 @@ impl Objective for GanObjective {
         2
     }
 
-    fn prepare(&self, params: &mut Params) {
+    fn prepare(&self, params: &mut Params) -> Result<()> {
         if self.settings.ema > 0.0 {
             params.add_mean(GENERATOR);
         }
+        Ok(())
     }
 
     fn turn(&mut self, net: u8, turn: Turn, x: &Batch) -> Found {

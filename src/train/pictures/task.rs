@@ -139,7 +139,7 @@ impl<P: Painter> PictureTask<P> {
         let (train, augment) = (&recipe.train, recipe.data.augment());
         let batches = |data: &Pictures| PictureBatches::new(data.clone(), train.batch, P::RANGE, augment, train.seed);
         let batches = data.map(batches).transpose()?;
-        Ok(Trainer::with(Setup::of(recipe), P::new(recipe, config, batches, device), device))
+        Trainer::with(Setup::of(recipe), P::new(recipe, config, batches, device), device)
     }
 
     fn supported(recipe: &PictureRecipe<P::Model>, device: &Device) -> Result<()> {
@@ -156,7 +156,8 @@ impl<P: Painter> PictureTask<P> {
         Self::supported(recipe, device)?;
         let data = super::open(&recipe.data, P::labelled(&recipe.model), progress)?;
         let config = P::config(&recipe.model, data.train.dims(), data.train.classes())?;
-        let memory = fit::pictures(recipe.train.batch, device, &|batch, dry| {
+        let smaller = ("model", "make the model smaller");
+        let memory = fit::batches(recipe.train.batch, device, smaller, &|batch, dry| {
             let mut recipe = recipe.clone();
             (recipe.train.batch, recipe.train.accumulate) = (batch, recipe.train.accumulate.min(3));
             let trainer = Self::trainer(&recipe, None, config.clone(), dry).expect("no data that could be wrong");

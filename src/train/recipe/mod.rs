@@ -90,6 +90,8 @@ pub trait Section: Clone + Serialize + DeserializeOwned {
 pub trait Architecture: Section {
     /// The keys of its recipes.
     const SCHEMA: Schema;
+    /// The least `train.steps`: 0 where something else says how long a run is.
+    const LEAST_STEPS: u64 = 1;
 }
 
 /// `[run]`: the run directory is `dir/name`.
@@ -318,7 +320,7 @@ impl<M: Architecture, D: Section, S: Section> RecipeOf<M, D, S> {
         model.check(train)?;
         utf8(&run.dir)?;
         data.check(train)?;
-        range("train.steps", train.steps, 1..=MAX_STEPS)?;
+        range("train.steps", train.steps, M::LEAST_STEPS..=MAX_STEPS)?;
         range("train.batch", train.batch, 1..=1_000_000)?;
         range("train.accumulate", train.accumulate, 1..=1_000_000)?;
         range("train.keep", train.keep, 1..=1_000_000)?;

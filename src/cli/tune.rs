@@ -1,0 +1,151 @@
+//! `kiln tune`.
+
+use super::Global;
+use super::term::{Ink, ink, print, safe};
+use super::train::{carry_out, data_path};
+use clap::Args;
+use kiln::data::Tokenizer;
+use kiln::data::examples::Example;
+use kiln::error::{Error, Result};
+use kiln::train::AnyRecipe;
+use kiln::train::tune::{TUNE, read};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Teach a model to answer as examples show
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  kiln tune runs/village --data answers.jsonl             adapters of rank 8 on all linear layers
+  kiln tune runs/village --data answers.jsonl --full      all weights
+  kiln tune smollm2 --data chats.jsonl --show-mask 3      look at what would be trained on
+  kiln tune smollm2 --data chats.jsonl --set model.frozen=q4 --set optim.lr=1e-3
+  kiln tune --resume runs/chats                           goes on where a run was stopped
+
+An example is a line of JSON with one of:
+  {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}, {\"role\": \"assistant\", \"content\": \"…\"}]}
+  {\"prompt\": \"…\", \"completion\": \"…\"}           {\"instruction\": \"…\", \"input\": \"…\", \"output\": \"…\"}
+  {\"text\": \"…\"}, of which all is trained on; else what the assistant says is, and the completion")]
+pub struct TuneArgs {
+    /// What to start from: a run, a Hugging Face directory, a GGUF file, an adapter
+    #[arg(value_name = "MODEL", required_unless_present_any = ["resume", "recipe"])]
+    model: Option<PathBuf>,
+    /// Files of examples
+    #[arg(long, value_name = "FILE.jsonl", num_args = 1..)]
+    data: Vec<PathBuf>,
+    /// Train all weights, not adapters
+    #[arg(long)]
+    full: bool,
+    /// Settings that differ from the default's [see: data/recipes/tune.toml]
+    #[arg(long, value_name = "RECIPE.toml")]
+    recipe: Option<PathBuf>,
+    /// Override a key of the recipe; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Go on with the run in this directory, from its last checkpoint
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["model", "recipe", "data", "full"])]
+    resume: Option<PathBuf>,
+    /// Show the tokens of the first N examples, which of them are trained on, and do no more
+    #[arg(long, value_name = "N")]
+    show_mask: Option<usize>,
+    /// Say what memory the run would take, and do no more
+    #[arg(long, conflicts_with = "show_mask")]
+    plan: bool,
+}
+
+/// Runs `kiln tune` and gives the exit code.
+pub fn run(args: TuneArgs, global: &Global) -> Result<u8> {
+    let recipe = recipe(&args)?;
+    match args.show_mask {
+        Some(count) => show_mask(&recipe, count, global).map(|()| 0),
+        None => carry_out(&recipe, args.resume.as_deref(), args.plan, global),
+    }
+}
+
+fn recipe(args: &TuneArgs) -> Result<AnyRecipe> {
+    let recipe = match &args.resume {
+        Some(run) => AnyRecipe::of_run(run, &args.set)?,
+        None => {
+            let mut set = Vec::new();
+            if let (None, Some(name)) = (&args.recipe, args.data.first().and_then(|path| path.file_stem())) {
+                let name = name.to_string_lossy();
+                set.push(format!("run.name={}", name.strip_suffix(".jsonl").unwrap_or(&name)));
+            }
+            if args.full {
+                // A tenth of what adapters take.
+                set.extend(["model.method=full", "optim.lr=5e-5"].map(str::to_owned));
+            }
+            set.extend(args.set.iter().cloned());
+            if let Some(model) = &args.model {
+                let text = model.to_str().ok_or_else(|| {
+                    let problem = format!("{} is not UTF-8, so no recipe can name it", model.display());
+                    Error::config("model.base", problem, "rename it, or give a link to it")
+                })?;
+                set.push(format!("model.base={}", toml::Value::from(text)));
+            }
+            set.extend(data_path(&args.data)?);
+            AnyRecipe::load(args.recipe.as_deref(), TUNE, &set)?
+        }
+    };
+    match recipe {
+        AnyRecipe::Tune(_) => Ok(recipe),
+        _ => Err(Error::config("model.kind", "this recipe does not fine-tune a model", "run it with: kiln train")),
+    }
+}
+
+/// Tokens with the same weight, side by side.
+fn runs(example: &Example) -> Vec<(bool, &[u32])> {
+    let bounds = example.trained.chunk_by(|a, b| a == b);
+    let mut start = 0;
+    bounds
+        .map(|same| {
+            start += same.len();
+            (same[0], &example.ids[start - same.len()..start])
+        })
+        .collect()
+}
+
+fn show_mask(recipe: &AnyRecipe, count: usize, global: &Global) -> Result<()> {
+    let AnyRecipe::Tune(recipe) = recipe else { unreachable!("checked before") };
+    let prepared = read(recipe, &mut |_, _, _| {})?;
+    let (tokenizer, examples) = (&prepared.tokenizer, &prepared.examples);
+    for (number, example) in examples.all.iter().take(count).enumerate() {
+        let (path, line) = &example.source;
+        if global.json {
+            let tokens: Vec<String> = example.ids.iter().map(|&id| tokenizer.decode(&[id])).collect();
+            let weights: Vec<u8> = example.trained.iter().map(|&trained| u8::from(trained)).collect();
+            let object = json!({"source": path.to_string_lossy(), "line": line, "ids": example.ids, "tokens": tokens,
+                "weights": weights});
+            print(&object.to_string())?;
+            continue;
+        }
+        let head = format!(
+            "example {}: {}, line {line}: {} tokens, {} of them trained on",
+            number + 1,
+            path.display(),
+            example.ids.len(),
+            example.targets()
+        );
+        print(&ink(&head, Ink::Bold))?;
+        for (trained, ids) in runs(example) {
+            print(&shown(tokenizer, trained, ids))?;
+        }
+        print("")?;
+    }
+    let found = &examples.found;
+    if global.json {
+        return print(&json!({ "found": found }).to_string());
+    }
+    print(&format!(
+        "{} examples, {} tokens, {} of them trained on; {} end with a token that ends a turn or a text, {} were cut, {} refused",
+        found.examples, found.tokens, found.trained, found.ended, found.truncated, found.refused
+    ))?;
+    found.first_refused.as_ref().map_or(Ok(()), |first| print(&format!("refused first: {first}")))
+}
+
+/// A line of tokens: their weight, and each of them, with a mark between.
+fn shown(tokenizer: &Tokenizer, trained: bool, ids: &[u32]) -> String {
+    let tokens: Vec<String> = ids.iter().map(|&id| tokenizer.decode(&[id]).replace('\n', "⏎")).collect();
+    let text = safe(&tokens.join("·")).into_owned();
+    let weight = if trained { "1" } else { "0" };
+    format!("  {weight}  {}", ink(&text, if trained { Ink::Green } else { Ink::Dim }))
+}

@@ -1,0 +1,438 @@
+//! From a recipe to a model that learns from examples.
+
+use super::objective::{Sft, flops};
+use super::section::{Held, Method, TuneData, TuneModel, TuneRecipe, TuneSample, means, patterns};
+use crate::cpu::gemm::Precision;
+use crate::data::atomic::write_atomic;
+use crate::data::chat::ChatTemplate;
+use crate::data::examples::{Example, Examples, Found, Rows};
+use crate::data::{Split, Tokenizer};
+use crate::device::Device;
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::formats::Pretrained;
+use crate::formats::peft::PeftConfig;
+use crate::model::sample::SampleOptions;
+use crate::model::sequence::generate;
+use crate::model::{Gpt, GptConfig};
+use crate::nn::lora::{is_adapter, module};
+use crate::ops::attention::PACKED;
+use crate::params::{Decl, Hold, Kind};
+use crate::tensor::Out;
+use crate::train::event::{Event, Watch};
+use crate::train::fit::{self, Plan};
+use crate::train::lm::Lm;
+use crate::train::objective::{fill, room};
+use crate::train::run::RunDir;
+use crate::train::sampler;
+use crate::train::setup::Setup;
+use crate::train::task::{Evaluation, Opened, Progress, Task};
+use crate::train::trainer::Trainer;
+use serde_json::Value;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// The longest rows where a recipe does not say.
+const CONTEXT: usize = 1024;
+
+/// The day on which templates that write the day are rendered: that of Llama 3.1's own examples.
+const DAY: &str = "2024-07-26";
+
+/// A model that learns from examples.
+pub struct Tune {
+    tokenizer: Tokenizer,
+    train: Rc<Rows>,
+    val: Rows,
+    found: Found,
+    /// The held-out loss of the base.
+    before: f64,
+    /// `adapter_config.json`, or `config.json`.
+    config: Value,
+}
+
+/// A base model and examples for it.
+pub struct Prepared {
+    /// The base model.
+    pub base: Pretrained,
+    /// Its tokenizer, with the template.
+    pub tokenizer: Tokenizer,
+    /// What was found in the data.
+    pub examples: Examples,
+    /// T.
+    pub context: usize,
+}
+
+/// Opens the base model of `recipe` and reads the examples.
+///
+/// # Errors
+/// One of them cannot be used.
+pub fn read(recipe: &TuneRecipe, progress: &mut Progress) -> Result<Prepared> {
+    let TuneModel { base: Some(path), .. } = &recipe.model else { unreachable!("checked with the recipe") };
+    let base = sampler::model(path)?.0;
+    let own = base.need_tokenizer()?.clone();
+    let spells = |token: &str| own.id(token).is_some();
+    let named = match recipe.data.template.as_str() {
+        "auto" if own.chat_template().is_some() => None,
+        "auto" if spells("<|im_start|>") && spells("<|im_end|>") => Some("chatml"),
+        "auto" => Some("plain"),
+        name => Some(name),
+    };
+    let tokenizer = match named {
+        Some(name) => own.with_chat_template(&ChatTemplate::source(Path::new(name))?),
+        None => own,
+    };
+    let template = ChatTemplate::of(&tokenizer)?.map(|template| template.dated(DAY)).transpose()?;
+    let most = base.config.context;
+    let context = match recipe.train.context {
+        0 => most.min(CONTEXT),
+        context if context > most => {
+            let problem = format!("rows of {context} tokens, but the model's context is {most}");
+            return Err(Error::config("train.context", problem, format!("give {most} or less")));
+        }
+        context => context,
+    };
+    let paths = recipe.data.path.as_deref().unwrap_or_default();
+    let mut told = |done, all| progress("reading examples", done, all);
+    let examples = Examples::read(paths, &tokenizer, template.as_ref(), context + 1, &mut told)?;
+    Ok(Prepared { base, tokenizer, examples, context })
+}
+
+/// The rows to learn from and those that are held out.
+fn rows(recipe: &TuneRecipe, examples: Examples, context: usize) -> Result<[Rows; 2]> {
+    let TuneData { packing, val_fraction, seed, .. } = recipe.data;
+    Split { fraction: val_fraction, seed, ..Split::default() }.check()?;
+    let all = examples.all.len();
+    let [train, mut val] = examples.split(val_fraction, seed);
+    if train.is_empty() || val.is_empty() {
+        let problem = format!("of {all} examples {} would be held out", val.len());
+        let hint = "give more examples, or another data.val_fraction or data.seed";
+        return Err(Error::config("data.val_fraction", problem, hint));
+    }
+    // One batch of each shape: what is held out needs no order.
+    val.sort_by_key(|example| (example.ids.len(), example.key));
+    Ok([train, val].map(|examples| Rows::new(examples, context, !packing)))
+}
+
+/// The modules that have an adapter, of all that may.
+fn chosen(model: &TuneModel, decls: &[Decl]) -> Result<[Vec<String>; 2]> {
+    let matrices = decls.iter().filter(|decl| decl.kind == Kind::Matrix);
+    let images = matrices.flat_map(Decl::images);
+    let all: Vec<String> = images.filter_map(|image| module(&image.name).map(str::to_owned)).collect();
+    let patterns = patterns("model.targets", &model.targets)?;
+    let chosen: Vec<String> = all.iter().filter(|name| means(&patterns, name)).cloned().collect();
+    if chosen.is_empty() {
+        let mut ends: Vec<&str> = all.iter().filter_map(|name| name.rsplit('.').next()).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        let problem = format!("no linear layer is called so: {:?}", model.targets);
+        return Err(Error::config("model.targets", problem, format!("the model has {}", ends.join(", "))));
+    }
+    Ok([chosen, all])
+}
+
+impl Tune {
+    /// Whether a device can do it.
+    fn supported(recipe: &TuneRecipe, config: &GptConfig, device: &Device) -> Result<()> {
+        Setup::of(recipe).supported(device)?;
+        let (TuneModel { method, rank, frozen, .. }, precision) = (&recipe.model, recipe.train.precision);
+        Lm::supported(config, precision, device)?;
+        let Device::Gpu(_) = device else { return Ok(()) };
+        if recipe.data.packing {
+            return Err(Error::config("data.packing", PACKED, "set it to false: each example has a row of its own"));
+        }
+        if *method == Method::Dora {
+            let hint = "set it to \"lora\", or train on the CPU (--device cpu)";
+            return Err(Error::config("model.method", "DoRA has no kernels for a GPU", hint));
+        }
+        let half = precision == Precision::Bf16;
+        if *frozen != if half { Held::Bf16 } else { Held::F32 } {
+            let problem = format!("on a GPU frozen weights are held in train.precision, {}", precision.name());
+            return Err(Error::config("model.frozen", problem, format!("set it to {:?}", precision.name())));
+        }
+        if *method == Method::Lora && half && !rank.is_multiple_of(8) {
+            let problem = format!("rows of {rank} elements: those of a GPU's products in bf16 are multiples of 8");
+            return Err(Error::config("model.rank", problem, "take a multiple of 8, or train.precision = \"f32\""));
+        }
+        Ok(())
+    }
+
+    /// A trainer of the model `config`, with its weights and rows or, on a [dry](Device::dry) device, without.
+    fn trainer(
+        recipe: &TuneRecipe,
+        config: &GptConfig,
+        data: Option<(Rc<Pretrained>, Rc<Rows>)>,
+        device: &Device,
+    ) -> Result<Trainer<Sft>> {
+        let (model, train) = (&recipe.model, &recipe.train);
+        let (mut gpt, mut decls) = Gpt::new(config.clone());
+        let on_gpu = matches!(device, Device::Gpu(_));
+        let frozen = model.frozen.hold();
+        // A GPU's kernels take vectors in f32.
+        let held = move |decl: &Decl| if on_gpu && decl.kind == Kind::Vector { Hold::Frozen } else { frozen };
+        let hold: Rc<dyn Fn(&Decl) -> Hold> = match model.method {
+            Method::Lora | Method::Dora => {
+                let patterns = patterns("model.targets", &model.targets)?;
+                chosen(model, &decls)?;
+                gpt.adapt(&mut decls, &model.lora(), &|name| means(&patterns, name));
+                Rc::new(move |decl| if is_adapter(&decl.name) { Hold::Train } else { held(decl) })
+            }
+            Method::Full => {
+                let patterns = patterns("model.freeze", &model.freeze)?;
+                let stays = move |decl: &Decl| decl.images().iter().all(|image| means(&patterns, &image.name));
+                if decls.iter().all(&stays) {
+                    let hint = "leave some of them out";
+                    return Err(Error::config("model.freeze", "nothing is left to train", hint));
+                }
+                Rc::new(move |decl| if stays(decl) { held(decl) } else { Hold::Train })
+            }
+        };
+        let shape = [train.batch, train.context];
+        let flops = flops(&gpt, &decls, &*hold, train.context, shape[0] * shape[1]);
+        let (base, rows) = data.unzip();
+        let sft = Sft {
+            gpt,
+            base,
+            rows,
+            shape,
+            micros: train.accumulate,
+            seed: train.seed,
+            packed: recipe.data.packing,
+            hold: Box::new(move |decl| hold(decl)),
+            flops,
+        };
+        Trainer::with(Setup::of(recipe), (sft, decls), device)
+    }
+
+    /// What memory the run takes, where it fits.
+    fn memory(recipe: &TuneRecipe, config: &GptConfig, prompt: usize, device: &Device) -> Result<Plan> {
+        Self::supported(recipe, config, device)?;
+        // What is wrong with the recipe is told before memory is.
+        if recipe.model.method != Method::Full {
+            chosen(&recipe.model, &Gpt::new(config.clone()).1)?;
+        }
+        let smaller = ("train.context", "lower it, set train.recompute=true, or hold the base in fewer bits (model.frozen)");
+        fit::batches(recipe.train.batch, device, smaller, &|batch, dry| {
+            let mut recipe = recipe.clone();
+            (recipe.train.batch, recipe.train.accumulate) = (batch, recipe.train.accumulate.min(3));
+            let trainer = Self::trainer(&recipe, config, None, dry).expect("no data that could be wrong");
+            Plan::measure(dry, trainer, |trainer| {
+                trainer.eval_rows(None).expect("no data that could be wrong");
+                let before = dry.mapped_bytes()[0];
+                if recipe.train.sample_every > 0 && matches!(dry, Device::Cpu(_)) {
+                    let options = SampleOptions::greedy(recipe.sample.tokens.min(config.context + 1));
+                    trainer.answer(vec![0; prompt.clamp(1, config.context)], &[], &options, &mut |_| true);
+                }
+                dry.mapped_bytes()[0] - before
+            })
+        })
+    }
+}
+
+impl Trainer<Sft> {
+    /// The sum of the negative log-likelihoods of the targets of rows, of a batch at most, in nats; of zeros, where none are
+    /// given.
+    fn eval_rows(&mut self, rows: Option<(&Rows, &[Option<usize>])>) -> Result<f64> {
+        let device = self.params.device().clone();
+        let mut out = room(&device, &self.objective.specs());
+        fill(&mut out, |x| {
+            if let Some((rows, chosen)) = rows {
+                Sft::fill_rows(rows, chosen, 1.0, x);
+            }
+            Ok(())
+        })?;
+        self.tape.begin(&self.params, self.eval_pass());
+        let x = out.into_iter().map(Out::freeze).collect();
+        Ok(f64::from(self.tape.no_grad(|| self.objective.loss(&self.tape, &x)).value().item()))
+    }
+
+    /// The mean loss of the targets of rows, or of the first batches of them; `None` where `progress(done, total)` said false.
+    fn evaluate_rows(
+        &mut self,
+        rows: &Rows,
+        max_batches: Option<usize>,
+        progress: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Option<f64>> {
+        let batch = self.objective.shape[0];
+        let total = rows.len().div_ceil(batch).min(max_batches.unwrap_or(usize::MAX));
+        let (mut nats, mut targets, mut whole) = (0.0, 0, true);
+        for index in 0..total {
+            let all = (index * batch..rows.len()).map(Some);
+            let chosen: Vec<Option<usize>> = all.chain(std::iter::repeat(None)).take(batch).collect();
+            nats += self.eval_rows(Some((rows, &chosen)))?;
+            targets += chosen.iter().flatten().map(|&row| rows.targets(row)).sum::<usize>();
+            whole = progress(index + 1, total);
+            if !whole {
+                break;
+            }
+        }
+        self.tape.reset();
+        Ok(whole.then(|| nats / targets.max(1) as f64))
+    }
+
+    /// Lets the model answer; see [`generate`].
+    fn answer(&mut self, ids: Vec<u32>, stop: &[u32], options: &SampleOptions, on: &mut dyn FnMut(u32) -> bool) {
+        generate(&self.objective.gpt, &self.params, &mut self.tape, ids, stop, options, on);
+    }
+}
+
+/// The tokens of an example before what is trained on.
+fn prompt(example: &Example) -> &[u32] {
+    let first = example.trained.iter().skip(1).position(|&trained| trained).map_or(0, |at| at + 1);
+    &example.ids[..first.max(1)]
+}
+
+impl Task for Tune {
+    type Model = TuneModel;
+    type Data = TuneData;
+    type Sample = TuneSample;
+    type Objective = Sft;
+
+    const UNIT: &'static str = "tokens";
+    const LOSS: &'static str = "nats per token that is trained on";
+    const JUDGED: &'static str = "held-out loss";
+    const NEXT: [&'static str; 2] = ["kiln chat ", ""];
+
+    fn settle<'r>(recipe: &'r TuneRecipe, progress: &mut Progress) -> Result<Cow<'r, TuneRecipe>> {
+        // A run may go on, and is another model then; what its adapter belongs to is one of its checkpoints.
+        let base = recipe.model.base.as_deref().map(sampler::place).transpose()?.map(|(path, _)| absolute(&path));
+        if recipe.train.steps > 0 && recipe.train.context > 0 && base == recipe.model.base {
+            return Ok(Cow::Borrowed(recipe));
+        }
+        let Prepared { examples, context, .. } = read(recipe, progress)?;
+        let mut settled = recipe.clone();
+        (settled.train.context, settled.model.base) = (context, base);
+        if recipe.train.steps == 0 {
+            let [train, _] = rows(recipe, examples, context)?;
+            let per_step = recipe.train.batch as f64 * recipe.train.accumulate as f64;
+            settled.train.steps = (train.len() as f64 * recipe.data.epochs / per_step).ceil().max(1.0) as u64;
+            settled.validate()?;
+        }
+        Ok(Cow::Owned(settled))
+    }
+
+    fn plan(recipe: &TuneRecipe, _: Option<&Path>, device: &Device) -> Result<Plan> {
+        let Prepared { base, examples, .. } = read(recipe, &mut |_, _, _| {})?;
+        let longest = examples.all.iter().map(|example| prompt(example).len()).max().unwrap_or(1);
+        Self::memory(recipe, &base.config, longest, device)
+    }
+
+    fn open(recipe: &TuneRecipe, _: &Path, device: &Device, progress: &mut Progress) -> Result<Opened<Tune>> {
+        let Prepared { base, tokenizer, examples, context } = read(recipe, progress)?;
+        let (found, hash) = (examples.found.clone(), examples.hash.clone());
+        let [train, val] = rows(recipe, examples, context)?;
+        let longest = val.examples().iter().map(|example| prompt(example).len()).max().unwrap_or(1);
+        let memory = Self::memory(recipe, &base.config, longest, device)?;
+        let config = base.config.clone();
+        let (base, train) = (Rc::new(base), Rc::new(train));
+        let mut trainer = Self::trainer(recipe, &config, Some((base, Rc::clone(&train))), device)?;
+        let mut told = |done, all| {
+            progress("evaluating the base", done as u64, all as u64);
+            true
+        };
+        let before = trainer.evaluate_rows(&val, recipe.eval.max_batches, &mut told)?.unwrap_or(f64::NAN);
+        let config = match recipe.model.method {
+            Method::Full => config.to_json(),
+            Method::Lora | Method::Dora => {
+                let TuneModel { base, rank, alpha, dropout, rslora, .. } = &recipe.model;
+                let [chosen, all] = chosen(&recipe.model, &Gpt::new(config.clone()).1)?;
+                let path = base.as_deref().unwrap_or(Path::new(""));
+                let numbers = [*rank as f64, f64::from(*alpha), f64::from(*dropout)];
+                let peft = PeftConfig::lora(&path.to_string_lossy(), numbers, &chosen, &all);
+                let peft = PeftConfig {
+                    use_rslora: *rslora,
+                    use_dora: recipe.model.method == Method::Dora,
+                    fan_in_fan_out: config.positions == crate::model::Positions::Learned,
+                    ..peft
+                };
+                serde_json::to_value(peft).expect("plain data")
+            }
+        };
+        Ok(Opened { task: Tune { tokenizer, train, val, found, before, config }, trainer, memory, data: hash })
+    }
+
+    fn about(&self) -> Vec<(u64, &'static str)> {
+        let [train, val] = [&*self.train, &self.val].map(|rows| rows.examples().len() as u64);
+        let targets: usize = (0..self.train.len()).map(|row| self.train.targets(row)).sum();
+        vec![
+            (train, "examples to learn from"),
+            (targets as u64, "tokens of them trained on"),
+            (self.train.len() as u64, "rows"),
+            (val, "examples held out"),
+        ]
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let Found { examples, ended, truncated, cut, refused, first_refused, .. } = &self.found;
+        let mut warnings = Vec::new();
+        if *ended == 0 {
+            let text = "no example ends with a token that ends a turn or a text, so the model will not learn to stop";
+            warnings.push(format!("{text}; look with --show-mask 3"));
+        }
+        if *truncated > 0 {
+            let text = "examples were longer than a row and lost their end";
+            warnings.push(format!("{truncated} of {examples} {text}, {cut} tokens in all (train.context)"));
+        }
+        if let Some(first) = first_refused {
+            warnings.push(format!("{refused} examples are left out; the first: {first}"));
+        }
+        warnings
+    }
+
+    fn config(&self, _: &Trainer<Sft>) -> Value {
+        self.config.clone()
+    }
+
+    fn files(&self) -> Vec<(&str, &str)> {
+        self.tokenizer.files().collect()
+    }
+
+    fn evaluate(
+        &mut self,
+        trainer: &mut Trainer<Sft>,
+        _: bool,
+        max_batches: Option<usize>,
+        progress: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Option<Evaluation>> {
+        let found = trainer.evaluate_rows(&self.val, max_batches, progress)?;
+        Ok(found.map(|loss| Evaluation { loss, parts: vec![("before", self.before)], ..Evaluation::default() }))
+    }
+
+    fn sample(
+        &mut self,
+        trainer: &mut Trainer<Sft>,
+        recipe: &TuneRecipe,
+        step: u64,
+        run: &RunDir,
+        watch: &mut dyn Watch,
+    ) -> Result<()> {
+        let TuneSample { count, tokens, temperature } = recipe.sample;
+        if matches!(trainer.params.device(), Device::Gpu(_)) {
+            return Ok(());
+        }
+        let mut text = String::new();
+        for example in self.val.examples().iter().take(count) {
+            let (ids, context) = (prompt(example), trainer.objective.gpt.config().context);
+            let ids = &ids[ids.len().saturating_sub(context)..];
+            let options =
+                SampleOptions { tokens, temperature, seed: step, top_p: 1.0, top_k: 0, ..SampleOptions::default() };
+            let mut answer = Vec::new();
+            trainer.answer(ids.to_vec(), self.tokenizer.ends(), &options, &mut |id| {
+                answer.push(id);
+                watch.stop().is_none()
+            });
+            let wanted = &example.ids[ids.len()..];
+            let [asked, said, wanted] = [ids, &answer, wanted].map(|ids| self.tokenizer.decode(ids));
+            text += &format!("{asked}{said}\n  (held out: {})\n\n", wanted.trim());
+        }
+        disk::make_dirs(run.disk(), &run.samples())?;
+        write_atomic(run.disk(), &run.sample(step, "txt"), text.as_bytes())?;
+        watch.event(&Event::Sample { step, text: &text });
+        Ok(())
+    }
+}
+
+/// A path that means the same from any folder.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or(path.to_owned())
+}
