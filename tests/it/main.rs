@@ -40,5 +40,6 @@ mod smollm2;
 mod takedown;
 mod talk;
 mod train;
+mod tune;
 mod vae;
 mod vqvae;

@@ -51,6 +51,9 @@ pub struct Tune {
     config: Value,
 }
 
+/// How each parameter is held.
+type HoldOf = Box<dyn Fn(&Decl) -> Hold>;
+
 /// A base model and examples for it.
 pub struct Prepared {
     /// The base model.
@@ -157,25 +160,22 @@ impl Tune {
         Ok(())
     }
 
-    /// A trainer of the model `config`, with its weights and rows or, on a [dry](Device::dry) device, without.
-    fn trainer(
-        recipe: &TuneRecipe,
-        config: &GptConfig,
-        data: Option<(Rc<Pretrained>, Rc<Rows>)>,
-        device: &Device,
-    ) -> Result<Trainer<Sft>> {
-        let (model, train) = (&recipe.model, &recipe.train);
+    /// The model `config` with what is trained of it: its parameters, and how each is held.
+    ///
+    /// # Errors
+    /// Patterns of the recipe mean no layer, or all parameters.
+    fn layout(model: &TuneModel, config: &GptConfig, device: &Device) -> Result<(Gpt, Vec<Decl>, HoldOf)> {
         let (mut gpt, mut decls) = Gpt::new(config.clone());
         let on_gpu = matches!(device, Device::Gpu(_));
         let frozen = model.frozen.hold();
         // A GPU's kernels take vectors in f32.
         let held = move |decl: &Decl| if on_gpu && decl.kind == Kind::Vector { Hold::Frozen } else { frozen };
-        let hold: Rc<dyn Fn(&Decl) -> Hold> = match model.method {
+        let hold: HoldOf = match model.method {
             Method::Lora | Method::Dora => {
                 let patterns = patterns("model.targets", &model.targets)?;
                 chosen(model, &decls)?;
                 gpt.adapt(&mut decls, &model.lora(), &|name| means(&patterns, name));
-                Rc::new(move |decl| if is_adapter(&decl.name) { Hold::Train } else { held(decl) })
+                Box::new(move |decl| if is_adapter(&decl.name) { Hold::Train } else { held(decl) })
             }
             Method::Full => {
                 let patterns = patterns("model.freeze", &model.freeze)?;
@@ -184,33 +184,33 @@ impl Tune {
                     let hint = "leave some of them out";
                     return Err(Error::config("model.freeze", "nothing is left to train", hint));
                 }
-                Rc::new(move |decl| if stays(decl) { held(decl) } else { Hold::Train })
+                Box::new(move |decl| if stays(decl) { held(decl) } else { Hold::Train })
             }
         };
+        Ok((gpt, decls, hold))
+    }
+
+    /// A trainer of the model `config`, with its weights and rows or, on a [dry](Device::dry) device, without.
+    fn trainer(
+        recipe: &TuneRecipe,
+        config: &GptConfig,
+        data: Option<(Rc<Pretrained>, Rc<Rows>)>,
+        device: &Device,
+    ) -> Result<Trainer<Sft>> {
+        let train = &recipe.train;
+        let (gpt, decls, hold) = Self::layout(&recipe.model, config, device)?;
         let shape = [train.batch, train.context];
         let flops = flops(&gpt, &decls, &*hold, train.context, shape[0] * shape[1]);
         let (base, rows) = data.unzip();
-        let sft = Sft {
-            gpt,
-            base,
-            rows,
-            shape,
-            micros: train.accumulate,
-            seed: train.seed,
-            packed: recipe.data.packing,
-            hold: Box::new(move |decl| hold(decl)),
-            flops,
-        };
+        let (micros, seed, packed) = (train.accumulate, train.seed, recipe.data.packing);
+        let sft = Sft { gpt, base, rows, shape, micros, seed, packed, hold, flops };
         Trainer::with(Setup::of(recipe), (sft, decls), device)
     }
 
     /// What memory the run takes, where it fits.
     fn memory(recipe: &TuneRecipe, config: &GptConfig, prompt: usize, device: &Device) -> Result<Plan> {
         Self::supported(recipe, config, device)?;
-        // What is wrong with the recipe is told before memory is.
-        if recipe.model.method != Method::Full {
-            chosen(&recipe.model, &Gpt::new(config.clone()).1)?;
-        }
+        drop(Self::layout(&recipe.model, config, device)?);
         let smaller = ("train.context", "lower it, set train.recompute=true, or hold the base in fewer bits (model.frozen)");
         fit::batches(recipe.train.batch, device, smaller, &|batch, dry| {
             let mut recipe = recipe.clone();
