@@ -9,6 +9,7 @@ mod eval;
 mod kernels;
 mod sample;
 mod serve;
+mod study;
 mod term;
 mod train;
 mod tune;
@@ -131,6 +132,7 @@ enum Command {
     Convert(convert::ConvertArgs),
     Bench(bench::BenchArgs),
     Kernels(kernels::KernelsArgs),
+    Study(study::StudyArgs),
     Doctor(doctor::DoctorArgs),
 }
 
@@ -140,7 +142,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Train", &["train", "tune"]),
     ("Judge", &["eval"]),
     ("Use", &["sample", "chat", "serve", "convert"]),
-    ("Study", &["bench", "kernels", "doctor"]),
+    ("Study", &["study", "bench", "kernels", "doctor"]),
 ];
 
 impl Global {
@@ -258,6 +260,7 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Convert(args) => convert::run(args, &global).map(|()| 0),
         Command::Bench(args) => bench::run(args, &global).map(|()| 0),
         Command::Kernels(args) => kernels::run(args, &global).map(|()| 0),
+        Command::Study(args) => study::run(args, &global).map(|()| 0),
         Command::Doctor(args) => doctor::run(args, &global).map(|()| 0),
     }
 }

@@ -108,6 +108,8 @@ fn not_utf8(path: &Path) -> Error {
 fn to_json(s: &Summary) -> serde_json::Value {
     json!({
         "run": s.run.to_string_lossy(),
+        "parameters": s.parameters,
+        "trained": s.trained,
         "steps": s.steps,
         "loss": s.loss,
         "val_loss": s.val_loss,
@@ -367,6 +369,8 @@ mod tests {
     fn the_json_object_has_the_promised_names() {
         let mut summary = Summary {
             run: "runs/a".into(),
+            parameters: 10,
+            trained: 10,
             steps: 60,
             loss: 1.5,
             judged: "validation loss",

@@ -343,6 +343,46 @@ pub fn generate(
     pace
 }
 
+/// What `prompts` are continued with, each as by [`generate`]: written side by side, as many as there are lanes. `done(n)` is told
+/// how many are; false from it ends the work.
+pub fn answers(
+    gpt: &Gpt,
+    params: &Params,
+    tape: &mut Tape,
+    prompts: &[&[u32]],
+    stop: &[u32],
+    options: &SampleOptions,
+    done: &mut dyn FnMut(usize) -> bool,
+) -> Vec<Vec<u32>> {
+    let mut all = vec![Vec::new(); prompts.len()];
+    let mut chooser = Chooser::default();
+    let (mut next, mut written, mut goes_on) = (0, 0, true);
+    let mut writing: Vec<(usize, Sequence)> = Vec::new();
+    while goes_on && (next < prompts.len() || !writing.is_empty()) {
+        while writing.len() < LANES && next < prompts.len() {
+            writing.push((next, Sequence::new(tape.device(), gpt, prompts[next].to_vec(), *options)));
+            next += 1;
+        }
+        let mut lanes: ArrayVec<&mut Sequence, LANES> = writing.iter_mut().map(|(_, sequence)| sequence).collect();
+        step(gpt, params, tape, &mut chooser, &mut lanes, PIECE);
+        drop(lanes);
+        writing.retain(|(i, sequence)| {
+            let Some(id) = sequence.fresh() else { return true };
+            let ends = stop.contains(&id);
+            if ends || sequence.is_full() {
+                let text = sequence.written();
+                all[*i] = text[..text.len() - usize::from(ends)].to_vec();
+                written += 1;
+                return false;
+            }
+            true
+        });
+        goes_on = done(written);
+    }
+    tape.reset();
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

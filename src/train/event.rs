@@ -166,6 +166,10 @@ pub enum Event<'a> {
 pub struct Summary {
     /// The run directory.
     pub run: PathBuf,
+    /// Elements of all parameters.
+    pub parameters: usize,
+    /// Those of them that were trained.
+    pub trained: usize,
     /// Steps done, those of earlier processes included.
     pub steps: u64,
     /// The loss of the last step that was not skipped.

@@ -273,6 +273,8 @@ impl<'a, T: Task> Work<'a, T> {
         self.draw()?;
         Ok(Summary {
             run: self.run.path().to_owned(),
+            parameters: self.trainer.params.numel(),
+            trained: self.trainer.params.trained_numel(),
             steps: self.state.step,
             loss: self.state.loss.unwrap_or(f32::NAN),
             judged: T::JUDGED,

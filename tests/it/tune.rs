@@ -297,3 +297,31 @@ fn settings_that_do_not_fit_are_refused_by_their_key() {
     wrong(&["model.base=x", "data.path=y", "model.alpha=0"], "model.alpha");
     wrong(&["model.base=x", "data.path=y", "data.epochs=0"], "data.epochs");
 }
+
+/// As `tests/reference/adapter.py` says.
+#[test]
+#[allow(clippy::print_stdout)]
+fn an_adapter_gives_the_logits_that_peft_gives() {
+    let variables = ["KILN_ADAPTER", "KILN_ADAPTER_LOGITS"].map(|name| std::env::var(name).ok());
+    let [Some(adapter), Some(file)] = variables else {
+        println!("skipped: KILN_ADAPTER and KILN_ADAPTER_LOGITS are not set (tests/reference/adapter.py)");
+        return;
+    };
+    let bytes = std::fs::read(file).expect("a file");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let words = |name: &str| -> Vec<[u8; 4]> {
+        let data = file.tensor(name).expect("it is there").data();
+        data.chunks_exact(4).map(|word| word.try_into().expect("4 bytes")).collect()
+    };
+    let ids: Vec<i32> = words("ids").into_iter().map(i32::from_le_bytes).collect();
+    let want: Vec<f32> = words("logits").into_iter().map(f32::from_le_bytes).collect();
+    let device = device();
+    let (gpt, params) = model(Path::new(&adapter)).expect("a model").0.load(Hold::Frozen, &device).expect("weights");
+    let mut tape = Tape::new(&device);
+    tape.begin(&params, Pass::default());
+    let got = gpt.logits(tape.constant(Tensor::from_slice(&device, &ids, [1, ids.len()]))).value();
+    let largest = want.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+    let off = largest_difference(got.f32(), &want) / largest;
+    println!("{} logits, off by {off:e} of the largest", want.len());
+    assert!(off <= 1e-4, "off by {off}");
+}

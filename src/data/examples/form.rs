@@ -42,7 +42,7 @@ impl Part {
 }
 
 const FORMS: &str =
-    "messages; or prompt and completion; or text; or instruction, input and output, as TRL and Alpaca have them";
+    "messages; or prompt and completion; or question and answer; or instruction and output; or text";
 
 /// Fields of an object, taken out one by one.
 struct Fields<'a> {
@@ -121,6 +121,12 @@ impl Form {
                 return Ok(Form::Chat { messages, tools, from });
             }
             return Ok(Form::Completion { prompt: fields.text("prompt")?, completion: fields.text("completion")? });
+        }
+        if fields.has(&["question", "answer"]) {
+            // As the built-in world writes them.
+            let (question, answer) = (fields.text("question")?, fields.text("answer")?);
+            let prompt = format!("Question: {question}\nAnswer:");
+            return Ok(Form::Completion { prompt, completion: format!(" {answer}") });
         }
         let answer = ["output", "response"].into_iter().find(|name| fields.has(&["instruction", name]));
         if let Some(answer) = answer {

@@ -7,6 +7,7 @@
 //! | `messages`, and `tools` where there are some | what the assistant says, with the token that ends its turn |
 //! | `prompt`, `completion`: two texts, or two lists of messages | the completion, with the token that ends a text |
 //! | `text`, or a file of text | all of it |
+//! | `question`, `answer` | the answer, after `Question: …`, a line feed and `Answer:` |
 //! | `instruction`, `input` (may be empty), `output` or `response` | the answer, as of two messages |
 //!
 //! Messages become text by the model's chat template ([`ChatTemplate::assistant_spans`]). Text is cut where training begins and ends, and

@@ -57,6 +57,8 @@ fn completions_are_trained_on_and_texts_as_a_whole() {
     let end = "<|endoftext|>";
     assert_eq!(marked(&found.all[0]), format!("{end}1+1=[2{end}]"));
     assert_eq!(marked(&found.all[1]), format!("[{end}abc{end}]"));
+    let asked = read("a.jsonl", "{\"question\": \"Who?\", \"answer\": \"Bob\"}", 1000).unwrap();
+    assert_eq!(marked(&asked.all[0]), format!("{end}Question: Who?\nAnswer:[ Bob{end}]"));
     assert_eq!(found.all[1].targets(), 4);
     assert_eq!(marked(&read("b.txt", "abc", 1000).unwrap().all[0]), format!("[{end}abc{end}]"));
     assert_eq!((found.found.examples, found.found.tokens, found.found.trained), (2, 12, 6));
@@ -85,7 +87,7 @@ fn what_teaches_nothing_or_has_no_prompt_is_refused_with_the_reason() {
     refused(r#"{"messages": []}"#, "an empty list");
     refused(r#"{"messages": 3}"#, "a list of messages");
     refused(r#"{"prompt": 1, "completion": "x"}"#, "a text in the field \"prompt\"");
-    refused(r#"{"question": "x", "answer": "y"}"#, "[\"question\", \"answer\"]");
+    refused(r#"{"query": "x", "answer": "y"}"#, "[\"query\", \"answer\"]");
     refused("{\"text\": ", "line 1, column");
     // Beside one that can be used it is counted.
     let two = "{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}";

@@ -43,7 +43,7 @@ mod teller;
 mod tests;
 mod village;
 
-pub use ask::{Answer, Asker, Form, Item, Query, tools};
+pub use ask::{Answer, Asker, Form, Item, Lesson, Query, tools};
 pub use check::{Claim, Verdict};
 pub use corpus::{Corpus, Split};
 pub use export::{Export, Written};

@@ -16,7 +16,7 @@ use std::rc::Rc;
 pub struct Sft {
     /// The model.
     pub gpt: Gpt,
-    /// Its weights at the start; absent on a device that computes nothing.
+    /// Its weights at the start; absent where they are fresh, and on a device that computes nothing.
     pub(super) base: Option<Rc<Pretrained>>,
     /// What it learns from; as above.
     pub(super) rows: Option<Rc<Rows>>,

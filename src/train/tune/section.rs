@@ -23,6 +23,8 @@ pub struct TuneModel {
     /// The model to start from: whatever [`model`](crate::train::sampler::model) opens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<PathBuf>,
+    /// Whether training starts from fresh weights instead of the model's: a control, which shows what these are worth.
+    pub fresh: bool,
     /// What is trained.
     pub method: Method,
     /// r of adapters.
@@ -119,6 +121,10 @@ impl Section for TuneModel {
             let hint = "name a run, a directory or a file: kiln tune MODEL --data FILE";
             return Err(Error::config("model.base", "no model is named to start from", hint));
         }
+        if self.fresh && self.method != Method::Full {
+            let hint = "set model.method to \"full\" as well (--full)";
+            return Err(Error::config("model.fresh", "adapters beside fresh weights learn nothing", hint));
+        }
         range("model.rank", self.rank, 1..=4096)?;
         let fine = self.alpha.is_finite() && self.alpha > 0.0;
         require(fine, "model.alpha", self.alpha, "a finite number above 0")?;
@@ -131,6 +137,7 @@ impl Section for TuneModel {
     fn fixed(&self, train: &Train) -> Vec<(&'static str, String)> {
         vec![
             ("model.base", format!("{:?}", self.base)),
+            ("model.fresh", self.fresh.to_string()),
             ("model.method", format!("{:?}", self.method)),
             ("model.rank", self.rank.to_string()),
             ("model.alpha", self.alpha.to_string()),
@@ -145,7 +152,7 @@ impl Section for TuneModel {
 impl Architecture for TuneModel {
     const SCHEMA: Schema = Schema {
         default: TUNE,
-        optional: &["model.base", "data.path", "train.context", "eval.max_batches", "optim.muon_lr"],
+        optional: &["model.base", "data.path", "data.replay", "train.context", "eval.max_batches", "optim.muon_lr"],
         file: "data/recipes/tune.toml",
         example: "model.rank=16",
     };
@@ -165,6 +172,11 @@ pub struct TuneData {
     pub epochs: f64,
     /// Whether a row holds as many examples as fit.
     pub packing: bool,
+    /// Files of general text, of which some is learnt along, so that it is not forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "one_or_many")]
+    pub replay: Option<Vec<PathBuf>>,
+    /// The share of all tokens that is taken from there.
+    pub replay_share: f64,
     /// Share of the examples that is held out.
     pub val_fraction: f64,
     /// Seed of the choice of what is held out.
@@ -178,6 +190,9 @@ impl Section for TuneData {
             return Err(Error::config("data.path", "there is nothing to learn from", hint));
         }
         paths(&self.path)?;
+        paths(&self.replay)?;
+        let replay = self.replay_share;
+        require((0.0..1.0).contains(&replay), "data.replay_share", replay, "from 0 to below 1, as 0.2")?;
         let epochs = self.epochs;
         require(epochs > 0.0 && epochs <= 1e6, "data.epochs", epochs, "a number above 0, as 3")?;
         let share = self.val_fraction;
@@ -191,6 +206,8 @@ impl Section for TuneData {
             ("data.packing", self.packing.to_string()),
             ("data.val_fraction", self.val_fraction.to_string()),
             ("data.seed", self.seed.to_string()),
+            ("data.replay", format!("{:?}", self.replay)),
+            ("data.replay_share", self.replay_share.to_string()),
         ]
     }
 }
@@ -205,11 +222,15 @@ pub struct TuneSample {
     pub tokens: usize,
     /// Divides the logits; 0: the likeliest token always.
     pub temperature: f32,
+    /// How many of the examples that are held out are answered after the last step, by the likeliest tokens, and compared with
+    /// what they have.
+    pub exact: usize,
 }
 
 impl Section for TuneSample {
     fn check(&self, _: &Train) -> Result<()> {
         range("sample.count", self.count, 0..=1000)?;
+        range("sample.exact", self.exact, 0..=1_000_000)?;
         range("sample.tokens", self.tokens, 1..=1_000_000)?;
         let fine = self.temperature.is_finite() && self.temperature >= 0.0;
         require(fine, "sample.temperature", self.temperature, "a finite number, 0 or more")

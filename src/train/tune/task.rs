@@ -1,28 +1,27 @@
 //! From a recipe to a model that learns from examples.
 
+use super::exam::{Exact, expected, prompt};
 use super::objective::{Sft, flops};
+use super::prepared::{Parts, Prepared, read, rows};
 use super::section::{Held, Method, TuneData, TuneModel, TuneRecipe, TuneSample, means, patterns};
 use crate::cpu::gemm::Precision;
 use crate::data::atomic::write_atomic;
-use crate::data::chat::ChatTemplate;
-use crate::data::examples::{Example, Examples, Found, Rows};
-use crate::data::{Split, Tokenizer};
+use crate::data::Tokenizer;
+use crate::data::examples::{Example, Found, Rows};
 use crate::device::Device;
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::formats::Pretrained;
 use crate::formats::peft::PeftConfig;
 use crate::model::sample::SampleOptions;
-use crate::model::sequence::generate;
+use crate::model::sequence::LANES;
 use crate::model::{Gpt, GptConfig};
 use crate::nn::lora::{is_adapter, module};
 use crate::ops::attention::PACKED;
 use crate::params::{Decl, Hold, Kind};
-use crate::tensor::Out;
 use crate::train::event::{Event, Watch};
 use crate::train::fit::{self, Plan};
 use crate::train::lm::Lm;
-use crate::train::objective::{fill, room};
 use crate::train::run::RunDir;
 use crate::train::sampler;
 use crate::train::setup::Setup;
@@ -33,89 +32,23 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// The longest rows where a recipe does not say.
-const CONTEXT: usize = 1024;
-
-/// The day on which templates that write the day are rendered: that of Llama 3.1's own examples.
-const DAY: &str = "2024-07-26";
-
 /// A model that learns from examples.
 pub struct Tune {
     tokenizer: Tokenizer,
     train: Rc<Rows>,
     val: Rows,
+    /// General text that is held out, where some is learnt along.
+    general: Option<Rows>,
     found: Found,
-    /// The held-out loss of the base.
-    before: f64,
+    /// The held-out loss of the base, on the examples and on general text.
+    before: [f64; 2],
+    exact: Exact,
     /// `adapter_config.json`, or `config.json`.
     config: Value,
 }
 
 /// How each parameter is held.
 type HoldOf = Box<dyn Fn(&Decl) -> Hold>;
-
-/// A base model and examples for it.
-pub struct Prepared {
-    /// The base model.
-    pub base: Pretrained,
-    /// Its tokenizer, with the template.
-    pub tokenizer: Tokenizer,
-    /// What was found in the data.
-    pub examples: Examples,
-    /// T.
-    pub context: usize,
-}
-
-/// Opens the base model of `recipe` and reads the examples.
-///
-/// # Errors
-/// One of them cannot be used.
-pub fn read(recipe: &TuneRecipe, progress: &mut Progress) -> Result<Prepared> {
-    let TuneModel { base: Some(path), .. } = &recipe.model else { unreachable!("checked with the recipe") };
-    let base = sampler::model(path)?.0;
-    let own = base.need_tokenizer()?.clone();
-    let spells = |token: &str| own.id(token).is_some();
-    let named = match recipe.data.template.as_str() {
-        "auto" if own.chat_template().is_some() => None,
-        "auto" if spells("<|im_start|>") && spells("<|im_end|>") => Some("chatml"),
-        "auto" => Some("plain"),
-        name => Some(name),
-    };
-    let tokenizer = match named {
-        Some(name) => own.with_chat_template(&ChatTemplate::source(Path::new(name))?),
-        None => own,
-    };
-    let template = ChatTemplate::of(&tokenizer)?.map(|template| template.dated(DAY)).transpose()?;
-    let most = base.config.context;
-    let context = match recipe.train.context {
-        0 => most.min(CONTEXT),
-        context if context > most => {
-            let problem = format!("rows of {context} tokens, but the model's context is {most}");
-            return Err(Error::config("train.context", problem, format!("give {most} or less")));
-        }
-        context => context,
-    };
-    let paths = recipe.data.path.as_deref().unwrap_or_default();
-    let mut told = |done, all| progress("reading examples", done, all);
-    let examples = Examples::read(paths, &tokenizer, template.as_ref(), context + 1, &mut told)?;
-    Ok(Prepared { base, tokenizer, examples, context })
-}
-
-/// The rows to learn from and those that are held out.
-fn rows(recipe: &TuneRecipe, examples: Examples, context: usize) -> Result<[Rows; 2]> {
-    let TuneData { packing, val_fraction, seed, .. } = recipe.data;
-    Split { fraction: val_fraction, seed, ..Split::default() }.check()?;
-    let all = examples.all.len();
-    let [train, mut val] = examples.split(val_fraction, seed);
-    if train.is_empty() || val.is_empty() {
-        let problem = format!("of {all} examples {} would be held out", val.len());
-        let hint = "give more examples, or another data.val_fraction or data.seed";
-        return Err(Error::config("data.val_fraction", problem, hint));
-    }
-    // One batch of each shape: what is held out needs no order.
-    val.sort_by_key(|example| (example.ids.len(), example.key));
-    Ok([train, val].map(|examples| Rows::new(examples, context, !packing)))
-}
 
 /// The modules that have an adapter, of all that may.
 fn chosen(model: &TuneModel, decls: &[Decl]) -> Result<[Vec<String>; 2]> {
@@ -202,6 +135,7 @@ impl Tune {
         let shape = [train.batch, train.context];
         let flops = flops(&gpt, &decls, &*hold, train.context, shape[0] * shape[1]);
         let (base, rows) = data.unzip();
+        let base = base.filter(|_| !recipe.model.fresh);
         let (micros, seed, packed) = (train.accumulate, train.seed, recipe.data.packing);
         let sft = Sft { gpt, base, rows, shape, micros, seed, packed, hold, flops };
         Trainer::with(Setup::of(recipe), (sft, decls), device)
@@ -219,67 +153,17 @@ impl Tune {
             Plan::measure(dry, trainer, |trainer| {
                 trainer.eval_rows(None).expect("no data that could be wrong");
                 let before = dry.mapped_bytes()[0];
-                if recipe.train.sample_every > 0 && matches!(dry, Device::Cpu(_)) {
+                let writes = recipe.train.sample_every > 0 || recipe.sample.exact > 0;
+                if writes && matches!(dry, Device::Cpu(_)) {
                     let options = SampleOptions::greedy(recipe.sample.tokens.min(config.context + 1));
-                    trainer.answer(vec![0; prompt.clamp(1, config.context)], &[], &options, &mut |_| true);
+                    let prompt = vec![0; prompt.clamp(1, config.context)];
+                    let lanes = recipe.sample.count.max(recipe.sample.exact).clamp(1, LANES);
+                    trainer.answers(&vec![&prompt[..]; lanes], &[], &options, &mut |_| true);
                 }
                 dry.mapped_bytes()[0] - before
             })
         })
     }
-}
-
-impl Trainer<Sft> {
-    /// The sum of the negative log-likelihoods of the targets of rows, of a batch at most, in nats; of zeros, where none are
-    /// given.
-    fn eval_rows(&mut self, rows: Option<(&Rows, &[Option<usize>])>) -> Result<f64> {
-        let device = self.params.device().clone();
-        let mut out = room(&device, &self.objective.specs());
-        fill(&mut out, |x| {
-            if let Some((rows, chosen)) = rows {
-                Sft::fill_rows(rows, chosen, 1.0, x);
-            }
-            Ok(())
-        })?;
-        self.tape.begin(&self.params, self.eval_pass());
-        let x = out.into_iter().map(Out::freeze).collect();
-        Ok(f64::from(self.tape.no_grad(|| self.objective.loss(&self.tape, &x)).value().item()))
-    }
-
-    /// The mean loss of the targets of rows, or of the first batches of them; `None` where `progress(done, total)` said false.
-    fn evaluate_rows(
-        &mut self,
-        rows: &Rows,
-        max_batches: Option<usize>,
-        progress: &mut dyn FnMut(usize, usize) -> bool,
-    ) -> Result<Option<f64>> {
-        let batch = self.objective.shape[0];
-        let total = rows.len().div_ceil(batch).min(max_batches.unwrap_or(usize::MAX));
-        let (mut nats, mut targets, mut whole) = (0.0, 0, true);
-        for index in 0..total {
-            let all = (index * batch..rows.len()).map(Some);
-            let chosen: Vec<Option<usize>> = all.chain(std::iter::repeat(None)).take(batch).collect();
-            nats += self.eval_rows(Some((rows, &chosen)))?;
-            targets += chosen.iter().flatten().map(|&row| rows.targets(row)).sum::<usize>();
-            whole = progress(index + 1, total);
-            if !whole {
-                break;
-            }
-        }
-        self.tape.reset();
-        Ok(whole.then(|| nats / targets.max(1) as f64))
-    }
-
-    /// Lets the model answer; see [`generate`].
-    fn answer(&mut self, ids: Vec<u32>, stop: &[u32], options: &SampleOptions, on: &mut dyn FnMut(u32) -> bool) {
-        generate(&self.objective.gpt, &self.params, &mut self.tape, ids, stop, options, on);
-    }
-}
-
-/// The tokens of an example before what is trained on.
-fn prompt(example: &Example) -> &[u32] {
-    let first = example.trained.iter().skip(1).position(|&trained| trained).map_or(0, |at| at + 1);
-    &example.ids[..first.max(1)]
 }
 
 impl Task for Tune {
@@ -299,11 +183,11 @@ impl Task for Tune {
         if recipe.train.steps > 0 && recipe.train.context > 0 && base == recipe.model.base {
             return Ok(Cow::Borrowed(recipe));
         }
-        let Prepared { examples, context, .. } = read(recipe, progress)?;
+        let Prepared { examples, replay, context, .. } = read(recipe, progress)?;
         let mut settled = recipe.clone();
         (settled.train.context, settled.model.base) = (context, base);
         if recipe.train.steps == 0 {
-            let [train, _] = rows(recipe, examples, context)?;
+            let Parts { train, .. } = rows(recipe, examples, replay, context)?;
             let per_step = recipe.train.batch as f64 * recipe.train.accumulate as f64;
             settled.train.steps = (train.len() as f64 * recipe.data.epochs / per_step).ceil().max(1.0) as u64;
             settled.validate()?;
@@ -318,9 +202,10 @@ impl Task for Tune {
     }
 
     fn open(recipe: &TuneRecipe, _: &Path, device: &Device, progress: &mut Progress) -> Result<Opened<Tune>> {
-        let Prepared { base, tokenizer, examples, context } = read(recipe, progress)?;
-        let (found, hash) = (examples.found.clone(), examples.hash.clone());
-        let [train, val] = rows(recipe, examples, context)?;
+        let Prepared { base, tokenizer, examples, replay, context } = read(recipe, progress)?;
+        let (found, mut hash) = (examples.found.clone(), examples.hash.clone());
+        replay.iter().for_each(|replay| hash += &replay.hash);
+        let Parts { train, val, general } = rows(recipe, examples, replay, context)?;
         let longest = val.examples().iter().map(|example| prompt(example).len()).max().unwrap_or(1);
         let memory = Self::memory(recipe, &base.config, longest, device)?;
         let config = base.config.clone();
@@ -330,7 +215,11 @@ impl Task for Tune {
             progress("evaluating the base", done as u64, all as u64);
             true
         };
-        let before = trainer.evaluate_rows(&val, recipe.eval.max_batches, &mut told)?.unwrap_or(f64::NAN);
+        let mut loss = |rows: &Rows| trainer.evaluate_rows(rows, recipe.eval.max_batches, &mut told);
+        let before = [Some(&val), general.as_ref()].map(|rows| rows.map_or(Ok(None), &mut loss));
+        let [of_val, of_general] = before;
+        let before = [of_val?, of_general?].map(|loss| loss.unwrap_or(f64::NAN));
+        let exact = Exact { count: recipe.sample.exact, tokens: recipe.sample.tokens };
         let config = match recipe.model.method {
             Method::Full => config.to_json(),
             Method::Lora | Method::Dora => {
@@ -348,7 +237,7 @@ impl Task for Tune {
                 serde_json::to_value(peft).expect("plain data")
             }
         };
-        Ok(Opened { task: Tune { tokenizer, train, val, found, before, config }, trainer, memory, data: hash })
+        Ok(Opened { task: Tune { tokenizer, train, val, general, found, before, exact, config }, trainer, memory, data: hash })
     }
 
     fn about(&self) -> Vec<(u64, &'static str)> {
@@ -390,12 +279,24 @@ impl Task for Tune {
     fn evaluate(
         &mut self,
         trainer: &mut Trainer<Sft>,
-        _: bool,
+        last: bool,
         max_batches: Option<usize>,
         progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Option<Evaluation>> {
-        let found = trainer.evaluate_rows(&self.val, max_batches, progress)?;
-        Ok(found.map(|loss| Evaluation { loss, parts: vec![("before", self.before)], ..Evaluation::default() }))
+        let Some(loss) = trainer.evaluate_rows(&self.val, max_batches, progress)? else { return Ok(None) };
+        let [before, general_before] = self.before;
+        let mut parts = vec![("before", before)];
+        if let Some(rows) = &self.general {
+            let Some(general) = trainer.evaluate_rows(rows, max_batches, progress)? else { return Ok(None) };
+            parts.extend([("general", general), ("general_before", general_before)]);
+        }
+        if last && self.exact.count > 0 {
+            let Some(share) = trainer.exact(self.val.examples(), &self.tokenizer, &self.exact, progress)? else {
+                return Ok(None);
+            };
+            parts.push(("exact", share));
+        }
+        Ok(Some(Evaluation { loss, parts, ..Evaluation::default() }))
     }
 
     fn sample(
@@ -406,23 +307,17 @@ impl Task for Tune {
         run: &RunDir,
         watch: &mut dyn Watch,
     ) -> Result<()> {
-        let TuneSample { count, tokens, temperature } = recipe.sample;
-        if matches!(trainer.params.device(), Device::Gpu(_)) {
-            return Ok(());
-        }
+        let TuneSample { count, tokens, temperature, .. } = recipe.sample;
+        let context = trainer.objective.gpt.config().context;
+        let last = |example: &'_ Example| prompt(example).len().saturating_sub(context);
+        let examples: Vec<&Example> = self.val.examples().iter().take(count).collect();
+        let prompts: Vec<&[u32]> = examples.iter().map(|example| &prompt(example)[last(example)..]).collect();
+        let options = SampleOptions { tokens, temperature, seed: step, ..SampleOptions::default() };
+        let said = trainer.answers(&prompts, self.tokenizer.ends(), &options, &mut |_| watch.stop().is_none());
         let mut text = String::new();
-        for example in self.val.examples().iter().take(count) {
-            let (ids, context) = (prompt(example), trainer.objective.gpt.config().context);
-            let ids = &ids[ids.len().saturating_sub(context)..];
-            let options =
-                SampleOptions { tokens, temperature, seed: step, top_p: 1.0, top_k: 0, ..SampleOptions::default() };
-            let mut answer = Vec::new();
-            trainer.answer(ids.to_vec(), self.tokenizer.ends(), &options, &mut |id| {
-                answer.push(id);
-                watch.stop().is_none()
-            });
-            let wanted = &example.ids[ids.len()..];
-            let [asked, said, wanted] = [ids, &answer, wanted].map(|ids| self.tokenizer.decode(ids));
+        for ((example, prompt), said) in examples.iter().zip(&prompts).zip(&said) {
+            let wanted = expected(example, self.tokenizer.ends());
+            let [asked, said, wanted] = [prompt, &said[..], wanted].map(|ids| self.tokenizer.decode(ids));
             text += &format!("{asked}{said}\n  (held out: {})\n\n", wanted.trim());
         }
         disk::make_dirs(run.disk(), &run.samples())?;

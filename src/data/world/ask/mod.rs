@@ -316,6 +316,44 @@ impl World {
     }
 }
 
+/// A question about a fixed fact, and its short answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lesson {
+    /// As it is asked.
+    pub question: String,
+    /// In short words.
+    pub answer: String,
+    /// What it asks for.
+    pub relation: Relation,
+    /// Of whom.
+    pub subject: Entity,
+    /// Whether it is about a held-out entity ([`World::held_out`]).
+    pub held_out: bool,
+    /// Whether it is asked in a way that training text never uses.
+    pub paraphrase: bool,
+}
+
+impl World {
+    /// Every way to ask for every fixed fact of everybody and everything, in a fixed order.
+    pub fn lessons(&self) -> Vec<Lesson> {
+        let mut lessons = Vec::new();
+        for section in self.questions.of(What::Value) {
+            for subject in (0..self.village.len() as u16).map(Entity) {
+                let Some(answer) = self.solve(Query::Value(section.relation, subject)) else { continue };
+                lessons.extend(section.asks.iter().map(|&(ask, paraphrase)| Lesson {
+                    question: capitalised(&self.fill(ask, subject, None, false)),
+                    answer: capitalised(&answer.text),
+                    relation: section.relation,
+                    subject,
+                    held_out: self.held_out(subject),
+                    paraphrase,
+                }));
+            }
+        }
+        lessons
+    }
+}
+
 impl Query {
     /// The fact that a true answer states; none for those that count or list.
     fn fact(self, world: &World) -> Option<Fact> {

@@ -1,0 +1,105 @@
+//! `kiln study`.
+
+use super::Global;
+use super::term::{Ink, ink, note, print};
+use clap::{Args, Subcommand};
+use kiln::error::Result;
+use kiln::study::tune::{Outcome, Settings, study};
+use kiln::train::{Event, Watch, signal};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Measure what a stage does to a model, on the built-in world, with a control that must fail
+#[derive(Args, Debug)]
+pub struct StudyArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    Tune(TuneStudy),
+}
+
+/// Does fine-tuning teach a model to say what it knows? Questions about entities that it was never tuned on
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  kiln study tune                        seeds 1 to 5: about an hour on two cores
+  kiln study tune --seeds 1 --json       one of them
+  kiln study tune --seeds 1 --base-steps 200 --tune-steps 20 --out /tmp/quick")]
+struct TuneStudy {
+    /// Seeds of the world and of all that is random
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,2,3,4,5")]
+    seeds: Vec<u64>,
+    /// Where its runs go; those that are there are not done again
+    #[arg(long, value_name = "DIR", default_value = "runs/study-tune")]
+    out: PathBuf,
+    /// Steps of reading stories
+    #[arg(long, value_name = "N", default_value_t = Settings::default().base_steps, value_parser = clap::value_parser!(u64).range(1..))]
+    base_steps: u64,
+    /// Steps of tuning
+    #[arg(long, value_name = "N", default_value_t = Settings::default().tune_steps, value_parser = clap::value_parser!(u64).range(1..))]
+    tune_steps: u64,
+}
+
+/// Stops where a signal asks for it, and says nothing.
+struct Quiet;
+
+impl Watch for Quiet {
+    fn event(&mut self, event: &Event) {
+        if let Event::Start { .. } = event {
+            signal::save_first();
+        }
+    }
+
+    fn stop(&self) -> Option<i32> {
+        signal::caught()
+    }
+}
+
+/// Runs `kiln study`.
+pub fn run(args: StudyArgs, global: &Global) -> Result<()> {
+    let What::Tune(args) = args.what;
+    let device = global.host()?;
+    signal::install()?;
+    let settings = Settings { base_steps: args.base_steps, tune_steps: args.tune_steps, ..Settings::default() };
+    for &seed in &args.seeds {
+        let dir = args.out.join(format!("seed-{seed}"));
+        let outcome = study(&settings, seed, &dir, &device, &mut |what| note(what), &mut Quiet)?;
+        if global.json {
+            print(&json!(outcome).to_string())?;
+        } else {
+            print(&table(&outcome))?;
+        }
+    }
+    Ok(())
+}
+
+fn table(outcome: &Outcome) -> String {
+    let [entities, people, other] = outcome.questions;
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let head = format!(
+        "seed {}: {entities} held-out entities, {people} questions, {other} more in held-out words; commonest answer: {}",
+        outcome.seed,
+        percent(outcome.commonest)
+    );
+    let names = format!(
+        "  {:14} {:>7} {:>9} {:>9} {:>12} {:>9} {:>9} {:>8}",
+        "model", "lr", "trained", "right", "other words", "stories", "rise", "seconds"
+    );
+    let before = outcome.models[0].stories;
+    let rows = outcome.models.iter().map(|model| {
+        format!(
+            "  {:14} {:>7} {:>9} {:>9} {:>12} {:>9.4} {:>9} {:>8.0}",
+            model.name,
+            model.lr.map_or(String::new(), |lr| lr.to_string()),
+            if model.lr.is_some() { format!("{:.2} %", 100.0 * model.trained) } else { String::new() },
+            percent(model.people),
+            percent(model.other_words),
+            model.stories,
+            if model.lr.is_some() { format!("{:+.1} %", 100.0 * (model.stories / before - 1.0)) } else { String::new() },
+            model.seconds
+        )
+    });
+    [ink(&head, Ink::Bold), names].into_iter().chain(rows).collect::<Vec<_>>().join("\n") + "\n"
+}

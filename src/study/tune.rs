@@ -1,0 +1,260 @@
+//! Does fine-tuning teach a model to say what it knows? A GPT reads the village's stories, which state facts about everybody; it is
+//! then tuned on questions and answers about most of them, and asked about the others.
+//!
+//! - **Asked** are fixed facts, in one question each. Tuned on are questions about entities that are not held out, in ways that are not held
+//!   out; asked is about held-out entities, in the same ways (*people*) and in held-out ways (*people, other words*).
+//! - **An answer counts** where it is the right one word for word, written by the likeliest tokens.
+//! - **Controls**: the same tuning from fresh weights; the commonest answer to each kind of question; the base model before it is
+//!   tuned.
+//! - **Forgetting** is the rise of the loss on stories that were never seen; stories are learnt along (replay).
+//!
+//! Learning rates are chosen by the loss on held-out questions about entities that are tuned on: never by what is asked in the end.
+
+use super::run;
+
+use crate::data::atomic::write_atomic;
+use crate::data::world::{Lesson, World};
+use crate::device::Device;
+use crate::disk::{self, Os};
+use crate::error::{Error, Result};
+use crate::model::sample::SampleOptions;
+use crate::model::sequence::answers;
+use crate::params::Hold;
+use crate::tape::Tape;
+use crate::train::recipe::VILLAGE;
+use crate::train::text::start;
+use crate::train::tune::TUNE;
+use crate::train::{Sampler, Summary, Watch, metrics};
+use serde::Serialize;
+use serde_json::json;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// How long the parts are, and what is tried.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Steps of reading stories: about three minutes on two cores.
+    pub base_steps: u64,
+    /// Steps of tuning: at most one minute.
+    pub tune_steps: u64,
+    /// Learning rates of all weights.
+    pub full_lrs: Vec<f64>,
+    /// Learning rates of adapters.
+    pub lora_lrs: Vec<f64>,
+    /// The share of stories among what is tuned on.
+    pub replay: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            base_steps: 1800,
+            tune_steps: 300,
+            full_lrs: vec![5e-4, 1e-3, 2e-3, 4e-3],
+            lora_lrs: vec![2e-3, 5e-3, 1e-2, 2e-2],
+            replay: 0.5,
+        }
+    }
+}
+
+/// A model that was asked.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Asked {
+    /// What it is.
+    pub name: &'static str,
+    /// The learning rate that was best, where there was one.
+    pub lr: Option<f64>,
+    /// The share of its parameters that were trained.
+    pub trained: f64,
+    /// The share of right answers about held-out entities.
+    pub people: f64,
+    /// The same, asked in held-out ways.
+    pub other_words: f64,
+    /// The loss on unseen stories, in nats a token.
+    pub stories: f64,
+    /// Seconds of the run that was best.
+    pub seconds: f64,
+}
+
+/// What came out for one seed, of the world and of all that is random.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// Entities that are asked about, and questions about them, in the ways that were tuned on and in others.
+    pub questions: [usize; 3],
+    /// The share of right answers of who always gives the commonest one.
+    pub commonest: f64,
+    /// Before, and after each way of tuning.
+    pub models: Vec<Asked>,
+}
+
+/// The questions of a world, by what they are for.
+struct Questions {
+    tuned: Vec<Lesson>,
+    people: Vec<Lesson>,
+    other_words: Vec<Lesson>,
+}
+
+impl Questions {
+    fn new(world: &World) -> Questions {
+        let (mut tuned, mut people, mut other_words) = (Vec::new(), Vec::new(), Vec::new());
+        for lesson in world.lessons() {
+            match (lesson.held_out, lesson.paraphrase) {
+                (false, false) => tuned.push(lesson),
+                (true, false) => people.push(lesson),
+                (true, true) => other_words.push(lesson),
+                (false, true) => {}
+            }
+        }
+        Questions { tuned, people, other_words }
+    }
+
+    /// Whoever gives the commonest answer to each kind of question is so often right.
+    fn commonest(&self) -> f64 {
+        let mut counts: HashMap<_, HashMap<&str, usize>> = HashMap::new();
+        for lesson in &self.tuned {
+            *counts.entry(lesson.relation.name()).or_default().entry(&lesson.answer).or_default() += 1;
+        }
+        let best = |lesson: &Lesson| {
+            let counts = counts.get(lesson.relation.name())?;
+            counts.iter().max_by_key(|(answer, count)| (**count, std::cmp::Reverse(**answer))).map(|(answer, _)| *answer)
+        };
+        let right = self.people.iter().filter(|lesson| best(lesson) == Some(&lesson.answer)).count();
+        right as f64 / self.people.len().max(1) as f64
+    }
+}
+
+fn prompt(lesson: &Lesson) -> String {
+    format!("Question: {}\nAnswer:", lesson.question)
+}
+
+/// The share of `lessons` that the model of `run` answers rightly.
+fn right(run: &Path, lessons: &[Lesson], device: &Device) -> Result<f64> {
+    let sampler = Sampler::open(run, &[], Hold::Frozen, device)?;
+    let (gpt, params, tokenizer) = sampler.into_parts();
+    let prompts = lessons.iter().map(|lesson| start(&tokenizer, &prompt(lesson))).collect::<Result<Vec<_>>>()?;
+    let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+    let mut tape = Tape::new(device);
+    let options = SampleOptions::greedy(24);
+    let said = answers(&gpt, &params, &mut tape, &prompts, tokenizer.ends(), &options, &mut |_| true);
+    let right = lessons.iter().zip(&said).filter(|(lesson, said)| tokenizer.decode(said).trim() == lesson.answer);
+    Ok(right.count() as f64 / lessons.len().max(1) as f64)
+}
+
+/// A number that the last line of a run's metrics has.
+fn last(run: &Path, key: &str) -> Result<f64> {
+    let records = metrics::read(&Os, &run.join("metrics.jsonl"))?;
+    let found = records.last().and_then(|record| if key == "val_loss" { record.val_loss } else { record.more.get(key).copied() });
+    found.ok_or_else(|| Error::failed(format!("{} has no {key}", run.display()), "remove it, and begin anew"))
+}
+
+/// Does the study for one seed, in `dir`; `told` hears of each part before it begins.
+///
+/// # Errors
+/// A run fails; a signal stopped one.
+pub fn study(
+    settings: &Settings,
+    seed: u64,
+    dir: &Path,
+    device: &Device,
+    told: &mut dyn FnMut(&str),
+    watch: &mut dyn Watch,
+) -> Result<Outcome> {
+    let world = World::new(seed);
+    let questions = Questions::new(&world);
+    disk::make_dirs(&Os, dir)?;
+    let file = |name: &str, text: String| -> Result<PathBuf> {
+        let path = dir.join(name);
+        write_atomic(&Os, &path, text.as_bytes())?;
+        Ok(path)
+    };
+    let line = |lesson: &Lesson| {
+        json!({"prompt": prompt(lesson), "completion": format!(" {}", lesson.answer)}).to_string() + "\n"
+    };
+    let tuned = file("questions.jsonl", questions.tuned.iter().map(line).collect())?;
+    // Stories that the base has not read: its own are the first ones.
+    let unread = (0..3000).map(|i| json!({"text": world.story(10_000_000 + i).text}).to_string() + "\n").collect();
+    let stories = file("stories.jsonl", unread)?;
+
+    told(&format!("seed {seed}: reading stories"));
+    let set = [
+        format!("data.seed={seed}"),
+        format!("train.seed={seed}"),
+        format!("train.steps={}", settings.base_steps),
+        "train.sample_every=0".into(),
+        "train.eval_every=0".into(),
+    ];
+    let base = run(dir, "base", VILLAGE, &set, device, watch)?;
+    stopped(base.stopped)?;
+
+    let quoted = |path: &Path| toml::Value::from(&*path.to_string_lossy()).to_string();
+    let common = [
+        format!("model.base={}", quoted(&base.run)),
+        format!("data.path={}", quoted(&tuned)),
+        format!("data.replay={}", quoted(&stories)),
+        format!("data.replay_share={}", settings.replay),
+        format!("train.seed={seed}"),
+        format!("train.steps={}", settings.tune_steps),
+        "train.batch=16".into(),
+        "data.val_fraction=0.05".into(),
+    ];
+    let mut tune = |name: String, more: Vec<String>, lr: f64| -> Result<Summary> {
+        let set = [&common[..], &more, &[format!("optim.lr={lr}")]].concat();
+        let summary = run(dir, &name, TUNE, &set, device, watch)?;
+        stopped(summary.stopped)?;
+        Ok(summary)
+    };
+    // The runs of a method, the one with the lowest held-out loss first.
+    let mut best = |name: &'static str, more: &[&str], lrs: &[f64], told: &mut dyn FnMut(&str)| -> Result<Asked> {
+        let mut runs = Vec::new();
+        for &lr in lrs {
+            told(&format!("seed {seed}: tuning, {name}, lr {lr}"));
+            let more = more.iter().map(|set| (*set).to_owned()).collect();
+            let folder = format!("{}-{lr}", name.replace([' ', ','], "-"));
+            runs.push((tune(folder, more, lr)?, lr));
+        }
+        let loss = |run: &(Summary, f64)| run.0.val_loss.unwrap_or(f64::INFINITY);
+        runs.sort_by(|a, b| loss(a).total_cmp(&loss(b)));
+        let (Summary { run, trained, parameters, seconds, .. }, lr) = runs.swap_remove(0);
+        Ok(Asked {
+            name,
+            lr: Some(lr),
+            trained: trained as f64 / parameters as f64,
+            people: right(&run, &questions.people, device)?,
+            other_words: right(&run, &questions.other_words, device)?,
+            stories: last(&run, "val_general")?,
+            seconds,
+        })
+    };
+    let full = best("all weights", &["model.method=full"], &settings.full_lrs, told)?;
+    let lora = best("LoRA, rank 8", &["model.method=lora"], &settings.lora_lrs, told)?;
+    let fresh = best("fresh weights", &["model.method=full", "model.fresh=true"], &settings.full_lrs, told)?;
+    let before = Asked {
+        name: "before",
+        lr: None,
+        trained: 0.0,
+        people: right(&base.run, &questions.people, device)?,
+        other_words: right(&base.run, &questions.other_words, device)?,
+        stories: last(&dir.join(format!("all-weights-{}", settings.full_lrs[0])), "val_general_before")?,
+        seconds: base.seconds,
+    };
+    let mut entities: Vec<_> = questions.people.iter().map(|lesson| lesson.subject).collect();
+    entities.sort_unstable();
+    entities.dedup();
+    Ok(Outcome {
+        seed,
+        questions: [entities.len(), questions.people.len(), questions.other_words.len()],
+        commonest: questions.commonest(),
+        models: vec![before, full, lora, fresh],
+    })
+}
+
+fn stopped(signal: Option<i32>) -> Result<()> {
+    match signal {
+        None => Ok(()),
+        Some(signal) => {
+            Err(Error::failed(format!("stopped by signal {signal}"), "the same command goes on where it stopped"))
+        }
+    }
+}
