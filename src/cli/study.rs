@@ -97,7 +97,11 @@ fn table(outcome: &Outcome) -> String {
             percent(model.people),
             percent(model.other_words),
             model.stories,
-            if model.lr.is_some() { format!("{:+.1} %", 100.0 * (model.stories / before - 1.0)) } else { String::new() },
+            if model.lr.is_some() {
+                format!("{:+.1} %", 100.0 * (model.stories / before - 1.0))
+            } else {
+                String::new()
+            },
             model.seconds
         )
     });

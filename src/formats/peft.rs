@@ -182,6 +182,9 @@ impl Adapter {
     }
 }
 
+/// A tensor's shape and elements.
+type Numbers = (Vec<usize>, Vec<f32>);
+
 /// Whether `dir` is an adapter.
 pub fn is_at(dir: &Path) -> bool {
     dir.join(CONFIG).is_file()
@@ -229,7 +232,7 @@ pub fn open(dir: &Path, base: Pretrained) -> Result<Pretrained> {
             known.insert(format!("{before}{module}"), image);
         }
     }
-    let mut parts: HashMap<String, [Option<(Vec<usize>, Vec<f32>)>; 3]> = HashMap::new();
+    let mut parts: HashMap<String, [Option<Numbers>; 3]> = HashMap::new();
     for name in header.names() {
         const ENDS: [&str; 3] = [".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"];
         let tensor = name.strip_prefix(PREFIX).unwrap_or(&name);

@@ -6,15 +6,15 @@
 //! `….lora_B.weight` (out, r), for each module of Hugging Face's model that a layer holds.
 //!
 //! With DoRA each adapted row has a norm of its own beside ([`ops::dora`](crate::ops::dora)), `….lora_magnitude_vector` (out),
-//! which starts as the row's ([`magnitudes`]).
+//! which starts as the row's ([`Linear::magnitudes`]).
 //!
 //! Sources: Hu et al. 2021 (arXiv 2106.09685); Kalajdzievski 2023 (arXiv 2312.03732) for alpha/√r; Liu et al. 2024 (arXiv
 //! 2402.09353).
 
 use super::Linear;
+use crate::cpu::reduce::square_sum;
 use crate::ops::activation::Activation;
 use crate::ops::lora::{MAX_SPANS, Span};
-use crate::cpu::reduce::square_sum;
 use crate::params::{Decl, Init, Kind, ParamId, Params, Stored};
 use crate::rng::Purpose;
 use crate::tape::Var;
@@ -72,13 +72,7 @@ pub fn is_adapter(name: &str) -> bool {
 impl Linear {
     /// Adapts the layer's modules that `target` says, if there are any; declares what that needs. `before` goes before the
     /// names of modules.
-    pub fn adapt(
-        &mut self,
-        decls: &mut Vec<Decl>,
-        config: &LoraConfig,
-        before: &str,
-        target: &dyn Fn(&str) -> bool,
-    ) {
+    pub fn adapt(&mut self, decls: &mut Vec<Decl>, config: &LoraConfig, before: &str, target: &dyn Fn(&str) -> bool) {
         let decl = &decls[self.weight.0 as usize];
         let (images, inner) = (decl.images(), decl.shape[1]);
         let chosen: Vec<_> = images.iter().filter(|image| module(&image.name).is_some_and(target)).collect();

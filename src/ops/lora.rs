@@ -187,7 +187,7 @@ impl Op for Lora {
     fn backward(&self, x: &[Tensor], _y: &[Tensor], saved: &[Tensor], dy: &[Option<Tensor>], dx: &mut Dx) {
         let (cpu, Sizes { m, k, n, r, width }) = (x[0].cpu(), self.sizes(x));
         let dy = dy[0].as_ref().expect("one result");
-        assert!(!dx.wants(2) && !(self.bias && dx.wants(5)), "lora: W and b are frozen");
+        assert!(!(dx.wants(2) || self.bias && dx.wants(5)), "lora: W and b are frozen");
         if dx.wants(0) {
             let mut out = dx.out(0);
             let (add, w) = (out.beta != 0.0, x[2].unscaled());
@@ -247,7 +247,7 @@ impl Op for Lora {
     ) {
         let Sizes { m, k, n, r, width } = self.sizes(x);
         let dy = dy[0].as_ref().expect("one result");
-        assert!(!dx.wants(2) && !(self.bias && dx.wants(5)), "lora: W and b are frozen");
+        assert!(!(dx.wants(2) || self.bias && dx.wants(5)), "lora: W and b are frozen");
         if dx.wants(0) {
             let out = dx.out(0);
             Product { add: out.beta != 0.0, ..Product::new(Form::Nn, [m, k, n], [dy, &x[2], &out]) }.launch(gpu);

@@ -33,6 +33,8 @@ use std::path::{Path, PathBuf};
 /// How long the parts are, and what is tried.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
+    /// Bytes of stories to read.
+    pub bytes: u64,
     /// Steps of reading stories: about three minutes on two cores.
     pub base_steps: u64,
     /// Steps of tuning: at most one minute.
@@ -41,18 +43,22 @@ pub struct Settings {
     pub full_lrs: Vec<f64>,
     /// Learning rates of adapters.
     pub lora_lrs: Vec<f64>,
-    /// The share of stories among what is tuned on.
+    /// The share of stories among the rows that are tuned on.
     pub replay: f64,
+    /// Stories that are learnt along, and held out.
+    pub stories: u64,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            base_steps: 1800,
+            bytes: 10_000_000,
+            base_steps: 1300,
             tune_steps: 300,
             full_lrs: vec![5e-4, 1e-3, 2e-3, 4e-3],
             lora_lrs: vec![2e-3, 5e-3, 1e-2, 2e-2],
             replay: 0.5,
+            stories: 30_000,
         }
     }
 }
@@ -118,7 +124,10 @@ impl Questions {
         }
         let best = |lesson: &Lesson| {
             let counts = counts.get(lesson.relation.name())?;
-            counts.iter().max_by_key(|(answer, count)| (**count, std::cmp::Reverse(**answer))).map(|(answer, _)| *answer)
+            counts
+                .iter()
+                .max_by_key(|(answer, count)| (**count, std::cmp::Reverse(**answer)))
+                .map(|(answer, _)| *answer)
         };
         let right = self.people.iter().filter(|lesson| best(lesson) == Some(&lesson.answer)).count();
         right as f64 / self.people.len().max(1) as f64
@@ -145,7 +154,9 @@ fn right(run: &Path, lessons: &[Lesson], device: &Device) -> Result<f64> {
 /// A number that the last line of a run's metrics has.
 fn last(run: &Path, key: &str) -> Result<f64> {
     let records = metrics::read(&Os, &run.join("metrics.jsonl"))?;
-    let found = records.last().and_then(|record| if key == "val_loss" { record.val_loss } else { record.more.get(key).copied() });
+    let found = records
+        .last()
+        .and_then(|record| if key == "val_loss" { record.val_loss } else { record.more.get(key).copied() });
     found.ok_or_else(|| Error::failed(format!("{} has no {key}", run.display()), "remove it, and begin anew"))
 }
 
@@ -174,13 +185,15 @@ pub fn study(
     };
     let tuned = file("questions.jsonl", questions.tuned.iter().map(line).collect())?;
     // Stories that the base has not read: its own are the first ones.
-    let unread = (0..3000).map(|i| json!({"text": world.story(10_000_000 + i).text}).to_string() + "\n").collect();
+    let unread =
+        (0..settings.stories).map(|i| json!({"text": world.story(10_000_000 + i).text}).to_string() + "\n").collect();
     let stories = file("stories.jsonl", unread)?;
 
     told(&format!("seed {seed}: reading stories"));
     let set = [
         format!("data.seed={seed}"),
         format!("train.seed={seed}"),
+        format!("data.bytes={}", settings.bytes),
         format!("train.steps={}", settings.base_steps),
         "train.sample_every=0".into(),
         "train.eval_every=0".into(),
@@ -197,6 +210,7 @@ pub fn study(
         format!("train.seed={seed}"),
         format!("train.steps={}", settings.tune_steps),
         "train.batch=16".into(),
+        "train.context=128".into(),
         "data.val_fraction=0.05".into(),
     ];
     let mut tune = |name: String, more: Vec<String>, lr: f64| -> Result<Summary> {

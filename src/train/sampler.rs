@@ -80,7 +80,10 @@ pub fn place(path: &Path) -> Result<(PathBuf, Vec<Error>)> {
 pub fn foreign(path: &Path) -> bool {
     let has = |name: &str| path.join(name).exists();
     path.is_file()
-        || ((has(checkpoint::CONFIG) || peft::is_at(path)) && !has(checkpoint::STATE) && !has(checkpoint::SUMS) && !has("recipe.toml"))
+        || ((has(checkpoint::CONFIG) || peft::is_at(path))
+            && !has(checkpoint::STATE)
+            && !has(checkpoint::SUMS)
+            && !has("recipe.toml"))
 }
 
 impl Sampler {

@@ -74,7 +74,10 @@ fn kernels_match_the_f64_reference_in_bf16() {
     for (name, i) in checks() {
         match check::check(check::in_bf16(case(name, i)), &device) {
             Ok(()) => count(&mut done, name, i),
-            Err(error) if refused(name, &error) || error.contains("no multiples of 16 bytes") || error.contains("no kernel for heads of") => {}
+            Err(error)
+                if refused(name, &error)
+                    || error.contains("no multiples of 16 bytes")
+                    || error.contains("no kernel for heads of") => {}
             Err(error) => failures.push(format!("{name}: {error}")),
         }
     }

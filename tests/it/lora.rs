@@ -18,6 +18,9 @@ const LORA: &[u8] = include_bytes!("../fixtures/lora.safetensors");
 const MICROS: usize = 2;
 const STEPS: usize = 10;
 
+/// Gradients by the names of parameters.
+type Grads = Vec<(String, Vec<f32>)>;
+
 /// A case of the fixture: its name, what is adapted, and how.
 struct Case {
     name: &'static str,
@@ -70,7 +73,7 @@ impl Case {
     }
 
     /// The losses of ten steps of two micro-batches each, and the gradients of the first step; the weights after the last.
-    fn trained(&self, hold: Hold, pass: Pass) -> (Vec<f64>, Vec<(String, Vec<f32>)>, Params) {
+    fn trained(&self, hold: Hold, pass: Pass) -> (Vec<f64>, Grads, Params) {
         let device = Device::cpu(2).expect("a CPU");
         let (gpt, decls) = self.model();
         let mut params = self.params(&device, &decls, hold);

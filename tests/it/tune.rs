@@ -4,8 +4,11 @@ use kiln::data::examples::{Example, RowMut, Rows};
 use kiln::device::Device;
 use kiln::disk::Os;
 use kiln::formats::convert::{Target, convert};
+use kiln::model::sample::SampleOptions;
+use kiln::model::sequence::{answers, generate};
 use kiln::model::{Gpt, GptConfig, Size};
 use kiln::params::{Hold, Params};
+use kiln::study::tune::{Settings, study};
 use kiln::tape::{Pass, Tape};
 use kiln::tensor::Tensor;
 use kiln::train::sampler::{adapted, model};
@@ -117,7 +120,21 @@ fn every_method_learns_and_a_stopped_run_goes_on_bit_for_bit() {
 #[test]
 fn one_times_eight_is_eight_times_one() {
     let dir = tempfile::tempdir().expect("a folder");
-    let of = |batch: &str| losses(&tuned(dir.path(), &["data.packing=false", "train.steps=4", batch, if batch.ends_with('8') { "train.accumulate=1" } else { "train.accumulate=8" }], &mut ()).run);
+    let of = |batch: &str| {
+        losses(
+            &tuned(
+                dir.path(),
+                &[
+                    "data.packing=false",
+                    "train.steps=4",
+                    batch,
+                    if batch.ends_with('8') { "train.accumulate=1" } else { "train.accumulate=8" },
+                ],
+                &mut (),
+            )
+            .run,
+        )
+    };
     let (wide, deep) = (of("train.batch=8"), of("train.batch=1"));
     for (wide, deep) in wide.iter().zip(&deep) {
         assert!((wide / deep - 1.0).abs() < 1e-5, "{wide} {deep}");
@@ -126,10 +143,96 @@ fn one_times_eight_is_eight_times_one() {
     assert_eq!(wide.len(), 4);
 }
 
+#[test]
+fn general_text_is_learnt_along_and_judged_and_answers_are_compared() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let text = dir.path().join("general.jsonl");
+    let line = |i: usize| {
+        format!("{{\"text\": \"{}\"}}\n", format!("The number {i} comes after {}. ", i.max(1) - 1).repeat(4))
+    };
+    std::fs::write(&text, (0..60).map(line).collect::<String>()).expect("written");
+    let replay = format!("data.replay={:?}", text.to_str().expect("UTF-8"));
+    let whole = ["model.method=full", "optim.lr=1e-2", "train.steps=40", "sample.exact=8", "data.replay_share=0.5"];
+    let more: Vec<&str> = whole.iter().copied().chain([&*replay]).collect();
+    let run = tuned(dir.path(), &more, &mut ());
+    let records = metrics::read(&Os, &run.run.join("metrics.jsonl")).expect("metrics");
+    let found = &records.last().expect("a step").more;
+    assert!(found["val_general"] < 0.8 * found["val_general_before"], "{found:?}");
+    assert!((0.0..=1.0).contains(&found["val_exact"]));
+    // Without replay it is not judged.
+    let plain = tuned(dir.path(), &whole, &mut ());
+    let records = metrics::read(&Os, &plain.run.join("metrics.jsonl")).expect("metrics");
+    assert!(!records.last().expect("a step").more.contains_key("val_general"));
+}
+
+#[test]
+fn fresh_weights_are_a_control() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let first = |more: &[&str]| {
+        losses(&tuned(dir.path(), &[&["model.method=full", "train.steps=1"], more].concat(), &mut ()).run)[0]
+    };
+    let (tuned, fresh) = (first(&[]), first(&["model.fresh=true"]));
+    // The base has learnt a little; 300 ids are chosen from blindly without.
+    assert!(tuned < fresh - 0.3 && (fresh - 300f32.ln()).abs() < 0.3, "{tuned} {fresh}");
+}
+
+#[test]
+fn answers_written_side_by_side_are_those_written_alone() {
+    let (gpt, params, _) = packed();
+    let mut tape = Tape::new(&device());
+    let prompts: Vec<Vec<u32>> = (0..70).map(|i| (0..1 + i % 9).map(|j| (i * 3 + j * j) % 50).collect()).collect();
+    let views: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+    let options = SampleOptions { tokens: 40, temperature: 0.9, seed: 5, ..SampleOptions::default() };
+    let stop = [7, 11];
+    let together = answers(&gpt, &params, &mut tape, &views, &stop, &options, &mut |_| true);
+    for (prompt, together) in prompts.into_iter().zip(together) {
+        let mut alone = Vec::new();
+        generate(&gpt, &params, &mut tape, prompt, &stop, &options, &mut |id| {
+            alone.push(id);
+            true
+        });
+        assert_eq!(together, alone);
+    }
+}
+
+#[test]
+fn a_study_asks_about_whom_it_was_not_tuned_on_and_goes_on_from_what_is_there() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let settings = Settings {
+        bytes: 100_000,
+        base_steps: 12,
+        tune_steps: 3,
+        full_lrs: vec![1e-3],
+        lora_lrs: vec![1e-2],
+        stories: 300,
+        ..Settings::default()
+    };
+    let mut again = Vec::new();
+    let ask = |told: &mut dyn FnMut(&str)| study(&settings, 2, dir.path(), &device(), told, &mut ()).expect("a study");
+    let first = ask(&mut |_| {});
+    let names: Vec<&str> = first.models.iter().map(|model| model.name).collect();
+    assert_eq!(names, ["before", "all weights", "LoRA, rank 8", "fresh weights"]);
+    let [entities, people, other] = first.questions;
+    assert!(entities > 5 && people > 100 && other > 20, "{:?}", first.questions);
+    assert!((0.0..0.5).contains(&first.commonest), "{}", first.commonest);
+    assert!(first.models[2].trained > 0.01 && first.models[2].trained < 0.2 && first.models[1].trained == 1.0);
+    let read = std::fs::read_to_string(dir.path().join("questions.jsonl")).expect("questions");
+    let world = kiln::data::world::World::new(2);
+    let asked: Vec<_> = world.lessons().into_iter().filter(|lesson| lesson.held_out).collect();
+    assert!(asked.iter().all(|lesson| !read.contains(&lesson.question)), "nothing that is asked is tuned on");
+    let second = ask(&mut |what| again.push(what.to_owned()));
+    assert_eq!(
+        second.models.iter().map(|m| m.people).collect::<Vec<_>>(),
+        first.models.iter().map(|m| m.people).collect::<Vec<_>>()
+    );
+    assert_eq!(again.len(), 4);
+}
+
 /// A model with random weights on whose rows examples of several lengths lie.
 fn packed() -> (Gpt, Params, Rows) {
     let device = device();
-    let config = GptConfig { kv_heads: 1, ..GptConfig::gpt2(Size { vocab: 50, context: 32, layers: 2, heads: 2, d: 32 }) };
+    let config =
+        GptConfig { kv_heads: 1, ..GptConfig::gpt2(Size { vocab: 50, context: 32, layers: 2, heads: 2, d: 32 }) };
     let (gpt, decls) = Gpt::new(config);
     let params = Params::new(&device, &decls, 1);
     let example = |i: usize| {

@@ -41,8 +41,7 @@ impl Part {
     }
 }
 
-const FORMS: &str =
-    "messages; or prompt and completion; or question and answer; or instruction and output; or text";
+const FORMS: &str = "messages; or prompt and completion; or question and answer; or instruction and output; or text";
 
 /// Fields of an object, taken out one by one.
 struct Fields<'a> {

@@ -44,12 +44,6 @@ impl Rows {
         &self.examples
     }
 
-    /// The share of places that hold tokens.
-    pub fn filled(&self) -> f64 {
-        let tokens: usize = self.examples.iter().map(|example| example.ids.len() - 1).sum();
-        tokens as f64 / (self.len() * self.context).max(1) as f64
-    }
-
     /// The row that is visited as number `index`, counted over all epochs: in each, every row once, in an order of its own.
     pub fn at(&self, index: u64, seed: u64) -> usize {
         let n = self.rows.len() as u64;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::data::Document;
-use std::collections::BTreeSet;
 use crate::data::chat::CHATML;
+use std::collections::BTreeSet;
 
 /// Bytes, and a template in which turns end with the token that ends a text.
 fn tokenizer() -> Tokenizer {
@@ -66,7 +66,11 @@ fn completions_are_trained_on_and_texts_as_a_whole() {
 
 #[test]
 fn long_examples_lose_their_end_and_long_texts_go_on_in_the_next() {
-    let long = format!("{{\"prompt\": \"ab\", \"completion\": \"{}\"}}\n{{\"prompt\": \"{}\", \"completion\": \"x\"}}", "c".repeat(20), "p".repeat(20));
+    let long = format!(
+        "{{\"prompt\": \"ab\", \"completion\": \"{}\"}}\n{{\"prompt\": \"{}\", \"completion\": \"x\"}}",
+        "c".repeat(20),
+        "p".repeat(20)
+    );
     let Examples { all, found, .. } = read("a.jsonl", &long, 10).unwrap();
     assert_eq!((all.len(), all[0].ids.len(), found.truncated, found.cut), (1, 10, 1, 14));
     assert_eq!((found.ended, found.refused), (0, 1));

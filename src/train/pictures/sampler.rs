@@ -23,7 +23,7 @@ pub struct PictureSampler {
 }
 
 enum Model {
-    Vae(Vae),
+    Vae(Box<Vae>),
     Gan(Gan),
 }
 
@@ -60,7 +60,7 @@ impl PictureSampler {
             let config = VaeConfig::from_json(&json, &file)?;
             let shape = config.shape;
             let (vae, decls) = Vae::new(config);
-            (Model::Vae(vae), decls, shape)
+            (Model::Vae(Box::new(vae)), decls, shape)
         };
         let mut params = Params::frozen(device, &decls, hold);
         checkpoint::load_weights(&Os, &dir.join(checkpoint::MODEL), &mut params)?;
@@ -94,7 +94,7 @@ impl PictureSampler {
     pub fn pictures(&mut self, n: usize, seed: u64) -> Vec<u8> {
         let PictureSampler { model, params, tape, .. } = self;
         let drawn = match model {
-            Model::Vae(vae) => pictures(vae, params, tape, [n, 1], None, seed),
+            Model::Vae(vae) => pictures(&**vae, params, tape, [n, 1], None, seed),
             Model::Gan(gan) => pictures(gan, params, tape, [n, 1], None, seed),
         };
         drawn.expect("no class is asked for")
@@ -108,7 +108,7 @@ impl PictureSampler {
         let dims = self.dims();
         let PictureSampler { model, params, tape, .. } = self;
         let pictures = match model {
-            Model::Vae(vae) => pictures(vae, params, tape, [rows, columns], label, seed),
+            Model::Vae(vae) => pictures(&**vae, params, tape, [rows, columns], label, seed),
             Model::Gan(gan) => pictures(gan, params, tape, [rows, columns], label, seed),
         }?;
         Ok(Grid::new(columns, dims).draw(&pictures, dims))

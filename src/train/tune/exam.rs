@@ -27,7 +27,7 @@ impl Trainer<Sft> {
         let mut out = room(&device, &self.objective.specs());
         fill(&mut out, |x| {
             if let Some((rows, chosen)) = rows {
-                Sft::fill_rows(rows, chosen, 1.0, x);
+                Sft::fill_rows(chosen.len(), x, |i, to| chosen[i].inspect(|&row| rows.fill(row, 1.0, to)).is_some());
             }
             Ok(())
         })?;

@@ -13,6 +13,6 @@ mod section;
 mod task;
 
 pub use objective::Sft;
-pub use section::{Held, Method, TUNE, TuneData, TuneModel, TuneRecipe, TuneSample};
 pub use prepared::{Prepared, read};
+pub use section::{Held, Method, TUNE, TuneData, TuneModel, TuneRecipe, TuneSample};
 pub use task::Tune;

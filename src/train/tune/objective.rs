@@ -1,6 +1,7 @@
 //! The loss of a step of fine-tuning.
 
-use crate::data::examples::{RowMut, Rows};
+use super::prepared::Lessons;
+use crate::data::examples::RowMut;
 use crate::error::Result;
 use crate::formats::Pretrained;
 use crate::model::Gpt;
@@ -19,13 +20,11 @@ pub struct Sft {
     /// Its weights at the start; absent where they are fresh, and on a device that computes nothing.
     pub(super) base: Option<Rc<Pretrained>>,
     /// What it learns from; as above.
-    pub(super) rows: Option<Rc<Rows>>,
+    pub(super) lessons: Option<Rc<Lessons>>,
     /// B and T.
     pub(super) shape: [usize; 2],
     /// Micro-batches in a step.
     pub(super) micros: usize,
-    /// Of the order of rows.
-    pub(super) seed: u64,
     /// Whether rows hold several examples.
     pub(super) packed: bool,
     /// How a parameter is held.
@@ -42,21 +41,25 @@ impl Sft {
         [ids, ids, Spec::f32(shape), ids]
     }
 
-    /// Fills a batch with rows, of which some may be absent; see [`Rows::fill`].
-    pub(super) fn fill_rows(rows: &Rows, chosen: &[Option<usize>], weight: f32, x: ArrayVec<Values, MAX_TENSORS>) {
+    /// Fills the rows of a batch of `count`: `row(i, to)` the i-th, or it says that there is none.
+    pub(super) fn fill_rows(
+        count: usize,
+        x: ArrayVec<Values, MAX_TENSORS>,
+        mut row: impl FnMut(usize, RowMut) -> bool,
+    ) {
         let mut x = x.into_iter();
         let mut next = || x.next().expect("four tensors");
         let (ids, targets, weights, places) = (next().ids(), next().ids(), next().numbers(), next().ids());
-        let t = ids.len() / chosen.len();
+        let t = ids.len() / count;
         let all = ids.chunks_exact_mut(t).zip(targets.chunks_exact_mut(t));
         let all = all.zip(weights.chunks_exact_mut(t).zip(places.chunks_exact_mut(t)));
-        for (((ids, targets), (weights, places)), row) in all.zip(chosen) {
-            match row {
-                Some(row) => rows.fill(*row, weight, RowMut { ids, targets, weights, places }),
-                None => {
-                    (ids.fill(0), targets.fill(0), weights.fill(0.0));
-                    places.iter_mut().enumerate().for_each(|(place, to)| *to = place as i32);
-                }
+        for (i, ((ids, targets), (weights, places))) in all.enumerate() {
+            if !row(i, RowMut { ids: &mut *ids, targets: &mut *targets, weights: &mut *weights, places: &mut *places })
+            {
+                ids.fill(0);
+                targets.fill(0);
+                weights.fill(0.0);
+                places.iter_mut().enumerate().for_each(|(place, to)| *to = place as i32);
             }
         }
     }
@@ -77,13 +80,16 @@ impl Objective for Sft {
     }
 
     fn fill(&self, batch: u64, micro: usize, x: ArrayVec<Values, MAX_TENSORS>) -> Result<()> {
-        let Some(rows) = &self.rows else { return Ok(()) };
+        let Some(lessons) = &self.lessons else { return Ok(()) };
         let [b, _] = self.shape;
         let per_step = (b * self.micros) as u64;
-        let row = |i: u64| rows.at(batch * per_step + i, self.seed);
-        let targets: usize = (0..per_step).map(|i| rows.targets(row(i))).sum();
-        let chosen: Vec<Option<usize>> = (0..b).map(|i| Some(row((micro * b + i) as u64))).collect();
-        Sft::fill_rows(rows, &chosen, (1.0 / targets.max(1) as f64) as f32, x);
+        let first = batch * per_step;
+        let targets: usize = (first..first + per_step).map(|row| lessons.targets(row)).sum();
+        let weight = (1.0 / targets.max(1) as f64) as f32;
+        Sft::fill_rows(b, x, |i, to| {
+            lessons.fill(first + (micro * b + i) as u64, weight, to);
+            true
+        });
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use super::section::{TuneData, TuneModel, TuneRecipe};
 use crate::data::Tokenizer;
 use crate::data::chat::ChatTemplate;
-use crate::data::examples::{Examples, Rows};
+use crate::data::examples::{Examples, RowMut, Rows};
 use crate::error::{Error, Result};
 use crate::formats::Pretrained;
 use crate::train::sampler;
@@ -67,16 +67,62 @@ pub fn read(recipe: &TuneRecipe, progress: &mut Progress) -> Result<Prepared> {
     Ok(Prepared { base, tokenizer, examples, replay, context })
 }
 
+/// What is learnt in a run, row by row: examples, and among them general text.
+pub struct Lessons {
+    /// Rows of examples.
+    pub examples: Rows,
+    replay: Option<Rows>,
+    /// The share of all rows that is general text.
+    share: f64,
+    seed: u64,
+}
+
+impl Lessons {
+    /// The row that is visited as number `index`. In each epoch every row of its kind comes once, in an order of its own; general
+    /// text has epochs of its own.
+    fn at(&self, index: u64) -> (&Rows, usize) {
+        let replayed = |rows: u64| (rows as f64 * self.share) as u64;
+        let (rows, own) = match &self.replay {
+            Some(replay) if replayed(index + 1) > replayed(index) => (replay, replayed(index)),
+            Some(_) => (&self.examples, index - replayed(index)),
+            None => (&self.examples, index),
+        };
+        (rows, rows.at(own, self.seed))
+    }
+
+    /// The tokens of row number `index` that are trained on.
+    pub fn targets(&self, index: u64) -> usize {
+        let (rows, row) = self.at(index);
+        rows.targets(row)
+    }
+
+    /// Fills `to` with row number `index`; see [`Rows::fill`].
+    pub fn fill(&self, index: u64, weight: f32, to: RowMut) {
+        let (rows, row) = self.at(index);
+        rows.fill(row, weight, to);
+    }
+
+    /// Rows in which every example is seen once.
+    pub fn epoch(&self) -> f64 {
+        self.examples.len() as f64 / if self.replay.is_some() { 1.0 - self.share } else { 1.0 }
+    }
+
+    /// Rows of general text.
+    pub fn replayed(&self) -> usize {
+        self.replay.as_ref().map_or(0, Rows::len)
+    }
+}
+
 /// Rows to learn from and rows that are held out, of examples and of general text.
 pub(super) struct Parts {
-    pub train: Rows,
+    pub lessons: Lessons,
     pub val: Rows,
     pub general: Option<Rows>,
 }
 
 /// The rows of a run.
 pub(super) fn rows(recipe: &TuneRecipe, examples: Examples, replay: Option<Examples>, context: usize) -> Result<Parts> {
-    let TuneData { packing, val_fraction, seed, replay_share, .. } = recipe.data;
+    let TuneData { packing, val_fraction, seed, replay_share: share, .. } = recipe.data;
     let apart = |examples: Examples, what: &str| {
         let all = examples.all.len();
         let [train, mut val] = examples.split(val_fraction, seed);
@@ -87,30 +133,10 @@ pub(super) fn rows(recipe: &TuneRecipe, examples: Examples, replay: Option<Examp
         }
         // What is held out needs no order; rows of like lengths are read together.
         val.sort_by_key(|example| (example.ids.len(), example.key));
-        Ok([train, val])
+        Ok([train, val].map(|examples| Rows::new(examples, context, !packing)))
     };
-    let [mut train, val] = apart(examples, "examples")?;
-    let mut general = None;
-    if let Some(replay) = replay {
-        let [mut learnt, held_out] = apart(replay, "texts")?;
-        // Any of them, the same ones each time.
-        learnt.sort_by_key(|window| window.ids.iter().fold(window.key ^ seed, |hash, &id| mix(hash ^ u64::from(id))));
-        let own: usize = train.iter().map(|example| example.ids.len()).sum();
-        let mut left = own as f64 * replay_share / (1.0 - replay_share);
-        train.extend(learnt.into_iter().take_while(|window| {
-            let goes_on = left > 0.0;
-            left -= window.ids.len() as f64;
-            goes_on
-        }));
-        general = Some(Rows::new(held_out, context, !packing));
-    }
-    let [train, val] = [train, val].map(|examples| Rows::new(examples, context, !packing));
-    Ok(Parts { train, val, general })
-}
-
-/// A step of a hash (the finaliser of splitmix64).
-fn mix(x: u64) -> u64 {
-    let x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ x >> 31
+    let [examples, val] = apart(examples, "examples")?;
+    let [replay, general] =
+        replay.map(|texts| apart(texts, "texts")).transpose()?.map_or([None, None], |rows| rows.map(Some));
+    Ok(Parts { lessons: Lessons { examples, replay, share, seed: recipe.train.seed }, val, general })
 }

@@ -175,7 +175,7 @@ pub struct TuneData {
     /// Files of general text, of which some is learnt along, so that it is not forgotten.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "one_or_many")]
     pub replay: Option<Vec<PathBuf>>,
-    /// The share of all tokens that is taken from there.
+    /// The share of all rows that is taken from there.
     pub replay_share: f64,
     /// Share of the examples that is held out.
     pub val_fraction: f64,

@@ -2,11 +2,11 @@
 
 use super::exam::{Exact, expected, prompt};
 use super::objective::{Sft, flops};
-use super::prepared::{Parts, Prepared, read, rows};
+use super::prepared::{Lessons, Parts, Prepared, read, rows};
 use super::section::{Held, Method, TuneData, TuneModel, TuneRecipe, TuneSample, means, patterns};
 use crate::cpu::gemm::Precision;
-use crate::data::atomic::write_atomic;
 use crate::data::Tokenizer;
+use crate::data::atomic::write_atomic;
 use crate::data::examples::{Example, Found, Rows};
 use crate::device::Device;
 use crate::disk;
@@ -35,7 +35,7 @@ use std::rc::Rc;
 /// A model that learns from examples.
 pub struct Tune {
     tokenizer: Tokenizer,
-    train: Rc<Rows>,
+    lessons: Rc<Lessons>,
     val: Rows,
     /// General text that is held out, where some is learnt along.
     general: Option<Rows>,
@@ -127,17 +127,17 @@ impl Tune {
     fn trainer(
         recipe: &TuneRecipe,
         config: &GptConfig,
-        data: Option<(Rc<Pretrained>, Rc<Rows>)>,
+        data: Option<(Rc<Pretrained>, Rc<Lessons>)>,
         device: &Device,
     ) -> Result<Trainer<Sft>> {
         let train = &recipe.train;
         let (gpt, decls, hold) = Self::layout(&recipe.model, config, device)?;
         let shape = [train.batch, train.context];
         let flops = flops(&gpt, &decls, &*hold, train.context, shape[0] * shape[1]);
-        let (base, rows) = data.unzip();
+        let (base, lessons) = data.unzip();
         let base = base.filter(|_| !recipe.model.fresh);
-        let (micros, seed, packed) = (train.accumulate, train.seed, recipe.data.packing);
-        let sft = Sft { gpt, base, rows, shape, micros, seed, packed, hold, flops };
+        let (micros, packed) = (train.accumulate, recipe.data.packing);
+        let sft = Sft { gpt, base, lessons, shape, micros, packed, hold, flops };
         Trainer::with(Setup::of(recipe), (sft, decls), device)
     }
 
@@ -145,7 +145,8 @@ impl Tune {
     fn memory(recipe: &TuneRecipe, config: &GptConfig, prompt: usize, device: &Device) -> Result<Plan> {
         Self::supported(recipe, config, device)?;
         drop(Self::layout(&recipe.model, config, device)?);
-        let smaller = ("train.context", "lower it, set train.recompute=true, or hold the base in fewer bits (model.frozen)");
+        let smaller =
+            ("train.context", "lower it, set train.recompute=true, or hold the base in fewer bits (model.frozen)");
         fit::batches(recipe.train.batch, device, smaller, &|batch, dry| {
             let mut recipe = recipe.clone();
             (recipe.train.batch, recipe.train.accumulate) = (batch, recipe.train.accumulate.min(3));
@@ -180,16 +181,19 @@ impl Task for Tune {
     fn settle<'r>(recipe: &'r TuneRecipe, progress: &mut Progress) -> Result<Cow<'r, TuneRecipe>> {
         // A run may go on, and is another model then; what its adapter belongs to is one of its checkpoints.
         let base = recipe.model.base.as_deref().map(sampler::place).transpose()?.map(|(path, _)| absolute(&path));
-        if recipe.train.steps > 0 && recipe.train.context > 0 && base == recipe.model.base {
-            return Ok(Cow::Borrowed(recipe));
+        if recipe.train.steps > 0 && recipe.train.context > 0 {
+            if base == recipe.model.base {
+                return Ok(Cow::Borrowed(recipe));
+            }
+            return Ok(Cow::Owned(TuneRecipe { model: TuneModel { base, ..recipe.model.clone() }, ..recipe.clone() }));
         }
         let Prepared { examples, replay, context, .. } = read(recipe, progress)?;
         let mut settled = recipe.clone();
         (settled.train.context, settled.model.base) = (context, base);
         if recipe.train.steps == 0 {
-            let Parts { train, .. } = rows(recipe, examples, replay, context)?;
+            let Parts { lessons, .. } = rows(recipe, examples, replay, context)?;
             let per_step = recipe.train.batch as f64 * recipe.train.accumulate as f64;
-            settled.train.steps = (train.len() as f64 * recipe.data.epochs / per_step).ceil().max(1.0) as u64;
+            settled.train.steps = (lessons.epoch() * recipe.data.epochs / per_step).ceil().max(1.0) as u64;
             settled.validate()?;
         }
         Ok(Cow::Owned(settled))
@@ -205,12 +209,12 @@ impl Task for Tune {
         let Prepared { base, tokenizer, examples, replay, context } = read(recipe, progress)?;
         let (found, mut hash) = (examples.found.clone(), examples.hash.clone());
         replay.iter().for_each(|replay| hash += &replay.hash);
-        let Parts { train, val, general } = rows(recipe, examples, replay, context)?;
+        let Parts { lessons, val, general } = rows(recipe, examples, replay, context)?;
         let longest = val.examples().iter().map(|example| prompt(example).len()).max().unwrap_or(1);
         let memory = Self::memory(recipe, &base.config, longest, device)?;
         let config = base.config.clone();
-        let (base, train) = (Rc::new(base), Rc::new(train));
-        let mut trainer = Self::trainer(recipe, &config, Some((base, Rc::clone(&train))), device)?;
+        let (base, lessons) = (Rc::new(base), Rc::new(lessons));
+        let mut trainer = Self::trainer(recipe, &config, Some((base, Rc::clone(&lessons))), device)?;
         let mut told = |done, all| {
             progress("evaluating the base", done as u64, all as u64);
             true
@@ -237,18 +241,26 @@ impl Task for Tune {
                 serde_json::to_value(peft).expect("plain data")
             }
         };
-        Ok(Opened { task: Tune { tokenizer, train, val, general, found, before, exact, config }, trainer, memory, data: hash })
+        Ok(Opened {
+            task: Tune { tokenizer, lessons, val, general, found, before, exact, config },
+            trainer,
+            memory,
+            data: hash,
+        })
     }
 
     fn about(&self) -> Vec<(u64, &'static str)> {
-        let [train, val] = [&*self.train, &self.val].map(|rows| rows.examples().len() as u64);
-        let targets: usize = (0..self.train.len()).map(|row| self.train.targets(row)).sum();
-        vec![
-            (train, "examples to learn from"),
+        let rows = &self.lessons.examples;
+        let targets: usize = (0..rows.len()).map(|row| rows.targets(row)).sum();
+        let mut about = vec![
+            (rows.examples().len() as u64, "examples to learn from"),
             (targets as u64, "tokens of them trained on"),
-            (self.train.len() as u64, "rows"),
-            (val, "examples held out"),
-        ]
+            (rows.len() as u64, "rows"),
+            (self.val.examples().len() as u64, "examples held out"),
+        ];
+        let replayed = self.lessons.replayed() as u64;
+        about.extend((replayed > 0).then_some((replayed, "rows of general text")));
+        about
     }
 
     fn warnings(&self) -> Vec<String> {
