@@ -7,7 +7,6 @@ use crate::data::batch::Permutation;
 pub struct Rows {
     examples: Vec<Example>,
     rows: Vec<Row>,
-    context: usize,
 }
 
 /// The tensors of a row, T each.
@@ -26,7 +25,7 @@ impl Rows {
     /// Rows of `context` tokens; see [`pack`].
     pub fn new(examples: Vec<Example>, context: usize, alone: bool) -> Rows {
         let rows = pack(&examples, context, alone);
-        Rows { examples, rows, context }
+        Rows { examples, rows }
     }
 
     /// How many there are.
