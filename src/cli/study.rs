@@ -34,7 +34,7 @@ struct TuneStudy {
     /// Where its runs go; those that are there are not done again
     #[arg(long, value_name = "DIR", default_value = "runs/study-tune")]
     out: PathBuf,
-    /// Steps of reading stories
+    /// Steps of reading
     #[arg(long, value_name = "N", default_value_t = Settings::default().base_steps, value_parser = clap::value_parser!(u64).range(1..))]
     base_steps: u64,
     /// Steps of tuning
@@ -85,9 +85,9 @@ fn table(outcome: &Outcome) -> String {
     );
     let names = format!(
         "  {:14} {:>7} {:>9} {:>9} {:>12} {:>9} {:>9} {:>8}",
-        "model", "lr", "trained", "right", "other words", "stories", "rise", "seconds"
+        "model", "lr", "trained", "right", "other words", "loss", "rise", "seconds"
     );
-    let before = outcome.models[0].stories;
+    let before = outcome.models[0].general;
     let rows = outcome.models.iter().map(|model| {
         format!(
             "  {:14} {:>7} {:>9} {:>9} {:>12} {:>9.4} {:>9} {:>8.0}",
@@ -96,9 +96,9 @@ fn table(outcome: &Outcome) -> String {
             if model.lr.is_some() { format!("{:.2} %", 100.0 * model.trained) } else { String::new() },
             percent(model.people),
             percent(model.other_words),
-            model.stories,
+            model.general,
             if model.lr.is_some() {
-                format!("{:+.1} %", 100.0 * (model.stories / before - 1.0))
+                format!("{:+.1} %", 100.0 * (model.general / before - 1.0))
             } else {
                 String::new()
             },

@@ -1,19 +1,19 @@
-//! Does fine-tuning teach a model to say what it knows? A GPT reads the village's stories, which state facts about everybody; it is
-//! then tuned on questions and answers about most of them, and asked about the others.
+//! Does fine-tuning teach a model to say what it knows? A GPT reads the village's stories and portraits, which state facts about
+//! everybody; it is then tuned on questions and answers about most of them, and asked about the others.
 //!
 //! - **Asked** are fixed facts, in one question each. Tuned on are questions about entities that are not held out, in ways that are not held
 //!   out; asked is about held-out entities, in the same ways (*people*) and in held-out ways (*people, other words*).
 //! - **An answer counts** where it is the right one word for word, written by the likeliest tokens.
 //! - **Controls**: the same tuning from fresh weights; the commonest answer to each kind of question; the base model before it is
 //!   tuned.
-//! - **Forgetting** is the rise of the loss on stories that were never seen; stories are learnt along (replay).
+//! - **Forgetting** is the rise of the loss on stories and portraits that were never seen; others are learnt along (replay).
 //!
 //! Learning rates are chosen by the loss on held-out questions about entities that are tuned on: never by what is asked in the end.
 
 use super::run;
 
 use crate::data::atomic::write_atomic;
-use crate::data::world::{Lesson, World};
+use crate::data::world::{Asker, Form, Lesson, Split, World};
 use crate::device::Device;
 use crate::disk::{self, Os};
 use crate::error::{Error, Result};
@@ -33,9 +33,9 @@ use std::path::{Path, PathBuf};
 /// How long the parts are, and what is tried.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Bytes of stories to read.
-    pub bytes: u64,
-    /// Steps of reading stories: about three minutes on two cores.
+    /// Stories, and as many portraits, to read.
+    pub texts: u64,
+    /// Steps of reading them: about three minutes on two cores.
     pub base_steps: u64,
     /// Steps of tuning: at most one minute.
     pub tune_steps: u64,
@@ -43,22 +43,22 @@ pub struct Settings {
     pub full_lrs: Vec<f64>,
     /// Learning rates of adapters.
     pub lora_lrs: Vec<f64>,
-    /// The share of stories among the rows that are tuned on.
+    /// The share of such texts among the rows that are tuned on.
     pub replay: f64,
-    /// Stories that are learnt along, and held out.
-    pub stories: u64,
+    /// Stories, and as many portraits, that are learnt along, and held out.
+    pub unread: u64,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            bytes: 10_000_000,
+            texts: 12_000,
             base_steps: 1300,
             tune_steps: 300,
             full_lrs: vec![5e-4, 1e-3, 2e-3, 4e-3],
             lora_lrs: vec![2e-3, 5e-3, 1e-2, 2e-2],
             replay: 0.5,
-            stories: 30_000,
+            unread: 6_000,
         }
     }
 }
@@ -76,8 +76,8 @@ pub struct Asked {
     pub people: f64,
     /// The same, asked in held-out ways.
     pub other_words: f64,
-    /// The loss on unseen stories, in nats a token.
-    pub stories: f64,
+    /// The loss on unseen stories and portraits, in nats a token.
+    pub general: f64,
     /// Seconds of the run that was best.
     pub seconds: f64,
 }
@@ -184,16 +184,24 @@ pub fn study(
         json!({"prompt": prompt(lesson), "completion": format!(" {}", lesson.answer)}).to_string() + "\n"
     };
     let tuned = file("questions.jsonl", questions.tuned.iter().map(line).collect())?;
-    // Stories that the base has not read: its own are the first ones.
-    let unread =
-        (0..settings.stories).map(|i| json!({"text": world.story(10_000_000 + i).text}).to_string() + "\n").collect();
-    let stories = file("stories.jsonl", unread)?;
+    let asker = Asker::new(&world, Split::Train, Form::Portraits);
+    let mut hand = asker.hand();
+    let mut texts = |numbers: std::ops::Range<u64>| -> String {
+        let two = |i: u64| {
+            let portrait = asker.item(&mut hand, i).body.to_string();
+            format!("{}\n{portrait}\n", json!({"text": world.story(i).text}))
+        };
+        numbers.map(two).collect()
+    };
+    let reading = file("reading.jsonl", texts(0..settings.texts))?;
+    let unread = file("unread.jsonl", texts(settings.texts..settings.texts + settings.unread))?;
 
-    told(&format!("seed {seed}: reading stories"));
+    told(&format!("seed {seed}: reading stories and portraits"));
+    let quoted = |path: &Path| toml::Value::from(&*path.to_string_lossy()).to_string();
     let set = [
         format!("data.seed={seed}"),
         format!("train.seed={seed}"),
-        format!("data.bytes={}", settings.bytes),
+        format!("data.path={}", quoted(&reading)),
         format!("train.steps={}", settings.base_steps),
         "train.sample_every=0".into(),
         "train.eval_every=0".into(),
@@ -201,11 +209,10 @@ pub fn study(
     let base = run(dir, "base", VILLAGE, &set, device, watch)?;
     stopped(base.stopped)?;
 
-    let quoted = |path: &Path| toml::Value::from(&*path.to_string_lossy()).to_string();
     let common = [
         format!("model.base={}", quoted(&base.run)),
         format!("data.path={}", quoted(&tuned)),
-        format!("data.replay={}", quoted(&stories)),
+        format!("data.replay={}", quoted(&unread)),
         format!("data.replay_share={}", settings.replay),
         format!("train.seed={seed}"),
         format!("train.steps={}", settings.tune_steps),
@@ -237,7 +244,7 @@ pub fn study(
             trained: trained as f64 / parameters as f64,
             people: right(&run, &questions.people, device)?,
             other_words: right(&run, &questions.other_words, device)?,
-            stories: last(&run, "val_general")?,
+            general: last(&run, "val_general")?,
             seconds,
         })
     };
@@ -250,7 +257,7 @@ pub fn study(
         trained: 0.0,
         people: right(&base.run, &questions.people, device)?,
         other_words: right(&base.run, &questions.other_words, device)?,
-        stories: last(&dir.join(format!("all-weights-{}", settings.full_lrs[0])), "val_general_before")?,
+        general: last(&dir.join(format!("all-weights-{}", settings.full_lrs[0])), "val_general_before")?,
         seconds: base.seconds,
     };
     let mut entities: Vec<_> = questions.people.iter().map(|lesson| lesson.subject).collect();

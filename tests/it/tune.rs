@@ -199,12 +199,12 @@ fn answers_written_side_by_side_are_those_written_alone() {
 fn a_study_asks_about_whom_it_was_not_tuned_on_and_goes_on_from_what_is_there() {
     let dir = tempfile::tempdir().expect("a folder");
     let settings = Settings {
-        bytes: 100_000,
+        texts: 150,
         base_steps: 12,
         tune_steps: 3,
         full_lrs: vec![1e-3],
         lora_lrs: vec![1e-2],
-        stories: 300,
+        unread: 150,
         ..Settings::default()
     };
     let mut again = Vec::new();

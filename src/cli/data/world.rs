@@ -35,7 +35,7 @@ pub struct WorldArgs {
     /// Which part: train, val; people (held-out ones, in ways reserved for the others) or paraphrases (held-out ones)
     #[arg(long, value_name = "PART", default_value = "train", value_parser = split)]
     split: Split,
-    /// What it holds: stories, qa, dialogues, instructions, preferences, tools; melodies; or pictures
+    /// What it holds: stories, qa, dialogues, instructions, preferences, tools, portraits; melodies; or pictures
     #[arg(long, value_name = "KIND", default_value = "stories", value_parser = kind)]
     kind: Kind,
     /// With --kind pictures: how many; the last sixth of them is to be held out

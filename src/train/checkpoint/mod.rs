@@ -367,7 +367,7 @@ pub fn newest(disk: &dyn Disk, checkpoints: &Path) -> Result<Newest> {
 /// wrong with those that are newer.
 pub fn find(disk: &dyn Disk, path: &Path) -> Result<(PathBuf, Vec<Error>)> {
     let has = |name: &str| disk.exists(&path.join(name)).at(path.join(name));
-    if has(SUMS)? || has(MODEL)? {
+    if has(MODEL)? || has(ADAPTER[0])? {
         verify(disk, path)?;
         return Ok((path.to_owned(), Vec::new()));
     }

@@ -83,6 +83,7 @@ fn every_form_is_written_with_its_truth_and_takes_no_flaws() {
             Form::Instructions => &["prompt", "completion"],
             Form::Preferences => &["prompt", "chosen", "rejected"],
             Form::Tools => &["messages", "tools"],
+            Form::Portraits => &["text"],
         };
         for (line, truth) in corpus.lines().zip(truth.lines()) {
             let line: serde_json::Value = serde_json::from_str(line).expect("JSON");

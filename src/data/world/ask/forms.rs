@@ -7,7 +7,7 @@ use super::super::choice::Chooser;
 use super::super::lexicon::{self as lex, Kind};
 use super::super::plant::{Hand, Planter, Truth};
 use super::super::teller::Teller;
-use super::super::village::{Entity, Relation};
+use super::super::village::{Entity, Fact, Relation};
 use super::super::{Split, World};
 use super::{Query, What, capitalised, tools};
 use crate::rng::{Purpose, Rng};
@@ -29,16 +29,18 @@ pub enum Form {
     Preferences,
     /// `messages` with calls of `tools`, and what they gave.
     Tools,
+    /// All fixed facts about somebody or something, as `text`: each in one of its ways, in any order.
+    Portraits,
 }
 
 impl Form {
     /// All of them.
-    pub const ALL: [Form; 6] =
-        [Form::Stories, Form::Qa, Form::Dialogues, Form::Instructions, Form::Preferences, Form::Tools];
+    pub const ALL: [Form; 7] =
+        [Form::Stories, Form::Qa, Form::Dialogues, Form::Instructions, Form::Preferences, Form::Tools, Form::Portraits];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
-        ["stories", "qa", "dialogues", "instructions", "preferences", "tools"][self as usize]
+        ["stories", "qa", "dialogues", "instructions", "preferences", "tools", "portraits"][self as usize]
     }
 }
 
@@ -65,6 +67,8 @@ pub struct Asker<'w> {
     finds: Vec<(Relation, Vec<Entity>)>,
     counts: Vec<(Relation, Vec<Entity>)>,
     strangers: Vec<&'static str>,
+    /// Who and what has fixed facts.
+    known: Vec<Entity>,
 }
 
 /// Relations that a question can go on to, from a person.
@@ -79,6 +83,16 @@ const OUTER: &[Relation] = &[
     Relation::Dream,
     Relation::Friend,
 ];
+
+/// The fixed facts of an entity that can be stated, with their values.
+fn facts(world: &World, e: Entity) -> impl Iterator<Item = (Relation, Entity)> + '_ {
+    let stated = |relation: &Relation| {
+        let section = world.questions.of(What::Value).find(|section| section.relation == *relation);
+        section.is_some_and(|section| !section.sentences.is_empty())
+    };
+    let relations = Relation::ALL.iter().copied().filter(stated);
+    relations.filter_map(move |relation| Some((relation, world.fact(relation, e)?)))
+}
 
 const REASONS: [&str; 4] = ["truth", "politeness", "relevance", "answer"];
 
@@ -124,6 +138,7 @@ impl<'w> Asker<'w> {
             form,
             values: values.into_iter().filter(|(_, subjects)| !subjects.is_empty()).collect(),
             paths,
+            known: all().filter(|&e| facts(world, e).next().is_some()).collect(),
             finds: list(What::Find, 1, 6),
             counts: list(What::Count, 0, 12),
             strangers: [lex::SHE, lex::HE, lex::SHE_LATER, lex::HE_LATER]
@@ -157,6 +172,7 @@ impl<'w> Asker<'w> {
             Form::Instructions => self.instruction(c, teller, n),
             Form::Preferences => self.preference(c),
             Form::Tools => self.task(c),
+            Form::Portraits => self.portrait(c),
         };
         item.truth.nats += c.nats();
         item.truth.id = self.id(n).into();
@@ -281,6 +297,24 @@ impl<'w> Asker<'w> {
         let answer = self.reply(c, query, false);
         let text = format!("Question: {question}\nAnswer: {answer}");
         self.item_of(query, Self::kind(query), json!({"question": question, "answer": answer, "text": text}))
+    }
+
+    /// Everybody is portrayed, whatever the part: of held-out entities some ways to state a fact are reserved.
+    fn portrait(&self, c: &mut Chooser) -> Item<'w> {
+        let (w, e) = (self.world, c.one_of(&self.known));
+        let mut left: Vec<(Relation, Entity)> = facts(w, e).collect();
+        let (mut text, mut stated) = (String::new(), Vec::new());
+        while !left.is_empty() {
+            let (relation, object) = left.swap_remove(c.even(left.len()));
+            let ways = &w.questions.section(What::Value, relation).sentences;
+            let open = if w.held_out(e) { ways.len().div_ceil(2) } else { ways.len() };
+            let he = w.kind(e) == Some(Kind::Person) && !text.is_empty() && c.even(3) == 0;
+            let sentence = capitalised(&w.fill(ways[c.even(open)], e, Some(object), he));
+            text += if text.is_empty() { "" } else { " " };
+            text += &sentence;
+            stated.push(w.named(Fact { relation, subject: e, object }));
+        }
+        Item { body: json!({"text": text}), topic: "portrait", truth: Truth { facts: stated, ..Truth::default() } }
     }
 
     fn dialogue(&self, c: &mut Chooser) -> Item<'w> {

@@ -149,6 +149,34 @@ fn instructions_and_dialogues_hold_what_they_promise() {
 }
 
 #[test]
+fn a_portrait_states_every_fact_of_its_subject_and_nothing_else() {
+    for seed in [1, 2] {
+        let world = World::new(seed);
+        let asker = Asker::new(&world, Split::Train, Form::Portraits);
+        let mut hand = asker.hand();
+        let (mut subjects, mut held_out) = (HashSet::new(), HashSet::new());
+        for n in 0..2_000 {
+            let item = asker.item(&mut hand, n);
+            let text = item.body["text"].as_str().unwrap();
+            let subject = world.find(&item.truth.facts[0][1]).unwrap();
+            subjects.insert(subject);
+            for fact in &item.truth.facts {
+                assert!(text.contains(&*fact[2]) || fact[2].contains(' '), "{fact:?} in {text}");
+            }
+            let known = Relation::ALL.iter().filter(|&&relation| world.fact(relation, subject).is_some()).count();
+            assert!(item.truth.facts.len() <= known && item.truth.facts.len() * 2 > known, "{text}");
+            assert_eq!(text.matches(". ").count() + 1, item.truth.facts.len(), "{text}");
+            if world.held_out(subject) {
+                // Of friends there are three ways; one is reserved.
+                held_out.insert(text.contains("had a best friend called"));
+            }
+        }
+        assert!(subjects.len() > 60, "{}", subjects.len());
+        assert_eq!(held_out, HashSet::from([false]));
+    }
+}
+
+#[test]
 fn a_document_does_not_depend_on_those_before_it() {
     let world = World::new(7);
     for form in Form::ALL.into_iter().filter(|&form| form != Form::Stories) {
