@@ -161,7 +161,10 @@ fn a_portrait_states_every_fact_of_its_subject_and_nothing_else() {
             let subject = world.find(&item.truth.facts[0][1]).unwrap();
             subjects.insert(subject);
             for fact in &item.truth.facts {
-                assert!(text.contains(&*fact[2]) || fact[2].contains(' '), "{fact:?} in {text}");
+                // Of longer names other forms may stand there: "dance" as "dancing".
+                let start = fact[2].split(' ').next().unwrap();
+                let start = &start[..start.len().min(3)];
+                assert!(text.to_lowercase().contains(&start.to_lowercase()), "{fact:?} in {text}");
             }
             let known = Relation::ALL.iter().filter(|&&relation| world.fact(relation, subject).is_some()).count();
             assert!(item.truth.facts.len() <= known && item.truth.facts.len() * 2 > known, "{text}");
