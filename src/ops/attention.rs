@@ -48,30 +48,55 @@ struct Piece {
     sizes: [usize; 2],
 }
 
-/// The documents of rows of `t` tokens, in order.
-fn documents(places: &[i32], t: usize) -> impl Iterator<Item = Piece> {
-    let mut start = 0;
-    std::iter::from_fn(move || {
-        let row_end = (start / t + 1) * t;
-        let rest = places.get(start..row_end)?;
-        let len = 1 + rest[1..].iter().take_while(|&&place| place != 0).count();
-        start += len;
-        Some(Piece { start: start - len, sizes: [1, len] })
-    })
+/// The pieces of a batch, in order.
+struct Pieces<'a> {
+    /// Where the next one starts.
+    start: usize,
+    /// B and T.
+    sizes: [usize; 2],
+    cut: Cut<'a>,
+}
+
+/// What a batch is cut into.
+enum Cut<'a> {
+    Whole,
+    Rows,
+    /// By the places of its tokens.
+    Documents(&'a [i32]),
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = Piece;
+
+    fn next(&mut self) -> Option<Piece> {
+        let ([b, t], start) = (self.sizes, self.start);
+        if start >= b * t {
+            return None;
+        }
+        let sizes = match self.cut {
+            Cut::Whole => [b, t],
+            Cut::Rows => [1, t],
+            Cut::Documents(places) => {
+                let rest = &places[start + 1..(start / t + 1) * t];
+                [1, 1 + rest.iter().take_while(|&&place| place != 0).count()]
+            }
+        };
+        self.start += sizes[0] * sizes[1];
+        Some(Piece { start, sizes })
+    }
 }
 
 impl SelfAttention {
     /// What each call of the kernel computes.
-    fn pieces<'a>(&self, x: &'a [Tensor]) -> Box<dyn Iterator<Item = Piece> + 'a> {
-        let ([b, t], _) = self.sizes(x[0].shape());
-        match x.get(1) {
-            None => Box::new(std::iter::once(Piece { start: 0, sizes: [b, t] })),
-            // What the places are nobody knows here, so each row is one: that takes the most memory.
-            Some(places) if places.device().is_dry() => {
-                Box::new((0..b).map(move |b| Piece { start: b * t, sizes: [1, t] }))
-            }
-            Some(places) => Box::new(documents(places.i32(), t)),
-        }
+    fn pieces<'a>(&self, x: &'a [Tensor]) -> Pieces<'a> {
+        let (sizes, _) = self.sizes(x[0].shape());
+        let cut = match x.get(1) {
+            None => Cut::Whole,
+            // What the places are nobody knows here; whole rows take the most memory.
+            Some(places) if places.device().is_dry() => Cut::Rows,
+            Some(places) => Cut::Documents(places.i32()),
+        };
+        Pieces { start: 0, sizes, cut }
     }
 
     /// (B, T) and D of a packed array.
