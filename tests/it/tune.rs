@@ -334,6 +334,7 @@ fn an_adapter_is_alone_in_its_checkpoint_is_merged_when_it_is_opened_and_goes_ho
         let apart = largest_difference(&merged, &unmerged);
         assert!(apart < 1e-4, "{method}: merged and unmerged logits differ by {apart}");
         assert!(largest_difference(&merged, &plain) > 0.1, "the adapter does something");
+        assert!(!kiln::train::pictures::sampler::draws(&run).expect("a run"), "it writes text");
         // Swapped in at load, and as a model of its own.
         assert!(logits(self::base(), std::slice::from_ref(&run), Hold::Frozen) == merged);
         let out = dir.path().join(format!("home-{dora}"));

@@ -5,6 +5,7 @@ use crate::data::images::{Dims, Grid, Sheet};
 use crate::device::Device;
 use crate::disk::Os;
 use crate::error::{Error, Result};
+use crate::formats::peft;
 use crate::model::{Gan, GanConfig, Vae, VaeConfig};
 use crate::params::{Decl, Hold, MEAN, Params};
 use crate::tape::{Pass, Tape};
@@ -33,6 +34,9 @@ enum Model {
 /// There is no checkpoint, its `config.json` cannot be read, or it is a VQ-VAE, which needs codes to draw.
 pub fn draws(path: &Path) -> Result<bool> {
     let (dir, _) = checkpoint::find(&Os, path)?;
+    if peft::is_at(&dir) {
+        return Ok(false);
+    }
     let json: Value = checkpoint::read_json(&Os, &dir.join(checkpoint::CONFIG))?;
     if json["model_type"] == "vqvae" {
         let hint = "let a language model write codes: kiln data codes RUN --out codes.jsonl; then kiln sample GPT --through RUN";
