@@ -122,10 +122,7 @@ impl Lora {
         let mut dh = Out::new(x[0].device(), Spec::f32([m, width]));
         let b = x[4].f32();
         let scaling = self.scaling(cpu.simd);
-        let finish = |row: usize, first: usize, piece: &mut [f32]| {
-            let _ = row;
-            scaling(first, piece, &mut []);
-        };
+        let finish = |_: usize, first: usize, piece: &mut [f32]| scaling(first, piece, &mut []);
         for part in self.parts(r) {
             let dy = Mat::strided(&dy.f32()[part.span.start..], m, part.span.rows, n, 1);
             let b = Mat::new(&b[part.b * r..][..part.span.rows * r], part.span.rows, r);

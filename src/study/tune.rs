@@ -1,7 +1,7 @@
 //! Does fine-tuning teach a model to say what it knows? A GPT reads the village's stories and portraits, which state facts about
 //! everybody; it is then tuned on questions and answers about most of them, and asked about the others.
 //!
-//! - **Asked** are fixed facts, in one question each. Tuned on are questions about entities that are not held out, in ways that are not held
+//! - **Asked** are fixed facts. Tuned on are questions about entities that are not held out, in ways that are not held
 //!   out; asked is about held-out entities, in the same ways (*people*) and in held-out ways (*people, other words*).
 //! - **An answer counts** where it is the right one word for word, written by the likeliest tokens.
 //! - **Controls**: the same tuning from fresh weights; the commonest answer to each kind of question; the base model before it is
@@ -11,7 +11,6 @@
 //! Learning rates are chosen by the loss on held-out questions about entities that are tuned on: never by what is asked in the end.
 
 use super::run;
-
 use crate::data::atomic::write_atomic;
 use crate::data::world::{Asker, Form, Lesson, Split, World};
 use crate::device::Device;
@@ -154,9 +153,7 @@ fn right(run: &Path, lessons: &[Lesson], device: &Device) -> Result<f64> {
 /// A number that the last line of a run's metrics has.
 fn last(run: &Path, key: &str) -> Result<f64> {
     let records = metrics::read(&Os, &run.join("metrics.jsonl"))?;
-    let found = records
-        .last()
-        .and_then(|record| if key == "val_loss" { record.val_loss } else { record.more.get(key).copied() });
+    let found = records.last().and_then(|record| record.more.get(key).copied());
     found.ok_or_else(|| Error::failed(format!("{} has no {key}", run.display()), "remove it, and begin anew"))
 }
 

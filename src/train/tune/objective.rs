@@ -29,7 +29,7 @@ pub struct Sft {
     pub(super) packed: bool,
     /// How a parameter is held.
     pub(super) hold: Box<dyn Fn(&Decl) -> Hold>,
-    /// The share of a step's operations that frozen weights leave.
+    /// Floating-point operations of a micro-batch; see [`flops`].
     pub(super) flops: f64,
 }
 
@@ -119,7 +119,7 @@ impl Objective for Sft {
     }
 }
 
-/// The operations of a step on `tokens` tokens in rows of `context`: of a matrix that is frozen two thirds of the others'.
+/// The operations of a pass over `tokens` tokens in rows of `context`: of a matrix that is frozen two thirds of the others'.
 pub(super) fn flops(gpt: &Gpt, decls: &[Decl], hold: &dyn Fn(&Decl) -> Hold, context: usize, tokens: usize) -> f64 {
     let per_token = gpt.config().flops_per_token(context);
     let matrices = decls.iter().filter(|decl| decl.kind == Kind::Matrix || decl.name.starts_with("lm_head"));
