@@ -72,7 +72,8 @@ pub fn scatter_add(cpu: &Cpu, table: &mut [f32], ids: &[i32], rows: &[f32], c: u
 }
 
 simd_fn! {
-    fn add_scaled_chunk(beta: f32, y: &mut [f32], scale: f32, x: &[f32]) = add_scaled_body
+    /// `y = beta y + scale x` on one thread, with `beta` 0 (overwrite) or 1 (add).
+    pub fn add_scaled_chunk(beta: f32, y: &mut [f32], scale: f32, x: &[f32]) = add_scaled_body
 }
 #[inline(always)]
 fn add_scaled_body<V: Vector>(beta: f32, y: &mut [f32], scale: f32, x: &[f32]) {

@@ -11,6 +11,7 @@
 
 use super::lora::{MAX_SPANS, Span};
 use super::{Case, Input};
+use crate::cpu::elementwise::add_scaled_chunk;
 use crate::cpu::linear::column_sums;
 use crate::cpu::reduce::{ROWS, square_sum, sum_blocks};
 use crate::cpu::simd::each;
@@ -68,20 +69,6 @@ fn dot_body<V: Vector>(sums: &mut [f32], x: &[f32], y: &[f32]) {
         );
     }
 }
-simd_fn! {
-    /// `y += by · x`.
-    fn add_scaled(y: &mut [f32], x: &[f32], by: f32) = add_scaled_body
-}
-#[inline(always)]
-fn add_scaled_body<V: Vector>(y: &mut [f32], x: &[f32], by: f32) {
-    let by = V::splat(by);
-    each::<V>(
-        y.len(),
-        #[inline(always)]
-        |i, w| V::at(&x[i..], w).fma(by, V::at(&y[i..], w)).put(&mut y[i..], w),
-    );
-}
-
 impl Dora {
     /// For each corrected row: its number in W, and the first row of A that corrects it.
     fn rows(&self, r: usize) -> impl Iterator<Item = (usize, usize)> {
@@ -103,7 +90,7 @@ impl Dora {
                 let (at, first) = places[j];
                 row.copy_from_slice(&w[at * k..][..k]);
                 for (l, b) in b[j * r..][..r].iter().enumerate() {
-                    add_scaled(cpu.simd, &mut row, &a[(first + l) * k..][..k], self.scale * b);
+                    add_scaled_chunk(cpu.simd, 1.0, &mut row, self.scale * b, &a[(first + l) * k..][..k]);
                 }
                 *norm = square_sum(cpu, &row).sqrt() as f32;
             }

@@ -13,6 +13,7 @@
 //! Source: Hu et al. 2021 (arXiv 2106.09685), equation 3; names and scale as PEFT has them.
 
 use super::{Case, Input};
+use crate::cpu::elementwise::add_chunk;
 use crate::cpu::gemm::{Mat, MatMut, Precision, gemm};
 use crate::cpu::linear::product;
 use crate::cpu::simd::each;
@@ -63,18 +64,6 @@ fn scale_body<V: Vector>(y: &mut [f32], by: f32) {
         |i, w| (V::at(&y[i..], w) * by).put(&mut y[i..], w),
     );
 }
-simd_fn! {
-    fn add_row(y: &mut [f32], b: &[f32]) = add_body
-}
-#[inline(always)]
-fn add_body<V: Vector>(y: &mut [f32], b: &[f32]) {
-    each::<V>(
-        y.len(),
-        #[inline(always)]
-        |i, w| (V::at(&y[i..], w) + V::at(&b[i..], w)).put(&mut y[i..], w),
-    );
-}
-
 /// A span with the first of its rows of A and of B.
 #[derive(Clone, Copy)]
 struct Part {
@@ -168,7 +157,7 @@ impl Op for Lora {
         let (given, w) = (Mat::new(x[0].f32(), m, k), x[2].mat(n, k).t());
         let add = bias.as_ref().map(|bias| {
             let bias = bias.f32();
-            move |first: usize, y: &mut [f32], _: &mut [f32]| add_row(cpu.simd, y, &bias[first..])
+            move |first: usize, y: &mut [f32], _: &mut [f32]| add_chunk(cpu.simd, 1.0, y, &bias[first..][..y.len()])
         });
         let add = add.as_ref().map(|add| add as &crate::cpu::linear::Finish);
         product(cpu, self.precision, given, w, y[0].f32_mut(), &mut [], add);

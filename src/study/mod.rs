@@ -7,7 +7,7 @@ pub mod tune;
 
 use crate::device::Device;
 use crate::disk::Os;
-use crate::error::Result;
+use crate::error::{AtPath, Error, Result};
 use crate::train::{AnyRecipe, Summary, Watch, checkpoint};
 use std::path::Path;
 
@@ -23,11 +23,18 @@ fn run(dir: &Path, name: &str, base: &str, set: &[String], device: &Device, watc
     let (recipe, resume) = match checkpoint::list(&Os, &path.join("checkpoints"))?.is_empty() {
         true => {
             if path.exists() {
-                std::fs::remove_dir_all(&path).map_err(|e| crate::error::Error::io(&path, e))?;
+                std::fs::remove_dir_all(&path).at(&path)?;
             }
             (fresh, None)
         }
-        false => (AnyRecipe::of_run(&path, &[])?, Some(&*path)),
+        false => {
+            let was = AnyRecipe::of_run(&path, &[])?;
+            if was != fresh {
+                let problem = format!("{} was made with other settings", path.display());
+                return Err(Error::failed(problem, "remove it, or give --out another folder"));
+            }
+            (was, Some(&*path))
+        }
     };
     recipe.run(&Os, resume, device, watch)
 }

@@ -1,14 +1,16 @@
-//! Does fine-tuning teach a model to say what it knows? A GPT reads the village's stories and portraits, which state facts about
-//! everybody; it is then tuned on questions and answers about most of them, and asked about the others.
+//! Does fine-tuning teach a model to say what it knows? A GPT reads the village's portraits, texts that state facts about
+//! somebody, each in one of its ways, in any order; it is then tuned on questions and answers about most of them, and asked about the
+//! others.
 //!
 //! - **Asked** are fixed facts. Tuned on are questions about entities that are not held out, in ways that are not held
 //!   out; asked is about held-out entities, in the same ways (*people*) and in held-out ways (*people, other words*).
 //! - **An answer counts** where it is the right one word for word, written by the likeliest tokens.
 //! - **Controls**: the same tuning from fresh weights; the commonest answer to each kind of question; the base model before it is
 //!   tuned.
-//! - **Forgetting** is the rise of the loss on stories and portraits that were never seen; others are learnt along (replay).
+//! - **Forgetting** is the rise of the loss on portraits that were never seen; others are learnt along (replay).
 //!
-//! Learning rates are chosen by the loss on held-out questions about entities that are tuned on: never by what is asked in the end.
+//! Learning rates are chosen by the loss on held-out questions about entities that are tuned on, never by what is asked in the end, among
+//! those that forget little enough.
 
 use super::run;
 use crate::data::atomic::write_atomic;
@@ -32,7 +34,7 @@ use std::path::{Path, PathBuf};
 /// How long the parts are, and what is tried.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Stories, and as many portraits, to read.
+    /// Portraits to read.
     pub texts: u64,
     /// Steps of reading them: about three minutes on two cores.
     pub base_steps: u64,
@@ -42,22 +44,25 @@ pub struct Settings {
     pub full_lrs: Vec<f64>,
     /// Learning rates of adapters.
     pub lora_lrs: Vec<f64>,
-    /// The share of such texts among the rows that are tuned on.
+    /// The share of portraits among the rows that are tuned on.
     pub replay: f64,
-    /// Stories, and as many portraits, that are learnt along, and held out.
+    /// By how much of it the loss on unseen portraits may rise, for a learning rate to be chosen.
+    pub forget: f64,
+    /// Portraits that were not read: to be learnt along, and held out.
     pub unread: u64,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            texts: 12_000,
-            base_steps: 1300,
+            texts: 36_000,
+            base_steps: 1100,
             tune_steps: 300,
             full_lrs: vec![5e-4, 1e-3, 2e-3, 4e-3],
             lora_lrs: vec![2e-3, 5e-3, 1e-2, 2e-2],
             replay: 0.5,
-            unread: 6_000,
+            forget: 0.05,
+            unread: 12_000,
         }
     }
 }
@@ -75,7 +80,7 @@ pub struct Asked {
     pub people: f64,
     /// The same, asked in held-out ways.
     pub other_words: f64,
-    /// The loss on unseen stories and portraits, in nats a token.
+    /// The loss on unseen portraits, in nats a token.
     pub general: f64,
     /// Seconds of the run that was best.
     pub seconds: f64,
@@ -181,19 +186,18 @@ pub fn study(
         json!({"prompt": prompt(lesson), "completion": format!(" {}", lesson.answer)}).to_string() + "\n"
     };
     let tuned = file("questions.jsonl", questions.tuned.iter().map(line).collect())?;
+    // For those who want to ask by other means.
+    file("people.jsonl", questions.people.iter().map(line).collect())?;
+    file("other-words.jsonl", questions.other_words.iter().map(line).collect())?;
     let asker = Asker::new(&world, Split::Train, Form::Portraits);
     let mut hand = asker.hand();
     let mut texts = |numbers: std::ops::Range<u64>| -> String {
-        let two = |i: u64| {
-            let portrait = asker.item(&mut hand, i).body.to_string();
-            format!("{}\n{portrait}\n", json!({"text": world.story(i).text}))
-        };
-        numbers.map(two).collect()
+        numbers.map(|i| asker.item(&mut hand, i).body.to_string() + "\n").collect()
     };
     let reading = file("reading.jsonl", texts(0..settings.texts))?;
     let unread = file("unread.jsonl", texts(settings.texts..settings.texts + settings.unread))?;
 
-    told(&format!("seed {seed}: reading stories and portraits"));
+    told(&format!("seed {seed}: reading portraits"));
     let quoted = |path: &Path| toml::Value::from(&*path.to_string_lossy()).to_string();
     let set = [
         format!("data.seed={seed}"),
@@ -223,18 +227,20 @@ pub fn study(
         stopped(summary.stopped)?;
         Ok(summary)
     };
-    // The runs of a method, the one with the lowest held-out loss first.
+    // The run of a method with the lowest held-out loss, among those that forget little enough if there are any.
     let mut best = |name: &'static str, more: &[&str], lrs: &[f64], told: &mut dyn FnMut(&str)| -> Result<Asked> {
         let mut runs = Vec::new();
         for &lr in lrs {
             told(&format!("seed {seed}: tuning, {name}, lr {lr}"));
             let more = more.iter().map(|set| (*set).to_owned()).collect();
             let folder = format!("{}-{lr}", name.replace([' ', ','], "-"));
-            runs.push((tune(folder, more, lr)?, lr));
+            let summary = tune(folder, more, lr)?;
+            let general = |key: &str| last(&summary.run, key);
+            let forgets = general("val_general")? > (1.0 + settings.forget) * general("val_general_before")?;
+            runs.push((forgets, summary.val_loss.unwrap_or(f64::INFINITY), summary, lr));
         }
-        let loss = |run: &(Summary, f64)| run.0.val_loss.unwrap_or(f64::INFINITY);
-        runs.sort_by(|a, b| loss(a).total_cmp(&loss(b)));
-        let (Summary { run, trained, parameters, seconds, .. }, lr) = runs.swap_remove(0);
+        runs.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let (_, _, Summary { run, trained, parameters, seconds, .. }, lr) = runs.swap_remove(0);
         Ok(Asked {
             name,
             lr: Some(lr),

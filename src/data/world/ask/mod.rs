@@ -321,7 +321,7 @@ impl World {
 pub struct Lesson {
     /// As it is asked.
     pub question: String,
-    /// In short words.
+    /// In short words, as they stand within a sentence.
     pub answer: String,
     /// What it asks for.
     pub relation: Relation,
@@ -342,7 +342,7 @@ impl World {
                 let Some(answer) = self.solve(Query::Value(section.relation, subject)) else { continue };
                 lessons.extend(section.asks.iter().map(|&(ask, paraphrase)| Lesson {
                     question: capitalised(&self.fill(ask, subject, None, false)),
-                    answer: capitalised(&answer.text),
+                    answer: answer.text.clone(),
                     relation: section.relation,
                     subject,
                     held_out: self.held_out(subject),
