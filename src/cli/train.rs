@@ -36,27 +36,43 @@ pub struct TrainArgs {
     /// Go on with the run in this directory, from its last checkpoint
     #[arg(long, value_name = "RUN", conflicts_with_all = ["recipe", "data"])]
     resume: Option<PathBuf>,
+    #[command(flatten)]
+    course: Course,
+}
+
+/// How far a run goes.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Course {
     /// Say what memory the run would take, and do no more
     #[arg(long)]
     plan: bool,
+    /// Pause after this step: evaluate, save and end; --resume goes on to the same bits
+    #[arg(long, value_name = "STEP", value_parser = clap::value_parser!(u64).range(1..))]
+    until: Option<u64>,
+    /// Save and end when standard input does: of processes that another one started
+    #[arg(long, hide = true)]
+    leash: bool,
 }
 
 /// Runs `kiln train` and gives the exit code.
 pub fn run(args: TrainArgs, global: &Global) -> Result<u8> {
     let recipe = recipe(&args)?;
-    carry_out(&recipe, args.resume.as_deref(), args.plan, global)
+    carry_out(&recipe, args.resume.as_deref(), args.course, global)
 }
 
-/// Does what a recipe says and gives the exit code; of a `plan`, says what memory it would take.
-pub fn carry_out(recipe: &AnyRecipe, resume: Option<&Path>, plan: bool, global: &Global) -> Result<u8> {
+/// Does what a recipe says and gives the exit code; of a plan, says what memory it would take.
+pub fn carry_out(recipe: &AnyRecipe, resume: Option<&Path>, course: Course, global: &Global) -> Result<u8> {
     let device = global.device()?;
-    if plan {
+    if course.plan {
         let plan = recipe.plan(resume, &device)?;
         let text = if global.json { json!({ "memory": plan }).to_string() } else { format!("memory  {plan}") };
         return print(&text).map(|()| 0);
     }
     signal::install()?;
-    let mut screen = Screen::new(global.json);
+    if course.leash {
+        signal::when_input_ends();
+    }
+    let mut screen = Screen::new(global.json, course.until);
     let summary = recipe.run(&Os, resume, &device, &mut screen)?;
     screen.finish();
     if global.json {
@@ -111,6 +127,7 @@ fn to_json(s: &Summary) -> serde_json::Value {
         "parameters": s.parameters,
         "trained": s.trained,
         "steps": s.steps,
+        "of_steps": s.of_steps,
         "loss": s.loss,
         "val_loss": s.val_loss,
         "bits_per_byte": s.bits_per_byte,
@@ -134,10 +151,12 @@ fn conclusion(s: &Summary) -> String {
     let run = quote(&s.run);
     let (how, next) = match s.stopped {
         Some(signal) => (format!("stopped by signal {signal} and saved"), format!("kiln train --resume {run}")),
+        None if s.steps < s.of_steps => ("paused and saved".to_owned(), format!("kiln train --resume {run}")),
         None => ("done".to_owned(), format!("{}{run}{}", s.next[0], s.next[1])),
     };
     let time = duration(Duration::from_secs_f64(s.seconds.max(0.0)));
-    let mut text = format!("\n{how}: {} steps, {time}, {losses}\n", thousands(s.steps));
+    let of = if s.steps < s.of_steps { format!(" of {}", thousands(s.of_steps)) } else { String::new() };
+    let mut text = format!("\n{how}: {}{of} steps, {time}, {losses}\n", thousands(s.steps));
     if s.skipped > 0 || s.rewinds > 0 {
         let skipped = count(s.skipped, "step was skipped", "steps were skipped");
         let back =
@@ -175,17 +194,20 @@ struct Screen {
     preparing: String,
     /// How many times steps were skipped; those in a row are one time.
     skips: u64,
+    /// Where the run pauses.
+    until: Option<u64>,
 }
 
 impl Screen {
-    fn new(json: bool) -> Screen {
+    fn new(json: bool, until: Option<u64>) -> Screen {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
             bar.set_style(style("{msg} {spinner}"));
             bar
         });
         let start = Instant::now();
-        Screen { bar, json, start, first_step: 0, thirtieths: 0, started: false, preparing: String::new(), skips: 0 }
+        let preparing = String::new();
+        Screen { bar, json, start, first_step: 0, thirtieths: 0, started: false, preparing, skips: 0, until }
     }
 
     /// Prints lines above the bar.
@@ -326,6 +348,10 @@ impl Watch for Screen {
         }
     }
 
+    fn until(&self) -> Option<u64> {
+        self.until
+    }
+
     fn stop(&self) -> Option<i32> {
         signal::caught()
     }
@@ -372,6 +398,7 @@ mod tests {
             parameters: 10,
             trained: 10,
             steps: 60,
+            of_steps: 60,
             loss: 1.5,
             judged: "validation loss",
             next: ["kiln sample ", ""],
@@ -406,7 +433,7 @@ mod tests {
             data: vec!["my/book.txt".into()],
             set: set.iter().map(|s| s.to_string()).collect(),
             resume: None,
-            plan: false,
+            course: Course::default(),
         };
         let made = |set: &[&str]| match recipe(&args(set)).unwrap() {
             AnyRecipe::Text(recipe) => recipe,

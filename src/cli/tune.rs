@@ -2,7 +2,7 @@
 
 use super::Global;
 use super::term::{Ink, ink, print, safe};
-use super::train::{carry_out, data_path};
+use super::train::{Course, carry_out, data_path};
 use clap::Args;
 use kiln::data::Tokenizer;
 use kiln::data::examples::Example;
@@ -45,11 +45,10 @@ pub struct TuneArgs {
     #[arg(long, value_name = "RUN", conflicts_with_all = ["model", "recipe", "data", "full"])]
     resume: Option<PathBuf>,
     /// Show the tokens of the first N examples, which of them are trained on, and do no more
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["plan", "until"])]
     show_mask: Option<usize>,
-    /// Say what memory the run would take, and do no more
-    #[arg(long, conflicts_with = "show_mask")]
-    plan: bool,
+    #[command(flatten)]
+    course: Course,
 }
 
 /// Runs `kiln tune` and gives the exit code.
@@ -57,7 +56,7 @@ pub fn run(args: TuneArgs, global: &Global) -> Result<u8> {
     let recipe = recipe(&args)?;
     match args.show_mask {
         Some(count) => show_mask(&recipe, count, global).map(|()| 0),
-        None => carry_out(&recipe, args.resume.as_deref(), args.plan, global),
+        None => carry_out(&recipe, args.resume.as_deref(), args.course, global),
     }
 }
 

@@ -21,6 +21,12 @@ pub trait Watch {
     /// those who look into a step, and for tests that spoil one.
     fn backward(&mut self, _at: At, _micro: usize, _params: &mut Params, _loss: &mut Tensor) {}
 
+    /// Asked once: the step after which the run pauses. It is then evaluated and saved, and goes on from there to the same
+    /// bits when it is resumed: its recipe, and with it the schedule, stays that of the whole run.
+    fn until(&self) -> Option<u64> {
+        None
+    }
+
     /// Asked after each step: the number of a signal that asks the run to save and stop.
     fn stop(&self) -> Option<i32> {
         None
@@ -172,6 +178,8 @@ pub struct Summary {
     pub trained: usize,
     /// Steps done, those of earlier processes included.
     pub steps: u64,
+    /// Steps of the whole run: more, where it paused or was stopped.
+    pub of_steps: u64,
     /// The loss of the last step that was not skipped.
     pub loss: f32,
     /// What an evaluation's main number is, as `validation loss`.

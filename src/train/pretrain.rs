@@ -77,6 +77,8 @@ struct Work<'a, T: Task> {
     state: State,
     /// The checkpoint with the lowest validation loss so far.
     best: Option<(f64, u64)>,
+    /// The last step to be done: the recipe's, or an earlier one at which the run pauses.
+    end: u64,
     /// The step that an earlier process saved but did not conclude.
     unfinished: Option<Record>,
     /// Floating-point operations a second that this machine reaches.
@@ -98,8 +100,10 @@ impl<'a, T: Task> Work<'a, T> {
         let Opened { task, trainer, memory, data } = T::open(recipe, &run.data(), device, &mut |what, done, total| {
             watch.event(&Event::Prepare { what, done, total });
         })?;
+        let end = watch.until().map_or(recipe.train.steps, |step| step.min(recipe.train.steps));
         Ok(Work {
             recipe,
+            end,
             metrics: Metrics::open(run.disk(), &run.metrics(), u64::MAX)?,
             board: Board::new(run.path(), 1),
             task,
@@ -170,6 +174,8 @@ impl<'a, T: Task> Work<'a, T> {
             self.metrics = Metrics::open(self.run.disk(), &self.run.metrics(), step - 1)?;
             records.retain(|r| r.step < step);
         }
+        // A checkpoint is written before its step is evaluated.
+        self.state.val_loss = records.iter().rev().find_map(|record| record.val_loss).or(self.state.val_loss);
         let next = if self.unfinished.is_some() { step } else { step + 1 };
         self.board = Board::new(self.run.path(), next);
         let stands: Vec<u64> =
@@ -194,7 +200,7 @@ impl<'a, T: Task> Work<'a, T> {
             precision: self.recipe.train.precision,
         });
         let mut stopped = None;
-        while stopped.is_none() && (self.state.step < steps || self.unfinished.is_some()) {
+        while stopped.is_none() && (self.state.step < self.end || self.unfinished.is_some()) {
             if let Some(record) = self.unfinished.take() {
                 stopped = self.conclude(record, true, watch)?;
                 continue;
@@ -250,7 +256,8 @@ impl<'a, T: Task> Work<'a, T> {
                 continue;
             }
             let every = self.recipe.train.checkpoint_every;
-            if self.is_due(every, step) {
+            // Where it goes back to must not hang on where it pauses.
+            if self.is_regular(every, step) {
                 self.state.guard.mark(step);
             }
             stopped = watch.stop();
@@ -276,6 +283,7 @@ impl<'a, T: Task> Work<'a, T> {
             parameters: self.trainer.params.numel(),
             trained: self.trainer.params.trained_numel(),
             steps: self.state.step,
+            of_steps: steps,
             loss: self.state.loss.unwrap_or(f32::NAN),
             judged: T::JUDGED,
             next: T::NEXT,
@@ -350,8 +358,13 @@ impl<'a, T: Task> Work<'a, T> {
         self.board.sync()
     }
 
-    /// Whether what is done every `every` steps, and after the last one, is done after `step`.
+    /// Whether what is done every `every` steps, and where the run ends or pauses, is done after `step`.
     fn is_due(&self, every: u64, step: u64) -> bool {
+        step == self.end || self.is_regular(every, step)
+    }
+
+    /// The same of a run that does not pause.
+    fn is_regular(&self, every: u64, step: u64) -> bool {
         step == self.recipe.train.steps || (every > 0 && step.is_multiple_of(every))
     }
 
@@ -372,7 +385,7 @@ impl<'a, T: Task> Work<'a, T> {
             self.board.samples(self.run.disk(), step, &self.run.samples())?;
         }
         // With all done, a signal has nothing left to stop.
-        let done = step == self.recipe.train.steps && record.val_loss.is_some();
+        let done = step >= self.end && record.val_loss.is_some();
         Ok(if done { None } else { watch.stop() })
     }
 

@@ -39,6 +39,16 @@ pub fn interrupts() -> Result<Arc<AtomicBool>> {
     Ok(set)
 }
 
+/// From now on the end of standard input is a SIGTERM: a process that has a pipe there ends with the one that holds the other end,
+/// however that ends.
+pub fn when_input_ends() {
+    std::thread::spawn(|| {
+        // Whatever it is that ends it.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = signal_hook::low_level::raise(SIGTERM);
+    });
+}
+
 /// From now on there is something to save: [`caught`] tells of the first signal, and the second one ends the process.
 pub fn save_first() {
     if let Some(ends) = ENDS.get() {

@@ -3,6 +3,7 @@
 
 use crate::alloc::allocations;
 use crate::train::tensorboard::pictures;
+use crate::watch::StopAfter;
 use kiln::data::images::world::Format;
 use kiln::data::images::{Idx, Shapes, Sheet};
 use kiln::device::Device;
@@ -16,7 +17,7 @@ use kiln::train::pictures::vae::{CONV, VaeRecipe};
 use kiln::train::pictures::{GanTask, VaeTask, VqVaeTask, gan, vae, vqvae};
 use kiln::train::recipe::{Architecture, RecipeOf, Section};
 use kiln::train::task::{RecipeFor, Task};
-use kiln::train::{AnyRecipe, Event, Summary, Watch, checkpoint, metrics, run};
+use kiln::train::{AnyRecipe, Summary, checkpoint, metrics, run};
 use std::path::Path;
 
 /// Settings of a tiny run in `dir`, over the text of a recipe.
@@ -40,20 +41,6 @@ fn train<T: Task>(recipe: &RecipeFor<T>, threads: usize) -> Summary {
     run::<T>(&Os, recipe, None, &device(threads), &mut ()).expect("a run")
 }
 
-/// Stops after a number of steps, as a signal would.
-struct StopAfter(u64, u64);
-
-impl Watch for StopAfter {
-    fn event(&mut self, event: &Event) {
-        if let Event::Step { step, .. } = event {
-            self.1 = *step;
-        }
-    }
-    fn stop(&self) -> Option<i32> {
-        (self.1 >= self.0).then_some(15)
-    }
-}
-
 fn bytes(run: &Path, step: u64) -> [Vec<u8>; 2] {
     let dir = run.join(format!("checkpoints/step-{step:06}"));
     [checkpoint::MODEL, checkpoint::OPTIM].map(|file| std::fs::read(dir.join(file)).expect("a checkpoint"))
@@ -64,7 +51,7 @@ fn goes_on<T: Task>(text: &str, more: &str) {
     let dirs = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
     let [whole, parts] = dirs.each_ref().map(|dir| recipe(text, dir.path(), more));
     let whole = train::<T>(&whole, 1).run;
-    let first = run::<T>(&Os, &parts, None, &device(2), &mut StopAfter(4, 0)).expect("a run");
+    let first = run::<T>(&Os, &parts, None, &device(2), &mut StopAfter::new(4)).expect("a run");
     assert_eq!(first.stopped, Some(15));
     let again = RecipeFor::<T>::of_run(&first.run, &[]).expect("the run's recipe");
     run::<T>(&Os, &again, Some(&first.run), &device(2), &mut ()).expect("the run goes on");

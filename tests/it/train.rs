@@ -1,5 +1,6 @@
 //! Whole runs on a tiny model: what they leave behind, and that resuming changes nothing.
 
+use crate::watch::StopAfter;
 use kiln::data::{Dataset, Part};
 use kiln::device::Device;
 use kiln::disk::Os;
@@ -28,20 +29,6 @@ fn device() -> Device {
     Device::cpu(2).expect("a CPU")
 }
 
-/// Stops the run after a number of steps, as a signal would.
-struct StopAfter(u64, u64);
-
-impl Watch for StopAfter {
-    fn event(&mut self, event: &Event) {
-        if let Event::Step { step, .. } = event {
-            self.1 = *step;
-        }
-    }
-    fn stop(&self) -> Option<i32> {
-        (self.1 >= self.0).then_some(15)
-    }
-}
-
 fn bytes(run: &Path, step: u64) -> [Vec<u8>; 2] {
     let dir = run.join(format!("checkpoints/step-{step:06}"));
     [checkpoint::MODEL, checkpoint::OPTIM].map(|file| std::fs::read(dir.join(file)).expect("a checkpoint"))
@@ -66,13 +53,74 @@ fn a_run_that_stops_and_resumes_has_the_bytes_of_one_that_does_not() {
         };
         for stop in [7, 20] {
             let dir = tempfile::tempdir().expect("a folder");
-            let first = train(&recipe(dir.path(), 40, more), None, &device(), &mut StopAfter(stop, 0)).expect("a run");
+            let first =
+                train(&recipe(dir.path(), 40, more), None, &device(), &mut StopAfter::new(stop)).expect("a run");
             assert_eq!((first.steps, first.stopped), (stop, Some(15)));
             assert_eq!(resume(&first.run).steps, 40);
             assert!(bytes(&first.run, 40) == want, "stopped at {stop}: weights or moments differ");
             assert_eq!(records(&first.run), records(&whole.run));
         }
     }
+}
+
+/// Pauses the run after a number of steps.
+struct Until(u64);
+
+impl Watch for Until {
+    fn event(&mut self, _: &Event) {}
+    fn until(&self) -> Option<u64> {
+        Some(self.0)
+    }
+}
+
+#[test]
+fn a_run_that_pauses_is_evaluated_there_and_goes_on_to_the_same_bytes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let every = ["train.eval_every=0", "train.checkpoint_every=0"];
+    let whole = train(&recipe(dir.path(), 40, &every), None, &device(), &mut ()).expect("a run");
+    let dir = tempfile::tempdir().expect("a folder");
+    let first = train(&recipe(dir.path(), 40, &every), None, &device(), &mut Until(7)).expect("a run");
+    assert_eq!((first.steps, first.of_steps, first.stopped), (7, 40, None));
+    let val_loss = |step: u64| {
+        let records = metrics::read(&Os, &first.run.join("metrics.jsonl")).expect("metrics");
+        records.iter().find(|r| r.step == step).expect("the step").val_loss
+    };
+    assert!(first.val_loss.is_some() && val_loss(7) == first.val_loss && val_loss(6).is_none());
+    let again = |until: u64| {
+        let recipe = Recipe::of_run(&first.run, &[]).expect("the run's recipe");
+        train(&recipe, Some(&first.run), &device(), &mut Until(until)).expect("the run goes on")
+    };
+    // Once more to the same step, or to one that is behind, is nothing; then to another one, and beyond the end.
+    let before = std::fs::read(first.run.join("metrics.jsonl")).expect("metrics");
+    assert_eq!([again(7).val_loss, again(3).val_loss], [first.val_loss; 2]);
+    assert_eq!(std::fs::read(first.run.join("metrics.jsonl")).expect("metrics"), before);
+    assert_eq!(again(20).steps, 20);
+    assert!(val_loss(20).is_some());
+    assert_eq!(again(99).steps, 40);
+    assert!(bytes(&first.run, 40) == bytes(&whole.run, 40), "weights or moments differ");
+    assert_eq!(val_loss(40), whole.val_loss);
+}
+
+#[test]
+fn mup_changes_nothing_at_its_base_and_something_elsewhere_and_is_for_adamw() {
+    let trained = |more: &[&str]| {
+        let dir = tempfile::tempdir().expect("a folder");
+        let run = train(&recipe(dir.path(), 4, more), None, &device(), &mut ()).expect("a run").run;
+        std::fs::read(run.join("checkpoints/step-000004").join(checkpoint::MODEL)).expect("a checkpoint")
+    };
+    let plain = trained(&[]);
+    assert!(trained(&["model.mup=true", "model.base_d=32"]) == plain);
+    assert!(trained(&["model.mup=true", "model.base_d=16"]) != plain);
+    let dir = tempfile::tempdir().expect("a folder");
+    let muon = recipe(dir.path(), 4, &["model.mup=true", "optim.kind=muon"]);
+    let error = train(&muon, None, &device(), &mut ()).expect_err("Muon has its own rates");
+    assert!(error.to_string().starts_with("model.mup: "), "{error}");
+    let sim =
+        kiln::device::sim::Options { memory: 1 << 30, ..kiln::device::sim::Options::new(false).expect("options") };
+    let cpu = kiln::cpu::Cpu::new(1).expect("a CPU");
+    let gpu = Device::gpu(Arc::new(kiln::device::Sim::new(sim)), cpu).expect("a simulated GPU");
+    let error = train(&recipe(dir.path(), 4, &["model.mup=true"]), None, &gpu, &mut ()).expect_err("one rate");
+    assert!(error.to_string().starts_with("model.mup: a GPU's update"), "{error}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Fine-tuning: what is learnt and what is not, adapters in their files, and that neither packing nor micro-batches change the loss.
 
+use crate::watch::StopAfter;
 use kiln::data::examples::{Example, RowMut, Rows};
 use kiln::device::Device;
 use kiln::disk::Os;
@@ -13,7 +14,7 @@ use kiln::tape::{Pass, Tape};
 use kiln::tensor::Tensor;
 use kiln::train::sampler::{adapted, model};
 use kiln::train::tune::TUNE;
-use kiln::train::{AnyRecipe, Event, Recipe, Summary, Watch, checkpoint, metrics, train};
+use kiln::train::{AnyRecipe, Recipe, Summary, Watch, checkpoint, metrics, train};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -79,20 +80,6 @@ fn held_out(summary: &Summary) -> [f64; 2] {
     [last.more["val_before"], last.val_loss.expect("it was evaluated")]
 }
 
-/// Stops the run after a number of steps, as a signal would.
-struct StopAfter(u64, u64);
-
-impl Watch for StopAfter {
-    fn event(&mut self, event: &Event) {
-        if let Event::Step { step, .. } = event {
-            self.1 = *step;
-        }
-    }
-    fn stop(&self) -> Option<i32> {
-        (self.1 >= self.0).then_some(15)
-    }
-}
-
 #[test]
 fn every_method_learns_and_a_stopped_run_goes_on_bit_for_bit() {
     let dropout = ["model.dropout=0.1", "model.targets=[\"q_proj\", \"v_proj\", \"mlp.*\"]"];
@@ -108,7 +95,7 @@ fn every_method_learns_and_a_stopped_run_goes_on_bit_for_bit() {
         let whole = tuned(dir.path(), more, &mut ());
         let [before, after] = held_out(&whole);
         assert!(after < before - 0.08, "{more:?}: {before} to {after}");
-        let stopped = tuned(dir.path(), more, &mut StopAfter(13, 0));
+        let stopped = tuned(dir.path(), more, &mut StopAfter::new(13));
         assert_eq!(stopped.stopped, Some(15));
         let recipe = AnyRecipe::of_run(&stopped.run, &[]).expect("the run's recipe");
         let resumed = recipe.run(&Os, Some(&stopped.run), &device(), &mut ()).expect("the run goes on");

@@ -2,7 +2,8 @@
 
 #![allow(clippy::print_stdout)] // tests say what they skip
 
-use super::{StopAfter, device, recipe, resume};
+use super::{device, recipe, resume};
+use crate::watch::StopAfter;
 use kiln::disk::Os;
 use kiln::train::tensorboard::{masked_crc, numbers};
 use kiln::train::{metrics, train};
@@ -140,7 +141,7 @@ pub fn pictures(run: &Path) -> Vec<(String, u64, [u64; 3], Vec<u8>)> {
 /// A run that was stopped, torn and resumed.
 fn stopped_and_resumed(dir: &Path) -> PathBuf {
     let recipe = recipe(dir, 30, &["train.sample_every=10", "sample.tokens=20", "sample.prompt=The"]);
-    let run = train(&recipe, None, &device(), &mut StopAfter(14, 0)).expect("a run").run;
+    let run = train(&recipe, None, &device(), &mut StopAfter::new(14)).expect("a run").run;
     let [first] = &files(&run)[..] else { panic!("one file") };
     // A process that was killed may leave half a record, and steps that no checkpoint has.
     let mut content = std::fs::read(first).expect("events");
