@@ -7,6 +7,7 @@ pub mod fields;
 pub mod gan;
 pub mod gpt;
 pub mod hf;
+pub mod mup;
 pub mod sample;
 pub mod sequence;
 pub mod vae;

@@ -36,7 +36,7 @@ impl Default for AdamW {
     }
 }
 
-/// The numbers of one update, the same for all elements of a group.
+/// The numbers of one update, the same for all elements of a group; a group's own learning rate does not change its decay.
 #[derive(Clone, Copy)]
 struct Update {
     clip: f32,
@@ -107,7 +107,7 @@ impl AdamW {
             clip: clip as f32,
             beta1: [self.beta1, 1.0 - self.beta1].map(|x| x as f32),
             beta2: [self.beta2, 1.0 - self.beta2].map(|x| x as f32),
-            step,
+            step: step * group.rate,
             rms,
             eps: self.eps as f32,
             keep,

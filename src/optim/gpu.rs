@@ -14,6 +14,7 @@ use crate::tensor::{Out, Spec, Tensor};
 /// Launches an update at the rates that were [set](Gpu::set_rates); it does nothing where something is not finite.
 pub fn launch(optim: &Optimizer, gpu: &Gpu, params: &Params, losses: &[Tensor]) {
     assert!(optim.muon.is_none(), "Muon has no kernels");
+    assert!(params.trained().all(|group| group.rate == 1.0), "groups have no rates of their own");
     let adamw = &optim.adamw;
     for (i, loss) in losses.iter().enumerate() {
         let args = [at(loss), gpu.loss().into(), n(1), Arg::F32(1.0), flag(i > 0)];

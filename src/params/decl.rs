@@ -73,6 +73,8 @@ pub struct Decl {
     pub init: Init,
     /// The rows of the matrices that lie in it, one below the other, as packed queries, keys and values do.
     pub parts: Vec<usize>,
+    /// Its learning rate, as a multiple of the optimizer's.
+    pub rate: f32,
     /// The network that it belongs to, where several are trained in turns; see [`Params::focus`](super::Params::focus).
     pub net: u8,
     /// How files hold it.
@@ -127,7 +129,7 @@ impl Decl {
     pub fn new(name: impl Into<String>, shape: impl Into<Shape>, kind: Kind, init: Init) -> Decl {
         let shape = shape.into();
         let parts = vec![shape.first().copied().unwrap_or(1)];
-        Decl { name: name.into(), shape, kind, init, parts, net: 0, stored: Stored::Whole }
+        Decl { name: name.into(), shape, kind, init, parts, rate: 1.0, net: 0, stored: Stored::Whole }
     }
 
     /// The first element and the shape of each part.

@@ -1,6 +1,6 @@
 //! Parameters: named slices of a few flat arenas, with their gradients and the optimizer's moments beside them.
 //!
-//! A [`Group`] holds the parameters of one [`Kind`] that are held in one way ([`Hold`]): trained, or frozen in f32 or in
+//! A [`Group`] holds the parameters of one [`Kind`] and learning rate that are held in one way ([`Hold`]): trained, or frozen in f32 or in
 //! bf16. Only trained groups own gradients and moments; buffers ([`Kind::Buffer`]) are saved like all others and change with
 //! passes ([`Tape::update`](crate::tape::Tape::update)), never by an optimizer. Slices lie in the order in which a backward pass finishes their
 //! gradients, the last layer first.
@@ -34,12 +34,14 @@ pub struct Params {
     places: Vec<(usize, usize)>,
 }
 
-/// The parameters of one network and kind, in one arena.
+/// The parameters of one network, kind and learning rate, in one arena.
 pub struct Group {
     /// The network that they belong to.
     pub net: u8,
     /// What they are.
     pub kind: Kind,
+    /// Their learning rate, as a multiple of the optimizer's.
+    pub rate: f32,
     /// The parameters in the order of their slots.
     ids: Vec<ParamId>,
     names: Vec<String>,
@@ -112,9 +114,12 @@ impl Params {
         let kinds = [Kind::Matrix, Kind::Embedding, Kind::Vector, Kind::Buffer];
         let all_holds = [Hold::Train, Hold::Frozen, Hold::FrozenBf16, Hold::FrozenQ8, Hold::FrozenQ4];
         let nets = 0..=decls.iter().map(|decl| decl.net).max().unwrap_or(0);
+        let mut rates: Vec<f32> = decls.iter().map(|decl| decl.rate).collect();
+        rates.sort_by(f32::total_cmp);
+        rates.dedup();
         let all = nets.flat_map(|net| kinds.into_iter().flat_map(move |kind| all_holds.map(|hold| (net, kind, hold))));
-        for (net, kind, hold) in all {
-            let among = |&i: &usize| (decls[i].net, decls[i].kind, holds[i]) == (net, kind, hold);
+        for ((net, kind, hold), &rate) in all.flat_map(|all| rates.iter().map(move |rate| (all, rate))) {
+            let among = |&i: &usize| (decls[i].net, decls[i].kind, holds[i], decls[i].rate) == (net, kind, hold, rate);
             // Last declared, first finished.
             let ids: Vec<usize> = (0..decls.len()).rev().filter(among).collect();
             if ids.is_empty() {
@@ -171,6 +176,7 @@ impl Params {
             groups.push(Group {
                 net,
                 kind,
+                rate,
                 names: ids.iter().map(|&i| decls[i].name.clone()).collect(),
                 images: ids.iter().map(|&i| decls[i].images()).collect(),
                 matrices: ids.iter().enumerate().flat_map(matrices).collect(),

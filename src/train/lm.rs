@@ -11,7 +11,7 @@ use crate::device::{Device, kernels};
 use crate::error::{Error, Result};
 use crate::model::sample::SampleOptions;
 use crate::model::sequence::generate;
-use crate::model::{Gpt, GptConfig};
+use crate::model::{Gpt, GptConfig, mup};
 use crate::params::{Decl, Hold, Params};
 use crate::tape::Tape;
 use crate::tensor::{DType, Out, Shape, Spec};
@@ -107,8 +107,12 @@ impl Trainer<Lm> {
 
     fn on(recipe: &Recipe, vocab: usize, fill: Fill, device: &Device) -> Result<Trainer<Lm>> {
         let train = &recipe.train;
-        let lm = Lm::new(recipe.model.config(vocab, train.context), [train.batch, train.context], fill);
-        Trainer::with(Setup::of(recipe), lm, device)
+        let config = recipe.model.config(vocab, train.context);
+        let (lm, mut decls) = Lm::new(config.clone(), [train.batch, train.context], fill);
+        if let Some(base) = recipe.model.base() {
+            mup::scale(&config, &mut decls, base);
+        }
+        Trainer::with(Setup::of(recipe), (lm, decls), device)
     }
 
     /// The sum of the negative log-likelihoods of all targets of `data`, in nats, and how many targets these are; at most

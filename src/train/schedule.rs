@@ -13,6 +13,9 @@ pub enum Shape {
     Linear,
     /// Half a cosine.
     Cosine,
+    /// Up instead of down: from the minimum at the first step to the maximum at the last, by the same factor each step, without
+    /// warm-up. For looking where training breaks.
+    Rising,
     /// Warm-up, stable, decay: the maximum until the last `decay_steps`, then a straight line.
     Wsd,
 }
@@ -38,12 +41,16 @@ impl Schedule {
     /// The learning rate of `step`, counted from 0. The last step, `steps - 1`, has exactly `min_lr` where there is a
     /// decay: the shape is not constant, and steps are left for it after warm-up.
     pub fn lr(&self, step: u64) -> f64 {
+        let last = self.steps.saturating_sub(1);
+        if self.shape == Shape::Rising {
+            let done = if last == 0 { 1.0 } else { step.min(last) as f64 / last as f64 };
+            return self.min_lr * libm::pow(self.lr / self.min_lr, done);
+        }
         if step < self.warmup {
             return self.lr * (step + 1) as f64 / (self.warmup + 1) as f64;
         }
-        let last = self.steps.saturating_sub(1);
         let first = match self.shape {
-            Shape::Constant => return self.lr,
+            Shape::Constant | Shape::Rising => return self.lr,
             Shape::Linear | Shape::Cosine => self.warmup,
             // The step before the first that is lower.
             Shape::Wsd => last.saturating_sub(self.decay_steps).max(self.warmup),
@@ -96,6 +103,15 @@ mod tests {
         check(Shape::Cosine, &[(6, 0.55 + 0.45 * golden), (9, 0.55), (12, 0.55 - 0.45 * golden), (14, 0.1), (99, 0.1)]);
         // The last five steps are lower, in parts of 0.18.
         check(Shape::Wsd, &[(8, 1.0), (9, 1.0), (10, 0.82), (11, 0.64), (13, 0.28), (14, 0.1), (15, 0.1)]);
+    }
+
+    #[test]
+    fn a_rising_rate_grows_by_one_factor_from_end_to_end() {
+        let schedule = Schedule { lr: 1.0, min_lr: 1e-4, steps: 5, ..schedule(Shape::Rising) };
+        for (step, lr) in [(0, 1e-4), (1, 1e-3), (2, 1e-2), (4, 1.0), (9, 1.0)] {
+            assert!((schedule.lr(step) / lr - 1.0).abs() < 1e-12, "{step}: {}", schedule.lr(step));
+        }
+        assert_eq!(Schedule { steps: 1, ..schedule }.lr(0), 1.0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::event::{Event, Watch};
 use super::fit::{self, Plan};
 use super::lm::Lm;
-use super::recipe::{self, Recipe, Train};
+use super::recipe::{self, OptimKind, Recipe, Train};
 use super::run::RunDir;
 use super::setup::Setup;
 use super::source;
@@ -33,6 +33,14 @@ pub struct Text {
 }
 
 fn supported(recipe: &Recipe, device: &Device) -> Result<()> {
+    if recipe.model.mup && recipe.optim.kind == OptimKind::Muon {
+        let problem = "its learning rates are for AdamW; Muon's updates are of the same size at every width already";
+        return Err(Error::config("model.mup", problem, "leave it out, or set optim.kind = \"adamw\""));
+    }
+    if recipe.model.mup && matches!(device, Device::Gpu(_)) {
+        let problem = "a GPU's update has one learning rate for all";
+        return Err(Error::config("model.mup", problem, "leave it out, or train with --device cpu"));
+    }
     Setup::of(recipe).supported(device)?;
     Lm::supported(&recipe.model.config(1, recipe.train.context), recipe.train.precision, device)
 }

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 pub const VILLAGE: &str = include_str!("../../../data/recipes/village.toml");
 
 /// Recipes are written by hand.
-pub(super) const MAX_FILE: u64 = 1 << 20;
+pub const MAX_FILE: u64 = 1 << 20;
 
 /// The most steps of a run.
 pub const MAX_STEPS: u64 = 1_000_000_000;
@@ -35,6 +35,7 @@ const TEXT: Schema = Schema {
     default: VILLAGE,
     optional: &[
         "model.hidden",
+        "model.base_d",
         "model.bias",
         "model.tied",
         "model.activation",
@@ -45,6 +46,7 @@ const TEXT: Schema = Schema {
         "optim.muon_lr",
         "eval.max_batches",
     ],
+    free: &[],
     file: "data/recipes/village.toml",
     example: "train.steps=100",
 };

@@ -8,6 +8,9 @@ use crate::ops::rope;
 use crate::settings::Schema;
 use serde::{Deserialize, Serialize};
 
+/// The default of `model.base_d`.
+const BASE_D: usize = 64;
+
 /// `[model]`. Absent keys are as the kind has them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +25,12 @@ pub struct Model {
     pub d: usize,
     /// Probability with which an activation is dropped in training.
     pub dropout: f32,
+    /// Whether learning rate and initial values are those of a model of width `base_d`, scaled to this one's
+    /// ([`mup`](crate::model::mup)).
+    pub mup: bool,
+    /// The width at which nothing is scaled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_d: Option<usize>,
     /// Width inside the MLP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hidden: Option<usize>,
@@ -89,6 +98,11 @@ pub enum RopeScaling {
 }
 
 impl Model {
+    /// The width of the model for which learning rate and initial values are as they are written, where this one has its own.
+    pub fn base(&self) -> Option<usize> {
+        self.mup.then_some(self.base_d.unwrap_or(BASE_D))
+    }
+
     /// The model over `vocab` tokens, with sequences of at most `context`.
     pub fn config(&self, vocab: usize, context: usize) -> GptConfig {
         let Model { layers, heads, d, .. } = *self;
@@ -134,6 +148,13 @@ impl Section for Model {
             return Err(Error::config("model.d", problem, format!("try model.d = {down} or {}", down + unit)));
         }
         require((0.0..1.0).contains(&self.dropout), "model.dropout", self.dropout, "a number from 0 to below 1")?;
+        if let Some(base) = self.base_d {
+            range("model.base_d", base, 1..=65_536)?;
+            if !self.mup {
+                let problem = "nothing is scaled from another width without model.mup";
+                return Err(Error::config("model.base_d", problem, "add model.mup = true, or leave it out"));
+            }
+        }
         if let Some(hidden) = self.hidden {
             range("model.hidden", hidden, 1..=1_048_576)?;
         }
@@ -174,6 +195,7 @@ impl Section for Model {
             ("model.activation", format!("{:?}", config.mlp)),
             ("model.rope_theta", theta),
             ("model.rope_scaling", scaling),
+            ("model.mup", format!("{:?}", self.base())),
             ("train.context", train.context.to_string()),
         ]
     }

@@ -79,6 +79,9 @@ impl Optim {
             self.min_lr,
             format!("from 0 to optim.lr, which is {}", self.lr),
         )?;
+        if self.schedule == Shape::Rising {
+            positive("optim.min_lr", self.min_lr)?;
+        }
         for (key, decay) in
             [("optim.beta1", self.beta1), ("optim.beta2", self.beta2), ("optim.muon_momentum", self.muon_momentum)]
         {

@@ -19,6 +19,8 @@ fn error(text: &str, overrides: &[&str]) -> (String, String) {
 fn full() -> Recipe {
     let mut recipe = Recipe::default();
     recipe.model = Model {
+        mup: true,
+        base_d: Some(32),
         hidden: Some(320),
         bias: Some(true),
         tied: Some(true),
@@ -118,7 +120,7 @@ fn a_wrong_type_names_what_was_expected_and_where() {
         assert_eq!(error(text, &[]).0, format!("{expected} (my.toml, line 2)"));
     }
     let (message, hint) = error("", &["optim.schedule=cosin"]);
-    let known = "\"constant\" or \"linear\" or \"cosine\" or \"wsd\"";
+    let known = "\"constant\" or \"linear\" or \"cosine\" or \"rising\" or \"wsd\"";
     assert_eq!(message, format!("optim.schedule: expected {known}, found \"cosin\" (--set)"));
     assert_eq!(hint, "did you mean \"cosine\"?");
     assert!(error("train = 5", &[]).0.starts_with("train: expected a section, found integer (my.toml, line 1)"));
@@ -147,6 +149,7 @@ fn values_out_of_range_are_refused() {
         "model.dropout=nan",
         "model.hidden=0",
         "data.vocab=256",
+        "model.base_d=64",
         "data.bytes=1",
         "data.val_fraction=0.0",
         "data.val_fraction=1.0",
