@@ -42,6 +42,8 @@ pub enum Purpose {
     Latent = 7,
     /// What is done to pictures before a discriminator sees them.
     Augment = 8,
+    /// Settings to try.
+    Search = 9,
 }
 
 /// One addressable sequence of random numbers, `(seed, purpose, tensor, step)`; the index counts inside it.

@@ -15,6 +15,8 @@ pub struct Schema {
     pub default: &'static str,
     /// The keys without one, as `data.path`.
     pub optional: &'static [&'static str],
+    /// Sections with keys of their own, which are not known here.
+    pub free: &'static [&'static str],
     /// The file of the default, for hints.
     pub file: &'static str,
     /// An override, for hints.
@@ -55,7 +57,7 @@ impl Schema {
             };
             for (key, value) in values {
                 let path = format!("{section}.{key}");
-                if !self.keys().contains(&path) {
+                if !self.knows(&path) {
                     return Err(self.unknown(&path, &from_file(&path)));
                 }
                 known.insert(key, value);
@@ -68,7 +70,7 @@ impl Schema {
                 return Err(Error::usage(format!("--set {text} has no value"), hint));
             };
             let (path, value) = (path.trim(), value.trim());
-            if !self.keys().iter().any(|key| key == path) {
+            if !self.knows(path) {
                 return Err(self.unknown(path, " (--set)"));
             }
             let (section, key) = path.split_once('.').expect("every known key has a section");
@@ -97,6 +99,11 @@ impl Schema {
             };
         }
         Error::config(path, problem + &place, hint)
+    }
+
+    fn knows(&self, key: &str) -> bool {
+        let section = key.split_once('.').map(|(section, _)| section);
+        section.is_some_and(|section| self.free.contains(&section)) || self.keys().iter().any(|known| known == key)
     }
 
     /// Every key, as `train.steps`.

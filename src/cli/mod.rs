@@ -10,6 +10,7 @@ mod kernels;
 mod sample;
 mod serve;
 mod study;
+mod sweep;
 mod term;
 mod train;
 mod tune;
@@ -125,6 +126,7 @@ enum Command {
     Data(data::DataArgs),
     Train(train::TrainArgs),
     Tune(tune::TuneArgs),
+    Sweep(sweep::SweepArgs),
     Eval(eval::EvalArgs),
     Sample(sample::SampleArgs),
     Chat(chat::ChatArgs),
@@ -139,7 +141,7 @@ enum Command {
 /// The commands along the life cycle, as `kiln --help` shows them.
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Prepare", &["data"]),
-    ("Train", &["train", "tune"]),
+    ("Train", &["train", "tune", "sweep"]),
     ("Judge", &["eval"]),
     ("Use", &["sample", "chat", "serve", "convert"]),
     ("Study", &["study", "bench", "kernels", "doctor"]),
@@ -181,6 +183,12 @@ impl Global {
                 }
             }
         }
+    }
+
+    /// The options that make another process of this program compute on the same device.
+    pub fn device_args(&self) -> [String; 2] {
+        let name = self.device.to_possible_value().expect("no device is hidden");
+        ["--device".into(), name.get_name().into()]
     }
 
     /// Threads asked for; 0: all that this process may use.
@@ -253,6 +261,7 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Data(args) => data::run(args, &global).map(|()| 0),
         Command::Train(args) => train::run(args, &global),
         Command::Tune(args) => tune::run(args, &global),
+        Command::Sweep(args) => sweep::run(args, &global),
         Command::Eval(args) => eval::run(&args, &global).map(|()| 0),
         Command::Sample(args) => sample::run(args, &global).map(|()| 0),
         Command::Chat(args) => chat::run(args, &global).map(|()| 0),

@@ -132,6 +132,11 @@ impl Progress {
         self.bar.set_position(done.min(self.bar.length().unwrap_or(done)));
     }
 
+    /// Lets `write` write above the bar.
+    pub fn above(&self, write: impl FnOnce()) {
+        self.bar.suspend(write);
+    }
+
     /// The same, where it is known only now how much there is.
     pub fn set_of(&self, done: u64, total: u64) {
         self.bar.set_length(total);

@@ -7,13 +7,15 @@ use super::pictures::vae::VaeRecipe;
 use super::pictures::vqvae::VqVaeRecipe;
 use super::pictures::{GanTask, PictureData, VaeTask, VqVaeTask};
 use super::pretrain;
-use super::recipe::{MAX_FILE, Recipe, RecipeOf};
+use super::recipe::{MAX_FILE, Recipe, RecipeOf, Train};
+use super::source;
+use super::task::Progress;
 use super::text::Text;
 use super::tune::{Tune, TuneRecipe};
 use crate::device::Device;
 use crate::disk::{self, Disk, Os};
 use crate::error::Result;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A recipe, whatever it trains.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,6 +100,27 @@ impl AnyRecipe {
             AnyRecipe::Vae(recipe) => Some(&recipe.data),
             AnyRecipe::VqVae(recipe) => Some(&recipe.data),
             AnyRecipe::Gan(recipe) => Some(&recipe.data),
+        }
+    }
+
+    /// `[train]`.
+    pub fn train(&self) -> &Train {
+        within!(self, _Kind, recipe => &recipe.train)
+    }
+
+    /// All keys, as TOML.
+    pub fn to_toml(&self) -> String {
+        within!(self, _Kind, recipe => recipe.to_toml())
+    }
+
+    /// The folder of token shards that runs of this recipe can share, which are made in `own`; `None` where they make none.
+    ///
+    /// # Errors
+    /// The data cannot be used.
+    pub fn shards(&self, own: &Path, progress: &mut Progress) -> Result<Option<PathBuf>> {
+        match self {
+            AnyRecipe::Text(recipe) => source::shards(recipe, own, progress).map(Some),
+            _ => Ok(None),
         }
     }
 

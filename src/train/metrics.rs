@@ -34,6 +34,26 @@ pub struct Record {
     pub more: BTreeMap<String, f64>,
 }
 
+impl Record {
+    /// A number by its name in the file; of the evaluation, where one followed the step.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        match name {
+            "loss" => Some(self.loss.into()),
+            "lr" => Some(self.lr),
+            "grad_norm" => Some(self.grad_norm),
+            "val_loss" => self.val_loss,
+            "bits_per_byte" => self.bits_per_byte,
+            name => self.more.get(name).copied(),
+        }
+    }
+
+    /// The names of its numbers.
+    pub fn names(&self) -> Vec<&str> {
+        let own = ["val_loss", "bits_per_byte", "loss", "grad_norm", "lr"];
+        own.into_iter().filter(|name| self.number(name).is_some()).chain(self.more.keys().map(String::as_str)).collect()
+    }
+}
+
 /// JSON has no NaN: it is written as `null`.
 fn number_or_nan<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + From<f32>>(from: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_else(|| f32::NAN.into()))

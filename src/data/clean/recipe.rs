@@ -11,8 +11,13 @@ use std::path::{Path, PathBuf};
 /// The default recipe, as TOML with comments.
 pub const CLEAN: &str = include_str!("../../../data/recipes/clean.toml");
 
-const SCHEMA: Schema =
-    Schema { default: CLEAN, optional: &[], file: "data/recipes/clean.toml", example: "gopher.min_words=20" };
+const SCHEMA: Schema = Schema {
+    default: CLEAN,
+    optional: &[],
+    free: &[],
+    file: "data/recipes/clean.toml",
+    example: "gopher.min_words=20",
+};
 
 /// Recipes are written by hand.
 const MAX_FILE: u64 = 1 << 20;

@@ -151,6 +151,7 @@ impl Architecture for GanModel {
     const SCHEMA: Schema = Schema {
         default: DEFAULT,
         optional: &["data.path", "data.size", "data.colour", "eval.max_batches"],
+        free: &[],
         file: "data/recipes/dcgan.toml",
         example: "train.steps=100",
     };

@@ -134,6 +134,7 @@ impl Architecture for VaeModel {
     const SCHEMA: Schema = Schema {
         default: DEFAULT,
         optional: &["data.path", "data.size", "data.colour", "eval.max_batches"],
+        free: &[],
         file: "data/recipes/vae-mlp.toml",
         example: "train.steps=100",
     };

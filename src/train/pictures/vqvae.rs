@@ -94,6 +94,7 @@ impl Architecture for VqVaeModel {
     const SCHEMA: Schema = Schema {
         default: DEFAULT,
         optional: &["data.path", "data.size", "data.colour", "eval.max_batches"],
+        free: &[],
         file: "data/recipes/vqvae.toml",
         example: "train.steps=100",
     };

@@ -153,6 +153,7 @@ impl Architecture for TuneModel {
     const SCHEMA: Schema = Schema {
         default: TUNE,
         optional: &["model.base", "data.path", "data.replay", "train.context", "eval.max_batches", "optim.muon_lr"],
+        free: &[],
         file: "data/recipes/tune.toml",
         example: "model.rank=16",
     };
