@@ -7,7 +7,7 @@ pub mod tune;
 
 use crate::device::Device;
 use crate::disk::Os;
-use crate::error::{AtPath, Error, Result};
+use crate::error::{AtPath, Result};
 use crate::train::{AnyRecipe, Summary, Watch, checkpoint};
 use std::path::Path;
 
@@ -27,14 +27,7 @@ fn run(dir: &Path, name: &str, base: &str, set: &[String], device: &Device, watc
             }
             (fresh, None)
         }
-        false => {
-            let was = AnyRecipe::of_run(&path, &[])?;
-            if was != fresh {
-                let problem = format!("{} was made with other settings", path.display());
-                return Err(Error::failed(problem, "remove it, or give --out another folder"));
-            }
-            (was, Some(&*path))
-        }
+        false => (AnyRecipe::of_run(&path, &[])?, Some(&*path)),
     };
     recipe.run(&Os, resume, device, watch)
 }
