@@ -193,11 +193,10 @@ impl Watch for Screen {
             }
         };
         match *event {
-            Event::Prepare { what, done, total } => {
+            Event::Prepare { what, done, .. } => {
                 if done == 0 {
                     say(what);
                 }
-                let _ = total;
             }
             Event::Start { dir, space, halving, known } => {
                 let keys: Vec<&str> = space.axes.iter().map(|axis| &*axis.key).collect();

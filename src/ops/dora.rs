@@ -69,6 +69,7 @@ fn dot_body<V: Vector>(sums: &mut [f32], x: &[f32], y: &[f32]) {
         );
     }
 }
+
 impl Dora {
     /// For each corrected row: its number in W, and the first row of A that corrects it.
     fn rows(&self, r: usize) -> impl Iterator<Item = (usize, usize)> {

@@ -64,6 +64,7 @@ fn scale_body<V: Vector>(y: &mut [f32], by: f32) {
         |i, w| (V::at(&y[i..], w) * by).put(&mut y[i..], w),
     );
 }
+
 /// A span with the first of its rows of A and of B.
 #[derive(Clone, Copy)]
 struct Part {

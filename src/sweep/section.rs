@@ -82,7 +82,7 @@ pub struct Budget {
     /// Steps of all trials together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
-    /// Minutes of all processes of the sweep, one after another.
+    /// Minutes that trials take, side by side where there are several workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minutes: Option<f64>,
     /// In the price's currency.
