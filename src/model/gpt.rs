@@ -30,6 +30,7 @@ use crate::rng::Purpose;
 use crate::tape::{Tape, Var};
 use crate::tensor::{DType, Out, Spec, Tensor};
 use arrayvec::ArrayVec;
+use std::cell::RefCell;
 use std::sync::OnceLock;
 
 /// The layers of the model; the values of its parameters are in [`Params`].
@@ -65,8 +66,13 @@ fn drop(x: Var<'_>, p: f32) -> Var<'_> {
 impl Block {
     /// From the stream and, but for the first block, what is still to be added to it: the stream with the attention's part
     /// added, and the MLP's part, which is still to be added. `attend` maps packed queries, keys and values
-    /// (B, T, (H + 2·Hkv)·D), not yet turned, to (B, T, H·D).
-    fn apply<'t>(&self, x: &[Var<'t>], attend: impl FnOnce(Var<'t>) -> Var<'t>) -> [Var<'t>; 2] {
+    /// (B, T, (H + 2·Hkv)·D), not yet turned, to (B, T, H·D); `see` is shown what the MLP's last matrix reads.
+    fn apply<'t>(
+        &self,
+        x: &[Var<'t>],
+        attend: impl FnOnce(Var<'t>) -> Var<'t>,
+        see: impl FnOnce(Var<'t>),
+    ) -> [Var<'t>; 2] {
         let (n, x) = self.norm_1.apply(x[0], x.get(1).copied());
         let a = attend(self.qkv.apply(n));
         let (n, x) = self.norm_2.apply(x, Some(drop(self.proj.apply(a), self.dropout)));
@@ -75,6 +81,7 @@ impl Block {
             Some(gate) => gate.apply(n).swiglu(up),
             None => up,
         };
+        see(m);
         [x, drop(self.out.apply(m), self.dropout)]
     }
 }
@@ -122,6 +129,19 @@ impl Heads {
         }
         tape.constant(y.freeze())
     }
+}
+
+/// What [`Gpt::look`] shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Site {
+    /// Packed queries, keys and values (B, T, (H + 2·Hkv)·D) of a block, turned by their positions where the model does so.
+    Qkv,
+    /// What the last matrix of a block's MLP reads (B, T, hidden).
+    Hidden,
+    /// The stream (B, T, C) after a block.
+    Stream,
+    /// The logits (B, T, V); their block is the number of blocks.
+    Logits,
 }
 
 /// Tokens of a sequence that go on from what its cache holds.
@@ -229,7 +249,7 @@ impl Gpt {
         let places = places.map(Var::value);
         self.stream(x, |_, block, x| {
             let (heads, places) = (self.heads(tape.device()).clone(), places.clone());
-            let y = tape.checkpoint(x, move |x| block.apply(x, |qkv| heads.attend(qkv, places.as_ref())));
+            let y = tape.checkpoint(x, move |x| block.apply(x, |qkv| heads.attend(qkv, places.as_ref()), |_| ()));
             tape.spent(x);
             y
         })
@@ -266,6 +286,27 @@ impl Gpt {
         self.whole(ids, None).linear(self.head.table(ids.tape()), None)
     }
 
+    /// Reads ids (B, T) without gradients, and shows `see` what it comes to on the way, with the number of the block.
+    pub fn look(&self, ids: Var, see: &mut dyn FnMut(Site, usize, &Tensor)) {
+        let tape = ids.tape();
+        let see = RefCell::new(see);
+        let show = |site, block, x: Var| (see.borrow_mut())(site, block, &x.value());
+        let heads = self.heads(tape.device());
+        tape.no_grad(|| {
+            let x = self.stream(self.embed(ids, 0), |i, block, x| {
+                let attend = |qkv| {
+                    let turned = heads.turn(qkv, 0);
+                    show(Site::Qkv, i, turned);
+                    turned.attention(heads.heads, heads.kv_heads)
+                };
+                let y = block.apply(x, attend, |hidden| show(Site::Hidden, i, hidden));
+                show(Site::Stream, i, y[0] + y[1]);
+                y
+            });
+            show(Site::Logits, self.blocks.len(), x.linear(self.head.table(tape), None));
+        });
+    }
+
     /// [`stream`](Gpt::stream) (1, N, C) of the N tokens of all parts, each of which goes on from its cache and is added to it.
     fn continued<'t>(&self, tape: &'t Tape, parts: &mut [Part]) -> Var<'t> {
         for Part { ids, cache, .. } in &*parts {
@@ -291,7 +332,7 @@ impl Gpt {
             tape.constant(x.freeze())
         };
         let heads = self.heads(tape.device());
-        let stream = self.stream(x, |i, block, x| tape.scope(|| block.apply(x, |qkv| heads.go_on(i, qkv, parts))));
+        let stream = self.stream(x, |i, block, x| tape.scope(|| block.apply(x, |qkv| heads.go_on(i, qkv, parts), |_| ())));
         parts.iter_mut().for_each(|part| part.cache.advance(part.ids.len()));
         stream
     }

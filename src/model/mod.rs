@@ -18,6 +18,6 @@ pub use classifier::{Classifier, ClassifierConfig};
 pub use config::{GptConfig, Mlp, Positions, Size};
 pub use fields::Wrong;
 pub use gan::{Gan, GanConfig, GanLoss, Scale};
-pub use gpt::{Gpt, Part};
+pub use gpt::{Gpt, Part, Site};
 pub use vae::{Elbo, Likelihood, Vae, VaeConfig};
 pub use vqvae::{Quantised, VqVae, VqVaeConfig};

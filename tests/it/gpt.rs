@@ -2,7 +2,7 @@
 //! `gpt2.py` and `llama.py` in `tests/reference`; see its README for the keys.
 
 use kiln::device::Device;
-use kiln::model::{Gpt, GptConfig, Mlp, Positions, Size};
+use kiln::model::{Gpt, GptConfig, Mlp, Positions, Site, Size};
 use kiln::ops::activation::Activation;
 use kiln::ops::rope::RopeScaling;
 use kiln::optim::{Muon, MuonScale, Optimizer};
@@ -209,5 +209,39 @@ fn inference_by_scopes_gives_the_bits_of_the_recorded_pass_and_needs_less_memory
         };
         let ((a, full), (b, scoped)) = (peak(true), peak(false));
         assert!(a == b && scoped < full, "{scoped} bytes, {full} recorded");
+    }
+}
+
+#[test]
+fn a_look_shows_what_the_model_comes_to_on_the_way() {
+    let gpt2_file = include_bytes!("../fixtures/gpt2.safetensors").as_slice();
+    for (bytes, config) in [(gpt2_file, gpt2()), (LLAMA, llama())] {
+        let file = SafeTensors::deserialize(bytes).expect("a safetensors file");
+        let device = Device::cpu(1).expect("a CPU");
+        let (gpt, params) = model(&device, &file, config.clone());
+        let mut tape = Tape::new(&device);
+        tape.begin(&params, Pass::default());
+        let x = tape.constant(ids(&device, read(&file, "x")));
+        let logits = gpt.logits(x).value();
+        let [b, t] = [0, 1].map(|axis| x.value().shape()[axis]);
+        let mut seen = Vec::new();
+        gpt.look(x, &mut |site, block, value| seen.push((site, block, value.clone())));
+        let sites: Vec<(Site, usize)> = seen.iter().map(|(site, block, _)| (*site, *block)).collect();
+        let block = |i| [(Site::Qkv, i), (Site::Hidden, i), (Site::Stream, i)];
+        assert_eq!(sites, [&block(0)[..], &block(1), &[(Site::Logits, 2)]].concat());
+        for (site, _, value) in &seen {
+            let width = match site {
+                Site::Qkv => (config.heads + 2 * config.kv_heads) * config.head_dim,
+                Site::Hidden => config.hidden,
+                Site::Stream => config.d,
+                Site::Logits => config.vocab,
+            };
+            assert_eq!(value.shape()[..], [b, t, width]);
+        }
+        assert_eq!(seen[6].2.f32(), logits.f32());
+        // The last norm makes of the last stream what the head reads.
+        let stream = seen[5].2.f32();
+        let rms = (stream.iter().map(|x| x * x).sum::<f32>() / stream.len() as f32).sqrt();
+        assert!(rms.is_finite() && stream != seen[2].2.f32(), "{rms}");
     }
 }
