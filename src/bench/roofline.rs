@@ -8,10 +8,9 @@
 use super::kernels::{self, Narrow};
 use super::{Case, Ceilings, Row, gemm};
 use crate::cpu::gemm::Precision;
-use crate::train::plot::{GRID, INK, Picture};
+use crate::train::plot::{GRID, INK, Picture, text};
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::FontStyle;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// Colours of the benchmarks, in the order in which they appear.
@@ -77,8 +76,7 @@ impl Picture for Roofline<'_> {
         scale: u32,
     ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
         let s = scale as i32;
-        let font = |size: i32| ("sans-serif", size * s).into_font().color(&INK);
-        let bold = |size: i32| ("sans-serif", size * s, FontStyle::Bold).into_font().color(&INK);
+        let [font, bold] = [false, true].map(|bold| move |size| text(size, scale, bold));
         let (points, peak, bandwidth) = (self.points(), self.ceilings.fma, self.bandwidth());
         let ridge = peak / bandwidth;
         let (mut low, mut high) = (ridge / 4.0, ridge * 8.0);
@@ -128,7 +126,7 @@ impl Picture for Roofline<'_> {
             }
             let colour = COLOURS[(benches.len() - 1) % COLOURS.len()];
             let centre = Pos::new(HPos::Center, VPos::Center);
-            let number = ("sans-serif", 13 * s, FontStyle::Bold).into_font().color(&WHITE).pos(centre);
+            let number = bold(13).color(&WHITE).pos(centre);
             let marker = |at: (i32, i32)| {
                 EmptyElement::at(at)
                     + Circle::new((0, 0), 8 * s, colour.filled())

@@ -2,10 +2,9 @@
 
 use crate::device::ptx::Module;
 use crate::device::sim::{Count, Counters, Site};
-use crate::train::plot::{GRID, INK, Picture};
+use crate::train::plot::{GRID, Picture, text};
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::FontStyle;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::collections::BTreeMap;
 
@@ -116,10 +115,9 @@ impl Picture for Accesses<'_> {
         scale: u32,
     ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
         let s = scale as i32;
-        let font = |size: i32| ("sans-serif", size * s).into_font().color(&INK);
-        let bold = |size: i32| ("sans-serif", size * s, FontStyle::Bold).into_font().color(&INK);
-        let right = |size: i32| font(size).pos(Pos::new(HPos::Right, VPos::Center));
-        let left = |size: i32| font(size).pos(Pos::new(HPos::Left, VPos::Center));
+        let [font, bold] = [false, true].map(|bold| move |size| text(size, scale, bold));
+        let right = |size: u32| font(size).pos(Pos::new(HPos::Right, VPos::Center));
+        let left = |size: u32| font(size).pos(Pos::new(HPos::Left, VPos::Center));
         area.fill(&WHITE)?;
         area.draw(&Text::new(self.title[0], (14 * s, 12 * s), bold(20)))?;
         area.draw(&Text::new(self.title[1], (14 * s, 36 * s), font(14)))?;
@@ -162,7 +160,7 @@ impl Picture for Accesses<'_> {
                 area.draw(&Rectangle::new(square, GRID.stroke_width(scale)))?;
                 if load > 1.0 {
                     let centre = Pos::new(HPos::Center, VPos::Center);
-                    let number = ("sans-serif", 12 * s, FontStyle::Bold).into_font().color(&INK).pos(centre);
+                    let number = bold(12).pos(centre);
                     area.draw(&Text::new(format!("{load:.0}"), ((square[0].0 + square[1].0) / 2, middle), number))?;
                 }
             }

@@ -1,12 +1,15 @@
 //! `kiln sweep`.
 
 use super::Global;
-use super::term::{Ink, Progress, ink, print, quote, thousands, warn};
+use super::study::Quiet;
+use super::term::{Ink, Progress, ink, note, print, quote, thousands, warn};
 use clap::Args;
 use kiln::disk::{self, Os};
 use kiln::error::{Error, Result};
 use kiln::sweep::outcome::BEST;
+use kiln::sweep::scaling::{self, ISOFLOP, Law};
 use kiln::sweep::{Event, Outcome, Sweep, Watch, Work, range, reopen, run as sweep};
+use kiln::train::AnyRecipe;
 use kiln::train::plot::Picture;
 use kiln::train::recipe::MAX_FILE;
 use kiln::train::signal;
@@ -22,6 +25,8 @@ use std::process::Command;
   kiln sweep --resume runs/sweep --set budget.steps=50000
   kiln sweep --lr-range                           where the village's learning rate does something, and where it breaks
   kiln sweep --lr-range my.toml --set model.d=256
+  kiln sweep --isoflop                            scaling laws of a small GPT, and what they say of a larger one: ten minutes
+  kiln sweep --isoflop my.toml --budgets 1e12,4e12 --widths 64,128,192 --hold-out 256@2e13
 
 A file, of which data/recipes/sweep.toml explains every key:
   [sweep]
@@ -37,7 +42,7 @@ A file, of which data/recipes/sweep.toml explains every key:
   optim.kind = [\"adamw\", \"muon\"]")]
 pub struct SweepArgs {
     /// What is searched, and how
-    #[arg(value_name = "SWEEP.toml", required_unless_present_any = ["resume", "lr_range"])]
+    #[arg(value_name = "SWEEP.toml", required_unless_present_any = ["resume", "lr_range", "isoflop"])]
     file: Option<PathBuf>,
     /// Override a key of it; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
@@ -57,15 +62,46 @@ pub struct SweepArgs {
     /// With --lr-range: steps between them
     #[arg(long, value_name = "N", default_value_t = range::Settings::default().steps, requires = "lr_range")]
     steps: u64,
+    /// Instead of a search: scaling laws of a recipe (absent: data/recipes/isoflop.toml's), from runs of several widths for each of
+    /// several budgets
+    #[arg(long, conflicts_with_all = ["resume", "lr_range"])]
+    isoflop: bool,
+    /// With --isoflop: floating-point operations of a run
+    #[arg(long, value_name = "FLOPS", value_delimiter = ',', requires = "isoflop")]
+    budgets: Vec<f64>,
+    /// With --isoflop: widths of models
+    #[arg(long, value_name = "D", value_delimiter = ',', requires = "isoflop")]
+    widths: Vec<usize>,
+    /// With --isoflop: the run that the law is to predict, or none
+    #[arg(long, value_name = "D@FLOPS", requires = "isoflop", value_parser = held_out)]
+    hold_out: Option<HeldOut>,
+    /// With --isoflop: where its runs go; those that are there are not done again
+    #[arg(long, value_name = "DIR", default_value = "runs/isoflop", requires = "isoflop")]
+    out: PathBuf,
     /// Lines of the table
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
+}
+
+/// `--hold-out`.
+#[derive(Clone, Copy, Debug)]
+struct HeldOut(Option<(usize, f64)>);
+
+fn held_out(text: &str) -> Result<HeldOut, String> {
+    if text == "none" {
+        return Ok(HeldOut(None));
+    }
+    let parts = text.split_once('@').and_then(|(d, flops)| Some((d.parse().ok()?, flops.parse().ok()?)));
+    parts.map(|run| HeldOut(Some(run))).ok_or_else(|| "a width and operations, as 128@4e12, or none".to_owned())
 }
 
 /// Runs `kiln sweep` and gives the exit code.
 pub fn run(args: SweepArgs, global: &Global) -> Result<u8> {
     if args.lr_range {
         return lr_range(&args, global).map(|()| 0);
+    }
+    if args.isoflop {
+        return isoflop(&args, global).map(|()| 0);
     }
     let settings = match (&args.resume, &args.file) {
         (Some(dir), _) => reopen(dir, &args.set)?,
@@ -74,26 +110,31 @@ pub fn run(args: SweepArgs, global: &Global) -> Result<u8> {
     };
     signal::install()?;
     signal::save_first();
-    let program = std::env::current_exe().map_err(|e| Error::io("kiln", e))?;
-    let all = if global.threads() > 0 {
-        global.threads()
-    } else {
-        std::thread::available_parallelism().map_or(1, usize::from)
-    };
-    let threads = (all / settings.sweep.workers).max(1).to_string();
-    let start = || {
-        let mut command = Command::new(&program);
-        command.args(["--threads", &threads]).args(global.device_args());
-        command
-    };
+    let program = program(global, settings.sweep.workers)?;
     let mut screen = Screen { json: global.json, bar: None, width: 0 };
-    let outcome = sweep(&settings, args.resume.as_deref(), &Work { program: &start }, &mut screen)?;
+    let outcome = sweep(&settings, args.resume.as_deref(), &Work { program: &program }, &mut screen)?;
     drop(screen);
     match global.json {
         true => print(&outcome.to_json().to_string())?,
         false => print(&conclusion(&outcome, args.top))?,
     }
     Ok(outcome.stopped.map_or(0, signal::exit_code))
+}
+
+/// This program as a command, with its share of the threads where `workers` of them work side by side.
+pub(super) fn program(global: &Global, workers: usize) -> Result<impl Fn() -> Command> {
+    let program = std::env::current_exe().map_err(|e| Error::io("kiln", e))?;
+    let all = if global.threads() > 0 {
+        global.threads()
+    } else {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    };
+    let (threads, device) = ((all / workers).max(1).to_string(), global.device_args());
+    Ok(move || {
+        let mut command = Command::new(&program);
+        command.args(["--threads", &threads]).args(&device);
+        command
+    })
 }
 
 /// The range test.
@@ -123,6 +164,84 @@ fn lr_range(args: &SweepArgs, global: &Global) -> Result<()> {
         shown(found.breaks),
         svg.display(),
     ))
+}
+
+/// Scaling laws.
+fn isoflop(args: &SweepArgs, global: &Global) -> Result<()> {
+    let recipe = AnyRecipe::load(args.file.as_deref(), ISOFLOP, &args.set)?;
+    let mut settings = scaling::Settings::default();
+    if !args.budgets.is_empty() {
+        settings.budgets.clone_from(&args.budgets);
+    }
+    if !args.widths.is_empty() {
+        settings.widths.clone_from(&args.widths);
+    }
+    if let Some(HeldOut(run)) = args.hold_out {
+        settings.hold_out = run;
+    }
+    let device = global.device()?;
+    signal::install()?;
+    let bar = Progress::count("share", 1000);
+    let mut told = |what: &str, done: f64, all: f64| {
+        bar.above(|| note(what));
+        bar.set((1000.0 * done / all) as u64);
+    };
+    let found = scaling::scaling(&recipe, &settings, &args.out, &device, &mut told, &mut Quiet)?;
+    drop(bar);
+    let [svg, png] = ["isoflop.svg", "isoflop.png"].map(|name| args.out.join(name));
+    found.save_svg(&Os, &svg)?;
+    found.save_png(&Os, &png)?;
+    if global.json {
+        return print(&serde_json::json!(found).to_string());
+    }
+    let mut text =
+        format!("\n{}\n", ink("  width  operations     size N   tokens D    steps     loss      law", Ink::Bold));
+    let all = found.points.iter().map(|point| (point, ""));
+    for (point, what) in all.chain(found.held_out.iter().map(|point| (point, "  held out"))) {
+        let law = found.law.loss(point.size, point.tokens);
+        text += &format!(
+            "  {:>5}  {:>10.1e} {:>10.2e} {:>10.2e} {:>8} {:>8.4} {law:>8.4}{what}\n",
+            point.width,
+            point.flops,
+            point.size,
+            point.tokens,
+            thousands(point.steps),
+            point.loss
+        );
+    }
+    text += &format!(
+        "\n{}\n",
+        ink("best for a budget   size N   tokens D   D/N     loss    by the law: N, loss", Ink::Bold)
+    );
+    for (best, budget) in found.optima.iter().zip(&settings.budgets) {
+        let by_law = found.law.best(*budget);
+        let law = by_law.map_or("none".to_owned(), |law| format!("{:.2e}, {:.4}", law.size, law.loss));
+        match best {
+            Some(best) => {
+                let (size, tokens, loss) = (best.size, best.tokens, best.loss);
+                text += &format!(
+                    "  {budget:>15.0e} {size:>9.2e} {tokens:>10.2e} {:>5.0} {loss:>8.4}    {law}\n",
+                    tokens / size
+                );
+            }
+            None => text += &format!("  {budget:>15.0e} outside of the widths                  {law}\n"),
+        }
+    }
+    let Law { e, a, alpha, b, beta } = found.law;
+    text += &format!(
+        "\nL(N, D) = {e:.3} + {a:.4}/N^{alpha:.2} + {b:.4}/D^{beta:.2}; off by {:.2} % in the mean\n",
+        100.0 * found.residual
+    );
+    if let (Some(point), Some(predicted), Some(off)) = (&found.held_out, found.predicted, found.off()) {
+        text += &format!(
+            "held out: width {}, {:.1e} operations: predicted {predicted:.4}, trained {:.4}: off by {:+.2} %\n",
+            point.width,
+            point.flops,
+            point.loss,
+            100.0 * off
+        );
+    }
+    print(&format!("{text}picture {}", svg.display()))
 }
 
 /// Shows how far the run of a range test is.

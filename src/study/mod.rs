@@ -3,31 +3,38 @@
 //! Each study is one command. It says where it starts from, splits what it asks by entities and by ways of asking, has a control that must
 //! fail, and reports every seed. What it trains are ordinary runs, left in a folder: one that was interrupted goes on from them.
 
+pub mod halving;
+pub mod mup;
 pub mod tune;
 
-use crate::device::Device;
-use crate::disk::Os;
-use crate::error::{AtPath, Result};
-use crate::train::{AnyRecipe, Summary, Watch, checkpoint};
+use crate::error::{AtPath, Error, Result};
+use crate::sweep::{self, Sweep, Work};
 use std::path::Path;
 
-/// Does the run `name` in the folder `dir` with these settings over the recipe `base`; one that was done before is not done again,
-/// and one that was interrupted goes on.
+/// Does a sweep in the folder `dir`, or goes on with the one of its name that is there.
 ///
 /// # Errors
-/// As of [`AnyRecipe::run`].
-fn run(dir: &Path, name: &str, base: &str, set: &[String], device: &Device, watch: &mut dyn Watch) -> Result<Summary> {
-    let path = dir.join(name);
-    let own = [format!("run.dir={}", toml::Value::from(&*dir.to_string_lossy())), format!("run.name={name}")];
-    let fresh = AnyRecipe::load(None, base, &[&own[..], set].concat())?;
-    let (recipe, resume) = match checkpoint::list(&Os, &path.join("checkpoints"))?.is_empty() {
-        true => {
+/// As of [`sweep::run`].
+fn search(dir: &Path, mut sweep: Sweep, work: &Work, watch: &mut dyn sweep::Watch) -> Result<sweep::Outcome> {
+    let path = dir.join(&sweep.sweep.name);
+    dir.clone_into(&mut sweep.sweep.dir);
+    match path.join("sweep.toml").is_file() && path.join("recipe.toml").is_file() {
+        true => sweep::run(&sweep::reopen(&path, &[])?, Some(&path), work, watch),
+        false => {
             if path.exists() {
                 std::fs::remove_dir_all(&path).at(&path)?;
             }
-            (fresh, None)
+            sweep::run(&sweep, None, work, watch)
         }
-        false => (AnyRecipe::of_run(&path, &[])?, Some(&*path)),
-    };
-    recipe.run(&Os, resume, device, watch)
+    }
+}
+
+/// A part of a study that a signal ended ends the study.
+fn stopped(signal: Option<i32>) -> Result<()> {
+    match signal {
+        None => Ok(()),
+        Some(signal) => {
+            Err(Error::failed(format!("stopped by signal {signal}"), "the same command goes on where it stopped"))
+        }
+    }
 }

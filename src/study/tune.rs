@@ -12,7 +12,7 @@
 //! Learning rates are chosen by the loss on held-out questions about entities that are tuned on, never by what is asked in the end, among
 //! those that forget little enough.
 
-use super::run;
+use super::stopped;
 use crate::data::atomic::write_atomic;
 use crate::data::world::{Asker, Form, Lesson, Split, World};
 use crate::device::Device;
@@ -25,7 +25,7 @@ use crate::tape::Tape;
 use crate::train::recipe::VILLAGE;
 use crate::train::text::start;
 use crate::train::tune::TUNE;
-use crate::train::{Sampler, Summary, Watch, metrics};
+use crate::train::{AnyRecipe, Sampler, Summary, Watch, metrics};
 use serde::Serialize;
 use serde_json::json;
 use std::collections::HashMap;
@@ -207,7 +207,7 @@ pub fn study(
         "train.sample_every=0".into(),
         "train.eval_every=0".into(),
     ];
-    let base = run(dir, "base", VILLAGE, &set, device, watch)?;
+    let base = AnyRecipe::once(dir, "base", VILLAGE, &set, device, watch)?;
     stopped(base.stopped)?;
 
     let common = [
@@ -223,7 +223,7 @@ pub fn study(
     ];
     let mut tune = |name: String, more: Vec<String>, lr: f64| -> Result<Summary> {
         let set = [&common[..], &more, &[format!("optim.lr={lr}")]].concat();
-        let summary = run(dir, &name, TUNE, &set, device, watch)?;
+        let summary = AnyRecipe::once(dir, &name, TUNE, &set, device, watch)?;
         stopped(summary.stopped)?;
         Ok(summary)
     };
@@ -272,13 +272,4 @@ pub fn study(
         commonest: questions.commonest(),
         models: vec![before, full, lora, fresh],
     })
-}
-
-fn stopped(signal: Option<i32>) -> Result<()> {
-    match signal {
-        None => Ok(()),
-        Some(signal) => {
-            Err(Error::failed(format!("stopped by signal {signal}"), "the same command goes on where it stopped"))
-        }
-    }
 }

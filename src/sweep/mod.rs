@@ -12,6 +12,7 @@ pub mod outcome;
 pub mod picture;
 pub mod range;
 mod run;
+pub mod scaling;
 pub mod search;
 pub mod section;
 pub mod space;

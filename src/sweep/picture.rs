@@ -3,10 +3,9 @@
 use super::ledger::shown;
 use super::outcome::Outcome;
 use super::space::{Domain, Space};
-use crate::train::plot::{GRID, INK, Picture};
+use crate::train::plot::{GRID, INK, Picture, text};
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::FontStyle;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// The best trials are drawn above the others in this colour.
@@ -47,13 +46,11 @@ impl Picture for Coordinates<'_> {
         let axes = &self.space.axes;
         let x = |axis: usize| left + (right - left) * axis as i32 / axes.len() as i32;
         let y = |place: f64| bottom - ((bottom - top) as f64 * place.clamp(0.0, 1.0)) as i32;
-        let text = |words: &str, size: i32, at: (i32, i32), pos: Pos| {
-            let style = ("sans-serif", size * s).into_font().color(&INK).pos(pos);
-            area.draw(&Text::new(words.to_owned(), at, style))
+        let write = |words: &str, size: u32, at: (i32, i32), pos: Pos| {
+            area.draw(&Text::new(words.to_owned(), at, text(size, scale, false).pos(pos)))
         };
         area.fill(&WHITE)?;
-        let bold =
-            ("sans-serif", 22 * s, FontStyle::Bold).into_font().color(&INK).pos(Pos::new(HPos::Center, VPos::Top));
+        let bold = text(22, scale, true).pos(Pos::new(HPos::Center, VPos::Top));
         area.draw(&Text::new(self.title.to_owned(), (width as i32 / 2, 10 * s), bold))?;
 
         // The last result of each trial that has one; the best is drawn last.
@@ -107,7 +104,7 @@ impl Picture for Coordinates<'_> {
             area.draw(&PathElement::new([(x(axis), top), (x(axis), bottom)], INK.stroke_width(scale)))?;
             // Names of neighbours stand at two heights.
             let above = if axis % 2 == 0 { 14 } else { 32 };
-            text(name, 15, (x(axis), top - above * s), Pos::new(HPos::Center, VPos::Bottom))?;
+            write(name, 15, (x(axis), top - above * s), Pos::new(HPos::Center, VPos::Bottom))?;
             for (place, words) in ends {
                 let at = (x(axis) + 6 * s, y(place));
                 let width = 7 * s * words.chars().count() as i32;
@@ -115,7 +112,7 @@ impl Picture for Coordinates<'_> {
                     [(at.0 - 2 * s, at.1 - 8 * s), (at.0 + width, at.1 + 8 * s)],
                     WHITE.mix(0.8).filled(),
                 ))?;
-                text(&words, 14, at, Pos::new(HPos::Left, VPos::Center))?;
+                write(&words, 14, at, Pos::new(HPos::Left, VPos::Center))?;
                 area.draw(&PathElement::new([(x(axis) - 4 * s, at.1), (x(axis), at.1)], GRID.stroke_width(scale)))?;
             }
         }

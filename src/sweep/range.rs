@@ -7,11 +7,10 @@ use crate::device::Device;
 use crate::disk::Os;
 use crate::error::{Error, Result};
 use crate::settings::require;
-use crate::train::plot::{GRID, INK, Picture};
+use crate::train::plot::{GRID, INK, Picture, text};
 use crate::train::{AnyRecipe, Watch, metrics};
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::FontStyle;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -126,17 +125,14 @@ impl Picture for Range {
         const MEAN: RGBColor = RGBColor(31, 119, 180);
         const MARK: RGBColor = RGBColor(214, 84, 30);
         let s = scale as i32;
-        let font = |size: i32| ("sans-serif", size * s).into_font().color(&INK);
+        let font = |size| text(size, scale, false);
         area.fill(&WHITE)?;
         let start = self.points[0][2];
         let low = self.points.iter().map(|p| p[2]).fold(f64::INFINITY, f64::min);
         let room = 0.15 * (start - low).max(0.1);
         let ends = [self.points[0][0], self.points[self.points.len() - 1][0]];
         let mut chart = ChartBuilder::on(area)
-            .caption(
-                "loss while the learning rate rises",
-                ("sans-serif", 27 * s, FontStyle::Bold).into_font().color(&INK),
-            )
+            .caption("loss while the learning rate rises", text(27, scale, true))
             .margin(12 * s)
             .margin_right(26 * s)
             .x_label_area_size(56 * s)

@@ -131,13 +131,20 @@ impl Sweep {
         Space::parse(&self.space)
     }
 
+    /// What all trials have over the recipe.
+    ///
+    /// # Errors
+    /// A key without a section.
+    pub fn overrides(&self) -> Result<Vec<String>> {
+        Ok(dotted("set", &self.set)?.into_iter().map(|(key, value)| format!("{key}={value}")).collect())
+    }
+
     /// The recipe that every trial starts from.
     ///
     /// # Errors
     /// As of [`AnyRecipe::load`].
     pub fn base(&self) -> Result<AnyRecipe> {
-        let set = dotted("set", &self.set)?.into_iter().map(|(key, value)| format!("{key}={value}"));
-        AnyRecipe::load(self.sweep.recipe.as_deref(), "", &set.collect::<Vec<_>>())
+        AnyRecipe::load(self.sweep.recipe.as_deref(), "", &self.overrides()?)
     }
 
     /// Whether all trials have a value for this key.

@@ -6,15 +6,15 @@ use super::pictures::gan::GanRecipe;
 use super::pictures::vae::VaeRecipe;
 use super::pictures::vqvae::VqVaeRecipe;
 use super::pictures::{GanTask, PictureData, VaeTask, VqVaeTask};
-use super::pretrain;
 use super::recipe::{MAX_FILE, Recipe, RecipeOf, Train};
 use super::source;
 use super::task::Progress;
 use super::text::Text;
 use super::tune::{Tune, TuneRecipe};
+use super::{checkpoint, pretrain};
 use crate::device::Device;
 use crate::disk::{self, Disk, Os};
-use crate::error::Result;
+use crate::error::{AtPath, Result};
 use std::path::{Path, PathBuf};
 
 /// A recipe, whatever it trains.
@@ -130,6 +130,34 @@ impl AnyRecipe {
     /// As of there.
     pub fn plan(&self, resume: Option<&Path>, device: &Device) -> Result<Plan> {
         within!(self, Kind, recipe => pretrain::plan::<Kind>(recipe, resume, device))
+    }
+
+    /// Does the run `name` in the folder `dir` with these settings over the recipe `base`; one that was done before is not done
+    /// again, and one that was interrupted goes on.
+    ///
+    /// # Errors
+    /// As of [`load`](AnyRecipe::load) and [`run`](AnyRecipe::run).
+    pub fn once(
+        dir: &Path,
+        name: &str,
+        base: &str,
+        set: &[String],
+        device: &Device,
+        watch: &mut dyn Watch,
+    ) -> Result<Summary> {
+        let path = dir.join(name);
+        let own = [format!("run.dir={}", toml::Value::from(&*dir.to_string_lossy())), format!("run.name={name}")];
+        let fresh = AnyRecipe::load(None, base, &[&own[..], set].concat())?;
+        let (recipe, resume) = match checkpoint::list(&Os, &path.join("checkpoints"))?.is_empty() {
+            true => {
+                if path.exists() {
+                    std::fs::remove_dir_all(&path).at(&path)?;
+                }
+                (fresh, None)
+            }
+            false => (AnyRecipe::of_run(&path, &[])?, Some(&*path)),
+        };
+        recipe.run(&Os, resume, device, watch)
     }
 
     /// As [`run`](pretrain::run).

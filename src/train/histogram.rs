@@ -1,9 +1,8 @@
 //! The distribution of a data set's tokens, drawn: how often the commonest, the second, the third… occurs.
 
-use super::plot::{GRID, INK, Picture};
+use super::plot::{GRID, INK, Picture, text};
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::FontStyle;
 
 const COLORS: [RGBColor; 2] = [RGBColor(31, 119, 180), RGBColor(214, 84, 30)];
 
@@ -22,8 +21,8 @@ impl Picture for TokenHistogram<'_> {
         scale: u32,
     ) -> std::result::Result<(), DrawingAreaErrorKind<B::ErrorType>> {
         let s = scale as i32;
-        let font = |size: i32| ("sans-serif", size * s).into_font().color(&INK);
-        let bold = ("sans-serif", 27 * s, FontStyle::Bold).into_font().color(&INK);
+        let font = |size| text(size, scale, false);
+        let bold = text(27, scale, true);
         let curves: Vec<Vec<(f64, f64)>> = self.parts.iter().map(|(_, counts)| curve(counts)).collect();
         let points = || curves.iter().flatten();
         let last = points().map(|point| point.0).fold(2.0, f64::max);

@@ -35,7 +35,7 @@ pub trait Picture {
 
     /// Writes it as a vector picture.
     fn save_svg(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
-        fonts();
+        register_fonts();
         let mut svg = String::new();
         self.draw(&SVGBackend::with_string(&mut svg, SIZE).into_drawing_area(), 1).map_err(failed).at(path)?;
         write_atomic(disk, path, svg.as_bytes())
@@ -43,7 +43,7 @@ pub trait Picture {
 
     /// Writes it as pixels.
     fn save_png(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
-        fonts();
+        register_fonts();
         let (width, height) = (2 * SIZE.0, 2 * SIZE.1);
         let mut rgb = vec![0; 3 * (width * height) as usize];
         self.draw(&BitMapBackend::with_buffer(&mut rgb, (width, height)).into_drawing_area(), 2)
@@ -82,8 +82,7 @@ impl Picture for LossCurve<'_> {
         let val: Vec<(f64, f64)> =
             self.records.iter().filter_map(|r| Some((r.step as f64, r.val_loss.filter(|v| v.is_finite())?))).collect();
         let s = scale as i32;
-        let font = |size: i32| ("sans-serif", size * s).into_font().color(&INK);
-        let bold = |size: i32| ("sans-serif", size * s, FontStyle::Bold).into_font().color(&INK);
+        let [font, bold] = [false, true].map(|bold| move |size| text(size, scale, bold));
 
         area.fill(&WHITE)?;
         let last_step = train.last().map_or(1.0, |p| p.0).max(1.0);
@@ -146,8 +145,14 @@ impl Picture for LossCurve<'_> {
     }
 }
 
+/// The style of text of so many points in a picture that is drawn `scale` times its size.
+pub fn text(size: u32, scale: u32, bold: bool) -> TextStyle<'static> {
+    let style = if bold { FontStyle::Bold } else { FontStyle::Normal };
+    ("sans-serif", size * scale, style).into_font().color(&INK)
+}
+
 /// One font for both pictures, carried along: the machine may have none.
-fn fonts() {
+fn register_fonts() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         for style in [FontStyle::Normal, FontStyle::Bold] {

@@ -1,25 +1,13 @@
-//! `kiln study`.
+//! `kiln study tune`.
 
-use super::Global;
-use super::term::{Ink, ink, note, print};
-use clap::{Args, Subcommand};
+use super::super::Global;
+use super::super::term::{Ink, ink, note, print};
+use super::Quiet;
+use clap::Args;
 use kiln::error::Result;
 use kiln::study::tune::{Outcome, Settings, study};
-use kiln::train::{Event, Watch, signal};
 use serde_json::json;
 use std::path::PathBuf;
-
-/// Measure what a stage does to a model, on the built-in world, with a control that must fail
-#[derive(Args, Debug)]
-pub struct StudyArgs {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Subcommand, Debug)]
-enum What {
-    Tune(TuneStudy),
-}
 
 /// Does fine-tuning teach a model to say what it knows? Questions about entities that it was never tuned on
 #[derive(Args, Debug)]
@@ -27,7 +15,7 @@ enum What {
   kiln study tune                        seeds 1 to 5: about an hour on two cores
   kiln study tune --seeds 1 --json       one of them
   kiln study tune --seeds 1 --base-steps 200 --tune-steps 20 --out /tmp/quick")]
-struct TuneStudy {
+pub struct TuneStudy {
     /// Seeds of the world and of all that is random
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,2,3,4,5")]
     seeds: Vec<u64>,
@@ -42,26 +30,9 @@ struct TuneStudy {
     tune_steps: u64,
 }
 
-/// Stops where a signal asks for it, and says nothing.
-struct Quiet;
-
-impl Watch for Quiet {
-    fn event(&mut self, event: &Event) {
-        if let Event::Start { .. } = event {
-            signal::save_first();
-        }
-    }
-
-    fn stop(&self) -> Option<i32> {
-        signal::caught()
-    }
-}
-
-/// Runs `kiln study`.
-pub fn run(args: StudyArgs, global: &Global) -> Result<()> {
-    let What::Tune(args) = args.what;
+/// Runs it.
+pub fn run(args: TuneStudy, global: &Global) -> Result<()> {
     let device = global.host()?;
-    signal::install()?;
     let settings = Settings { base_steps: args.base_steps, tune_steps: args.tune_steps, ..Settings::default() };
     for &seed in &args.seeds {
         let dir = args.out.join(format!("seed-{seed}"));
