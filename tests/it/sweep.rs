@@ -281,3 +281,78 @@ fn a_trial_whose_process_crashes_goes_on_and_one_that_fails_says_why() {
     assert!(got.best().is_some());
     assert!(reopen(&got.dir, &[]).is_ok());
 }
+
+#[test]
+fn laws_are_fitted_to_small_runs_which_are_not_done_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let small = ["train.context=16", "train.batch=2", "data.bytes=30000", "data.tokenizer=byte", "eval.max_batches=5"];
+    let fit = |more: &[&str]| {
+        let mut command = kiln(dir.path(), &["sweep", "--isoflop", "--json", "--budgets", "3e8,6e8"]);
+        command.args(["--widths", "16,32,48"]).args(more).args(small.iter().flat_map(|set| ["--set", set]));
+        command.output().expect("it starts")
+    };
+    let found = object(&fit(&["--hold-out", "64@2e9"]));
+    let points = found["points"].as_array().expect("points");
+    let of = |key: &str| points.iter().map(|point| point[key].as_f64().expect("a number")).collect::<Vec<_>>();
+    assert_eq!(of("width"), [16.0, 32.0, 48.0, 16.0, 32.0, 48.0]);
+    for (((flops, size), tokens), want) in
+        of("flops").iter().zip(of("size")).zip(of("tokens")).zip([3e8, 3e8, 3e8, 6e8, 6e8, 6e8])
+    {
+        // A step more or less, and the budget is what size and tokens make of it.
+        assert!((flops / want - 1.0).abs() < 0.05 && (6.0 * size * tokens / flops - 1.0).abs() < 1e-9);
+    }
+    let held_out = &found["held_out"];
+    let [loss, predicted] = [&held_out["loss"], &found["predicted"]].map(|x| x.as_f64().expect("a loss"));
+    assert_eq!(held_out["width"], 64);
+    assert!((predicted / loss - 1.0).abs() < 0.2, "{predicted}, {loss}");
+    let metrics = dir.path().join("runs/isoflop/d16-3e8/metrics.jsonl");
+    let written = std::fs::metadata(&metrics).expect("a run").modified().expect("a time");
+    let again = object(&fit(&["--hold-out", "none"]));
+    assert_eq!((&again["points"], &again["law"]), (&found["points"], &found["law"]));
+    assert_eq!(std::fs::metadata(&metrics).expect("a run").modified().expect("a time"), written);
+    assert!(again["held_out"].is_null() && dir.path().join("runs/isoflop/isoflop.svg").is_file());
+    for (wrong, says) in [
+        (["--budgets", "1e3"], "two budgets"),
+        (["--budgets", "1e3,2e3"], "steps of a model"),
+        (["--widths", "16,24,32"], "multiples of a head's 16"),
+        (["--hold-out", "64"], "a width and operations"),
+    ] {
+        let output = kiln(dir.path(), &["sweep", "--isoflop"]).args(wrong).output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && said.contains(says), "{wrong:?}: {said}");
+    }
+}
+
+#[test]
+fn the_studies_of_a_search_compare_what_they_trained() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let tiny = [
+        "set.model.layers=1",
+        "set.train.batch=2",
+        "set.train.context=16",
+        "set.train.steps=32",
+        "set.data.bytes=30000",
+        "set.data.tokenizer=\"byte\"",
+        "set.eval.max_batches=2",
+    ];
+    let grid = [
+        "space.model.d=[16, 24]",
+        "space.optim.lr={ from = 1e-3, to = 1e-1, log = true, points = 4 }",
+        "halving.first=2",
+    ];
+    let study = |name: &str, more: &[&str]| {
+        let mut command = kiln(dir.path(), &["study", name, "--json"]);
+        command.args(tiny.iter().chain(more).flat_map(|set| ["--set", set]));
+        object(&command.output().expect("it starts"))
+    };
+    let found = study("halving", &grid);
+    let number = |key: &str| found[key].as_f64().expect("a number");
+    // 16 settings to step 2, 4 to step 8, 1 to step 32.
+    assert_eq!((number("grid_steps"), number("steps"), number("draws")), (512.0, 80.0, 2.0));
+    let least = found["best"][1].as_f64().expect("a loss");
+    assert!((found["found"][1].as_f64().expect("a loss") / least - 1.0 - number("above")).abs() < 1e-12);
+    let chance = found["chance"].as_array().expect("five draws");
+    assert!(chance.len() == 5 && chance.iter().all(|one| one["best"].as_f64().expect("a loss") >= least));
+    let again = study("halving", &grid);
+    assert_eq!(again, found);
+}
