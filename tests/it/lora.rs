@@ -30,7 +30,7 @@ struct Case {
 
 const LINEAR: &[&str] = &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
-fn cases() -> [Case; 5] {
+fn cases() -> [Case; 7] {
     let config = |rank, alpha, rslora, dora| LoraConfig { rank, alpha, dropout: 0.0, rslora, dora };
     let case = |name, targets, config| Case { name, targets, config };
     [
@@ -39,6 +39,8 @@ fn cases() -> [Case; 5] {
         case("gpt2", &["c_attn", "c_proj", "c_fc"], config(4, 8.0, false, false)),
         case("dora", LINEAR, config(4, 8.0, false, true)),
         case("gpt2_dora", &["c_attn", "c_fc"], config(4, 8.0, false, true)),
+        case("llama_usual", LINEAR, config(4, 8.0, false, false)),
+        case("gpt2_usual", &["c_attn", "c_proj", "c_fc"], config(4, 8.0, false, false)),
     ]
 }
 
@@ -56,6 +58,11 @@ impl Case {
         (gpt, decls)
     }
 
+    /// The factor of the base's matrices, and of the learning rate.
+    fn usual(&self) -> f64 {
+        if self.name.ends_with("usual") { 0.1 } else { 1.0 }
+    }
+
     /// The weights at the start, the base's held as `hold` says.
     fn params(&self, device: &Device, decls: &[Decl], hold: Hold) -> Params {
         let held = |decl: &Decl| if is_adapter(&decl.name) { Hold::Train } else { hold };
@@ -67,7 +74,9 @@ impl Case {
                 true => read_param(&file, &format!("{}.init", self.name), &params, id),
                 false => read_param(&base, "init", &params, id),
             };
-            params.set_weight(id, &values.iter().map(|&x| x as f32).collect::<Vec<_>>());
+            let scaled = !is_adapter(params.name(id)) && params.weight(id).shape().len() == 2;
+            let factor = if scaled { self.usual() } else { 1.0 };
+            params.set_weight(id, &values.iter().map(|&x| (x * factor) as f32).collect::<Vec<_>>());
         }
         params
     }
@@ -109,7 +118,7 @@ impl Case {
                 assert_eq!(grads.len() + decls.iter().filter(|d| !is_adapter(&d.name)).count(), decls.len());
             }
             tape.reset();
-            optimizer.step(&mut params, step as u64 + 1, 1e-2, &[]).expect("an update");
+            optimizer.step(&mut params, step as u64 + 1, 1e-2 * self.usual(), &[]).expect("an update");
         }
         (losses, grads, params)
     }
@@ -147,16 +156,19 @@ fn adapters_train_as_in_peft_and_torch_in_float64() {
     }
 }
 
-/// The weights of these models are ten times as large as usual, so that every term matters, and so does every rounding: PyTorch's
-/// own losses under autocast in bf16 are off by up to 9.4e-3 on them, by 4.3e-3 on the mean of ten steps.
+/// Where weights are ten times as large as usual, so that every term matters, so does every rounding: PyTorch's own losses under
+/// autocast in bf16 are off by up to 9.4e-3 on those, by 4.3e-3 on the mean of ten steps.
 #[test]
-fn in_bf16_the_mean_loss_is_off_by_less_than_a_hundredth() {
+fn in_bf16_losses_are_off_by_less_than_a_thousandth_where_weights_are_of_usual_size() {
     let file = SafeTensors::deserialize(LORA).expect("a fixture");
     let pass = Pass { precision: kiln::cpu::gemm::Precision::Bf16, ..Pass::default() };
     for case in cases().iter().filter(|case| !case.config.dora) {
         let (losses, ..) = case.trained(Hold::FrozenBf16, pass);
         let want = read(&file, &format!("{}.losses", case.name)).1;
-        let off = losses.iter().zip(want).map(|(got, want)| (got / want - 1.0).abs()).sum::<f64>() / STEPS as f64;
-        assert!(off <= 1e-2, "{}: off by {off}", case.name);
+        let off: Vec<f64> = losses.iter().zip(want).map(|(got, want)| (got / want - 1.0).abs()).collect();
+        match case.usual() < 1.0 {
+            true => assert!(off.iter().all(|&off| off <= 1e-3), "{}: off by {off:?}", case.name),
+            false => assert!(off.iter().sum::<f64>() / STEPS as f64 <= 1e-2, "{}: off by {off:?}", case.name),
+        }
     }
 }

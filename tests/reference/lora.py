@@ -28,12 +28,18 @@ CASES = {
     "gpt2": (4, 8, ["c_attn", "c_proj", "c_fc"], False, False),
     "dora": (4, 8, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], False, True),
     "gpt2_dora": (4, 8, ["c_attn", "c_fc"], False, True),
+    # Of usual size, as models start and adapters grow: what bf16 is judged by.
+    "llama_usual": (4, 8, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], False, False),
+    "gpt2_usual": (4, 8, ["c_attn", "c_proj", "c_fc"], False, False),
 }
+USUAL = 0.1
 
 
-def base(kind):
+def base(kind, usual):
     file = load_file(os.path.join(FIXTURES, f"{kind}.safetensors"))
     weights = {k.removeprefix("init."): v.double() for k, v in file.items() if k.startswith("init.")}
+    if usual:
+        weights = {k: v * USUAL if v.dim() == 2 else v for k, v in weights.items()}
     if kind == "llama":
         config = LlamaConfig(vocab_size=VOCAB, hidden_size=D, intermediate_size=40, num_hidden_layers=2,
                              num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
@@ -66,15 +72,16 @@ def loss_of(model, x, y, weights, norm):
 def case(name, seed):
     rank, alpha, targets, rslora, dora = CASES[name]
     src = Source(seed)
+    usual = name.endswith("usual")
     kind = "gpt2" if name.startswith("gpt2") else "llama"
     torch.manual_seed(0)
-    model = get_peft_model(base(kind), LoraConfig(
+    model = get_peft_model(base(kind, usual), LoraConfig(
         r=rank, lora_alpha=alpha, target_modules=targets, use_rslora=rslora, use_dora=dora, task_type="CAUSAL_LM",
         fan_in_fan_out=kind == "gpt2", lora_dropout=0.0))
     model = model.double()
     with torch.no_grad():
         for k, v in sorted(saved(model).items()):
-            v.copy_(src.normal(*v.shape, std=0.2) if "magnitude" not in k else src.uniform(*v.shape) + 0.5)
+            v.copy_(src.normal(*v.shape, std=0.2 * (USUAL if usual else 1)) if "magnitude" not in k else src.uniform(*v.shape) + 0.5)
     init = {k: v.detach().clone() for k, v in saved(model).items()}
     xs, ys = (src.ints(VOCAB, STEPS, MICROS, B, T) for _ in range(2))
     weights = (src.uniform(STEPS, MICROS, B, T) < 0.4).double()
@@ -83,8 +90,9 @@ def case(name, seed):
     parameters = saved(model)
     matrices = [v for v in parameters.values() if v.dim() == 2]
     vectors = [v for v in parameters.values() if v.dim() == 1]
+    lr = ADAMW["lr"] * (USUAL if usual else 1)
     opt = torch.optim.AdamW([dict(params=matrices, weight_decay=WEIGHT_DECAY), dict(params=vectors, weight_decay=0.0)],
-                            foreach=False, fused=False, **ADAMW)
+                            foreach=False, fused=False, **{**ADAMW, "lr": lr})
     losses, grads = [], None
     for x, y, w in zip(xs, ys, weights):
         opt.zero_grad()
