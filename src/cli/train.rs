@@ -373,7 +373,7 @@ fn at(step: u64, steps: u64) -> String {
 }
 
 /// `1 h 02 min`, `3 min 20 s`, `12 s`.
-fn duration(time: Duration) -> String {
+pub fn duration(time: Duration) -> String {
     match time.as_secs() {
         s if s >= 3600 => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
         s if s >= 60 => format!("{} min {:02} s", s / 60, s % 60),

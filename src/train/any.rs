@@ -9,7 +9,7 @@ use super::pictures::{GanTask, PictureData, VaeTask, VqVaeTask};
 use super::pretrain;
 use super::recipe::{MAX_FILE, Recipe, RecipeOf, Train};
 use super::source;
-use super::task::Progress;
+use super::task::{Progress, Task};
 use super::text::Text;
 use super::tune::{Tune, TuneRecipe};
 use crate::device::Device;
@@ -106,6 +106,11 @@ impl AnyRecipe {
     /// `[train]`.
     pub fn train(&self) -> &Train {
         within!(self, _Kind, recipe => &recipe.train)
+    }
+
+    /// What a batch has so many of, as `tokens`, and what losses are counted in.
+    pub fn units(&self) -> [&'static str; 2] {
+        within!(self, Kind, _recipe => [Kind::UNIT, Kind::LOSS])
     }
 
     /// All keys, as TOML.

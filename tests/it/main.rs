@@ -34,6 +34,7 @@ mod ops;
 mod painters;
 mod penalty;
 mod recompute;
+mod report;
 mod serve;
 mod sim;
 mod smollm2;
