@@ -1,5 +1,6 @@
 //! Recipes of all kinds of models. Programs come through here, so that the run of each kind is compiled once, in this library.
 
+use super::branch::Origin;
 use super::event::{Summary, Watch};
 use super::fit::Plan;
 use super::pictures::gan::GanRecipe;
@@ -91,6 +92,28 @@ impl AnyRecipe {
             Some("tune") => AnyRecipe::Tune(RecipeOf::of_run(run, overrides)?),
             _ => AnyRecipe::Text(RecipeOf::of_run(run, overrides)?),
         })
+    }
+
+    /// The recipe of a branch from `origin`, with overrides of what comes later.
+    ///
+    /// # Errors
+    /// As of [`Origin::recipe`].
+    pub fn of_branch(origin: &Origin, overrides: &[String]) -> Result<AnyRecipe> {
+        Ok(match AnyRecipe::of_run(&origin.run, &[])? {
+            AnyRecipe::Text(_) => AnyRecipe::Text(origin.recipe(overrides)?),
+            AnyRecipe::Vae(_) => AnyRecipe::Vae(origin.recipe(overrides)?),
+            AnyRecipe::VqVae(_) => AnyRecipe::VqVae(origin.recipe(overrides)?),
+            AnyRecipe::Gan(_) => AnyRecipe::Gan(origin.recipe(overrides)?),
+            AnyRecipe::Tune(_) => AnyRecipe::Tune(origin.recipe(overrides)?),
+        })
+    }
+
+    /// Makes the directory of a branch, a run that is then resumed.
+    ///
+    /// # Errors
+    /// As of [`Origin::begin`].
+    pub fn begin(&self, origin: &Origin) -> Result<PathBuf> {
+        within!(self, _Kind, recipe => origin.begin(recipe))
     }
 
     /// `[data]`, where it is of pictures.

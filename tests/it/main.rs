@@ -6,6 +6,7 @@ mod bad_inputs;
 mod bench;
 mod bf16;
 mod bits;
+mod branch;
 mod classifier;
 mod cli;
 mod contract;
