@@ -16,7 +16,7 @@ const COLOURS: [Color; 6] =
     [Color::Cyan, Color::Yellow, Color::Magenta, Color::Green, Color::LightBlue, Color::LightRed];
 /// Marks of runs where there are no colours, and what a legend shows for them.
 const MARKS: [(Marker, &str); 4] =
-    [(Marker::Braille, "⠒⠒"), (Marker::Dot, "••"), (Marker::Block, "██"), (Marker::Bar, "▄▄")];
+    [(Marker::Braille, "⠒⠒"), (Marker::Bar, "▄▄"), (Marker::Block, "██"), (Marker::Dot, "••")];
 
 /// Of more runs than this only the best and the chosen one have a colour.
 const MANY: usize = COLOURS.len();

@@ -124,7 +124,7 @@ fn runs_lie_over_one_another_with_a_legend_and_the_best_is_named() {
     assert!([Color::Cyan, Color::Yellow, Color::Magenta].iter().all(|colour| with.contains(colour)), "{with:?}");
     assert_eq!(colours(&View::new(false)), [Color::Reset], "NO_COLOR");
     let plain = screen(&live, &View::new(false));
-    has(&plain, &["⠒⠒ first", "•• second", "██ third"]);
+    has(&plain, &["⠒⠒ first", "▄▄ second", "██ third"]);
 }
 
 #[test]
