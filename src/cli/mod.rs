@@ -7,6 +7,7 @@ mod data;
 mod doctor;
 mod eval;
 mod kernels;
+mod report;
 mod sample;
 mod serve;
 mod study;
@@ -128,6 +129,7 @@ enum Command {
     Tune(tune::TuneArgs),
     Sweep(sweep::SweepArgs),
     Eval(eval::EvalArgs),
+    Report(report::ReportArgs),
     Sample(sample::SampleArgs),
     Chat(chat::ChatArgs),
     Serve(serve::ServeArgs),
@@ -142,7 +144,7 @@ enum Command {
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Prepare", &["data"]),
     ("Train", &["train", "tune", "sweep"]),
-    ("Judge", &["eval"]),
+    ("Judge", &["eval", "report"]),
     ("Use", &["sample", "chat", "serve", "convert"]),
     ("Study", &["study", "bench", "kernels", "doctor"]),
 ];
@@ -263,6 +265,7 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Tune(args) => tune::run(args, &global),
         Command::Sweep(args) => sweep::run(args, &global),
         Command::Eval(args) => eval::run(&args, &global).map(|()| 0),
+        Command::Report(args) => report::run(&args, &global),
         Command::Sample(args) => sample::run(args, &global).map(|()| 0),
         Command::Chat(args) => chat::run(args, &global).map(|()| 0),
         Command::Serve(args) => serve::run(args, &global),

@@ -9,7 +9,7 @@ use kiln::disk::Os;
 use kiln::error::{Error, Result};
 use kiln::train::guard::LOSS;
 use kiln::train::pictures::vae::CONV;
-use kiln::train::{AnyRecipe, Event, Summary, Watch, signal};
+use kiln::train::{AnyRecipe, Event, Origin, Summary, Watch, signal};
 use serde_json::json;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,9 @@ use std::time::{Duration, Instant};
   kiln train --data book.txt                   the same model on your text
   kiln train --data photos                     a model of the pictures in a folder
   kiln train recipe.toml --set train.steps=50  as a recipe says, but for one key
-  kiln train --resume runs/village             goes on where a run was stopped")]
+  kiln train --resume runs/village             goes on where a run was stopped
+  kiln train --branch runs/trunk@400 --set train.steps=500
+                                               a run of its own from there: its decay, say (docs/tuning.md)")]
 pub struct TrainArgs {
     /// Settings that differ from the default's [see: data/recipes/village.toml]
     #[arg(value_name = "RECIPE.toml")]
@@ -36,6 +38,9 @@ pub struct TrainArgs {
     /// Go on with the run in this directory, from its last checkpoint
     #[arg(long, value_name = "RUN", conflicts_with_all = ["recipe", "data"])]
     resume: Option<PathBuf>,
+    /// Begin a new run at a checkpoint of this one, the newest or that of a step; --set changes what comes later
+    #[arg(long, value_name = "RUN[@STEP]", conflicts_with_all = ["recipe", "data", "resume"])]
+    branch: Option<PathBuf>,
     #[command(flatten)]
     course: Course,
 }
@@ -56,8 +61,19 @@ pub struct Course {
 
 /// Runs `kiln train` and gives the exit code.
 pub fn run(args: TrainArgs, global: &Global) -> Result<u8> {
-    let recipe = recipe(&args)?;
-    carry_out(&recipe, args.resume.as_deref(), args.course, global)
+    let Some(name) = &args.branch else {
+        return carry_out(&recipe(&args)?, args.resume.as_deref(), args.course, global);
+    };
+    let origin = Origin::find(name)?;
+    let recipe = AnyRecipe::of_branch(&origin, &args.set)?;
+    if args.course.plan {
+        return carry_out(&recipe, Some(&origin.run), args.course, global);
+    }
+    let run = recipe.begin(&origin)?;
+    if !global.json {
+        print(&format!("{}: a branch of {}", run.display(), origin.run.display()))?;
+    }
+    carry_out(&recipe, Some(&run), args.course, global)
 }
 
 /// Does what a recipe says and gives the exit code; of a plan, says what memory it would take.
@@ -373,7 +389,7 @@ fn at(step: u64, steps: u64) -> String {
 }
 
 /// `1 h 02 min`, `3 min 20 s`, `12 s`.
-fn duration(time: Duration) -> String {
+pub fn duration(time: Duration) -> String {
     match time.as_secs() {
         s if s >= 3600 => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
         s if s >= 60 => format!("{} min {:02} s", s / 60, s % 60),
@@ -433,6 +449,7 @@ mod tests {
             data: vec!["my/book.txt".into()],
             set: set.iter().map(|s| s.to_string()).collect(),
             resume: None,
+            branch: None,
             course: Course::default(),
         };
         let made = |set: &[&str]| match recipe(&args(set)).unwrap() {

@@ -110,7 +110,12 @@ pub fn memory() -> HostMemory {
 
 /// Bytes of memory that this process holds; `None` where the system does not say.
 pub fn resident() -> Option<u64> {
-    let status = read_to_string("/proc/self/status").ok()?;
+    resident_of("self")
+}
+
+/// The same of the process with this number on this machine.
+pub fn resident_of(process: &str) -> Option<u64> {
+    let status = read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }

@@ -1,5 +1,6 @@
 //! Recipes of all kinds of models. Programs come through here, so that the run of each kind is compiled once, in this library.
 
+use super::branch::Origin;
 use super::event::{Summary, Watch};
 use super::fit::Plan;
 use super::pictures::gan::GanRecipe;
@@ -8,7 +9,7 @@ use super::pictures::vqvae::VqVaeRecipe;
 use super::pictures::{GanTask, PictureData, VaeTask, VqVaeTask};
 use super::recipe::{MAX_FILE, Recipe, RecipeOf, Train};
 use super::source;
-use super::task::Progress;
+use super::task::{Progress, Task};
 use super::text::Text;
 use super::tune::{Tune, TuneRecipe};
 use super::{checkpoint, pretrain};
@@ -93,6 +94,28 @@ impl AnyRecipe {
         })
     }
 
+    /// The recipe of a branch from `origin`, with overrides of what comes later.
+    ///
+    /// # Errors
+    /// As of [`Origin::recipe`].
+    pub fn of_branch(origin: &Origin, overrides: &[String]) -> Result<AnyRecipe> {
+        Ok(match AnyRecipe::of_run(&origin.run, &[])? {
+            AnyRecipe::Text(_) => AnyRecipe::Text(origin.recipe(overrides)?),
+            AnyRecipe::Vae(_) => AnyRecipe::Vae(origin.recipe(overrides)?),
+            AnyRecipe::VqVae(_) => AnyRecipe::VqVae(origin.recipe(overrides)?),
+            AnyRecipe::Gan(_) => AnyRecipe::Gan(origin.recipe(overrides)?),
+            AnyRecipe::Tune(_) => AnyRecipe::Tune(origin.recipe(overrides)?),
+        })
+    }
+
+    /// Makes the directory of a branch, a run that is then resumed.
+    ///
+    /// # Errors
+    /// As of [`Origin::begin`].
+    pub fn begin(&self, origin: &Origin) -> Result<PathBuf> {
+        within!(self, _Kind, recipe => origin.begin(recipe))
+    }
+
     /// `[data]`, where it is of pictures.
     pub fn pictures(&self) -> Option<&PictureData> {
         match self {
@@ -106,6 +129,11 @@ impl AnyRecipe {
     /// `[train]`.
     pub fn train(&self) -> &Train {
         within!(self, _Kind, recipe => &recipe.train)
+    }
+
+    /// What a batch has so many of, as `tokens`, and what losses are counted in.
+    pub fn units(&self) -> [&'static str; 2] {
+        within!(self, Kind, _recipe => [Kind::UNIT, Kind::LOSS])
     }
 
     /// All keys, as TOML.

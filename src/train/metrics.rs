@@ -115,7 +115,8 @@ pub fn read(disk: &dyn Disk, path: &Path) -> Result<Vec<Record>> {
     complete_lines(&text).enumerate().map(parse).collect()
 }
 
-fn record(line: &[u8]) -> serde_json::Result<Record> {
+/// What a line says, without its line feed.
+pub fn record(line: &[u8]) -> serde_json::Result<Record> {
     serde_json::from_slice(line)
 }
 

@@ -1,6 +1,7 @@
 //! The training loop and what surrounds it: recipes, schedules, run directories, checkpoints, the loss curve.
 
 pub mod any;
+pub mod branch;
 pub mod checkpoint;
 pub mod event;
 pub mod fit;
@@ -28,6 +29,7 @@ pub mod tune;
 
 pub use crate::formats::{header, tensors};
 pub use any::AnyRecipe;
+pub use branch::Origin;
 pub use event::{Event, Summary, Watch};
 pub use fit::Plan;
 pub use lm::Lm;

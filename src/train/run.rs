@@ -165,9 +165,40 @@ fn holder(disk: &dyn Disk, file: &Path) -> String {
 
 /// Whether the process that a lock names certainly runs no more, as far as this machine tells.
 fn is_gone(holder: &str) -> bool {
-    let mut words = holder.split(' ');
-    let (Some("process"), Some(id), Some("on")) = (words.next(), words.next(), words.next()) else { return false };
-    words.next() == Some(&host()) && Path::new("/proc/self").exists() && !Path::new("/proc").join(id).exists()
+    Holder::parse(holder).is_some_and(|holder| holder.is_gone())
+}
+
+/// The process that holds a run, as its lock names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its number.
+    pub process: u32,
+    /// The name of its machine.
+    pub host: String,
+}
+
+impl Holder {
+    /// Who holds the run at `path`, as far as its lock and this machine tell: the lock is read, not taken, so that nobody is kept from it.
+    pub fn of(path: &Path) -> Option<Holder> {
+        let text = std::fs::read_to_string(path.join(LOCK)).ok()?;
+        Holder::parse(&text).filter(|holder| !holder.is_gone())
+    }
+
+    fn parse(text: &str) -> Option<Holder> {
+        let (process, rest) = text.strip_prefix("process ")?.split_once(" on ")?;
+        let host = rest.split(' ').next()?.to_owned();
+        Some(Holder { process: process.parse().ok()?, host })
+    }
+
+    /// Whether it runs on this machine.
+    pub fn is_here(&self) -> bool {
+        self.host == host()
+    }
+
+    fn is_gone(&self) -> bool {
+        let processes = Path::new("/proc");
+        self.is_here() && processes.join("self").exists() && !processes.join(self.process.to_string()).exists()
+    }
 }
 
 fn host() -> String {
@@ -216,7 +247,15 @@ mod tests {
         let path = run.path().to_owned();
         let message = RunDir::open(&Os, &path).unwrap_err().to_string();
         assert!(message.contains(&format!("in use by process {} on ", std::process::id())), "{message}");
+        let holder = Holder::of(&path).unwrap();
+        assert_eq!((holder.process, holder.is_here()), (std::process::id(), true));
         drop(run);
+        assert_eq!(Holder::of(&path), None);
+        // What a killed process leaves; no process has this number.
+        std::fs::write(path.join(LOCK), format!("process 4194999 on {} since then\n", host())).unwrap();
+        assert_eq!(Holder::of(&path), None);
+        std::fs::write(path.join(LOCK), "process 4194999 on elsewhere since then\n").unwrap();
+        assert!(Holder::of(&path).is_some_and(|holder| !holder.is_here()));
         RunDir::open(&Os, &path).unwrap();
         assert!(RunDir::open(&Os, dir.path()).unwrap_err().to_string().contains("no run is here"));
     }

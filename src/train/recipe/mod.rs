@@ -367,8 +367,14 @@ impl<M, D, S> RecipeOf<M, D, S> {
 
     /// Tokens, or pictures, in one step.
     pub fn per_step(&self) -> u64 {
-        let Train { batch, context, accumulate, .. } = self.train;
-        batch as u64 * context.max(1) as u64 * accumulate as u64
+        self.train.per_step()
+    }
+}
+
+impl Train {
+    /// Tokens, or pictures, in one step.
+    pub fn per_step(&self) -> u64 {
+        self.batch as u64 * self.context.max(1) as u64 * self.accumulate as u64
     }
 }
 
