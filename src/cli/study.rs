@@ -1,13 +1,15 @@
 //! `kiln study`.
 
 use super::Global;
-use super::term::{Ink, ink, note, print};
+use super::term::{Ink, ink, note, print, quote, safe};
 use clap::{Args, Subcommand};
-use kiln::error::Result;
+use kiln::error::{Error, Result};
+use kiln::study::doctor::{self, Row};
 use kiln::study::tune::{Outcome, Settings, study};
 use kiln::train::{Event, Watch, signal};
 use serde_json::json;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// Measure what a stage does to a model, on the built-in world, with a control that must fail
 #[derive(Args, Debug)]
@@ -19,6 +21,21 @@ pub struct StudyArgs {
 #[derive(Subcommand, Debug)]
 enum What {
     Tune(TuneStudy),
+    Doctor(DoctorStudy),
+}
+
+/// Does kiln doctor name what is wrong with a run, and keep silent about healthy ones?
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  kiln study doctor                      17 small runs: some minutes on two cores
+  kiln study doctor --only high-lr,gpt2 --json")]
+struct DoctorStudy {
+    /// These runs alone
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Where its runs go; those that are there are not done again
+    #[arg(long, value_name = "DIR", default_value = "runs/study-doctor")]
+    out: PathBuf,
 }
 
 /// Does fine-tuning teach a model to say what it knows? Questions about entities that it was never tuned on
@@ -59,7 +76,10 @@ impl Watch for Quiet {
 
 /// Runs `kiln study`.
 pub fn run(args: StudyArgs, global: &Global) -> Result<()> {
-    let What::Tune(args) = args.what;
+    let args = match args.what {
+        What::Tune(args) => args,
+        What::Doctor(args) => return doctor(&args, global),
+    };
     let device = global.host()?;
     signal::install()?;
     let settings = Settings { base_steps: args.base_steps, tune_steps: args.tune_steps, ..Settings::default() };
@@ -73,6 +93,40 @@ pub fn run(args: StudyArgs, global: &Global) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn doctor(args: &DoctorStudy, global: &Global) -> Result<()> {
+    let program = std::env::current_exe().map_err(|e| Error::io("kiln", e))?;
+    let start = || {
+        let mut command = Command::new(&program);
+        if global.threads() > 0 {
+            command.args(["--threads", &global.threads().to_string()]);
+        }
+        command
+    };
+    let rows = doctor::study(&start, &args.only, &args.out, &global.host()?, &mut |what| note(what))?;
+    let right = |broken: bool| {
+        let all: Vec<&Row> = rows.iter().filter(|row| row.broken.is_empty() != broken).collect();
+        [all.iter().filter(|row| row.right).count(), all.len()]
+    };
+    let [named, silent] = [true, false].map(right);
+    if global.json {
+        return print(&json!({"runs": rows, "named": named, "silent": silent}).to_string());
+    }
+    let head = format!("{:12} {:42} {:6} {:>8}  found", "run", "what was broken", "", "seconds");
+    let line = |row: &Row| {
+        let found = match &row.refused {
+            Some(why) => format!("refused: {why}"),
+            None if row.found.is_empty() => "nothing".to_owned(),
+            None => row.found.join(", "),
+        };
+        let broken = if row.broken.is_empty() { "nothing" } else { row.broken };
+        let verdict = if row.right { ink("right ", Ink::Green) } else { ink("wrong ", Ink::Red) };
+        format!("{:12} {broken:42} {verdict} {:>8.0}  {}", row.name, row.seconds.iter().sum::<f64>(), safe(&found))
+    };
+    let lines: Vec<String> = [ink(&head, Ink::Bold)].into_iter().chain(rows.iter().map(line)).collect();
+    let sum = format!("{} of {} broken runs named, {} of {} healthy ones silent", named[0], named[1], silent[0], silent[1]);
+    print(&format!("{}\n\n{sum}\nnext: kiln doctor {}/RUN", lines.join("\n"), quote(&args.out)))
 }
 
 fn table(outcome: &Outcome) -> String {
