@@ -62,7 +62,9 @@ fn text(report: &Report) -> String {
     }
     let run = quote(run);
     // What only the user knows is no command.
-    let next = |found: &Finding| format!("kiln train {run}/recipe.toml --set {}={}", found.knob.key, found.knob.value.trim_matches('"'));
+    let next = |found: &Finding| {
+        format!("kiln train {run}/recipe.toml --set {}={}", found.knob.key, found.knob.value.trim_matches('"'))
+    };
     let next = findings.iter().find(|found| !found.knob.value.starts_with('<')).map(next);
     let next = next.or_else(|| (step < steps && findings.is_empty()).then(|| format!("kiln train --resume {run}")));
     text + &next.map_or(String::new(), |next| format!("\nnext: {next}"))

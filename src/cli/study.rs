@@ -125,7 +125,8 @@ fn doctor(args: &DoctorStudy, global: &Global) -> Result<()> {
         format!("{:12} {broken:42} {verdict} {:>8.0}  {}", row.name, row.seconds.iter().sum::<f64>(), safe(&found))
     };
     let lines: Vec<String> = [ink(&head, Ink::Bold)].into_iter().chain(rows.iter().map(line)).collect();
-    let sum = format!("{} of {} broken runs named, {} of {} healthy ones silent", named[0], named[1], silent[0], silent[1]);
+    let sum =
+        format!("{} of {} broken runs named, {} of {} healthy ones silent", named[0], named[1], silent[0], silent[1]);
     print(&format!("{}\n\n{sum}\nnext: kiln doctor {}/RUN", lines.join("\n"), quote(&args.out)))
 }
 

@@ -332,7 +332,8 @@ impl Gpt {
             tape.constant(x.freeze())
         };
         let heads = self.heads(tape.device());
-        let stream = self.stream(x, |i, block, x| tape.scope(|| block.apply(x, |qkv| heads.go_on(i, qkv, parts), |_| ())));
+        let stream =
+            self.stream(x, |i, block, x| tape.scope(|| block.apply(x, |qkv| heads.go_on(i, qkv, parts), |_| ())));
         parts.iter_mut().for_each(|part| part.cache.advance(part.ids.len()));
         stream
     }

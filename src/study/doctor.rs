@@ -179,7 +179,8 @@ pub fn study(
             None => examine(&dir.join(case.name), device, &mut |_, _, _| ())?.findings,
         };
         let named = found.iter().any(|found| case.want.contains(&found.kind));
-        let right = if case.broken.is_empty() { found.is_empty() && refused.is_none() } else { named || refused.is_some() };
+        let right =
+            if case.broken.is_empty() { found.is_empty() && refused.is_none() } else { named || refused.is_some() };
         let seconds = [trained, start.elapsed().as_secs_f64() - trained];
         let found = found.iter().map(|found| found.kind.name()).collect();
         rows.push(Row { name: case.name, broken: case.broken, found, refused, right, seconds });
@@ -194,7 +195,9 @@ fn files(dir: &Path) -> Result<()> {
     let stories = |n: u64| (0..n).map(|i| world.story(i).text + "\n\n").collect::<String>();
     let fifty = stories(50);
     write("duplicated.txt", fifty.repeat(1_000_000 / fifty.len().max(1)))?;
-    let numbers = |i: u64| format!("{}-{:02}-{:02};{};{}.{:02};OK\n", 1990 + i % 30, i % 12, i % 28, i * 37, i * 7919 % 997, i % 100);
+    let numbers = |i: u64| {
+        format!("{}-{:02}-{:02};{};{}.{:02};OK\n", 1990 + i % 30, i % 12, i % 28, i * 37, i * 7919 % 997, i % 100)
+    };
     write("sorted.txt", stories(1200) + &(0..9000).map(numbers).collect::<String>())?;
     let lines = |line: &dyn Fn(&str, &str) -> serde_json::Value| {
         let lessons = world.lessons().into_iter().filter(|lesson| !lesson.held_out && !lesson.paraphrase).take(1500);
@@ -222,7 +225,9 @@ fn arguments(case: &Case, dir: &Path) -> Vec<String> {
             set.push(format!("data.path={}", quoted(dir.join(name))));
         }
         From::Vae => {
-            set.extend(words("model.kind=vae data.count=4000 train.steps=300 train.eval_every=100 train.sample_every=0"));
+            set.extend(words(
+                "model.kind=vae data.count=4000 train.steps=300 train.eval_every=100 train.sample_every=0",
+            ));
         }
     }
     set.extend(words(case.set));
@@ -273,7 +278,8 @@ mod tests {
     fn every_case_is_a_recipe_and_there_are_eight_of_each_or_more() {
         let dir = Path::new("/runs");
         for case in &CASES {
-            let recipe = AnyRecipe::load(None, "", &arguments(case, dir)).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+            let recipe =
+                AnyRecipe::load(None, "", &arguments(case, dir)).unwrap_or_else(|e| panic!("{}: {e}", case.name));
             assert!(recipe.train().steps <= 600, "{}", case.name);
             assert_eq!(case.broken.is_empty(), case.want.is_empty(), "{}", case.name);
         }

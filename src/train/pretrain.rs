@@ -413,7 +413,9 @@ impl<'a, T: Task> Work<'a, T> {
             return;
         }
         let ratios = weights::ratios(&self.trainer.params, &self.recipe.optim.optimizer(), updates, terms.lr);
-        if let Some(found) = weights::judge(&ratios, &terms).and_then(|found| self.course.tell(found)) {
+        if let Some(found) =
+            weights::judge(&ratios, &terms, updates, self.course.fell()).and_then(|found| self.course.tell(found))
+        {
             watch.event(&Event::Warning { text: &found.to_string() });
         }
     }

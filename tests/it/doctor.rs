@@ -167,7 +167,10 @@ fn the_command_says_it_in_words_and_in_json_and_what_is_found_is_no_failure() {
     };
     let (code, shown, _) = kiln(&["doctor", "run"]);
     assert_eq!(code, Some(0));
-    assert!(shown.contains("\nlr_too_low: ") && shown.contains("\nnext: kiln train run/recipe.toml --set optim.lr="), "{shown}");
+    assert!(
+        shown.contains("\nlr_too_low: ") && shown.contains("\nnext: kiln train run/recipe.toml --set optim.lr="),
+        "{shown}"
+    );
     let (_, json, _) = kiln(&["doctor", "run", "--json"]);
     let report: Value = serde_json::from_str(&json).expect("one object");
     assert_eq!(report["findings"][0]["kind"], "lr_too_low");
@@ -188,6 +191,7 @@ fn judging_a_step_allocates_nothing() {
     let terms = Terms { lr: 1e-3, warmup: 10, steps: 1000, clips: true, falls: true, fresh: true };
     let mut course = Course::new(terms);
     let loss = |step: u64| 2.0 + 5.0 * (-(step as f32) / 50.0).exp() + 0.01 * (step % 7) as f32;
-    let count = crate::alloc::allocations(|| (1..1000).for_each(|step| assert_eq!(course.step(step, loss(step)), None)));
+    let count =
+        crate::alloc::allocations(|| (1..1000).for_each(|step| assert_eq!(course.step(step, loss(step)), None)));
     assert_eq!(count, 0);
 }

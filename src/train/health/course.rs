@@ -119,6 +119,11 @@ impl Course {
         (self.seen > 0).then_some(self.first)
     }
 
+    /// By how much of the first loss the mean has fallen, where both are known.
+    pub fn fell(&self) -> Option<f64> {
+        self.mean().filter(|_| self.first > 0.0).map(|mean| 1.0 - mean / self.first)
+    }
+
     /// About the deviation of single losses: for normal numbers, the mean distance of two is 2/√π deviations.
     pub fn deviation(&self) -> f64 {
         self.jump * std::f64::consts::PI.sqrt() / 2.0
@@ -333,7 +338,15 @@ mod tests {
     #[test]
     fn a_loss_that_goes_up_and_stays_is_told_of_once_and_again_when_much_worse() {
         assert_eq!(found(TERMS, |step| if step > 300 { 4.5 } else { falling(step) }), [Kind::LrTooHigh]);
-        let twice = |step: u64| if step > 450 { 40.0 } else if step > 300 { 4.5 } else { falling(step) };
+        let twice = |step: u64| {
+            if step > 450 {
+                40.0
+            } else if step > 300 {
+                4.5
+            } else {
+                falling(step)
+            }
+        };
         assert!(found(TERMS, twice).iter().filter(|kind| **kind == Kind::LrTooHigh).count() >= 2);
     }
 
@@ -343,7 +356,9 @@ mod tests {
         assert_eq!(found(TERMS, spiky(120)), [Kind::Spikes]);
         assert_eq!(found(TERMS, spiky(300)), []);
         // One long rise is one.
-        assert!(!found(TERMS, |step| if (300..320).contains(&step) { 5.0 } else { falling(step) }).contains(&Kind::Spikes));
+        assert!(
+            !found(TERMS, |step| if (300..320).contains(&step) { 5.0 } else { falling(step) }).contains(&Kind::Spikes)
+        );
     }
 
     #[test]

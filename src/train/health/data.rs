@@ -191,7 +191,8 @@ fn judge_drift([apart, chance]: [f64; 2], info: &DatasetInfo) -> Option<Finding>
 pub fn look(info: &DatasetInfo, train: &Dataset, val: &Dataset) -> Result<(Vec<Number>, Vec<Finding>)> {
     let repeated = repeated(train, info.train.bytes as f64 / info.train.tokens.max(1) as f64)?;
     let drift = drift(train, val)?;
-    let numbers = [("share of windows that were there before", repeated), ("divergence of what is held out, in nats", drift[0])];
+    let numbers =
+        [("share of windows that were there before", repeated), ("divergence of what is held out, in nats", drift[0])];
     let found = [judge_repeated(repeated, "windows", clean()), judge_drift(drift, info)];
     let number = |(name, value)| Number { name, value };
     Ok((numbers.map(number).into(), found.into_iter().flatten().collect()))
@@ -225,16 +226,25 @@ pub fn judge_mask(found: &Found) -> Option<Finding> {
     };
     if refused > REFUSED {
         let evidence = [("refused", found.refused as f64), ("of", all as f64)];
-        return bad("most examples are refused: nothing in them would be trained on, or everything", &evidence,
-            "examples with a prompt and an answer");
+        return bad(
+            "most examples are refused: nothing in them would be trained on, or everything",
+            &evidence,
+            "examples with a prompt and an answer",
+        );
     }
     if share < MASK[0] {
-        return bad("next to nothing of the examples is trained on, so that a step hardly has a gradient", &numbers,
-            "longer answers or shorter prompts");
+        return bad(
+            "next to nothing of the examples is trained on, so that a step hardly has a gradient",
+            &numbers,
+            "longer answers or shorter prompts",
+        );
     }
     if share > MASK[1] && found.texts == 0 {
-        return bad("all of the examples is trained on: they have no prompt that is only read", &numbers,
-            "examples with prompts, or such texts as {\"text\": …}");
+        return bad(
+            "all of the examples is trained on: they have no prompt that is only read",
+            &numbers,
+            "examples with prompts, or such texts as {\"text\": …}",
+        );
     }
     None
 }

@@ -4,13 +4,12 @@ use super::course::Course;
 use super::finding::{Finding, Kind, Knob, Number};
 use super::model::Look;
 use super::recipe::Terms;
-use super::{data, noise, weights};
+use super::{data, gan, noise, weights};
 use crate::data::{Dataset, DatasetInfo, Part};
 use crate::device::Device;
 use crate::disk::Os;
 use crate::error::Result;
-use crate::model::{GanLoss, Gpt, GptConfig};
-use crate::optim::Optimizer;
+use crate::model::{Gpt, GptConfig};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::train::any::AnyRecipe;
@@ -57,6 +56,8 @@ struct Work<'a> {
     lr: f64,
     /// The mean of the last losses.
     loss: Option<f64>,
+    /// By how much of the first loss it fell.
+    fell: Option<f64>,
     report: Report,
 }
 
@@ -84,7 +85,7 @@ pub fn examine(run: &Path, device: &Device, progress: &mut Progress) -> Result<R
         left_out: damaged.iter().map(ToString::to_string).collect(),
     };
     let lr = records.iter().map(|record| record.lr).fold(0.0, f64::max);
-    let mut work = Work { run, device, terms, newest, lr, loss: None, report };
+    let mut work = Work { run, device, terms, newest, lr, loss: None, fell: None, report };
     work.course(&records);
     if work.newest.is_none() {
         work.report.left_out.push("the model: no checkpoint stands yet".into());
@@ -95,7 +96,9 @@ pub fn examine(run: &Path, device: &Device, progress: &mut Progress) -> Result<R
         AnyRecipe::Vae(recipe) => work.pictures::<pictures::vae::VaeObjective>(recipe, progress),
         AnyRecipe::VqVae(recipe) => work.pictures::<pictures::vqvae::VqVaeObjective>(recipe, progress),
         AnyRecipe::Gan(recipe) => {
-            work.gan(recipe.model.loss, &records);
+            let (numbers, findings) = gan::look(recipe.model.loss, &records);
+            work.report.numbers.extend(numbers);
+            work.report.findings.extend(findings);
             Ok(())
         }
     };
@@ -139,7 +142,7 @@ impl Work<'_> {
             found.kind == Kind::Stuck && course.mean().is_some_and(|mean| mean < 0.98 * start)
         };
         self.report.findings.extend(worst.into_iter().flatten().filter(|found| !moved(found)));
-        self.loss = course.mean();
+        (self.loss, self.fell) = (course.mean(), course.fell());
         self.number("mean loss of the last steps", course.mean().unwrap_or(f64::NAN));
         self.number("deviation of a step's loss", course.deviation());
         let Some((_, state)) = &self.newest else { return };
@@ -154,11 +157,11 @@ impl Work<'_> {
     /// Loads the newest checkpoint into a trainer and judges weights and moments. False where there is none.
     fn weights<O: Objective>(&mut self, trainer: &mut Trainer<O>, optim: &Optim) -> Result<bool> {
         let Some((path, state)) = &self.newest else { return Ok(false) };
-        let state = checkpoint::load(&Os, path, &mut trainer.params)?.optimizer_steps.max(state.optimizer_steps);
-        let optim: Optimizer = optim.optimizer();
-        let ratios = weights::ratios(&trainer.params, &optim, state, self.lr);
+        let updates = state.optimizer_steps;
+        checkpoint::load(&Os, path, &mut trainer.params)?;
+        let ratios = weights::ratios(&trainer.params, &optim.optimizer(), updates, self.lr);
         self.number("update over weight, at the highest rate", weights::median(&ratios).unwrap_or(f64::NAN));
-        self.report.findings.extend(weights::judge(&ratios, &self.terms));
+        self.report.findings.extend(weights::judge(&ratios, &self.terms, updates, self.fell));
         Ok(true)
     }
 
@@ -277,36 +280,6 @@ impl Work<'_> {
         }
         Ok(())
     }
-
-    /// A GAN, by what its evaluations and its last steps came to.
-    fn gan(&mut self, loss: GanLoss, records: &[Record]) {
-        let last = |name: &str| records.iter().rev().find_map(|record| record.more.get(name).copied());
-        if let Some(diversity) = last("val_diversity") {
-            self.number("diversity, as a share of the data's", diversity);
-            // As the watchdog of a run that is under way has it.
-            if diversity < 0.7 {
-                let what = "pictures are too alike: the generator has collapsed";
-                let evidence = [("diversity, as a share of the data's", diversity)];
-                let knob = Knob { key: "model.r1", value: "1.0".into() };
-                self.report.findings.push(Finding::new(Kind::ModeCollapse, what, &evidence, knob));
-            }
-        }
-        let mean = |name: &str| {
-            let all: Vec<f64> = records.iter().rev().take(100).filter_map(|r| r.more.get(name).copied()).collect();
-            (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
-        };
-        if let (Some(real), Some(fake)) = (mean("d_real"), mean("d_fake")) {
-            self.number("mean logit of data", real);
-            self.number("mean logit of what is made", fake);
-            // Either is then told right with a probability of 98 %, by the logistic loss.
-            if loss == GanLoss::NonSaturating && real > 4.0 && fake < -4.0 {
-                let what = "the discriminator tells all pictures right, so the generator learns little from it";
-                let evidence = [("mean logit of data", real), ("of what is made", fake)];
-                let knob = Knob { key: "model.r1", value: "1.0".into() };
-                self.report.findings.push(Finding::new(Kind::DiscriminatorWins, what, &evidence, knob));
-            }
-        }
-    }
 }
 
 /// Elements of logits that stand at once.
@@ -334,4 +307,29 @@ fn settle(findings: Vec<Finding>) -> Vec<Finding> {
     }
     all.sort_by_key(|found| found.kind);
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_each_kind_there_is_one_finding_and_causes_come_first() {
+        let knob = |key| Knob { key, value: "1".into() };
+        let found =
+            |kind, what: &str, numbers: &[(&'static str, f64)]| Finding::new(kind, what, numbers, knob("optim.lr"));
+        let all = settle(vec![
+            found(Kind::Stuck, "it stays", &[("mean", 7.0), ("optim.lr", 1.0)]),
+            found(Kind::DeadUnits, "dead", &[]),
+            found(Kind::LrTooHigh, "rose", &[("optim.lr", 1.0)]),
+            found(Kind::LrTooHigh, "skipped", &[("skipped", 2.0), ("optim.lr", 1.0)]),
+        ]);
+        let kinds: Vec<Kind> = all.iter().map(|found| found.kind).collect();
+        assert_eq!(kinds, [Kind::LrTooHigh, Kind::DeadUnits]);
+        assert_eq!(all[0].what, "rose; skipped; it stays");
+        let names: Vec<&str> = all[0].evidence.iter().map(|number| number.name).collect();
+        assert_eq!(names, ["optim.lr", "skipped", "mean"]);
+        let alone = settle(vec![found(Kind::Stuck, "it stays", &[])]);
+        assert_eq!(alone[0].kind, Kind::Stuck);
+    }
 }

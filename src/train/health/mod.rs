@@ -9,6 +9,7 @@ pub mod course;
 pub mod data;
 mod examine;
 pub mod finding;
+pub mod gan;
 pub mod model;
 pub mod noise;
 pub mod recipe;

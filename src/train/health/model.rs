@@ -86,7 +86,8 @@ impl Look {
         match site {
             Site::Stream => {}
             Site::Logits => {
-                let largest = x.f32().iter().fold(0.0f32, |max, x| if x.is_finite() { max.max(x.abs()) } else { f32::MAX });
+                let largest =
+                    x.f32().iter().fold(0.0f32, |max, x| if x.is_finite() { max.max(x.abs()) } else { f32::MAX });
                 self.logit = self.logit.max(largest.into());
             }
             Site::Hidden => {

@@ -182,7 +182,8 @@ impl Tune {
     ) -> Result<(Trainer<Sft>, Found, Vec<u64>)> {
         let Prepared { base, examples, replay, context, .. } = read(recipe, progress)?;
         let found = examples.found.clone();
-        let hash = |example: &Example| ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one((&example.ids, &example.trained));
+        let hash =
+            |example: &Example| ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one((&example.ids, &example.trained));
         let hashes = examples.all.iter().map(hash).collect();
         let Parts { lessons, .. } = rows(recipe, examples, replay, context)?;
         let mut recipe = recipe.clone();
