@@ -1,22 +1,77 @@
 //! `kiln doctor`.
 
 use super::Global;
-use super::term::{print, safe};
+use super::term::{Ink, ink, note, print, quote, safe, thousands};
 use clap::Args;
 use kiln::cpu::{available_threads, limits};
 use kiln::device::probe;
 use kiln::error::Result;
+use kiln::train::health::{Finding, Report, examine};
 use serde_json::json;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-/// Show what this machine has and what kiln will use of it
+/// Say what is wrong with a run; without one, what this machine has
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  kiln doctor
-  KILN_SIMD=avx2 kiln doctor --threads 1   what a smaller machine would reach")]
-pub struct DoctorArgs {}
+  kiln doctor runs/village                 what is wrong, by which numbers, which key to turn; also while it runs
+  kiln doctor runs/village --json
+  kiln doctor                              what this machine has and what kiln will use of it
+  KILN_SIMD=avx2 kiln doctor --threads 1   what a smaller machine would reach
 
-/// Runs `kiln doctor`; it takes about a second, to measure.
-pub fn run(_: DoctorArgs, global: &Global) -> Result<()> {
+What is found is no error: the exit code is 0. docs/health.md says what each finding means.")]
+pub struct DoctorArgs {
+    /// A run's directory; it is only read
+    #[arg(value_name = "RUN")]
+    run: Option<PathBuf>,
+}
+
+/// Runs `kiln doctor`.
+pub fn run(args: DoctorArgs, global: &Global) -> Result<()> {
+    let Some(path) = args.run else { return machine(global) };
+    let device = global.host()?;
+    let start = Instant::now();
+    let mut told = String::new();
+    let mut progress = |what: &str, _, _| {
+        if !global.json && what != told && start.elapsed() > Duration::from_secs(2) {
+            note(what);
+            what.clone_into(&mut told);
+        }
+    };
+    let report = examine(&path, &device, &mut progress)?;
+    print(&if global.json { json!(report).to_string() } else { text(&report) })
+}
+
+/// A report as people read it.
+fn text(report: &Report) -> String {
+    let Report { run, step, steps, findings, numbers, left_out } = report;
+    let mut text = format!("{}: step {} of {}\n", run.display(), thousands(*step), thousands(*steps));
+    for found in findings {
+        let name = ink(found.kind.name(), Ink::Red);
+        text += &format!("\n{name}: {}\n", found.what);
+        text += &format!("  seen by  {}\n  try      {} = {}\n", found.numbers(), found.knob.key, found.knob.value);
+    }
+    if findings.is_empty() {
+        text += &format!("\n{}\n", ink("nothing is wrong with it that kiln could see", Ink::Green));
+    }
+    text += "\nmeasured\n";
+    numbers.iter().for_each(|number| text += &format!("  {number}\n"));
+    if !left_out.is_empty() {
+        text += "\nnot looked at\n";
+        left_out.iter().for_each(|what| text += &format!("  {}\n", safe(what)));
+    }
+    let run = quote(run);
+    // What only the user knows is no command.
+    let next = |found: &Finding| {
+        format!("kiln train {run}/recipe.toml --set {}={}", found.knob.key, found.knob.value.trim_matches('"'))
+    };
+    let next = findings.iter().find(|found| !found.knob.value.starts_with('<')).map(next);
+    let next = next.or_else(|| (step < steps && findings.is_empty()).then(|| format!("kiln train --resume {run}")));
+    text + &next.map_or(String::new(), |next| format!("\nnext: {next}"))
+}
+
+/// What this machine has; it takes about a second, to measure.
+fn machine(global: &Global) -> Result<()> {
     let device = global.host()?;
     let cpu = device.host();
     let (processor, memory, cuda) = (probe::processor(), probe::memory(), probe::cuda());

@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod event;
 pub mod fit;
 pub mod guard;
+pub mod health;
 pub mod histogram;
 pub mod lm;
 pub mod metrics;

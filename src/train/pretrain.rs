@@ -5,6 +5,7 @@ use super::checkpoint::{self, Contents, State};
 use super::event::{Event, Summary, Watch};
 use super::fit::Plan;
 use super::guard::{LOSS, Verdict};
+use super::health::{Course, weights};
 use super::metrics::{self, Metrics, Record};
 use super::plot::{LossCurve, Picture};
 use super::recipe::Recipe;
@@ -81,6 +82,8 @@ struct Work<'a, T: Task> {
     end: u64,
     /// The step that an earlier process saved but did not conclude.
     unfinished: Option<Record>,
+    /// What is made of the losses so far.
+    course: Course,
     /// Floating-point operations a second that this machine reaches.
     peak: Option<f64>,
     memory: Plan,
@@ -113,6 +116,7 @@ impl<'a, T: Task> Work<'a, T> {
             data,
             best: None,
             unfinished: None,
+            course: Course::new(T::terms(recipe)),
             memory,
             peak: match device {
                 Device::Cpu(host) => Some(1e9 * crate::cpu::limits::fma_peak(&host.cpu, 0.1)),
@@ -174,6 +178,7 @@ impl<'a, T: Task> Work<'a, T> {
             self.metrics = Metrics::open(self.run.disk(), &self.run.metrics(), step - 1)?;
             records.retain(|r| r.step < step);
         }
+        self.course.restart(&records);
         // A checkpoint is written before its step is evaluated.
         self.state.val_loss = records.iter().rev().find_map(|record| record.val_loss).or(self.state.val_loss);
         let next = if self.unfinished.is_some() { step } else { step + 1 };
@@ -378,6 +383,9 @@ impl<'a, T: Task> Work<'a, T> {
             (record.val_loss, record.bits_per_byte) = (Some(loss), self.task.bits_per_byte(loss));
             record.more.extend(parts.into_iter().map(|(name, value)| (format!("val_{name}"), value)));
         }
+        for found in self.course.record(&record).into_iter().flatten() {
+            watch.event(&Event::Warning { text: &found.to_string() });
+        }
         self.log(&record)?;
         let every = self.recipe.train.sample_every;
         if every > 0 && self.is_due(every, step) && watch.stop().is_none() {
@@ -398,8 +406,23 @@ impl<'a, T: Task> Work<'a, T> {
         curve.save_png(self.run.disk(), &self.run.loss_png())
     }
 
+    /// Looks at weights and moments as they are after a step of the highest learning rate, or a later one.
+    fn weigh(&mut self, watch: &mut dyn Watch) {
+        let (terms, updates) = (T::terms(self.recipe), self.state.optimizer_steps);
+        if self.state.step <= terms.warmup || updates == 0 {
+            return;
+        }
+        let ratios = weights::ratios(&self.trainer.params, &self.recipe.optim.optimizer(), updates, terms.lr);
+        if let Some(found) =
+            weights::judge(&ratios, &terms, updates, self.course.fell()).and_then(|found| self.course.tell(found))
+        {
+            watch.event(&Event::Warning { text: &found.to_string() });
+        }
+    }
+
     /// Writes a checkpoint, and removes old ones.
     fn save(&mut self, watch: &mut dyn Watch) -> Result<()> {
+        self.weigh(watch);
         self.write(watch)?;
         let spare: Vec<u64> = self.best.map(|(_, step)| step).into_iter().chain(self.state.guard.anchor()).collect();
         checkpoint::prune(&self.run, self.state.step, self.recipe.train.keep, &spare)?;

@@ -3,6 +3,7 @@
 
 use super::event::Watch;
 use super::fit::Plan;
+use super::health::Terms;
 use super::objective::Objective;
 use super::recipe::{Architecture, RecipeOf, Section};
 use super::run::RunDir;
@@ -64,6 +65,11 @@ pub trait Task: Sized {
 
     /// The command to run next, before and after the run's directory.
     const NEXT: [&'static str; 2] = ["kiln sample ", ""];
+
+    /// What its runs' course is judged by.
+    fn terms(recipe: &RecipeFor<Self>) -> Terms {
+        Terms::of(recipe)
+    }
 
     /// The recipe with what it left to the data, as the number of steps; the recipe itself where it left nothing.
     ///

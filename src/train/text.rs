@@ -2,6 +2,7 @@
 
 use super::event::{Event, Watch};
 use super::fit::{self, Plan};
+use super::health::{self, Finding};
 use super::lm::Lm;
 use super::recipe::{self, OptimKind, Recipe, Train};
 use super::run::RunDir;
@@ -30,6 +31,8 @@ pub struct Text {
     floor: Option<f64>,
     train_tokens: u64,
     val_tokens: u64,
+    /// What is wrong with the data.
+    found: Vec<Finding>,
 }
 
 fn supported(recipe: &Recipe, device: &Device) -> Result<()> {
@@ -80,6 +83,8 @@ impl Task for Text {
         let memory = fit::check(recipe, info.tokenizer.vocab, prompt, device)?;
         let train = Arc::new(Dataset::open(&data, Part::Train)?);
         let val = Arc::new(Dataset::open(&data, Part::Val)?);
+        progress("looking at the data", 0, 0);
+        let found = health::data::look(&info, &train, &val)?.1;
         let tokens_per_byte = info.val.tokens as f64 / info.val.bytes.max(1) as f64;
         let train_tokens = train.len() as u64;
         let trainer = Trainer::new(recipe, info.tokenizer.vocab, train, device)?;
@@ -88,6 +93,7 @@ impl Task for Text {
             bits_per_byte: tokens_per_byte / std::f64::consts::LN_2,
             floor: source::floor(recipe),
             train_tokens,
+            found,
             val_tokens: val.len() as u64,
             eval: EvalBatches::new(val, recipe.train.batch, recipe.train.context)?,
         };
@@ -97,6 +103,10 @@ impl Task for Text {
     fn about(&self) -> Vec<(u64, &'static str)> {
         let ids = self.tokenizer.vocab_size() as u64;
         vec![(ids, "token ids"), (self.train_tokens, "tokens to train on"), (self.val_tokens, "to validate")]
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.found.iter().map(ToString::to_string).collect()
     }
 
     fn config(&self, trainer: &Trainer<Lm>) -> Value {

@@ -134,6 +134,11 @@ impl<O: Objective> Trainer<O> {
         &self.decls
     }
 
+    /// Micro-batches in a step.
+    pub fn micros(&self) -> usize {
+        self.micros
+    }
+
     /// Gives the weights the values that they had at the start, and the moments 0.
     ///
     /// # Errors

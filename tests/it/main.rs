@@ -15,6 +15,7 @@ mod crash;
 mod cuda;
 mod data;
 mod decode;
+mod doctor;
 mod fixtures;
 mod formats;
 mod frozen;

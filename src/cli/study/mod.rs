@@ -1,5 +1,6 @@
 //! `kiln study`.
 
+mod doctor;
 mod halving;
 mod mup;
 mod tune;
@@ -23,6 +24,7 @@ enum What {
     Tune(tune::TuneStudy),
     Halving(halving::HalvingStudy),
     Mup(mup::MupStudy),
+    Doctor(doctor::DoctorStudy),
 }
 
 /// Runs `kiln study`.
@@ -32,6 +34,7 @@ pub fn run(args: StudyArgs, global: &Global) -> Result<()> {
         What::Tune(args) => tune::run(args, global),
         What::Halving(args) => halving::run(args, global),
         What::Mup(args) => mup::run(args, global),
+        What::Doctor(args) => doctor::run(&args, global),
     }
 }
 

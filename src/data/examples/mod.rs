@@ -57,6 +57,8 @@ impl Example {
 pub struct Found {
     /// Examples that can be used.
     pub examples: usize,
+    /// Those of them that are plain texts, or parts of one, and trained on as a whole.
+    pub texts: usize,
     /// Their tokens.
     pub tokens: usize,
     /// Those of them that are trained on.
@@ -140,6 +142,7 @@ impl Examples {
                 let window = |range: Range<usize>| (ids[range.clone()].to_vec(), trained[range].to_vec());
                 let (ids, trained) = window(start..end);
                 self.take(Example { ids, trained, source: source.clone(), key }, tokenizer);
+                self.found.texts += 1;
             }
             return Ok(());
         }

@@ -359,6 +359,11 @@ impl Painter for GanObjective {
     const JUDGED: &'static str = "Fréchet distance";
     const IS_JUDGED: bool = true;
 
+    /// Two networks play against one another.
+    fn falls(_: &GanModel) -> bool {
+        false
+    }
+
     fn labelled(model: &GanModel) -> bool {
         model.conditional
     }

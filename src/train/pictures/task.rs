@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::params::Decl;
 use crate::train::event::Watch;
 use crate::train::fit::{self, Plan};
+use crate::train::health::Terms;
 use crate::train::objective::Objective;
 use crate::train::recipe::{Architecture, RecipeOf};
 use crate::train::run::RunDir;
@@ -69,6 +70,12 @@ pub trait Painter: Objective + Sized {
     const NEXT: [&'static str; 2] = ["kiln sample ", ""];
     /// Whether a [`Judge`] looks at what it makes.
     const IS_JUDGED: bool = false;
+
+    /// Whether training shall lower its loss, all the time.
+    fn falls(model: &Self::Model) -> bool {
+        let _ = model;
+        true
+    }
 
     /// Whether it needs labels.
     fn labelled(model: &Self::Model) -> bool {
@@ -189,6 +196,11 @@ impl<P: Painter> Task for PictureTask<P> {
     const LOSS: &'static str = P::LOSS;
     const JUDGED: &'static str = P::JUDGED;
     const NEXT: [&'static str; 2] = P::NEXT;
+
+    fn terms(recipe: &PictureRecipe<P::Model>) -> Terms {
+        let terms = Terms::of(recipe);
+        Terms { falls: terms.falls && P::falls(&recipe.model), ..terms }
+    }
 
     fn plan(recipe: &PictureRecipe<P::Model>, _: Option<&Path>, device: &Device) -> Result<Plan> {
         Ok(Self::prepared(recipe, device, &mut |_, _, _| {})?.2)

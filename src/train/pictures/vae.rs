@@ -288,6 +288,11 @@ impl Painter for VaeObjective {
     const RANGE: Range = Range::Unit;
     const WHAT: &'static str = "A variational autoencoder";
 
+    /// Not while the divergence grows in weight.
+    fn falls(model: &VaeModel) -> bool {
+        model.beta_warmup == 0
+    }
+
     fn labelled(model: &VaeModel) -> bool {
         model.conditional
     }

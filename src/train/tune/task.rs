@@ -21,6 +21,7 @@ use crate::ops::attention::PACKED;
 use crate::params::{Decl, Hold, Kind};
 use crate::train::event::{Event, Watch};
 use crate::train::fit::{self, Plan};
+use crate::train::health::{self, Terms};
 use crate::train::lm::Lm;
 use crate::train::run::RunDir;
 use crate::train::sampler;
@@ -167,6 +168,32 @@ impl Tune {
     }
 }
 
+impl Tune {
+    /// The model and the rows of a run that is there already, to be looked at: a trainer that does as many micro-batches in a step
+    /// as `micros` says of its shape and the length of a row, what was found in the examples, and their hashes.
+    ///
+    /// # Errors
+    /// As of [`open`](Task::open).
+    pub fn reopen(
+        recipe: &TuneRecipe,
+        micros: &dyn Fn(&GptConfig, usize) -> usize,
+        device: &Device,
+        progress: &mut Progress,
+    ) -> Result<(Trainer<Sft>, Found, Vec<u64>)> {
+        let Prepared { base, examples, replay, context, .. } = read(recipe, progress)?;
+        let found = examples.found.clone();
+        let hash =
+            |example: &Example| ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one((&example.ids, &example.trained));
+        let hashes = examples.all.iter().map(hash).collect();
+        let Parts { lessons, .. } = rows(recipe, examples, replay, context)?;
+        let mut recipe = recipe.clone();
+        (recipe.train.context, recipe.train.accumulate) = (context, micros(&base.config, context));
+        let config = base.config.clone();
+        let trainer = Self::trainer(&recipe, &config, Some((Rc::new(base), Rc::new(lessons))), device)?;
+        Ok((trainer, found, hashes))
+    }
+}
+
 impl Task for Tune {
     type Model = TuneModel;
     type Data = TuneData;
@@ -177,6 +204,11 @@ impl Task for Tune {
     const LOSS: &'static str = "nats per token that is trained on";
     const JUDGED: &'static str = "held-out loss";
     const NEXT: [&'static str; 2] = ["kiln chat ", ""];
+
+    /// Its weights know something already.
+    fn terms(recipe: &TuneRecipe) -> Terms {
+        Terms { fresh: recipe.model.fresh, ..Terms::of(recipe) }
+    }
 
     fn settle<'r>(recipe: &'r TuneRecipe, progress: &mut Progress) -> Result<Cow<'r, TuneRecipe>> {
         // A run may go on, and is another model then; what its adapter belongs to is one of its checkpoints.
@@ -277,6 +309,7 @@ impl Task for Tune {
         if let Some(first) = first_refused {
             warnings.push(format!("{refused} examples are left out; the first: {first}"));
         }
+        warnings.extend(health::data::judge_mask(&self.found).map(|found| found.to_string()));
         warnings
     }
 
