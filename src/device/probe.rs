@@ -110,8 +110,18 @@ pub fn memory() -> HostMemory {
 
 /// Bytes of memory that this process holds; `None` where the system does not say.
 pub fn resident() -> Option<u64> {
+    status("VmRSS:")
+}
+
+/// The most bytes of memory that this process held at one time; `None` where the system does not say.
+pub fn resident_peak() -> Option<u64> {
+    status("VmHWM:")
+}
+
+/// Bytes that a line of `/proc/self/status` says.
+fn status(name: &str) -> Option<u64> {
     let status = read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let line = status.lines().find(|line| line.starts_with(name))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
