@@ -106,7 +106,8 @@ pub fn advise(path: &Path, wishes: &Wishes, here: &Device) -> Result<Advice> {
     // Whoever trains from a recipe may stand in another folder.
     let absolute = std::path::absolute(text).unwrap_or(path.to_owned());
     let place = format!("data.path={}", toml::Value::from(&*absolute.to_string_lossy()));
-    let (speed, basis) = wishes.machine.speed(here, Precision::F32, wishes.utilisation);
+    let precision = if wishes.machine.name() == "cpu" { Precision::F32 } else { Precision::Bf16 };
+    let (speed, basis) = wishes.machine.speed(here, precision, wishes.utilisation);
     let advisor = Advisor { data, wishes, here, place, speed, basis };
     match advisor.data {
         Seen::Text { .. } | Seen::Tokens { .. } => advisor.text(),

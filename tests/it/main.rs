@@ -33,6 +33,7 @@ mod memory;
 mod ops;
 mod painters;
 mod penalty;
+mod plan;
 mod recompute;
 mod serve;
 mod sim;
