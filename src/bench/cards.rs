@@ -29,12 +29,17 @@ pub struct Card {
     pub bf16: f64,
     /// GB/s of memory.
     pub memory: f64,
+    /// GiB of memory.
+    pub capacity: f64,
+    /// Watts of the whole board at most.
+    pub watts: f64,
     /// Where the figures are from.
     pub source: &'static str,
 }
 
 macro_rules! card {
-    ($name:literal, $sms:literal, $clock:literal, $f32:literal, $tf32:literal, $bf16:literal, $memory:literal, $source:literal) => {
+    ($name:literal, $sms:literal, $clock:literal, $f32:literal, $tf32:literal, $bf16:literal, $memory:literal,
+     $capacity:literal, $watts:literal, $source:literal) => {
         Card {
             name: $name,
             sms: $sms,
@@ -43,6 +48,8 @@ macro_rules! card {
             tf32: $tf32,
             bf16: $bf16,
             memory: $memory,
+            capacity: $capacity,
+            watts: $watts,
             source: $source,
         }
     };
@@ -50,11 +57,11 @@ macro_rules! card {
 
 /// The cards that are known.
 pub const CARDS: [Card; 5] = [
-    card!("a100", 108.0, 1.41, 19.5, 156.0, 312.0, 2039.0, "NVIDIA A100 datasheet (SXM, 80 GB)"),
-    card!("h100", 132.0, 1.83, 66.9, 494.7, 989.4, 3350.0, "NVIDIA H100 architecture whitepaper (SXM5)"),
-    card!("h200", 132.0, 1.83, 66.9, 494.7, 989.4, 4800.0, "NVIDIA H200 datasheet (SXM)"),
-    card!("rtx3090", 82.0, 1.695, 35.6, 35.6, 71.0, 936.0, "NVIDIA GA102 architecture whitepaper"),
-    card!("rtx4090", 128.0, 2.52, 82.6, 82.6, 165.2, 1008.0, "NVIDIA Ada architecture whitepaper"),
+    card!("a100", 108.0, 1.41, 19.5, 156.0, 312.0, 2039.0, 80.0, 400.0, "NVIDIA A100 datasheet (SXM, 80 GB)"),
+    card!("h100", 132.0, 1.83, 66.9, 494.7, 989.4, 3350.0, 80.0, 700.0, "NVIDIA H100 architecture whitepaper (SXM5)"),
+    card!("h200", 132.0, 1.83, 66.9, 494.7, 989.4, 4800.0, 141.0, 700.0, "NVIDIA H200 datasheet (SXM)"),
+    card!("rtx3090", 82.0, 1.695, 35.6, 35.6, 71.0, 936.0, 24.0, 350.0, "NVIDIA GA102 architecture whitepaper"),
+    card!("rtx4090", 128.0, 2.52, 82.6, 82.6, 165.2, 1008.0, 24.0, 450.0, "NVIDIA Ada architecture whitepaper"),
 ];
 
 /// Floating-point operations of a launch.
@@ -135,7 +142,7 @@ mod tests {
         counters.shared = Traffic { steps: 2_000_000, ..Traffic::default() };
         counters.global = Traffic { steps: 1_000_000, ..Traffic::default() };
         let flops = Flops { f32: 2e9, tf32: 1e9, bf16: 4e9 };
-        let card = card!("x", 10.0, 1.0, 2.0, 1.0, 4.0, 32.0, "");
+        let card = card!("x", 10.0, 1.0, 2.0, 1.0, 4.0, 32.0, 1.0, 1.0, "");
         let parts = card.parts(&flops, &counters).map(|(name, seconds)| (name, (1e6 * seconds).round()));
         assert_eq!(
             parts,

@@ -7,6 +7,7 @@ mod data;
 mod doctor;
 mod eval;
 mod kernels;
+mod plan;
 mod report;
 mod sample;
 mod serve;
@@ -125,6 +126,7 @@ const SIM_MEMORY: usize = 16 << 30;
 #[derive(Subcommand)]
 enum Command {
     Data(data::DataArgs),
+    Plan(plan::PlanArgs),
     Train(train::TrainArgs),
     Tune(tune::TuneArgs),
     Sweep(sweep::SweepArgs),
@@ -142,7 +144,7 @@ enum Command {
 
 /// The commands along the life cycle, as `kiln --help` shows them.
 const GROUPS: [(&str, &[&str]); 5] = [
-    ("Prepare", &["data"]),
+    ("Prepare", &["data", "plan"]),
     ("Train", &["train", "tune", "sweep"]),
     ("Judge", &["eval", "report"]),
     ("Use", &["sample", "chat", "serve", "convert"]),
@@ -261,6 +263,7 @@ fn run(cli: Cli) -> Result<u8> {
     pool.map_err(|e| Error::usage(format!("starting threads: {e}"), "give fewer --threads"))?;
     match command {
         Command::Data(args) => data::run(args, &global).map(|()| 0),
+        Command::Plan(args) => plan::run(&args, &global).map(|()| 0),
         Command::Train(args) => train::run(args, &global),
         Command::Tune(args) => tune::run(args, &global),
         Command::Sweep(args) => sweep::run(args, &global),

@@ -100,29 +100,34 @@ pub fn carry_out(recipe: &AnyRecipe, resume: Option<&Path>, course: Course, glob
 }
 
 fn recipe(args: &TrainArgs) -> Result<AnyRecipe> {
-    if let Some(run) = &args.resume {
-        return AnyRecipe::of_run(run, &args.set);
+    match &args.resume {
+        Some(run) => AnyRecipe::of_run(run, &args.set),
+        None => recipe_of(args.recipe.as_deref(), &args.data, &args.set),
     }
-    let is_recipe = |p: &&PathBuf| p.extension().is_some_and(|e| e == "toml");
-    if let Some(recipe) = args.data.iter().find(is_recipe) {
+}
+
+/// The recipe of `file` on `data` under overrides; without a file the one that suits the data.
+pub fn recipe_of(file: Option<&Path>, data: &[PathBuf], set: &[String]) -> Result<AnyRecipe> {
+    let is_recipe = |p: &Path| p.extension().is_some_and(|e| e == "toml");
+    if let Some(recipe) = data.iter().find(|path| is_recipe(path)) {
         let hint = format!("put it first: kiln train {} --data …", quote(recipe));
         return Err(Error::usage(
             format!("--data takes what is trained on, and {} is a recipe", recipe.display()),
             hint,
         ));
     }
-    if let Some(path) = args.recipe.iter().find(|p| !is_recipe(p) && p.exists()) {
+    if let Some(path) = file.filter(|p| !is_recipe(p) && p.exists()) {
         let hint = format!("to train on it: kiln train --data {}", quote(path));
         return Err(Error::usage(format!("{} is no recipe: its name does not end in .toml", path.display()), hint));
     }
-    let mut set = args.set.clone();
+    let mut set = set.to_vec();
     // A run on one's own data bears its name, unless something else names it.
-    if let (None, Some(name)) = (&args.recipe, args.data.first().and_then(|p| p.file_stem())) {
+    if let (None, Some(name)) = (file, data.first().and_then(|p| p.file_stem())) {
         set.insert(0, format!("run.name={}", name.to_string_lossy()));
     }
-    set.extend(data_path(&args.data)?);
-    let pictures = args.data.first().is_some_and(|path| images::are_at(path));
-    AnyRecipe::load(args.recipe.as_deref(), if pictures { CONV } else { "" }, &set)
+    set.extend(data_path(data)?);
+    let pictures = data.first().is_some_and(|path| images::are_at(path));
+    AnyRecipe::load(file, if pictures { CONV } else { "" }, &set)
 }
 
 /// Files as an override of a recipe, where there are any.

@@ -115,8 +115,18 @@ pub fn resident() -> Option<u64> {
 
 /// The same of the process with this number on this machine.
 pub fn resident_of(process: &str) -> Option<u64> {
+    status(process, "VmRSS:")
+}
+
+/// The most bytes of memory that this process held at one time; `None` where the system does not say.
+pub fn resident_peak() -> Option<u64> {
+    status("self", "VmHWM:")
+}
+
+/// Bytes that a line of a process's status says.
+fn status(process: &str, name: &str) -> Option<u64> {
     let status = read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let line = status.lines().find(|line| line.starts_with(name))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 

@@ -6,6 +6,7 @@
 pub mod doctor;
 pub mod halving;
 pub mod mup;
+pub mod plan;
 pub mod tune;
 
 use crate::error::{AtPath, Error, Result};

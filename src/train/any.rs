@@ -8,6 +8,7 @@ use super::pictures::vae::VaeRecipe;
 use super::pictures::vqvae::VqVaeRecipe;
 use super::pictures::{GanTask, PictureData, VaeTask, VqVaeTask};
 use super::recipe::{MAX_FILE, Recipe, RecipeOf, Train};
+use super::rehearse::{Rehearsed, rehearse};
 use super::source;
 use super::task::{Progress, Task};
 use super::text::Text;
@@ -186,6 +187,38 @@ impl AnyRecipe {
             false => (AnyRecipe::of_run(&path, &[])?, Some(&*path)),
         };
         recipe.run(&Os, resume, device, watch)
+    }
+
+    /// The largest `train.batch` with which the run fits, all else being as it is, and its plan; `None` where not even 1 does.
+    ///
+    /// # Errors
+    /// As of [`Task::planner`](super::Task::planner).
+    pub fn largest_batch(&self, device: &Device) -> Result<Option<(usize, Plan)>> {
+        within!(self, Kind, recipe => pretrain::largest_batch::<Kind>(recipe, device))
+    }
+
+    /// As [`rehearse`](super::rehearse::rehearse).
+    ///
+    /// # Errors
+    /// As of there.
+    pub fn rehearse(&self, device: &Device, seconds: f64, watch: &mut dyn Watch) -> Result<Rehearsed> {
+        within!(self, Kind, recipe => rehearse::<Kind>(recipe, None, device, seconds, watch))
+    }
+
+    /// The recipe with what it left to the data, as the number of steps.
+    ///
+    /// # Errors
+    /// The data cannot be used.
+    pub fn settled(&self, progress: &mut Progress) -> Result<AnyRecipe> {
+        Ok(match self {
+            AnyRecipe::Tune(recipe) => AnyRecipe::Tune(Tune::settle(recipe, progress)?.into_owned()),
+            other => other.clone(),
+        })
+    }
+
+    /// Tokens, or pictures, in a step, and which of them.
+    pub fn per_step(&self) -> (u64, &'static str) {
+        within!(self, Kind, recipe => (recipe.per_step(), Kind::UNIT))
     }
 
     /// As [`run`](pretrain::run).

@@ -1,5 +1,6 @@
 //! The training loop and what surrounds it: recipes, schedules, run directories, checkpoints, the loss curve.
 
+pub mod account;
 pub mod any;
 pub mod branch;
 pub mod checkpoint;
@@ -15,6 +16,7 @@ pub mod pictures;
 pub mod plot;
 pub mod pretrain;
 pub mod recipe;
+pub mod rehearse;
 pub mod run;
 pub mod sampler;
 pub mod schedule;
@@ -29,6 +31,7 @@ pub mod trainer;
 pub mod tune;
 
 pub use crate::formats::{header, tensors};
+pub use account::Account;
 pub use any::AnyRecipe;
 pub use branch::Origin;
 pub use event::{Event, Summary, Watch};
@@ -37,6 +40,7 @@ pub use lm::Lm;
 pub use objective::Objective;
 pub use pretrain::{plan, run, train};
 pub use recipe::Recipe;
+pub use rehearse::{Rehearsed, Times};
 pub use run::RunDir;
 pub use sampler::Sampler;
 pub use task::Task;

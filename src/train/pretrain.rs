@@ -1,9 +1,10 @@
 //! The run: data, steps, checkpoints, evaluations, samples, and what is left behind in the run directory. What is trained
 //! is a [`Task`]'s affair.
 
+use super::account::{Account, Actual, Planned};
 use super::checkpoint::{self, Contents, State};
 use super::event::{Event, Summary, Watch};
-use super::fit::Plan;
+use super::fit::{self, Plan};
 use super::guard::{LOSS, Verdict};
 use super::health::{Course, weights};
 use super::metrics::{self, Metrics, Record};
@@ -46,16 +47,24 @@ pub fn run<T: Task>(
 ) -> Result<Summary> {
     let began = Instant::now();
     let recipe = &*T::settle(recipe, &mut |what, done, total| watch.event(&Event::Prepare { what, done, total }))?;
+    let open = |run: &RunDir, watch: &mut dyn Watch| {
+        T::open(recipe, &run.data(), device, &mut |what, done, total| {
+            watch.event(&Event::Prepare { what, done, total });
+        })
+    };
     let mut work = match resume {
         Some(path) => {
-            let mut work = Work::<T>::open(recipe, RunDir::open(disk, path)?, device, watch)?;
+            let run = RunDir::open(disk, path)?;
+            let opened = open(&run, watch)?;
+            let mut work = Work::<T>::new(recipe, run, opened, watch.until())?;
             work.resume(watch)?;
             work
         }
         None => {
             let run = RunDir::create(disk, &recipe.run.dir, &recipe.run.name)?;
             let path = run.path().to_owned();
-            let opened = recipe.save(disk, &run.recipe()).and_then(|()| Work::open(recipe, run, device, watch));
+            let opened = recipe.save(disk, &run.recipe()).and_then(|()| open(&run, watch));
+            let opened = opened.and_then(|opened| Work::<T>::new(recipe, run, opened, watch.until()));
             opened.inspect_err(|_| {
                 // A run that could not start would only take the name from the next one.
                 let _ = disk.remove_all(&path);
@@ -66,11 +75,11 @@ pub fn run<T: Task>(
 }
 
 /// A run under way.
-struct Work<'a, T: Task> {
+pub(super) struct Work<'a, T: Task> {
     recipe: &'a RecipeFor<T>,
-    run: RunDir<'a>,
-    task: T,
-    trainer: Trainer<T::Objective>,
+    pub(super) run: RunDir<'a>,
+    pub(super) task: T,
+    pub(super) trainer: Trainer<T::Objective>,
     metrics: Metrics,
     board: Board,
     /// The hash of the data set.
@@ -98,12 +107,26 @@ pub fn plan<T: Task>(recipe: &RecipeFor<T>, resume: Option<&Path>, device: &Devi
     T::plan(&recipe, resume.map(|run| run.join("data")).as_deref(), device)
 }
 
+/// The largest batch with which a run of `recipe` fits, and its plan; see [`AnyRecipe`](super::AnyRecipe::largest_batch).
+///
+/// # Errors
+/// As of [`Task::planner`].
+pub fn largest_batch<T: Task>(recipe: &RecipeFor<T>, device: &Device) -> Result<Option<(usize, Plan)>> {
+    let recipe = T::settle(recipe, &mut |_, _, _| {})?;
+    Ok(fit::largest(&recipe, device, &*T::planner(&recipe, None, device)?))
+}
+
 impl<'a, T: Task> Work<'a, T> {
-    fn open(recipe: &'a RecipeFor<T>, run: RunDir<'a>, device: &Device, watch: &mut dyn Watch) -> Result<Work<'a, T>> {
-        let Opened { task, trainer, memory, data } = T::open(recipe, &run.data(), device, &mut |what, done, total| {
-            watch.event(&Event::Prepare { what, done, total });
-        })?;
-        let end = watch.until().map_or(recipe.train.steps, |step| step.min(recipe.train.steps));
+    /// Before the first step of a run that pauses after step `until`, where that is given.
+    pub(super) fn new(
+        recipe: &'a RecipeFor<T>,
+        run: RunDir<'a>,
+        opened: Opened<T>,
+        until: Option<u64>,
+    ) -> Result<Work<'a, T>> {
+        let Opened { task, trainer, memory, data } = opened;
+        let end = until.map_or(recipe.train.steps, |step| step.min(recipe.train.steps));
+        let device = trainer.params.device().clone();
         Ok(Work {
             recipe,
             end,
@@ -118,7 +141,7 @@ impl<'a, T: Task> Work<'a, T> {
             unfinished: None,
             course: Course::new(T::terms(recipe)),
             memory,
-            peak: match device {
+            peak: match &device {
                 Device::Cpu(host) => Some(1e9 * crate::cpu::limits::fma_peak(&host.cpu, 0.1)),
                 Device::Gpu(_) => None,
             },
@@ -190,8 +213,9 @@ impl<'a, T: Task> Work<'a, T> {
         Ok(())
     }
 
-    fn run(&mut self, watch: &mut dyn Watch, began: Instant) -> Result<Summary> {
+    pub(super) fn run(&mut self, watch: &mut dyn Watch, began: Instant) -> Result<Summary> {
         let (steps, first) = (self.recipe.train.steps, self.state.step);
+        let mut account = Account::open(&self.run, self.planned())?;
         watch.event(&Event::Memory { plan: &self.memory });
         self.task.warnings().iter().for_each(|text| watch.event(&Event::Warning { text }));
         let about = self.task.about();
@@ -283,6 +307,8 @@ impl<'a, T: Task> Work<'a, T> {
             watch.event(&Event::Stopped { signal, step: self.state.step });
         }
         self.draw()?;
+        let took = Actual::of(self.trainer.params.device(), self.state.step - first, began.elapsed());
+        account.close(&self.run, took)?;
         Ok(Summary {
             run: self.run.path().to_owned(),
             parameters: self.trainer.params.numel(),
@@ -300,6 +326,20 @@ impl<'a, T: Task> Work<'a, T> {
             stopped,
             memory: self.memory,
         })
+    }
+
+    /// What the run is going to take.
+    fn planned(&self) -> Planned {
+        let params = &self.trainer.params;
+        Planned {
+            memory: self.memory,
+            parameters: params.numel(),
+            trained: params.trained_numel(),
+            steps: self.recipe.train.steps,
+            flops_per_step: self.trainer.flops_per_step(),
+            device: params.device().name().to_owned(),
+            threads: params.device().host().threads.count(),
+        }
     }
 
     /// Goes back to the last good checkpoint, for the reason `why`, which `record` of the last step shows: what was done

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 const LOCK: &str = "lock";
+/// The file of [`RunDir::account`].
+pub const ACCOUNT: &str = "plan.json";
 
 /// A run directory that this process holds; dropping it lets others have it.
 #[derive(Debug)]
@@ -124,6 +126,11 @@ impl<'d> RunDir<'d> {
     /// What the model made after `step` steps, in a file of this type, as `txt`.
     pub fn sample(&self, step: u64, extension: &str) -> PathBuf {
         self.samples().join(format!("step-{step:06}.{extension}"))
+    }
+
+    /// What was planned, and what it took.
+    pub fn account(&self) -> PathBuf {
+        self.path.join(ACCOUNT)
     }
 
     /// The loss curve as a vector picture.

@@ -1,6 +1,6 @@
 //! From a recipe's `[data]` to token shards and their tokenizer.
 
-use super::recipe::{Recipe, SplitRule, TokenizerChoice};
+use super::recipe::{Data, Recipe, SplitRule, TokenizerChoice};
 use crate::data::dataset::DATASET_FILE;
 use crate::data::world::World;
 use crate::data::{DatasetInfo, Document, Prepare, Rule, Sources, Split, Tokenizer, prepare};
@@ -12,19 +12,32 @@ use std::path::{Path, PathBuf};
 /// `own` is the run's folder for shards. Text (or the built-in world, where the recipe names no data) is tokenised into
 /// it; a folder that `kiln data shard` made is used where it is. `progress(what, done, total)` is told of the work.
 pub fn shards(recipe: &Recipe, own: &Path, progress: &mut dyn FnMut(&str, u64, u64)) -> Result<PathBuf> {
+    portion(recipe, own, u64::MAX, progress).map(|(path, _)| path)
+}
+
+/// As [`shards`], but where tokens are made, it is those of the first `most` bytes of text. Also gives how many times as much text
+/// there is.
+pub fn portion(
+    recipe: &Recipe,
+    own: &Path,
+    most: u64,
+    progress: &mut dyn FnMut(&str, u64, u64),
+) -> Result<(PathBuf, f64)> {
     if own.join(DATASET_FILE).is_file() {
-        return Ok(own.to_owned());
+        return Ok((own.to_owned(), 1.0));
     }
     let data = &recipe.data;
     let Some(paths) = &data.path else {
-        let documents = || village(recipe).map(|(document, _)| Ok(document));
-        write(recipe, documents, data.bytes, own, progress)?;
-        return Ok(own.to_owned());
+        let bytes = data.bytes.min(most);
+        let part = Recipe { data: Data { bytes, ..data.clone() }, ..recipe.clone() };
+        let documents = || village(&part).map(|(document, _)| Ok(document));
+        write(recipe, documents, bytes, own, progress)?;
+        return Ok((own.to_owned(), data.bytes as f64 / bytes as f64));
     };
     if let [path] = &paths[..]
         && path.join(DATASET_FILE).is_file()
     {
-        return Ok(path.clone());
+        return Ok((path.clone(), 1.0));
     }
     if let Some(path) = paths.iter().find(|path| path.extension().is_some_and(|ext| ext == "bin")) {
         return Err(Error::config(
@@ -34,8 +47,26 @@ pub fn shards(recipe: &Recipe, own: &Path, progress: &mut dyn FnMut(&str, u64, u
         ));
     }
     let sources = Sources::open(paths, &data.text_field)?;
-    write(recipe, || sources.documents(), sources.bytes(), own, progress)?;
-    Ok(own.to_owned())
+    let info = write(recipe, || first(sources.documents(), most), sources.bytes().min(most), own, progress)?;
+    let taken = info.train.bytes + info.val.bytes;
+    let times = if taken < most { 1.0 } else { sources.bytes() as f64 / taken as f64 };
+    Ok((own.to_owned(), times.max(1.0)))
+}
+
+/// The first `most` bytes of documents, the last one cut at a character.
+fn first<D: Iterator<Item = Result<Document>>>(documents: D, most: u64) -> impl Iterator<Item = Result<Document>> {
+    documents.scan(most, |left, document| {
+        if *left == 0 {
+            return None;
+        }
+        Some(document.map(|mut document| {
+            let end = document.text.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+            let end = (0..=end).rev().find(|&end| document.text.is_char_boundary(end)).unwrap_or(0);
+            *left = if end < document.text.len() { 0 } else { *left - end as u64 };
+            document.text.truncate(end);
+            document
+        }))
+    })
 }
 
 /// The number of token ids of a run before its tokens exist: of its data set where there is one, in its folder `own` or

@@ -2,7 +2,7 @@
 //! same for all: steps, checkpoints, evaluations, going back.
 
 use super::event::Watch;
-use super::fit::Plan;
+use super::fit::{self, Plan, Planner};
 use super::health::Terms;
 use super::objective::Objective;
 use super::recipe::{Architecture, RecipeOf, Section};
@@ -17,6 +17,9 @@ use std::path::Path;
 /// The recipe of a task.
 pub type RecipeFor<T> = RecipeOf<<T as Task>::Model, <T as Task>::Data, <T as Task>::Sample>;
 
+/// What carries the runs of a task out on a dry device.
+pub type PlannerOf<T> = Box<Planner<'static, RecipeFor<T>>>;
+
 /// Told of work before the first step: `(what, done, total)`, a total of 0 where nobody knows.
 pub type Progress<'a> = dyn FnMut(&str, u64, u64) + 'a;
 
@@ -30,6 +33,18 @@ pub struct Opened<T: Task> {
     pub memory: Plan,
     /// A hash of the data.
     pub data: String,
+}
+
+/// What there is before the first step of a rehearsal.
+pub struct Rehearsal<T: Task> {
+    /// The task and its model.
+    pub opened: Opened<T>,
+    /// Seconds that a run takes before its first step, beyond those that opening this took.
+    pub more: f64,
+    /// So many times as much is held out in a run.
+    pub held_out: f64,
+    /// Whether a run judges the model before its first step as well.
+    pub judged_before: bool,
 }
 
 /// What an evaluation found.
@@ -80,17 +95,39 @@ pub trait Task: Sized {
         Ok(Cow::Borrowed(recipe))
     }
 
+    /// Reads what must be known of the data, which is in `own` where the run has it already, and gives what carries this run, or one
+    /// that is smaller or larger, out on a [dry](Device::dry) device.
+    ///
+    /// # Errors
+    /// The device cannot do it; what is needed of the data cannot be read.
+    fn planner(recipe: &RecipeFor<Self>, own: Option<&Path>, device: &Device) -> Result<PlannerOf<Self>>;
+
     /// What memory a run takes before it starts; where it has data already, that is in `own`.
     ///
     /// # Errors
-    /// It does not fit, or the device cannot do it; what is needed of the data cannot be read.
-    fn plan(recipe: &RecipeFor<Self>, own: Option<&Path>, device: &Device) -> Result<Plan>;
+    /// It does not fit; as of [`planner`](Task::planner).
+    fn plan(recipe: &RecipeFor<Self>, own: Option<&Path>, device: &Device) -> Result<Plan> {
+        fit::check(recipe, device, &*Self::planner(recipe, own, device)?)
+    }
 
     /// Opens the data, or makes it in the folder `own`, and the model.
     ///
     /// # Errors
     /// As of [`plan`](Task::plan); the data cannot be used.
     fn open(recipe: &RecipeFor<Self>, own: &Path, device: &Device, progress: &mut Progress) -> Result<Opened<Self>>;
+
+    /// Opens the same model on as much of the data as tells how long a run will take, which is made in the folder `scratch` where
+    /// it has to be made and is not in `own`.
+    ///
+    /// # Errors
+    /// As of [`open`](Task::open).
+    fn rehearse(
+        recipe: &RecipeFor<Self>,
+        own: Option<&Path>,
+        scratch: &Path,
+        device: &Device,
+        progress: &mut Progress,
+    ) -> Result<Rehearsal<Self>>;
 
     /// How much of what it is trained on, as `(8192, "token ids")`.
     fn about(&self) -> Vec<(u64, &'static str)>;

@@ -8,9 +8,10 @@ use super::recipe::{self, OptimKind, Recipe, Train};
 use super::run::RunDir;
 use super::setup::Setup;
 use super::source;
-use super::task::{Evaluation, Opened, Progress, Task};
+use super::task::{Evaluation, Opened, PlannerOf, Progress, Rehearsal, Task};
 use super::trainer::Trainer;
 use crate::data::atomic::write_atomic;
+use crate::data::dataset::DATASET_FILE;
 use crate::data::detok::Decoder;
 use crate::data::{Dataset, DatasetInfo, EvalBatches, Part, Tokenizer};
 use crate::device::Device;
@@ -20,6 +21,7 @@ use crate::model::sample::SampleOptions;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Text to train on, and what is held out.
 pub struct Text {
@@ -35,6 +37,11 @@ pub struct Text {
     found: Vec<Finding>,
 }
 
+/// What carries a run over `vocab` ids, whose texts go on from at most `prompt` tokens, out on a dry device.
+fn planner(vocab: usize, prompt: usize) -> PlannerOf<Text> {
+    Box::new(move |recipe, dry| Plan::of_text(recipe, vocab, prompt, dry))
+}
+
 fn supported(recipe: &Recipe, device: &Device) -> Result<()> {
     if recipe.model.mup && recipe.optim.kind == OptimKind::Muon {
         let problem = "its learning rates are for AdamW; Muon's updates are of the same size at every width already";
@@ -48,41 +55,23 @@ fn supported(recipe: &Recipe, device: &Device) -> Result<()> {
     Lm::supported(&recipe.model.config(1, recipe.train.context), recipe.train.precision, device)
 }
 
-impl Task for Text {
-    type Model = recipe::Model;
-    type Data = recipe::Data;
-    type Sample = recipe::Sample;
-    type Objective = Lm;
+/// Bytes of text on which a rehearsal makes data: enough for any vocabulary that there is text for.
+const PORTION: u64 = 16 << 20;
 
-    const UNIT: &'static str = "tokens";
-    const LOSS: &'static str = "nats per token";
-
-    /// A vocabulary that is still to be learnt counts with `data.vocab`, and a prompt with a token for each byte.
-    fn plan(recipe: &Recipe, own: Option<&Path>, device: &Device) -> Result<Plan> {
-        let vocab = source::vocab(recipe, own)?;
-        supported(recipe, device)?;
-        fit::check(recipe, vocab, 1 + recipe.sample.prompt.len(), device)
-    }
-
-    fn open(recipe: &Recipe, own: &Path, device: &Device, progress: &mut Progress) -> Result<Opened<Text>> {
-        supported(recipe, device)?;
-        // Before time goes into data for a run that can have no memory, whatever the vocabulary turns out to be.
-        let quiet = Recipe { train: Train { sample_every: 0, ..recipe.train.clone() }, ..recipe.clone() };
-        if fit::check(&quiet, 1, 1, device).is_err() {
-            fit::check(&quiet, recipe.data.vocab, 1, device)?;
-        }
-        let data = source::shards(recipe, own, progress)?;
-        let info = DatasetInfo::load(&data)?;
-        let tokenizer = info.load_tokenizer(&data)?;
+impl Text {
+    /// The task on shards.
+    fn on(recipe: &Recipe, data: &Path, device: &Device, progress: &mut Progress) -> Result<Opened<Text>> {
+        let info = DatasetInfo::load(data)?;
+        let tokenizer = info.load_tokenizer(data)?;
         let mut prompt = 1;
         if recipe.train.sample_every > 0 {
             let hint = "give a prompt in the characters of the data";
             let ids = start(&tokenizer, &recipe.sample.prompt).map_err(|e| Error::config("sample.prompt", e, hint))?;
             prompt = ids.len();
         }
-        let memory = fit::check(recipe, info.tokenizer.vocab, prompt, device)?;
-        let train = Arc::new(Dataset::open(&data, Part::Train)?);
-        let val = Arc::new(Dataset::open(&data, Part::Val)?);
+        let memory = fit::check(recipe, device, &*planner(info.tokenizer.vocab, prompt))?;
+        let train = Arc::new(Dataset::open(data, Part::Train)?);
+        let val = Arc::new(Dataset::open(data, Part::Val)?);
         progress("looking at the data", 0, 0);
         let found = health::data::look(&info, &train, &val)?.1;
         let tokens_per_byte = info.val.tokens as f64 / info.val.bytes.max(1) as f64;
@@ -98,6 +87,50 @@ impl Task for Text {
             eval: EvalBatches::new(val, recipe.train.batch, recipe.train.context)?,
         };
         Ok(Opened { task, trainer, memory, data: info.hash() })
+    }
+}
+
+impl Task for Text {
+    type Model = recipe::Model;
+    type Data = recipe::Data;
+    type Sample = recipe::Sample;
+    type Objective = Lm;
+
+    const UNIT: &'static str = "tokens";
+    const LOSS: &'static str = "nats per token";
+
+    /// A vocabulary that is still to be learnt counts with `data.vocab`, and a prompt with a token for each byte.
+    fn planner(recipe: &Recipe, own: Option<&Path>, device: &Device) -> Result<PlannerOf<Text>> {
+        let vocab = source::vocab(recipe, own)?;
+        supported(recipe, device)?;
+        Ok(planner(vocab, 1 + recipe.sample.prompt.len()))
+    }
+
+    fn open(recipe: &Recipe, own: &Path, device: &Device, progress: &mut Progress) -> Result<Opened<Text>> {
+        supported(recipe, device)?;
+        // Before time goes into data for a run that can have no memory, whatever the vocabulary turns out to be.
+        let quiet = Recipe { train: Train { sample_every: 0, ..recipe.train.clone() }, ..recipe.clone() };
+        if fit::check(&quiet, device, &*planner(1, 1)).is_err() {
+            fit::check(&quiet, device, &*planner(recipe.data.vocab, 1))?;
+        }
+        let data = source::shards(recipe, own, progress)?;
+        Text::on(recipe, &data, device, progress)
+    }
+
+    fn rehearse(
+        recipe: &Recipe,
+        own: Option<&Path>,
+        scratch: &Path,
+        device: &Device,
+        progress: &mut Progress,
+    ) -> Result<Rehearsal<Text>> {
+        supported(recipe, device)?;
+        let made = own.filter(|own| own.join(DATASET_FILE).is_file());
+        let start = Instant::now();
+        let (data, times) = source::portion(recipe, made.unwrap_or(scratch), PORTION, progress)?;
+        let more = (times - 1.0) * start.elapsed().as_secs_f64();
+        let opened = Text::on(recipe, &data, device, progress)?;
+        Ok(Rehearsal { opened, more, held_out: times, judged_before: false })
     }
 
     fn about(&self) -> Vec<(u64, &'static str)> {

@@ -35,6 +35,7 @@ mod memory;
 mod ops;
 mod painters;
 mod penalty;
+mod plan;
 mod recompute;
 mod report;
 mod serve;

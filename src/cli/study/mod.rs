@@ -3,6 +3,7 @@
 mod doctor;
 mod halving;
 mod mup;
+mod plan;
 mod tune;
 
 use super::Global;
@@ -24,6 +25,7 @@ enum What {
     Tune(tune::TuneStudy),
     Halving(halving::HalvingStudy),
     Mup(mup::MupStudy),
+    Plan(plan::PlanStudy),
     Doctor(doctor::DoctorStudy),
 }
 
@@ -34,6 +36,7 @@ pub fn run(args: StudyArgs, global: &Global) -> Result<()> {
         What::Tune(args) => tune::run(args, global),
         What::Halving(args) => halving::run(args, global),
         What::Mup(args) => mup::run(args, global),
+        What::Plan(args) => plan::run(&args, global),
         What::Doctor(args) => doctor::run(&args, global),
     }
 }

@@ -22,6 +22,7 @@ use crate::train::{checkpoint, tensors};
 use arrayvec::ArrayVec;
 use serde_json::Value;
 use std::path::Path;
+use std::time::Instant;
 
 /// A trained classifier.
 pub struct Trained {
@@ -32,6 +33,8 @@ pub struct Trained {
     pub accuracy: f64,
     /// SHA-256 of its weights.
     pub hash: String,
+    /// Seconds that it would take to train on to the end: 0, unless this is a rehearsal.
+    pub left: f64,
 }
 
 /// A classifier in training. A batch is pictures (B, H, W, C) and labels (B).
@@ -71,21 +74,26 @@ impl Objective for Lessons {
 /// Pictures of a step, and of a look.
 const BATCH: usize = 128;
 
+/// Steps that are no measure, since memory is new to them.
+const WARM: u64 = 3;
+
 /// Three times over the data, within these bounds.
 const STEPS: std::ops::RangeInclusive<u64> = 100..=1500;
 
 impl Trained {
-    /// The classifier in the folder `own`, or one that is trained now and saved there.
+    /// The classifier in the folder `own`, or one that is trained now, for `most` steps at most, and saved there.
     ///
     /// # Errors
     /// It cannot be written, or what is there is damaged.
-    pub fn open(data: &Data, own: &Path, device: &Device, progress: &mut Progress) -> Result<Trained> {
+    pub fn open(data: &Data, own: &Path, most: u64, device: &Device, progress: &mut Progress) -> Result<Trained> {
         // It judges on the host: it is small, and a GPU has other work.
         let host = if let Device::Gpu(_) = device { device.on_host() } else { device.clone() };
         let (config_file, weights) = (own.join("classifier.json"), own.join("classifier.safetensors"));
         let config = ClassifierConfig { shape: shape(data.train.dims()), classes: data.train.classes() };
+        let mut left = 0.0;
         if !(config_file.is_file() && weights.is_file()) {
-            let params = teach(data, config, &host, progress)?;
+            let (params, rest) = teach(data, config, most, &host, progress)?;
+            left = rest;
             disk::make_dirs(&Os, own)?;
             tensors::write(&Os, &weights, &checkpoint::weights(&params))?;
             write_atomic(&Os, &config_file, config.to_json().to_string().as_bytes())?;
@@ -95,9 +103,30 @@ impl Trained {
         let mut params = Params::frozen(&host, &decls, Hold::Frozen);
         checkpoint::load_weights(&Os, &weights, &mut params)?;
         let hash = tensors::sha256(&Os, &weights)?;
-        let mut trained = Trained { classifier, params, tape: Tape::new(&host), accuracy: 0.0, hash };
+        let mut trained = Trained { classifier, params, tape: Tape::new(&host), accuracy: 0.0, hash, left };
         trained.accuracy = trained.right(&data.held_out)?;
         Ok(trained)
+    }
+
+    /// Takes on a dry device what [`open`](Trained::open) takes.
+    pub fn dry(data: &Data, dry: &Device) -> Trained {
+        let host = dry.on_host();
+        let config = ClassifierConfig { shape: shape(data.train.dims()), classes: data.train.classes() };
+        drop(teach(data, config, 2, &host, &mut |_, _, _| {}).expect("no data that could change"));
+        let (classifier, decls) = Classifier::new(config);
+        let params = Params::frozen(&host, &decls, Hold::Frozen);
+        let mut trained =
+            Trained { classifier, params, tape: Tape::new(&host), accuracy: 0.0, hash: String::new(), left: 0.0 };
+        trained.looks(data.held_out.len());
+        trained
+    }
+
+    /// Takes what a look at `n` pictures takes, for a dry device.
+    pub fn looks(&mut self, n: usize) {
+        let values: usize = self.classifier.config().shape.iter().product();
+        // Batches of one size take the same.
+        let n = if n > BATCH { BATCH + n % BATCH } else { n };
+        self.look(&vec![0; n * values]).expect("there are some");
     }
 
     /// The share of pictures that it tells right.
@@ -138,8 +167,14 @@ impl Trained {
     }
 }
 
-/// Trains a classifier.
-fn teach(data: &Data, config: ClassifierConfig, device: &Device, progress: &mut Progress) -> Result<Params> {
+/// Trains a classifier for `most` steps at most, and says how many seconds those would take that are left out.
+fn teach(
+    data: &Data,
+    config: ClassifierConfig,
+    most: u64,
+    device: &Device,
+    progress: &mut Progress,
+) -> Result<(Params, f64)> {
     let batch = BATCH.min(data.train.len());
     let batches = PictureBatches::new(data.train.clone(), batch, Range::Unit, Augment { flip: false, shift: 1 }, 1)?;
     let steps = ((3.0 * batches.per_epoch()) as u64).clamp(*STEPS.start(), *STEPS.end());
@@ -149,9 +184,14 @@ fn teach(data: &Data, config: ClassifierConfig, device: &Device, progress: &mut 
     let setup = Setup { accumulate: 1, recompute: false, precision, seed: 1, optim, schedule };
     let (classifier, decls) = Classifier::new(config);
     let mut trainer = Trainer::with(setup, (Lessons { classifier, batches }, decls), device)?;
-    for step in 0..steps {
+    let (done, mut start) = (steps.min(most), Instant::now());
+    for step in 0..done {
+        if step == WARM {
+            start = Instant::now();
+        }
         trainer.step(step)?;
         progress("training the classifier that judges", step + 1, steps);
     }
-    Ok(trainer.params)
+    let each = start.elapsed().as_secs_f64() / done.saturating_sub(WARM).max(1) as f64;
+    Ok((trainer.params, (steps - done) as f64 * each))
 }

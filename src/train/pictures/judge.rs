@@ -21,6 +21,9 @@ pub const LEAST_SHARE: f64 = 0.04;
 /// Pictures that are compared one with another.
 const PAIRS: usize = 2000;
 
+/// Pictures of the data that are looked at.
+const SEEN: usize = 10_000;
+
 /// Who judges.
 pub struct Judge {
     dims: Dims,
@@ -32,6 +35,8 @@ pub struct Judge {
     /// The mean distance of two held-out pictures.
     diversity: f64,
     classes: Option<Classes>,
+    /// Whether it only takes the buffers that a judge takes.
+    dry: bool,
 }
 
 /// What was found of pictures that a model made.
@@ -55,9 +60,17 @@ impl Judge {
     /// # Errors
     /// The classifier cannot be saved, or what is there cannot be read.
     pub fn open(data: &Data, own: &Path, device: &Device, progress: &mut Progress) -> Result<Judge> {
+        Judge::taught(data, own, u64::MAX, device, progress)
+    }
+
+    /// The same, but the classifier is trained for `most` steps at most: to measure what a judge costs.
+    ///
+    /// # Errors
+    /// As of [`open`](Judge::open).
+    pub fn taught(data: &Data, own: &Path, most: u64, device: &Device, progress: &mut Progress) -> Result<Judge> {
         let classifier = match data.train.classes() {
             0 | 1 => None,
-            _ => Some(Trained::open(data, own, device, progress)?),
+            _ => Some(Trained::open(data, own, most, device, progress)?),
         };
         progress("looking at the data", 0, 0);
         let dims = data.train.dims();
@@ -66,7 +79,19 @@ impl Judge {
             let n = pictures.len().min(most);
             (0..n).flat_map(|i| pictures.get(i * pictures.len() / n)).copied().collect::<Vec<u8>>()
         };
-        let mut judge = Judge {
+        let mut judge = Judge::blank(dims, classifier)?;
+        let (held_out, probabilities) = judge.look(&all(&data.held_out, SEEN))?;
+        judge.gaussian = Gaussian::of(&held_out)?;
+        judge.held_out = first(&held_out, PAIRS)?;
+        judge.diversity = mean_distance(&judge.held_out)?;
+        judge.classes = probabilities.as_ref().map(Classes::of);
+        judge.train = judge.look(&all(&data.train, SEEN))?.0;
+        Ok(judge)
+    }
+
+    /// One that knows nothing of the data yet.
+    fn blank(dims: Dims, classifier: Option<Trained>) -> Result<Judge> {
+        Ok(Judge {
             dims,
             classifier,
             gaussian: Gaussian { mean: Vec::new(), covariance: Vec::new() },
@@ -74,14 +99,25 @@ impl Judge {
             train: Features::new(&[0.0f32], 1)?,
             diversity: 0.0,
             classes: None,
-        };
-        let (held_out, probabilities) = judge.look(&all(&data.held_out, 10_000))?;
-        judge.gaussian = Gaussian::of(&held_out)?;
-        judge.held_out = first(&held_out, PAIRS)?;
-        judge.diversity = mean_distance(&judge.held_out)?;
-        judge.classes = probabilities.as_ref().map(Classes::of);
-        judge.train = judge.look(&all(&data.train, 5 * PAIRS))?.0;
-        Ok(judge)
+            dry: false,
+        })
+    }
+
+    /// Takes on a dry device what [`open`](Judge::open) takes, and as it judges what a judge takes.
+    pub fn dry(data: &Data, dry: &Device) -> Judge {
+        let classifier = (data.train.classes() > 1).then(|| {
+            let mut classifier = Trained::dry(data, dry);
+            classifier.looks(data.held_out.len().min(SEEN));
+            classifier.looks(data.train.len().min(SEEN));
+            classifier
+        });
+        let blank = Judge::blank(data.train.dims(), classifier).expect("there is a feature");
+        Judge { dry: true, ..blank }
+    }
+
+    /// Seconds that the training of its classifier would have gone on.
+    pub fn left(&self) -> f64 {
+        self.classifier.as_ref().map_or(0.0, |classifier| classifier.left)
     }
 
     /// Who judges, in words.
@@ -115,6 +151,11 @@ impl Judge {
     /// # Errors
     /// They are too few.
     pub fn verdict(&mut self, pictures: &[u8], whole: bool) -> Result<Verdict> {
+        if self.dry {
+            let n = pictures.len() / self.dims.values();
+            self.classifier.iter_mut().for_each(|classifier| classifier.looks(n));
+            return Ok(Verdict::new(0.0, 0.0, None));
+        }
         let (features, probabilities) = self.look(pictures)?;
         let few = first(&features, PAIRS)?;
         let mut more = Vec::new();

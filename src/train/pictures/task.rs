@@ -7,13 +7,13 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::params::Decl;
 use crate::train::event::Watch;
-use crate::train::fit::{self, Plan};
+use crate::train::fit::{self, Other, Plan};
 use crate::train::health::Terms;
 use crate::train::objective::Objective;
 use crate::train::recipe::{Architecture, RecipeOf};
 use crate::train::run::RunDir;
 use crate::train::setup::Setup;
-use crate::train::task::{Evaluation, Opened, Progress, Task};
+use crate::train::task::{Evaluation, Opened, PlannerOf, Progress, Rehearsal, Task};
 use crate::train::trainer::Trainer;
 use serde_json::Value;
 use std::path::Path;
@@ -163,23 +163,49 @@ impl<P: Painter> PictureTask<P> {
         Self::supported(recipe, device)?;
         let data = super::open(&recipe.data, P::labelled(&recipe.model), progress)?;
         let config = P::config(&recipe.model, data.train.dims(), data.train.classes())?;
-        let smaller = ("model", "make the model smaller");
-        let memory = fit::batches(recipe.train.batch, device, smaller, &|batch, dry| {
-            let mut recipe = recipe.clone();
-            (recipe.train.batch, recipe.train.accumulate) = (batch, recipe.train.accumulate.min(3));
-            let trainer = Self::trainer(&recipe, None, config.clone(), dry).expect("no data that could be wrong");
-            Plan::measure(dry, trainer, |trainer| {
-                let (held_out, seed) = (&data.held_out, recipe.train.seed);
-                let exam = Exam { held_out, judge: None, batch, most: 1, seed, last: true };
-                P::evaluate(trainer, exam, &mut |_, _| true).expect("no data that could change");
-                let before = dry.mapped_bytes()[0];
-                P::show(trainer, &view(&recipe, held_out, true));
-                dry.mapped_bytes()[0] - before
-            })
-        })?;
+        let memory = fit::check(recipe, device, &|recipe, dry| Self::dry(recipe, &data, dry))?;
         Ok((data, config, memory))
     }
+
+    /// Carries a run on `data` out on a dry device.
+    fn dry(recipe: &PictureRecipe<P::Model>, data: &Data, dry: &Device) -> Plan {
+        let Ok(config) = P::config(&recipe.model, data.train.dims(), data.train.classes()) else {
+            // There is no such model, so it fits nowhere.
+            return Plan { total: usize::MAX, ..Plan::default() };
+        };
+        let (train, held_out) = (&recipe.train, &data.held_out);
+        let trainer = Self::trainer(recipe, None, config, dry).expect("no data that could be wrong");
+        let mut judge = P::IS_JUDGED.then(|| Judge::dry(data, dry));
+        Plan::measure(dry, train, trainer, |trainer, what, last| match what {
+            Other::Evaluate => {
+                let (batch, most) = (train.batch, recipe.eval.max_batches.unwrap_or(usize::MAX));
+                let exam = Exam { held_out, judge: judge.as_mut(), batch, most, seed: train.seed, last };
+                P::evaluate(trainer, exam, &mut |_, _| true).expect("no data that could change");
+                trainer.tape.reset();
+            }
+            Other::Sample => drop(P::show(trainer, &view(recipe, held_out, last))),
+        })
+    }
+
+    /// The task on its data; a classifier that judges is trained for `lessons` steps at most.
+    fn opened(
+        recipe: &PictureRecipe<P::Model>,
+        own: &Path,
+        lessons: u64,
+        device: &Device,
+        progress: &mut Progress,
+    ) -> Result<Opened<Self>> {
+        let (data, config, memory) = Self::prepared(recipe, device, progress)?;
+        let trainer = Self::trainer(recipe, Some(&data.train), config, device)?;
+        let judge = P::IS_JUDGED.then(|| Judge::taught(&data, own, lessons, device, progress)).transpose()?;
+        let (batch, seed, hash) = (recipe.train.batch, recipe.train.seed, data.hash.clone());
+        let task = PictureTask { data, judge, batch, seed, painter: std::marker::PhantomData };
+        Ok(Opened { task, trainer, memory, data: hash })
+    }
 }
+
+/// Steps for which a rehearsal trains a classifier.
+const LESSONS: u64 = 12;
 
 fn view<'a, M>(recipe: &PictureRecipe<M>, held_out: &'a Pictures, last: bool) -> View<'a> {
     let PictureSample { rows, columns } = recipe.sample;
@@ -202,8 +228,11 @@ impl<P: Painter> Task for PictureTask<P> {
         Terms { falls: terms.falls && P::falls(&recipe.model), ..terms }
     }
 
-    fn plan(recipe: &PictureRecipe<P::Model>, _: Option<&Path>, device: &Device) -> Result<Plan> {
-        Ok(Self::prepared(recipe, device, &mut |_, _, _| {})?.2)
+    fn planner(recipe: &PictureRecipe<P::Model>, _: Option<&Path>, device: &Device) -> Result<PlannerOf<Self>> {
+        Self::supported(recipe, device)?;
+        let data = super::open(&recipe.data, P::labelled(&recipe.model), &mut |_, _, _| {})?;
+        P::config(&recipe.model, data.train.dims(), data.train.classes())?;
+        Ok(Box::new(move |recipe, dry| Self::dry(recipe, &data, dry)))
     }
 
     fn open(
@@ -212,12 +241,19 @@ impl<P: Painter> Task for PictureTask<P> {
         device: &Device,
         progress: &mut Progress,
     ) -> Result<Opened<Self>> {
-        let (data, config, memory) = Self::prepared(recipe, device, progress)?;
-        let trainer = Self::trainer(recipe, Some(&data.train), config, device)?;
-        let judge = P::IS_JUDGED.then(|| Judge::open(&data, own, device, progress)).transpose()?;
-        let (batch, seed, hash) = (recipe.train.batch, recipe.train.seed, data.hash.clone());
-        let task = PictureTask { data, judge, batch, seed, painter: std::marker::PhantomData };
-        Ok(Opened { task, trainer, memory, data: hash })
+        Self::opened(recipe, own, u64::MAX, device, progress)
+    }
+
+    fn rehearse(
+        recipe: &PictureRecipe<P::Model>,
+        _: Option<&Path>,
+        scratch: &Path,
+        device: &Device,
+        progress: &mut Progress,
+    ) -> Result<Rehearsal<Self>> {
+        let opened = Self::opened(recipe, scratch, LESSONS, device, progress)?;
+        let more = opened.task.judge.as_ref().map_or(0.0, Judge::left);
+        Ok(Rehearsal { opened, more, held_out: 1.0, judged_before: false })
     }
 
     fn about(&self) -> Vec<(u64, &'static str)> {

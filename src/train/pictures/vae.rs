@@ -11,6 +11,8 @@ use crate::params::Decl;
 use crate::settings::{Schema, positive, range, require};
 use crate::tape::{Pass, Tape, Var};
 use crate::tensor::{DType, Spec, Tensor};
+use crate::train::fit::Family;
+use crate::train::fit::remedy::below;
 use crate::train::objective::{Batch, Found, MAX_TENSORS, Objective, Turn, Values};
 use crate::train::recipe::{Architecture, Section, Train};
 use crate::train::task::Evaluation;
@@ -138,6 +140,19 @@ impl Architecture for VaeModel {
         file: "data/recipes/vae-mlp.toml",
         example: "train.steps=100",
     };
+
+    fn smaller(&self, _: &Train) -> Vec<Family> {
+        let hidden = Family::of("a narrower hidden layer", "model.hidden", below(self.hidden, 1));
+        channels(&self.channels).into_iter().chain([hidden]).collect()
+    }
+}
+
+/// Fewer channels of convolutions, where there are any.
+pub(super) fn channels(all: &[usize]) -> Option<Family> {
+    let less = (1..usize::BITS).map(|halves| all.iter().map(|c| (c >> halves).max(1)).collect::<Vec<usize>>());
+    let less: Vec<String> =
+        less.take_while(|less| less.iter().any(|&c| c > 1)).map(|less| format!("{less:?}")).collect();
+    (!less.is_empty()).then(|| Family::of("narrower convolutions", "model.channels", less))
 }
 
 /// A VAE and its pictures. A micro-batch is pictures (B, H, W, C), β, and labels (B) where the model knows of them.
@@ -264,6 +279,8 @@ fn iwae(
     progress: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Option<f64> {
     let [first, draws] = IWAE;
+    // All draws take the same buffers.
+    let draws = if trainer.params.device().is_dry() { 1 } else { draws };
     let total = first.min(pictures.len()).min(most);
     let pass = trainer.eval_pass();
     let Trainer { objective: VaeObjective { vae, .. }, params, tape, .. } = trainer;

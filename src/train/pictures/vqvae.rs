@@ -2,7 +2,7 @@
 
 use super::draw::BATCH;
 use super::task::{Exam, Painter, PictureRecipe, PictureTask, View};
-use super::vae::Pixel;
+use super::vae::{Pixel, channels};
 use super::{misfit, shape};
 use crate::data::images::{Dims, Grid, PictureBatches, Range, Sheet};
 use crate::device::Device;
@@ -13,6 +13,8 @@ use crate::params::{Decl, Params};
 use crate::settings::{Schema, positive, range, require};
 use crate::tape::{Pass, Tape};
 use crate::tensor::{Spec, Tensor};
+use crate::train::fit::Family;
+use crate::train::fit::remedy::below;
 use crate::train::objective::{Batch, Found, MAX_TENSORS, Objective, Turn, Values};
 use crate::train::recipe::{Architecture, Section, Train};
 use crate::train::task::Evaluation;
@@ -98,6 +100,11 @@ impl Architecture for VqVaeModel {
         file: "data/recipes/vqvae.toml",
         example: "train.steps=100",
     };
+
+    fn smaller(&self, _: &Train) -> Vec<Family> {
+        let codes = Family::of("fewer codes", "model.codes", below(self.codes, 2));
+        channels(&self.channels).into_iter().chain([codes]).collect()
+    }
 }
 
 /// A VQ-VAE and its pictures. A micro-batch is pictures (B, H, W, C).

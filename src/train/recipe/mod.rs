@@ -10,6 +10,7 @@ mod optim;
 pub use model::{Activation, Model, ModelKind, RopeScaling};
 pub use optim::{Optim, OptimKind};
 
+use super::fit::Family;
 use super::schedule::Schedule;
 use crate::cpu::gemm::Precision;
 use crate::data::atomic::write_atomic;
@@ -94,6 +95,11 @@ pub trait Architecture: Section {
     const SCHEMA: Schema;
     /// The least `train.steps`: 0 where something else says how long a run is.
     const LEAST_STEPS: u64 = 1;
+    /// Whether a batch may be cut into micro-batches.
+    const ACCUMULATES: bool = true;
+
+    /// What makes a run smaller and its model another one, the cheapest first; `train` may be meant as well.
+    fn smaller(&self, train: &Train) -> Vec<Family>;
 }
 
 /// `[run]`: the run directory is `dir/name`.

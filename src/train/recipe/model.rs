@@ -6,6 +6,8 @@ use crate::model::{GptConfig, Mlp, Positions, Size};
 use crate::ops;
 use crate::ops::rope;
 use crate::settings::Schema;
+use crate::train::fit::Family;
+use crate::train::fit::remedy::below;
 use serde::{Deserialize, Serialize};
 
 /// The default of `model.base_d`.
@@ -203,6 +205,16 @@ impl Section for Model {
 
 impl Architecture for Model {
     const SCHEMA: Schema = TEXT;
+
+    fn smaller(&self, train: &Train) -> Vec<Family> {
+        let unit = if self.kind == ModelKind::Llama { 2 * self.heads } else { self.heads };
+        let halves = std::iter::successors(Some(train.context / 2), |n| Some(n / 2)).take_while(|n| *n >= 16);
+        vec![
+            Family::of("the model sees less of what came before", "train.context", halves),
+            Family::of("a shallower model", "model.layers", (1..self.layers).rev()),
+            Family::of("a narrower model", "model.d", below(self.d, unit)),
+        ]
+    }
 }
 
 impl RopeScaling {

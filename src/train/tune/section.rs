@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::nn::LoraConfig;
 use crate::params::Hold;
 use crate::settings::{Schema, range, require};
+use crate::train::fit::Family;
 use crate::train::recipe::{Architecture, RecipeOf, Section, Train, one_or_many, paths};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -158,6 +159,20 @@ impl Architecture for TuneModel {
         example: "model.rank=16",
     };
     const LEAST_STEPS: u64 = 0;
+
+    fn smaller(&self, train: &Train) -> Vec<Family> {
+        let frozen = [Held::F32, Held::Bf16, Held::Q8, Held::Q4];
+        let less = frozen.iter().skip_while(|held| **held != self.frozen).skip(1);
+        let less = less.map(|held| format!("{held:?}").to_lowercase());
+        let halves = std::iter::successors(Some(train.context / 2), |n| Some(n / 2)).take_while(|n| *n >= 16);
+        let frozen = (self.method != Method::Full).then(|| Family::of("the base in fewer bits", "model.frozen", less));
+        let lora = (self.method == Method::Full).then(|| {
+            let [lora, lr] = ["model.method=lora", "optim.lr=5e-4"].map(str::to_owned);
+            Family { costs: "adapters instead of all weights", steps: vec![vec![lora, lr]] }
+        });
+        let context = Family::of("longer examples lose their end", "train.context", halves);
+        frozen.into_iter().chain(lora).chain([context]).collect()
+    }
 }
 
 /// `[data]`.

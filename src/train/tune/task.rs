@@ -20,13 +20,13 @@ use crate::nn::lora::{is_adapter, module};
 use crate::ops::attention::PACKED;
 use crate::params::{Decl, Hold, Kind};
 use crate::train::event::{Event, Watch};
-use crate::train::fit::{self, Plan};
+use crate::train::fit::{self, Other, Plan};
 use crate::train::health::{self, Terms};
 use crate::train::lm::Lm;
 use crate::train::run::RunDir;
 use crate::train::sampler;
 use crate::train::setup::Setup;
-use crate::train::task::{Evaluation, Opened, Progress, Task};
+use crate::train::task::{Evaluation, Opened, PlannerOf, Progress, Rehearsal, Task};
 use crate::train::trainer::Trainer;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -146,24 +146,80 @@ impl Tune {
     fn memory(recipe: &TuneRecipe, config: &GptConfig, prompt: usize, device: &Device) -> Result<Plan> {
         Self::supported(recipe, config, device)?;
         drop(Self::layout(&recipe.model, config, device)?);
-        let smaller =
-            ("train.context", "lower it, set train.recompute=true, or hold the base in fewer bits (model.frozen)");
-        fit::batches(recipe.train.batch, device, smaller, &|batch, dry| {
-            let mut recipe = recipe.clone();
-            (recipe.train.batch, recipe.train.accumulate) = (batch, recipe.train.accumulate.min(3));
-            let trainer = Self::trainer(&recipe, config, None, dry).expect("no data that could be wrong");
-            Plan::measure(dry, trainer, |trainer| {
-                trainer.eval_rows(None).expect("no data that could be wrong");
-                let before = dry.mapped_bytes()[0];
-                let writes = recipe.train.sample_every > 0 || recipe.sample.exact > 0;
-                if writes && matches!(dry, Device::Cpu(_)) {
-                    let options = SampleOptions::greedy(recipe.sample.tokens.min(config.context + 1));
-                    let prompt = vec![0; prompt.clamp(1, config.context)];
-                    let lanes = recipe.sample.count.max(recipe.sample.exact).clamp(1, LANES);
-                    trainer.answers(&vec![&prompt[..]; lanes], &[], &options, &mut |_| true);
-                }
-                dry.mapped_bytes()[0] - before
-            })
+        fit::check(recipe, device, &|recipe, dry| Self::dry(recipe, config, prompt, dry))
+    }
+
+    /// Carries a run out on a dry device.
+    fn dry(recipe: &TuneRecipe, config: &GptConfig, prompt: usize, dry: &Device) -> Plan {
+        let Ok(mut trainer) = Self::trainer(recipe, config, None, dry) else {
+            // It would train nothing, and so fits nowhere.
+            return Plan { total: usize::MAX, ..Plan::default() };
+        };
+        let TuneSample { count, exact, tokens, .. } = recipe.sample;
+        let write = |trainer: &mut Trainer<Sft>, texts: usize| {
+            if texts > 0 && matches!(dry, Device::Cpu(_)) {
+                let options = SampleOptions::greedy(tokens.min(config.context + 1));
+                let prompt = vec![0; prompt.clamp(1, config.context)];
+                trainer.answers(&vec![&prompt[..]; texts.min(LANES)], &[], &options, &mut |_| true);
+            }
+        };
+        let judge = |trainer: &mut Trainer<Sft>| {
+            trainer.eval_rows(None).expect("no data that could be wrong");
+            trainer.tape.reset();
+        };
+        // The base, before the first step.
+        judge(&mut trainer);
+        Plan::measure(dry, &recipe.train, trainer, |trainer, what, last| match what {
+            Other::Evaluate => {
+                judge(trainer);
+                write(trainer, if last { exact } else { 0 });
+            }
+            Other::Sample => write(trainer, count),
+        })
+    }
+
+    /// The task on its data; the base is judged first, where that is not left out.
+    fn opened(recipe: &TuneRecipe, judged: bool, device: &Device, progress: &mut Progress) -> Result<Opened<Tune>> {
+        let Prepared { base, tokenizer, examples, replay, context } = read(recipe, progress)?;
+        let (found, mut hash) = (examples.found.clone(), examples.hash.clone());
+        replay.iter().for_each(|replay| hash += &replay.hash);
+        let Parts { lessons, val, general } = rows(recipe, examples, replay, context)?;
+        let longest = val.examples().iter().map(|example| prompt(example).len()).max().unwrap_or(1);
+        let memory = Self::memory(recipe, &base.config, longest, device)?;
+        let config = base.config.clone();
+        let (base, lessons) = (Rc::new(base), Rc::new(lessons));
+        let mut trainer = Self::trainer(recipe, &config, Some((base, Rc::clone(&lessons))), device)?;
+        let mut told = |done, all| {
+            progress("evaluating the base", done as u64, all as u64);
+            true
+        };
+        let mut loss = |rows: &Rows| trainer.evaluate_rows(rows, recipe.eval.max_batches, &mut told);
+        let before = [Some(&val), general.as_ref()].map(|rows| rows.filter(|_| judged).map_or(Ok(None), &mut loss));
+        let [of_val, of_general] = before;
+        let before = [of_val?, of_general?].map(|loss| loss.unwrap_or(f64::NAN));
+        let exact = Exact { count: recipe.sample.exact, tokens: recipe.sample.tokens };
+        let config = match recipe.model.method {
+            Method::Full => config.to_json(),
+            Method::Lora | Method::Dora => {
+                let TuneModel { base, rank, alpha, dropout, rslora, .. } = &recipe.model;
+                let [chosen, all] = chosen(&recipe.model, &Gpt::new(config.clone()).1)?;
+                let path = base.as_deref().unwrap_or(Path::new(""));
+                let numbers = [*rank as f64, f64::from(*alpha), f64::from(*dropout)];
+                let peft = PeftConfig::lora(&path.to_string_lossy(), numbers, &chosen, &all);
+                let peft = PeftConfig {
+                    use_rslora: *rslora,
+                    use_dora: recipe.model.method == Method::Dora,
+                    fan_in_fan_out: config.positions == crate::model::Positions::Learned,
+                    ..peft
+                };
+                serde_json::to_value(peft).expect("plain data")
+            }
+        };
+        Ok(Opened {
+            task: Tune { tokenizer, lessons, val, general, found, before, exact, config },
+            trainer,
+            memory,
+            data: hash,
         })
     }
 }
@@ -231,54 +287,28 @@ impl Task for Tune {
         Ok(Cow::Owned(settled))
     }
 
-    fn plan(recipe: &TuneRecipe, _: Option<&Path>, device: &Device) -> Result<Plan> {
+    fn planner(recipe: &TuneRecipe, _: Option<&Path>, device: &Device) -> Result<PlannerOf<Tune>> {
         let Prepared { base, examples, .. } = read(recipe, &mut |_, _, _| {})?;
         let longest = examples.all.iter().map(|example| prompt(example).len()).max().unwrap_or(1);
-        Self::memory(recipe, &base.config, longest, device)
+        let config = base.config;
+        Self::supported(recipe, &config, device)?;
+        drop(Self::layout(&recipe.model, &config, device)?);
+        Ok(Box::new(move |recipe, dry| Self::dry(recipe, &config, longest, dry)))
     }
 
     fn open(recipe: &TuneRecipe, _: &Path, device: &Device, progress: &mut Progress) -> Result<Opened<Tune>> {
-        let Prepared { base, tokenizer, examples, replay, context } = read(recipe, progress)?;
-        let (found, mut hash) = (examples.found.clone(), examples.hash.clone());
-        replay.iter().for_each(|replay| hash += &replay.hash);
-        let Parts { lessons, val, general } = rows(recipe, examples, replay, context)?;
-        let longest = val.examples().iter().map(|example| prompt(example).len()).max().unwrap_or(1);
-        let memory = Self::memory(recipe, &base.config, longest, device)?;
-        let config = base.config.clone();
-        let (base, lessons) = (Rc::new(base), Rc::new(lessons));
-        let mut trainer = Self::trainer(recipe, &config, Some((base, Rc::clone(&lessons))), device)?;
-        let mut told = |done, all| {
-            progress("evaluating the base", done as u64, all as u64);
-            true
-        };
-        let mut loss = |rows: &Rows| trainer.evaluate_rows(rows, recipe.eval.max_batches, &mut told);
-        let before = [Some(&val), general.as_ref()].map(|rows| rows.map_or(Ok(None), &mut loss));
-        let [of_val, of_general] = before;
-        let before = [of_val?, of_general?].map(|loss| loss.unwrap_or(f64::NAN));
-        let exact = Exact { count: recipe.sample.exact, tokens: recipe.sample.tokens };
-        let config = match recipe.model.method {
-            Method::Full => config.to_json(),
-            Method::Lora | Method::Dora => {
-                let TuneModel { base, rank, alpha, dropout, rslora, .. } = &recipe.model;
-                let [chosen, all] = chosen(&recipe.model, &Gpt::new(config.clone()).1)?;
-                let path = base.as_deref().unwrap_or(Path::new(""));
-                let numbers = [*rank as f64, f64::from(*alpha), f64::from(*dropout)];
-                let peft = PeftConfig::lora(&path.to_string_lossy(), numbers, &chosen, &all);
-                let peft = PeftConfig {
-                    use_rslora: *rslora,
-                    use_dora: recipe.model.method == Method::Dora,
-                    fan_in_fan_out: config.positions == crate::model::Positions::Learned,
-                    ..peft
-                };
-                serde_json::to_value(peft).expect("plain data")
-            }
-        };
-        Ok(Opened {
-            task: Tune { tokenizer, lessons, val, general, found, before, exact, config },
-            trainer,
-            memory,
-            data: hash,
-        })
+        Self::opened(recipe, true, device, progress)
+    }
+
+    fn rehearse(
+        recipe: &TuneRecipe,
+        _: Option<&Path>,
+        _: &Path,
+        device: &Device,
+        progress: &mut Progress,
+    ) -> Result<Rehearsal<Tune>> {
+        let opened = Self::opened(recipe, false, device, progress)?;
+        Ok(Rehearsal { opened, more: 0.0, held_out: 1.0, judged_before: true })
     }
 
     fn about(&self) -> Vec<(u64, &'static str)> {
