@@ -159,8 +159,8 @@ mod tests {
         assert_eq!(steps(&mut tail), [0, 1]);
         write(&[(1, 2.5), (2, 2.125), (3, 1.75)]);
         assert_eq!(steps(&mut tail), [2, 3], "it goes on from where it was cut");
-        write(&[(1, 2.5), (2, 2.0), (3, 1.0), (4, 1.0), (5, 1.0)]);
-        assert_eq!(steps(&mut tail), [0, 1, 2, 3, 4, 5], "longer than before, yet another course");
+        write(&[(1, 3.5), (2, 2.625), (3, 1.25), (4, 1.5)]);
+        assert_eq!(steps(&mut tail), [0, 1, 2, 3, 4], "longer than before, of lines as long, yet another course");
         std::fs::remove_file(&path).unwrap();
         assert_eq!(steps(&mut tail), [0]);
         assert!(steps(&mut tail).is_empty());
