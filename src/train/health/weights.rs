@@ -13,7 +13,8 @@ use crate::nn::lora::is_adapter;
 use crate::optim::{AdamW, Muon, MuonScale, Optimizer};
 use crate::params::{Kind as Of, Params};
 
-/// A ratio from which on a matrix is written anew in some ten steps. Healthy runs of the study had 0.005 to 0.05.
+/// A ratio from which on a matrix is written anew in some ten steps. Healthy runs of the study had 0.004 to 0.03, and
+/// one at 30 times its rate 0.13.
 pub const HIGH: f64 = 0.1;
 
 /// Updates until then: at first weights are small, and Adam's updates all point the same way.
