@@ -67,7 +67,9 @@ struct Work<'a> {
 /// There is no run; its recipe or its metrics cannot be read. What else is missing is told of in the report.
 pub fn examine(run: &Path, device: &Device, progress: &mut Progress) -> Result<Report> {
     let recipe = AnyRecipe::of_run(run, &[])?;
-    let records = metrics::read(&Os, &run.join("metrics.jsonl"))?;
+    let path = run.join("metrics.jsonl");
+    // A run that has just begun has done no step.
+    let records = if path.exists() { metrics::read(&Os, &path)? } else { Vec::new() };
     let terms = match &recipe {
         AnyRecipe::Text(recipe) => Text::terms(recipe),
         AnyRecipe::Tune(recipe) => Tune::terms(recipe),

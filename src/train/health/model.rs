@@ -269,7 +269,7 @@ mod tests {
         // A quarter of the units never speaks; others do for one token in 64.
         let dying = |unit: usize, token: usize| match unit {
             0..25 => 1e-4,
-            25..50 if token != 9 => 0.0,
+            25..50 => f32::from(u8::from(token == 9)),
             _ => usual(unit, token),
         };
         let found = seen(1.0, dying, small);

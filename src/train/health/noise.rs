@@ -62,7 +62,8 @@ impl Noise {
     pub fn judge(&self, rows: usize, tokens: usize) -> Option<Finding> {
         let (scale, at_least) = self.scale();
         let far = scale / rows as f64;
-        if far < FAR || self.noise <= 0.0 || rows * tokens > FEW {
+        let known = self.noise > 0.0 && self.signal.is_finite();
+        if far < FAR || !known || rows * tokens > FEW {
             return None;
         }
         let name = if at_least { "noise scale in rows, at least" } else { "noise scale in rows" };
