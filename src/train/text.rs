@@ -83,7 +83,6 @@ impl Task for Text {
         let memory = fit::check(recipe, info.tokenizer.vocab, prompt, device)?;
         let train = Arc::new(Dataset::open(&data, Part::Train)?);
         let val = Arc::new(Dataset::open(&data, Part::Val)?);
-        progress("looking at the data", 0, 0);
         let found = health::data::look(&info, &train, &val)?.1;
         let tokens_per_byte = info.val.tokens as f64 / info.val.bytes.max(1) as f64;
         let train_tokens = train.len() as u64;
