@@ -82,7 +82,7 @@ const CASES: [Case; 17] = [
         name: "no-warmup",
         broken: "no warm-up, a high rate",
         want: &[Kind::NoWarmup],
-        set: "optim.warmup=0 optim.lr=0.03",
+        set: "optim.warmup=0 optim.lr=0.12",
         ..HEALTHY
     },
     Case {
@@ -110,7 +110,7 @@ const CASES: [Case; 17] = [
         name: "overfitting",
         broken: "little text, read a hundred times",
         want: &[Kind::Overfitting],
-        set: "data.bytes=20000 data.vocab=300 train.steps=600 eval.max_batches=99",
+        set: "data.bytes=20000 data.vocab=300 train.steps=600 optim.schedule=constant",
         ..HEALTHY
     },
     Case {
@@ -199,13 +199,17 @@ fn files(dir: &Path) -> Result<()> {
         format!("{}-{:02}-{:02};{};{}.{:02};OK\n", 1990 + i % 30, i % 12, i % 28, i * 37, i * 7919 % 997, i % 100)
     };
     write("sorted.txt", stories(1200) + &(0..9000).map(numbers).collect::<String>())?;
-    let lines = |line: &dyn Fn(&str, &str) -> serde_json::Value| {
-        let lessons = world.lessons().into_iter().filter(|lesson| !lesson.held_out && !lesson.paraphrase).take(1500);
-        lessons.map(|lesson| line(&lesson.question, &lesson.answer).to_string() + "\n").collect::<String>()
-    };
+    let lessons: Vec<_> = world.lessons().into_iter().filter(|l| !l.held_out && !l.paraphrase).take(1500).collect();
     let asked = |question: &str| format!("Question: {question}\nAnswer:");
-    write("questions.jsonl", lines(&|q, a| json!({"prompt": asked(q), "completion": format!(" {a}")})))?;
-    write("unmasked.jsonl", lines(&|q, a| json!({"prompt": "", "completion": format!("{} {a}", asked(q))})))
+    let line = |prompt: &str, completion: &str| json!({"prompt": prompt, "completion": completion}).to_string() + "\n";
+    let questions = lessons.iter().map(|l| line(&asked(&l.question), &format!(" {}", l.answer)));
+    write("questions.jsonl", questions.collect())?;
+    // A letter to answer, and then what should have been the prompts.
+    let all = lessons.chunks(6).enumerate().map(|(i, lessons)| {
+        let said = lessons.iter().map(|l| format!("{} {}\n", asked(&l.question), l.answer)).collect::<String>();
+        line(&char::from(b'A' + (i % 26) as u8).to_string(), &said)
+    });
+    write("unmasked.jsonl", all.collect())
 }
 
 /// What `kiln train` is given for a case.

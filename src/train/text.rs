@@ -60,7 +60,7 @@ const PORTION: u64 = 16 << 20;
 
 impl Text {
     /// The task on shards.
-    fn on(recipe: &Recipe, data: &Path, device: &Device, progress: &mut Progress) -> Result<Opened<Text>> {
+    fn on(recipe: &Recipe, data: &Path, device: &Device) -> Result<Opened<Text>> {
         let info = DatasetInfo::load(data)?;
         let tokenizer = info.load_tokenizer(data)?;
         let mut prompt = 1;
@@ -72,7 +72,6 @@ impl Text {
         let memory = fit::check(recipe, device, &*planner(info.tokenizer.vocab, prompt))?;
         let train = Arc::new(Dataset::open(data, Part::Train)?);
         let val = Arc::new(Dataset::open(data, Part::Val)?);
-        progress("looking at the data", 0, 0);
         let found = health::data::look(&info, &train, &val)?.1;
         let tokens_per_byte = info.val.tokens as f64 / info.val.bytes.max(1) as f64;
         let train_tokens = train.len() as u64;
@@ -114,7 +113,7 @@ impl Task for Text {
             fit::check(&quiet, device, &*planner(recipe.data.vocab, 1))?;
         }
         let data = source::shards(recipe, own, progress)?;
-        Text::on(recipe, &data, device, progress)
+        Text::on(recipe, &data, device)
     }
 
     fn rehearse(
@@ -129,7 +128,7 @@ impl Task for Text {
         let start = Instant::now();
         let (data, times) = source::portion(recipe, made.unwrap_or(scratch), PORTION, progress)?;
         let more = (times - 1.0) * start.elapsed().as_secs_f64();
-        let opened = Text::on(recipe, &data, device, progress)?;
+        let opened = Text::on(recipe, &data, device)?;
         Ok(Rehearsal { opened, more, held_out: times, judged_before: false })
     }
 

@@ -148,8 +148,10 @@ fn a_mask_of_all_is_named_and_a_usual_one_is_not() {
     let masked = |warned: &[String]| warned.iter().any(|text| text.contains("trained on:"));
     assert!(!masked(&warned), "{warned:?}");
     assert_eq!(kinds(&look(&path)), []);
-    let (path, warned) =
-        tuned("all", &|i, who| format!("{{\"prompt\": \"\", \"completion\": \"Who is number {i}? {who} is.\"}}\n"));
+    let (path, warned) = tuned("all", &|i, who| {
+        let (letter, said) = (char::from(b'A' + (i % 26) as u8), format!("Who is number {i}? {who} is. ").repeat(9));
+        format!("{{\"prompt\": \"{letter}\", \"completion\": \"{said}\"}}\n")
+    });
     assert!(masked(&warned), "{warned:?}");
     assert_eq!(kinds(&look(&path)), [Kind::BadMask]);
 }

@@ -54,6 +54,12 @@ const FALL: f64 = 0.02;
 /// about 1 % from one evaluation to the next.
 const OVERFIT: f64 = 0.04;
 
+/// Where it does not rise, as with a rate that falls: the gap between the two losses, as a share of the training loss, with which training
+/// alone still goes on; and what that is: its loss falls by so much from one evaluation to the next, the other by so little.
+const GAP: f64 = 0.4;
+const STILL_FALLS: f64 = 0.05;
+const STANDS: f64 = 0.01;
+
 /// What is known of a run's losses.
 #[derive(Clone, Debug)]
 pub struct Course {
@@ -74,6 +80,8 @@ pub struct Course {
     up: bool,
     /// The lowest held-out loss, its step, the training loss then, and how many evaluations came after it.
     best: Option<(f64, u64, f64, u32)>,
+    /// The last evaluation: its step, the held-out loss, and the training loss then.
+    last: Option<(u64, f64, f64)>,
 }
 
 impl Course {
@@ -90,6 +98,7 @@ impl Course {
             spikes: 0,
             up: false,
             best: None,
+            last: None,
         }
     }
 
@@ -274,24 +283,36 @@ impl Course {
         };
         self.best = Some((best, at, then, since));
         let rise = (loss - best) / best.abs().max(1e-9);
-        let fell = then - train > 0.02 * then.abs();
-        if since == 0 || rise <= OVERFIT || !fell || !self.news(Kind::Overfitting, rise) {
+        let rises = since > 0 && rise > OVERFIT && then - train > 0.02 * then.abs();
+        let before = self.last.replace((step, loss, train));
+        let stands = before.filter(|&(_, held_out, then)| {
+            train > 0.0
+                && loss > (1.0 + GAP) * train
+                && train < (1.0 - STILL_FALLS) * then
+                && loss > (1.0 - STANDS) * held_out
+        });
+        let (at, lowest, then) = match stands {
+            _ if rises => (at, best, then),
+            Some((step, held_out, then)) => (step, held_out, then),
+            None => return None,
+        };
+        if !self.news(Kind::Overfitting, rise.max(OVERFIT)) {
             return None;
         }
         let evidence = [
             ("held-out loss", loss),
-            ("lowest", best),
-            ("at step", at as f64),
             ("training loss", train),
-            ("then", then),
             ("step", step as f64),
+            ("held-out loss before", lowest),
+            ("training loss then", then),
+            ("at step", at as f64),
         ];
-        let what = "the model learns its training data by heart: the held-out loss rises while the training loss falls";
+        let what = "the model learns its training data by heart: the training loss falls, the held-out loss does not";
         let knob = match at {
             0 => self.terms.lr_times(0.3),
             at => Knob { key: "train.steps", value: at.to_string() },
         };
-        Some(Finding::new(Kind::Overfitting, what, &evidence, knob).severe(rise))
+        Some(Finding::new(Kind::Overfitting, what, &evidence, knob).severe(rise.max(OVERFIT)))
     }
 }
 
@@ -370,7 +391,7 @@ mod tests {
     #[test]
     fn overfitting_is_a_held_out_loss_that_rises_while_the_other_falls() {
         let run = |train: fn(u64) -> f64, held_out: fn(u64) -> f64, before: Option<f64>| {
-            let mut course = Course::new(TERMS);
+            let mut course = Course::new(Terms { fresh: false, ..TERMS });
             let mut all = Vec::new();
             for step in 1..=600 {
                 assert_eq!(course.step(step, train(step) as f32), None);
@@ -383,12 +404,15 @@ mod tests {
         let all = run(falling, |step| falling(step.min(200)) + 0.003 * step.saturating_sub(200) as f64, None);
         assert_eq!((all[0].kind, &*all[0].knob.value), (Kind::Overfitting, "200"));
         assert_eq!(run(falling, |step| 1.1 * falling(step), None), []);
-        // It rises along with the training loss, or stays.
+        // It rises along with the training loss, or stays near it.
         assert_eq!(run(|_| 3.0, |step| 3.0 + 0.002 * step as f64, None), []);
-        assert_eq!(run(falling, |_| 3.0, None), []);
+        assert_eq!(run(falling, |_| 2.5, None), []);
+        // It stands far above a training loss that goes on falling.
+        let all = run(|step| 4.0 * (-(step as f64) / 300.0).exp(), |step| (4.0 - 0.01 * step as f64).max(2.5), None);
+        assert_eq!((all.len(), all[0].kind, &*all[0].knob.value), (1, Kind::Overfitting, "250"));
         // Worse than what it was tuned from.
         let all = run(falling, |_| 3.0, Some(2.0));
         assert_eq!((all.len(), all[0].kind, all[0].knob.key), (1, Kind::Overfitting, "optim.lr"));
-        assert_eq!(run(falling, |_| 3.0, Some(4.0)), []);
+        assert_eq!(run(falling, |_| 2.6, Some(4.0)), []);
     }
 }

@@ -67,7 +67,9 @@ struct Work<'a> {
 /// There is no run; its recipe or its metrics cannot be read. What else is missing is told of in the report.
 pub fn examine(run: &Path, device: &Device, progress: &mut Progress) -> Result<Report> {
     let recipe = AnyRecipe::of_run(run, &[])?;
-    let records = metrics::read(&Os, &run.join("metrics.jsonl"))?;
+    let path = run.join("metrics.jsonl");
+    // A run that has just begun has done no step.
+    let records = if path.exists() { metrics::read(&Os, &path)? } else { Vec::new() };
     let terms = match &recipe {
         AnyRecipe::Text(recipe) => Text::terms(recipe),
         AnyRecipe::Tune(recipe) => Tune::terms(recipe),
@@ -190,9 +192,11 @@ impl Work<'_> {
         self.number("share of hidden units that are saturated", seen.saturated);
         self.report.findings.extend(seen.judge(&self.terms));
         let noise = noise::measure(trainer, at, rows.batch, rows.micros)?;
-        self.number("gradient noise scale, in rows", noise.scale().0);
+        let (scale, at_least) = noise.scale();
+        let name = if at_least { "gradient noise scale in rows, at least" } else { "gradient noise scale in rows" };
+        self.number(name, scale);
         self.number("rows of a step", rows.rows as f64);
-        self.report.findings.extend(noise.judge(rows.rows));
+        self.report.findings.extend(noise.judge(rows.rows, t));
         Ok(())
     }
 
@@ -298,12 +302,17 @@ fn settle(findings: Vec<Finding>) -> Vec<Finding> {
             }
         }
     }
-    let cause = all.iter().position(|f| matches!(f.kind, Kind::LrTooHigh | Kind::LrTooLow | Kind::NoWarmup));
+    let cause =
+        all.iter().position(|f| matches!(f.kind, Kind::LrTooHigh | Kind::LrTooLow | Kind::NoWarmup | Kind::SmallBatch));
     if let (Some(cause), Some(stuck)) = (cause, all.iter().position(|f| f.kind == Kind::Stuck)) {
         let stuck = all[stuck].clone();
         all[cause].what = format!("{}; {}", all[cause].what, stuck.what);
         all[cause].evidence.extend(stuck.evidence.into_iter().filter(|number| number.name != "optim.lr"));
         all.retain(|found| found.kind != Kind::Stuck);
+    }
+    // A held-out part that is another text has another loss.
+    if all.iter().any(|found| found.kind == Kind::DataOrder) {
+        all.retain(|found| found.kind != Kind::Overfitting);
     }
     all.sort_by_key(|found| found.kind);
     all

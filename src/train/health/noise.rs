@@ -16,8 +16,12 @@ use crate::train::objective::Objective;
 use crate::train::trainer::{At, Trainer};
 
 /// The noise scale over the rows of a step from which on these are too few: by then less than 1 % of the square of a step's
-/// gradient is signal. Healthy runs of the study had up to 20.
+/// gradient is signal.
 pub const FAR: f64 = 100.0;
+
+/// Tokens of a step up to which it costs next to nothing to have more of them. The noise scale grows without bound as the loss falls, so
+/// that at the end of a healthy run, too, it is far above any batch that a small machine can afford: there nothing is wrong.
+const FEW: usize = 512;
 
 /// What was measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,11 +58,12 @@ impl Noise {
         }
     }
 
-    /// What is wrong where a step has so many rows.
-    pub fn judge(&self, rows: usize) -> Option<Finding> {
+    /// What is wrong where a step has so many rows of `tokens` tokens each.
+    pub fn judge(&self, rows: usize, tokens: usize) -> Option<Finding> {
         let (scale, at_least) = self.scale();
         let far = scale / rows as f64;
-        if far < FAR || self.noise <= 0.0 {
+        let known = self.noise > 0.0 && self.signal.is_finite();
+        if far < FAR || !known || rows * tokens > FEW {
             return None;
         }
         let name = if at_least { "noise scale in rows, at least" } else { "noise scale in rows" };
@@ -146,11 +151,11 @@ mod tests {
     #[test]
     fn a_batch_is_too_small_where_the_scale_is_far_above_it() {
         let noise = Noise { small: 1.0, big: 256.0, signal: 1.0, noise: 200.0 };
-        let found = noise.judge(1).expect("far above");
+        let found = noise.judge(1, 32).expect("far above");
         assert_eq!((found.kind, &*found.knob.value), (Kind::SmallBatch, "20"));
-        assert_eq!(noise.judge(16), None);
-        assert_eq!(Noise { signal: -1.0, ..noise }.judge(1).expect("at least 256").evidence[0].value, 256.0);
-        assert_eq!(Noise { noise: -1.0, ..noise }.judge(1), None);
+        assert_eq!((noise.judge(16, 32), noise.judge(1, 1024)), (None, None));
+        assert_eq!(Noise { signal: -1.0, ..noise }.judge(1, 32).expect("at least 256").evidence[0].value, 256.0);
+        assert_eq!(Noise { noise: -1.0, ..noise }.judge(1, 32), None);
     }
 
     #[test]
