@@ -155,6 +155,8 @@ impl Params {
                         init(values.f32_mut());
                         set(&mut weights, slot, values.freeze().f32(), device);
                     }
+                    // Nothing comes of values, and those of a large model take long.
+                    (_, Device::Gpu(_)) if device.is_dry() => {}
                     (_, Device::Gpu(_)) => {
                         let mut values = vec![0.0; decls[i].shape.numel()];
                         init(&mut values);
@@ -241,7 +243,10 @@ impl Params {
             let Some(train) = &mut group.train else { continue };
             let shapes: Vec<Shape> = (0..group.ids.len()).map(|slot| *group.weights.view(slot).shape()).collect();
             let mut shadow = Arena::new(&self.device, DType::Bf16, &shapes);
-            (0..shapes.len()).for_each(|slot| set(&mut shadow, slot, &group.weights.view(slot).read(), &self.device));
+            if !self.device.is_dry() {
+                (0..shapes.len())
+                    .for_each(|slot| set(&mut shadow, slot, &group.weights.view(slot).read(), &self.device));
+            }
             train.shadow = Some(shadow);
         }
     }

@@ -200,7 +200,7 @@ impl Advisor<'_> {
                 short(tokens),
                 short(by_text)
             ),
-            format!("{hours} hours are worth {} parameters: {}", short(by_hours), self.basis),
+            format!("{hours} h are worth {} parameters: {}", short(by_hours), self.basis),
         ];
         if let (Some(most), Some(ms)) = (by_latency, self.wishes.latency) {
             why.push(format!("{ms} ms a token are worth {} parameters: each is read once for a token", short(most)));
@@ -216,7 +216,7 @@ impl Advisor<'_> {
         let train_first = by_text >= 1e6;
         let choices =
             if train_first { vec![own, tune, self.buy("tokens")] } else { vec![tune, own, self.buy("tokens")] };
-        let name = format!("a GPT of {} parameters, {} hours", short(parameters), hours_text(seconds));
+        let name = format!("a GPT of {} parameters, {} h", short(parameters), hours_text(seconds));
         let what = if train_first {
             format!("train {name}")
         } else {
@@ -261,7 +261,7 @@ impl Advisor<'_> {
             }
         };
         let what = format!(
-            "fine-tune a model of {} parameters with LoRA, {} hours",
+            "fine-tune a model of {} parameters with LoRA, {} h",
             short(parameters),
             hours_text(3600.0 * tune.hours.unwrap_or(0.0))
         );
@@ -313,7 +313,7 @@ impl Advisor<'_> {
             why.push(format!("they have labels of {classes} classes, so it is told them and draws what is asked for"));
         }
         why.extend(size.map(|size| format!("they are scaled to {size} x {size}: models here are for small pictures")));
-        why.push(format!("{} hours at most: {}", self.wishes.hours, self.basis));
+        why.push(format!("{} h at most: {}", self.wishes.hours, self.basis));
         if self.wishes.latency.is_some() {
             why.push("either draws a picture of this size in milliseconds".to_owned());
         }
@@ -330,7 +330,7 @@ impl Advisor<'_> {
             evidence: "none: kiln fine-tunes language models alone".into(),
             risk: "another program".into(),
         };
-        let what = format!("train {name}, {} hours", hours_text(seconds));
+        let what = format!("train {name}, {} h", hours_text(seconds));
         self.advice(what, why, Some(self.recipe(base, &set)?), vec![own, self.buy("pictures"), tune])
     }
 

@@ -1,6 +1,6 @@
 //! What a run will take, before it is begun, and what of it came true.
 //!
-//! [`forecast`] says bytes, operations, seconds, money, energy and carbon dioxide of a recipe, on this machine or on a card of a table;
+//! [`forecast()`] says bytes, operations, seconds, money, energy and carbon dioxide of a recipe, on this machine or on a card of a table;
 //! [`advise`] turns data into a recipe, and into a choice between buying, fine-tuning and training; [`compare`] puts what was
 //! planned beside what a run took.
 

@@ -241,10 +241,10 @@ pub(super) fn check<M: Architecture, D: Section, S: Section>(
     against(recipe, device, limit(device), plan)
 }
 
-/// [`check`] of a language model over `vocab` ids, whose texts go on from at most `prompt` tokens, against `limit` bytes.
+/// The plan of a language model over `vocab` ids, whose texts go on from at most `prompt` tokens, where it fits `limit` bytes.
 ///
 /// # Errors
-/// As of there.
+/// It does not fit; the error names the cheapest changes with which it does.
 pub fn within(recipe: &Recipe, vocab: usize, prompt: usize, device: &Device, limit: Option<u64>) -> Result<Plan> {
     against(recipe, device, limit, &|recipe, dry| Plan::of_text(recipe, vocab, prompt, dry))
 }
