@@ -109,7 +109,7 @@ impl Task for Text {
         supported(recipe, device)?;
         // Before time goes into data for a run that can have no memory, whatever the vocabulary turns out to be.
         let quiet = Recipe { train: Train { sample_every: 0, ..recipe.train.clone() }, ..recipe.clone() };
-        if fit::check(&quiet, device, &*planner(1, 1)).is_err() {
+        if !fit::fits(&quiet, device, &*planner(1, 1)) {
             fit::check(&quiet, device, &*planner(recipe.data.vocab, 1))?;
         }
         let data = source::shards(recipe, own, progress)?;

@@ -249,6 +249,18 @@ pub fn within(recipe: &Recipe, vocab: usize, prompt: usize, device: &Device, lim
     against(recipe, device, limit, &|recipe, dry| Plan::of_text(recipe, vocab, prompt, dry))
 }
 
+/// Whether the run of a recipe fits what this process can have.
+pub(super) fn fits<M: Architecture, D: Section, S: Section>(
+    recipe: &RecipeOf<M, D, S>,
+    device: &Device,
+    plan: &Planner<RecipeOf<M, D, S>>,
+) -> bool {
+    let end = limit(device).unwrap_or(ADDRESSES);
+    let most = usize::try_from(end).unwrap_or(usize::MAX);
+    let found = or_out_of_memory(|| plan(&repeating(recipe), &device.dry(most)));
+    found.is_ok_and(|found| found.total as u64 <= end)
+}
+
 fn against<M: Architecture, D: Section, S: Section>(
     recipe: &RecipeOf<M, D, S>,
     device: &Device,
@@ -267,7 +279,10 @@ fn against<M: Architecture, D: Section, S: Section>(
     let problem = format!("the run needs {needs}; {} can be had", human(end));
     let fits = |recipe: &RecipeOf<M, D, S>| found(recipe).is_ok_and(|plan| plan.total as u64 <= end);
     let remedies = remedy::cheapest(recipe, &fits);
-    let key = remedies.first().map_or("model", Remedy::key).to_owned();
+    // Where nothing helps, what would help most.
+    let least = recipe.model.smaller(&recipe.train).pop().and_then(|family| family.steps.into_iter().next_back());
+    let least = least.and_then(|set| set[0].split_once('=').map(|(key, _)| key.to_owned()));
+    let key = remedies.first().map(|remedy| remedy.key().to_owned()).or(least).unwrap_or_else(|| "model".to_owned());
     let hint = match remedies.is_empty() {
         true => "no single change makes it fit: make the model smaller and its rows shorter".into(),
         false => remedies.iter().map(Remedy::to_string).collect::<Vec<_>>().join("; or "),

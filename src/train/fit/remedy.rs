@@ -103,20 +103,16 @@ pub fn cheapest<M: Architecture, D: Section, S: Section>(
     let smaller = recipe.model.smaller(&recipe.train);
     let mut found: Vec<Remedy> =
         same.iter().chain(&smaller).filter_map(|family| mildest(family, &[])).take(MOST).collect();
-    if found.len() == MOST || strongest.is_empty() {
+    if !found.is_empty() || strongest.is_empty() {
         return found;
     }
-    // Only together with what costs nothing.
+    // None by itself: together with what costs nothing.
     let parts = same.first().filter(|_| M::ACCUMULATES && recipe.train.recompute == Some(false) && same.len() == 2);
-    if let Some(parts) = parts.filter(|_| found.is_empty()) {
+    if let Some(parts) = parts {
         found.extend(mildest(parts, &["train.recompute=true".to_owned()]));
     }
-    let named = |found: &[Remedy], family: &Family| {
-        let key = family.steps.first().and_then(|step| step[0].split_once('=')).map(|(key, _)| key.to_owned());
-        found.iter().any(|remedy| Some(remedy.key()) == key.as_deref())
-    };
     for family in &smaller {
-        if found.len() < MOST && !named(&found, family) {
+        if found.len() < MOST {
             found.extend(mildest(family, &strongest));
         }
     }
