@@ -52,8 +52,11 @@ fn kinds(report: &Report) -> Vec<Kind> {
     report.findings.iter().map(|found| found.kind).collect()
 }
 
+/// A file's path and its content.
+type File = (PathBuf, Vec<u8>);
+
 /// Every file below `dir` with its content.
-fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+fn files(dir: &Path) -> Vec<File> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(dir).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -81,7 +84,7 @@ fn of_a_healthy_run_nothing_is_said_everything_is_measured_and_nothing_is_writte
     for name in ["update over weight", "largest logit", "attention entropy", "noise scale", "windows", "dead"] {
         assert!(report.numbers.iter().any(|number| number.name.contains(name)), "{name}: {:?}", report.numbers);
     }
-    let changed = |(a, b): (&(PathBuf, Vec<u8>), &(PathBuf, Vec<u8>))| a != b && !a.0.ends_with("lock");
+    let changed = |(a, b): (&File, &File)| a != b && !a.0.ends_with("lock");
     let after = files(dir.path());
     assert!(after.len() == before.len() && !before.iter().zip(&after).any(changed));
 }

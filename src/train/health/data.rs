@@ -1,7 +1,7 @@
 //! The data: what is there twice, whether what is held out is like the rest, how much of the examples is trained on.
 //!
 //! kiln draws windows, pictures and rows in an order of its own, so the order of a file does no harm to training. What it does
-//! harm is a held-out part that is the end of a sorted text ([`drift`]).
+//! harm is a held-out part that is the end of a sorted text (`drift`).
 
 use super::finding::{Finding, Kind, Knob, Number};
 use crate::data::examples::Found;
