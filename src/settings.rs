@@ -81,7 +81,18 @@ impl Schema {
                 Ok(value) if value.is_str() || !known.get(key).is_some_and(Value::is_str) => value,
                 _ => plain,
             };
-            known.insert(key.to_owned(), value);
+            match key.split_once('.').filter(|_| self.free.contains(&section)) {
+                // A key of a recipe in a free section, which the text may have as `optim.lr` or as `"optim.lr"`.
+                Some((inner, last)) => {
+                    known.remove(key);
+                    let inner = known.entry(inner).or_insert_with(|| Value::Table(Table::new()));
+                    match inner.as_table_mut() {
+                        Some(inner) => _ = inner.insert(last.to_owned(), value),
+                        None => *inner = Value::Table([(last.to_owned(), value)].into_iter().collect()),
+                    }
+                }
+                None => _ = known.insert(key.to_owned(), value),
+            }
             set.push(path);
         }
         Ok((all, set))

@@ -189,6 +189,13 @@ mod tests {
         let set = ["sweep.workers=2".to_owned(), "budget.steps=10".into(), "space.optim.kind=[\"muon\"]".into()];
         let found = Sweep::from_toml(text, Path::new("s.toml"), &set).unwrap();
         assert_eq!((found.sweep.workers, found.budget.steps, found.space().unwrap().axes.len()), (2, Some(10), 2));
+        // An override replaces a key, however the file writes it.
+        let set = ["set.train.steps=70".to_owned(), "set.optim.warmup=6".into(), "space.optim.lr=[0.1]".into()];
+        let found = Sweep::from_toml(text, Path::new("s.toml"), &set).unwrap();
+        assert_eq!(found.overrides().unwrap(), ["optim.warmup=6", "train.steps=70"]);
+        assert_eq!(found.space().unwrap().axes.len(), 1);
+        let twice = sweep("[set]\ntrain.steps = 90\n\"train.steps\" = 80").unwrap().overrides();
+        assert!(twice.unwrap_err().to_string().contains("set.train.steps: it is there twice"));
     }
 
     #[test]

@@ -79,7 +79,12 @@ pub fn dotted(section: &str, table: &Table) -> Result<Vec<(String, Value)>> {
         }
     }
     all.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(all)
+    match all.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        Some(pair) => {
+            Err(Error::config(format!("{section}.{}", pair[0].0), "it is there twice", "leave one of them out"))
+        }
+        None => Ok(all),
+    }
 }
 
 /// Four significant digits, so that what is tried can be read and typed.

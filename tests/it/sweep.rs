@@ -287,16 +287,16 @@ fn laws_are_fitted_to_small_runs_which_are_not_done_again() {
     let dir = tempfile::tempdir().expect("a folder");
     let small = ["train.context=16", "train.batch=2", "data.bytes=30000", "data.tokenizer=byte", "eval.max_batches=5"];
     let fit = |more: &[&str]| {
-        let mut command = kiln(dir.path(), &["sweep", "--isoflop", "--json", "--budgets", "3e8,6e8"]);
+        let mut command = kiln(dir.path(), &["sweep", "--isoflop", "--json", "--budgets", "1e9,2e9"]);
         command.args(["--widths", "16,32,48"]).args(more).args(small.iter().flat_map(|set| ["--set", set]));
         command.output().expect("it starts")
     };
-    let found = object(&fit(&["--hold-out", "64@2e9"]));
+    let found = object(&fit(&["--hold-out", "64@6e9"]));
     let points = found["points"].as_array().expect("points");
     let of = |key: &str| points.iter().map(|point| point[key].as_f64().expect("a number")).collect::<Vec<_>>();
     assert_eq!(of("width"), [16.0, 32.0, 48.0, 16.0, 32.0, 48.0]);
     for (((flops, size), tokens), want) in
-        of("flops").iter().zip(of("size")).zip(of("tokens")).zip([3e8, 3e8, 3e8, 6e8, 6e8, 6e8])
+        of("flops").iter().zip(of("size")).zip(of("tokens")).zip([1e9, 1e9, 1e9, 2e9, 2e9, 2e9])
     {
         // A step more or less, and the budget is what size and tokens make of it.
         assert!((flops / want - 1.0).abs() < 0.05 && (6.0 * size * tokens / flops - 1.0).abs() < 1e-9);
@@ -305,7 +305,7 @@ fn laws_are_fitted_to_small_runs_which_are_not_done_again() {
     let [loss, predicted] = [&held_out["loss"], &found["predicted"]].map(|x| x.as_f64().expect("a loss"));
     assert_eq!(held_out["width"], 64);
     assert!((predicted / loss - 1.0).abs() < 0.2, "{predicted}, {loss}");
-    let metrics = dir.path().join("runs/isoflop/d16-3e8/metrics.jsonl");
+    let metrics = dir.path().join("runs/isoflop/d16-1e9/metrics.jsonl");
     let written = std::fs::metadata(&metrics).expect("a run").modified().expect("a time");
     let again = object(&fit(&["--hold-out", "none"]));
     assert_eq!((&again["points"], &again["law"]), (&found["points"], &found["law"]));
