@@ -192,12 +192,12 @@ impl AnyRecipe {
     /// The largest `train.batch` with which the run fits, all else being as it is, and its plan; `None` where not even 1 does.
     ///
     /// # Errors
-    /// As of [`Task::planner`](super::Task::planner).
+    /// As of [`Task::planner`].
     pub fn largest_batch(&self, device: &Device) -> Result<Option<(usize, Plan)>> {
         within!(self, Kind, recipe => pretrain::largest_batch::<Kind>(recipe, device))
     }
 
-    /// As [`rehearse`](super::rehearse::rehearse).
+    /// As [`rehearse`].
     ///
     /// # Errors
     /// As of there.
