@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn help_fits_on_a_screen() {
         let help = command().render_help().to_string();
-        assert!(help.lines().count() <= 40, "{help}");
+        assert!(help.lines().count() <= 44, "{help}");
         assert!(help.contains("Prepare:\n  data"), "{help}");
     }
 }
