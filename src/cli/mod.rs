@@ -297,7 +297,7 @@ fn command() -> clap::Command {
     let example = "kiln train            trains a small model on stories that kiln makes up, in two minutes\n  \
                    kiln COMMAND --help   shows a command's options and an example";
     let codes = "0 done; 1 failed; 2 wrong flag, key or value; 130, 143 stopped by a signal, saved";
-    let after = format!("{header}Start here:{header:#}\n  {example}\n\n{header}Exit codes:{header:#} {codes}");
+    let after = format!("{header}Start here:{header:#}\n  {example}\n{header}Exit codes:{header:#} {codes}");
     command = command.help_template(text).after_help(after);
     command.disable_help_subcommand(true)
 }
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn help_fits_on_a_screen() {
         let help = command().render_help().to_string();
-        assert!(help.lines().count() <= 44, "{help}");
+        assert!(help.lines().count() <= 40, "{help}");
         assert!(help.contains("Prepare:\n  data"), "{help}");
     }
 }

@@ -25,7 +25,7 @@ use std::process::Command;
   kiln sweep --resume runs/sweep --set budget.steps=50000
   kiln sweep --lr-range                           where the village's learning rate does something, and where it breaks
   kiln sweep --lr-range my.toml --set model.d=256
-  kiln sweep --isoflop                            scaling laws of a small GPT, and what they say of a larger one: ten minutes
+  kiln sweep --isoflop                            scaling laws of a small GPT, and what they say of a larger one
   kiln sweep --isoflop my.toml --budgets 1e12,4e12 --widths 64,128,192 --hold-out 256@2e13
 
 A file, of which data/recipes/sweep.toml explains every key:

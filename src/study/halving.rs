@@ -7,7 +7,7 @@
 
 use super::{search, stopped};
 use crate::error::Result;
-use crate::sweep::{Halving, Outcome as Table, Search, Setting, Sweep, Watch, Work};
+use crate::sweep::{Outcome as Table, Search, Setting, Sweep, Watch, Work};
 use serde::Serialize;
 use std::path::Path;
 
@@ -64,7 +64,6 @@ pub fn study(
     told: &mut dyn FnMut(&str),
     watch: &mut dyn Watch,
 ) -> Result<Outcome> {
-    let sweep = Sweep::from_toml(GRID, Path::new("data/recipes/grid.toml"), set)?;
     let mut named = |name: &str, kind: &str| -> Result<Table> {
         let own = [format!("sweep.name={name}"), format!("halving.kind={kind}")];
         let sweep = Sweep::from_toml(GRID, Path::new("data/recipes/grid.toml"), &[set, &own].concat())?;
@@ -77,7 +76,7 @@ pub fn study(
     told("the same grid, rung by rung");
     let halved = named("halving", "sync")?;
 
-    let space = sweep.space()?;
+    let space = Sweep::from_toml(GRID, Path::new("data/recipes/grid.toml"), set)?.space()?;
     let values: Vec<(&Setting, f64)> = grid
         .trials
         .iter()
@@ -91,9 +90,7 @@ pub fn study(
         let (trial, value) = table.best().expect("a trial came to something");
         (space.overrides(&table.trials[trial].setting), value)
     };
-    let Halving { rungs, .. } = sweep.halving(&sweep.base()?, &space)?;
-    let rungs = if halved.rungs.is_empty() { rungs } else { halved.rungs.clone() };
-    let whole = *rungs.last().expect("a run has an end");
+    let whole = *halved.rungs.last().expect("a run has an end");
     let right = values.iter().filter(|(_, value)| above(*value) <= NEAR).count();
     let draws = (halved.steps / whole) as usize;
     let chance = (1..=5).map(|seed| {
@@ -108,7 +105,7 @@ pub fn study(
         steps: halved.steps,
         above: above(found.1),
         found,
-        rungs,
+        rungs: halved.rungs,
         draws,
         chance: chance.collect::<Result<Vec<_>>>()?,
         misses: missed(values.len(), right, draws),

@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::disk::Os;
 use crate::error::{Error, Result};
 use crate::settings::require;
-use crate::train::plot::{GRID, INK, Picture, text};
+use crate::train::plot::{Picture, log_chart, text};
 use crate::train::{AnyRecipe, Watch, metrics};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -131,27 +131,8 @@ impl Picture for Range {
         let low = self.points.iter().map(|p| p[2]).fold(f64::INFINITY, f64::min);
         let room = 0.15 * (start - low).max(0.1);
         let ends = [self.points[0][0], self.points[self.points.len() - 1][0]];
-        let mut chart = ChartBuilder::on(area)
-            .caption("loss while the learning rate rises", text(27, scale, true))
-            .margin(12 * s)
-            .margin_right(26 * s)
-            .x_label_area_size(56 * s)
-            .y_label_area_size(66 * s)
-            .build_cartesian_2d((ends[0]..ends[1]).log_scale(), low - room..start + room)?;
-        chart
-            .configure_mesh()
-            .light_line_style(WHITE)
-            .bold_line_style(GRID.stroke_width(scale))
-            .axis_style(INK.stroke_width(scale))
-            .x_labels(7)
-            .y_labels(7)
-            .x_label_formatter(&|x| format!("{x:.0e}"))
-            .y_label_formatter(&|y| format!("{y:.1}"))
-            .label_style(font(20))
-            .axis_desc_style(font(20))
-            .x_desc("learning rate")
-            .y_desc("loss")
-            .draw()?;
+        let title = ["loss while the learning rate rises", "learning rate", "loss"];
+        let mut chart = log_chart(area, scale, title, ends[0]..ends[1], low - room..start + room)?;
         let inside = |y: f64| y.clamp(low - room, start + room);
         let line = |of: usize| self.points.iter().map(move |p| (p[0], inside(p[of])));
         chart.draw_series(LineSeries::new(line(1), MEAN.mix(0.35).stroke_width(scale)))?;

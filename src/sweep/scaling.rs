@@ -13,7 +13,7 @@
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::settings::require;
-use crate::train::plot::{GRID, Picture, text};
+use crate::train::plot::{Picture, log_chart, text};
 use crate::train::recipe::{MAX_STEPS, Recipe};
 use crate::train::{AnyRecipe, Watch, source};
 use plotters::coord::Shift;
@@ -333,27 +333,12 @@ impl Picture for Scaling {
         };
         let ((small, large), (low, high)) = (ends(|point| point.size), ends(|point| point.loss));
         let room = 0.06 * (high - low).max(1e-3);
-        let mut chart = ChartBuilder::on(area)
-            .caption("loss by size, a curve for each budget of operations", text(26, scale, true))
-            .margin(12 * s)
-            .margin_right(26 * s)
-            .x_label_area_size(56 * s)
-            .y_label_area_size(66 * s)
-            .build_cartesian_2d((small / 1.3..large * 1.3).log_scale(), low - room..high + room)?;
-        chart
-            .configure_mesh()
-            .light_line_style(WHITE)
-            .bold_line_style(GRID.stroke_width(scale))
-            .axis_style(crate::train::plot::INK.stroke_width(scale))
-            .x_labels(7)
-            .y_labels(7)
-            .x_label_formatter(&|x| format!("{x:.0e}"))
-            .y_label_formatter(&|y| format!("{y:.1}"))
-            .label_style(font(20))
-            .axis_desc_style(font(20))
-            .x_desc("operations of a token / 6")
-            .y_desc("validation loss, nats a token")
-            .draw()?;
+        let title = [
+            "loss by size, a curve for each budget of operations",
+            "operations of a token / 6",
+            "validation loss, nats a token",
+        ];
+        let mut chart = log_chart(area, scale, title, small / 1.3..large * 1.3, low - room..high + room)?;
         let curve = |flops: f64, sizes: (f64, f64)| {
             let at = move |i: i32| sizes.0 * (sizes.1 / sizes.0).powf(f64::from(i) / 60.0);
             let law = self.law;

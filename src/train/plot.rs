@@ -5,8 +5,11 @@ use crate::data::atomic::write_atomic;
 use crate::disk::Disk;
 use crate::error::{AtPath, Result};
 use plotters::coord::Shift;
+use plotters::coord::combinators::LogCoord;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Once;
 
@@ -150,6 +153,45 @@ pub fn text(size: u32, scale: u32, bold: bool) -> TextStyle<'static> {
     let style = if bold { FontStyle::Bold } else { FontStyle::Normal };
     ("sans-serif", size * scale, style).into_font().color(&INK)
 }
+
+/// A chart with a logarithm below and its linear values beside; `words` are the title and the names of both.
+///
+/// # Errors
+/// The backend fails.
+pub fn log_chart<'a, B: DrawingBackend>(
+    area: &'a DrawingArea<B, Shift>,
+    scale: u32,
+    [title, below, beside]: [&str; 3],
+    x: Range<f64>,
+    y: Range<f64>,
+) -> std::result::Result<LogChart<'a, B>, DrawingAreaErrorKind<B::ErrorType>> {
+    let s = scale as i32;
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, text(26, scale, true))
+        .margin(12 * s)
+        .margin_right(26 * s)
+        .x_label_area_size(56 * s)
+        .y_label_area_size(66 * s)
+        .build_cartesian_2d(x.log_scale(), y)?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .bold_line_style(GRID.stroke_width(scale))
+        .axis_style(INK.stroke_width(scale))
+        .x_labels(7)
+        .y_labels(7)
+        .x_label_formatter(&|x| format!("{x:.0e}"))
+        .y_label_formatter(&|y| format!("{y:.1}"))
+        .label_style(text(20, scale, false))
+        .axis_desc_style(text(20, scale, false))
+        .x_desc(below)
+        .y_desc(beside)
+        .draw()?;
+    Ok(chart)
+}
+
+/// What [`log_chart`] makes.
+pub type LogChart<'a, B> = ChartContext<'a, B, Cartesian2d<LogCoord<f64>, RangedCoordf64>>;
 
 /// One font for both pictures, carried along: the machine may have none.
 fn register_fonts() {

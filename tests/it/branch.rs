@@ -1,9 +1,10 @@
 //! Branches: several decays from one trunk, each the run that its recipe describes, to the last bit.
 
+use crate::watch::Until;
 use kiln::device::Device;
 use kiln::disk::Os;
 use kiln::error::Error;
-use kiln::train::{AnyRecipe, Event, Origin, Recipe, Watch, checkpoint, metrics, train};
+use kiln::train::{AnyRecipe, Origin, Recipe, checkpoint, metrics, train};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -60,15 +61,6 @@ fn begin(origin: &Origin, set: &[&str]) -> (PathBuf, Recipe) {
     let run = recipe.begin(origin).expect("a branch");
     let AnyRecipe::Text(recipe) = recipe else { panic!("it is of text") };
     (run, recipe)
-}
-
-struct Until(u64);
-
-impl Watch for Until {
-    fn event(&mut self, _: &Event) {}
-    fn until(&self) -> Option<u64> {
-        Some(self.0)
-    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Whole runs on a tiny model: what they leave behind, and that resuming changes nothing.
 
-use crate::watch::StopAfter;
+use crate::watch::{StopAfter, Until};
 use kiln::data::{Dataset, Part};
 use kiln::device::Device;
 use kiln::disk::Os;
@@ -60,16 +60,6 @@ fn a_run_that_stops_and_resumes_has_the_bytes_of_one_that_does_not() {
             assert!(bytes(&first.run, 40) == want, "stopped at {stop}: weights or moments differ");
             assert_eq!(records(&first.run), records(&whole.run));
         }
-    }
-}
-
-/// Pauses the run after a number of steps.
-struct Until(u64);
-
-impl Watch for Until {
-    fn event(&mut self, _: &Event) {}
-    fn until(&self) -> Option<u64> {
-        Some(self.0)
     }
 }
 

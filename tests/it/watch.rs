@@ -8,6 +8,16 @@ pub struct StopAfter {
     step: u64,
 }
 
+/// Pauses a run after a step.
+pub struct Until(pub u64);
+
+impl Watch for Until {
+    fn event(&mut self, _: &Event) {}
+    fn until(&self) -> Option<u64> {
+        Some(self.0)
+    }
+}
+
 impl StopAfter {
     /// After step `after`.
     pub fn new(after: u64) -> StopAfter {

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 /// Is a learning rate that is best for a narrow model best for a wide one? With muP, and without
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  kiln study mup                                  about fifteen minutes on two cores
+  kiln study mup
   kiln study mup --set set.train.steps=50 --out /tmp/quick
   kiln sweep data/recipes/width.toml              the rates of one width")]
 pub struct MupStudy {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Does what kiln plan says come true? Thirty small recipes, each planned by one process and run by another
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  kiln study plan                     about ten minutes; leave the machine alone meanwhile
+  kiln study plan                     leave the machine alone meanwhile
   kiln study plan --only llama        some of them
   kiln study plan --json --out /tmp/planned")]
 pub struct PlanStudy {
