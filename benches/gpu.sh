@@ -28,6 +28,9 @@ step doctor $kiln doctor
 step kernels $kiln kernels run --all --device cuda --json --save "$out/gpu.safetensors"
 step kernels-simulated $kiln kernels run --all --device sim --json --against "$out/gpu.safetensors"
 
+# Every operation against f64, and models of each kind against the CPU's losses.
+step tests env KILN_TEST_GPU=cuda cargo test --release --test it gpu -- --skip stand_in
+
 # The same steps on the card, simulated and on the CPU: their losses lie beside each other in metrics.jsonl.
 tiny=(--set model.layers=2 --set model.heads=2 --set model.d=64 --set train.context=64 --set data.vocab=512
     --set train.steps=10 --set train.sample_every=0 --set train.eval_every=10 --set optim.warmup=2)

@@ -2,7 +2,7 @@
 //! numbers were made by `tests/reference/classifier.py`, the weights by its formula.
 
 use crate::gpt::{close, names, read};
-use crate::gpu::sim;
+use crate::gpu::gpu;
 use crate::vae::{adam, floats, part};
 use kiln::device::Device;
 use kiln::model::{Classifier, ClassifierConfig};
@@ -93,7 +93,7 @@ fn ten_steps_match_pytorch_and_three_the_simulated_gpu() {
     for (got, want) in host.iter().zip(get("train.losses").1) {
         assert!((f64::from(*got) - want).abs() <= 1e-4 * want, "{host:?}");
     }
-    for (got, want) in losses(&sim(true), 3).iter().zip(&host) {
+    for (got, want) in losses(&gpu(true), 3).iter().zip(&host) {
         assert!((got - want).abs() <= 1e-4 * want, "{host:?}");
     }
 }

@@ -2,12 +2,11 @@
 //! cudarc.
 #![allow(clippy::print_stdout)] // tests say what they skip, children say what they saw
 
-use crate::gpu::{losses, sim};
-use kiln::cpu::Cpu;
+use crate::gpu::{losses, over, sim};
 use kiln::device::cuda::Cuda;
 use kiln::device::ptx::{Module, Names};
 use kiln::device::sim::Options;
-use kiln::device::{Arg, Device, Driver, Grid, Sim};
+use kiln::device::{Arg, Driver, Grid, Sim};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -153,8 +152,7 @@ fn trains() {
     for precision in ["f32", "bf16"] {
         let more = [format!("train.precision={precision}"), "model.dropout=0.1".into()];
         let more: Vec<&str> = more.iter().map(String::as_str).collect();
-        let cuda = Device::gpu(Arc::new(Cuda::new().expect("the stand-in")), Cpu::new(1).expect("a CPU"));
-        let through_cudarc = losses(&more, &cuda.expect("a GPU"), 4);
+        let through_cudarc = losses(&more, &over(Cuda::new().expect("the stand-in")), 4);
         let simulated = losses(&more, &sim(false), 4);
         assert_eq!(through_cudarc, simulated, "{precision}");
         println!("{precision}: {simulated:?}");

@@ -1,11 +1,13 @@
-//! Operations and training on a simulated GPU, which checks every access of every kernel.
+//! Operations and training on a GPU: a simulated one, which checks every access of every kernel, or with
+//! `KILN_TEST_GPU=cuda` this machine's own.
 #![allow(clippy::print_stdout)] // with --nocapture the sweep prints its table
 
 use crate::ops::{case, checks};
 use kiln::cpu::Cpu;
 use kiln::data::{Dataset, Part};
+use kiln::device::cuda::Cuda;
 use kiln::device::sim::Options;
-use kiln::device::{Device, Sim};
+use kiln::device::{Device, Driver, Sim};
 use kiln::ops::{TABLE, check};
 use kiln::params::Params;
 use kiln::tensor::Tensor;
@@ -15,15 +17,28 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+/// The GPU that is tested.
+pub fn gpu(check: bool) -> Device {
+    match std::env::var("KILN_TEST_GPU").as_deref() {
+        Ok("cuda") => over(Cuda::new().expect("a GPU that can be used")),
+        Ok(name) => panic!("KILN_TEST_GPU = {name:?}: cuda, or leave it out for a simulated one"),
+        Err(_) => sim(check),
+    }
+}
+
 /// A simulated GPU, with all checks or with none.
 pub fn sim(check: bool) -> Device {
-    let options = Options { threads: 2, ..Options::new(check).expect("a simulated device") };
-    Device::gpu(Arc::new(Sim::new(options)), Cpu::new(2).expect("a CPU")).expect("a GPU")
+    over(Sim::new(Options { threads: 2, ..Options::new(check).expect("a simulated device") }))
+}
+
+/// The device that a driver gives.
+pub fn over(driver: impl Driver + 'static) -> Device {
+    Device::gpu(Arc::new(driver), Cpu::new(2).expect("a CPU")).expect("a GPU")
 }
 
 #[test]
 fn kernels_match_the_f64_reference_in_f32() {
-    let device = sim(true);
+    let device = gpu(true);
     let rounded = |(name, i): &(&str, usize)| case(name, *i).inputs.iter().any(|input| input.rounded);
     // Cases that round to bf16 have their turn below.
     let (mut done, mut failures) = (BTreeMap::new(), Vec::new());
@@ -68,7 +83,7 @@ fn table(dtype: &str, done: &Done) {
 /// by name.
 #[test]
 fn kernels_match_the_f64_reference_in_bf16() {
-    let device = sim(true);
+    let device = gpu(true);
     let mut done = Done::new();
     let mut failures = Vec::new();
     for (name, i) in checks() {
@@ -117,7 +132,7 @@ fn training_follows_the_cpu() {
         let more = if bf16 { [more, &["train.precision=bf16"]].concat() } else { more.to_vec() };
         // The third step is recorded, and the fourth does again what was.
         let cpu = losses(&more, &Device::cpu(2).expect("a CPU"), 4);
-        let gpu = losses(&more, &sim(false), 4);
+        let gpu = losses(&more, &gpu(false), 4);
         let bounds = if bf16 { [2e-2, 5e-2] } else { [1e-4, 1e-3] };
         for (i, (want, got)) in cpu.iter().zip(&gpu).enumerate() {
             for k in 0..2 {
@@ -136,10 +151,10 @@ fn a_run_on_a_gpu_resumes_with_the_same_bytes() {
     };
     let dir = tempfile::tempdir().expect("a folder");
     let recipe = recipe(dir.path(), &["train.precision=bf16"]);
-    let whole = train(&recipe, None, &sim(false), &mut ()).expect("a run");
+    let whole = train(&recipe, None, &gpu(false), &mut ()).expect("a run");
     let before = bytes(&whole.run);
     std::fs::remove_dir_all(whole.run.join("checkpoints/step-000006")).expect("it is there");
-    let again = train(&recipe, Some(&whole.run), &sim(false), &mut ()).expect("it goes on");
+    let again = train(&recipe, Some(&whole.run), &gpu(false), &mut ()).expect("it goes on");
     assert!(bytes(&again.run) == before, "a resumed run differs");
     assert_eq!((again.loss, again.val_loss), (whole.loss, whole.val_loss));
 
@@ -165,7 +180,7 @@ fn a_bad_gradient_on_a_gpu_changes_nothing_and_is_named() {
     let recipe = recipe(dir.path(), &[]);
     let data = source::shards(&recipe, &dir.path().join("data"), &mut |_, _, _| {}).expect("shards");
     let tokens = Arc::new(Dataset::open(&data, Part::Train).expect("a data set"));
-    let mut trainer = Trainer::new(&recipe, tokens.vocab_size(), tokens, &sim(false)).expect("a model");
+    let mut trainer = Trainer::new(&recipe, tokens.vocab_size(), tokens, &gpu(false)).expect("a model");
     trainer.step(0).expect("a step");
     let weights = |trainer: &Trainer<Lm>| -> Vec<u32> {
         let ids = trainer.params.ids();
@@ -195,7 +210,7 @@ fn what_has_no_kernels_is_refused_by_key() {
         (&["model.d=512"], "model.heads"),
         (&["train.precision=bf16", "model.kind=llama", "model.hidden=100"], "model.d"),
     ] {
-        let error = train(&recipe(dir.path(), more), None, &sim(false), &mut ()).expect_err("no kernels");
+        let error = train(&recipe(dir.path(), more), None, &gpu(false), &mut ()).expect_err("no kernels");
         assert!(error.to_string().contains(key), "{more:?}: {error}");
     }
 }

@@ -152,7 +152,7 @@ fn penalties_have_the_gradients_of_pytorchs_second_derivatives() {
 
 #[test]
 fn penalties_have_them_on_a_gpu() {
-    let device = crate::gpu::sim(true);
+    let device = crate::gpu::gpu(true);
     KINDS.iter().for_each(|kind| matches_pytorch(&device, kind));
 }
 

@@ -2,7 +2,7 @@
 //! optimizer steps. The numbers were made by `tests/reference/vae.py`, which draws the noise that kiln draws.
 
 use crate::gpt::{close, ids, names, read, read_param};
-use crate::gpu::sim;
+use crate::gpu::gpu;
 use kiln::device::Device;
 use kiln::model::{Likelihood, Vae, VaeConfig};
 use kiln::optim::{AdamW, Optimizer};
@@ -164,7 +164,7 @@ fn three_steps_on_a_gpu_have_the_losses_of_the_cpu() {
     for (case, again) in cases().into_iter().zip(cases()) {
         let name = case.name;
         let want = Model::new(&cpu, case).losses(3);
-        let got = Model::new(&sim(false), again).losses(3);
+        let got = Model::new(&gpu(false), again).losses(3);
         for (got, want) in got.iter().zip(&want) {
             assert!((got / want - 1.0).abs() < 1e-5, "{name}: {got} on the GPU, {want} on the CPU");
         }

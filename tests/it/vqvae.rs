@@ -2,7 +2,7 @@
 //! ten steps. The numbers were made by `tests/reference/vqvae.py`, which chooses rows for dead codes as kiln does.
 
 use crate::gpt::{close, names, read};
-use crate::gpu::sim;
+use crate::gpu::gpu;
 use crate::vae::{adam, floats, part};
 use kiln::device::Device;
 use kiln::model::{VqVae, VqVaeConfig};
@@ -107,7 +107,7 @@ fn ten_steps_of_adam_have_pytorchs_losses_and_codebook() {
 #[test]
 fn three_steps_on_a_gpu_have_the_losses_of_the_cpu() {
     let want = Model::new(&Device::cpu(2).expect("a CPU")).losses(3);
-    for (got, want) in Model::new(&sim(false)).losses(3).iter().zip(&want) {
+    for (got, want) in Model::new(&gpu(false)).losses(3).iter().zip(&want) {
         assert!((got / want - 1.0).abs() < 1e-5, "{got} on the GPU, {want} on the CPU");
     }
 }
