@@ -83,7 +83,7 @@ pub fn column_sums(gpu: &Gpu, beta: f32, y: &Tensor, x: &Tensor) {
     sum_blocks(gpu, beta, y, &partial);
 }
 
-/// `y[j] = beta y[j] + Σ_q partial[q][j]`, in the order of q; f32.
+/// `y[j] = beta y[j] + Σ_q partial[q][j]`, in an order that the number of q sets; f32.
 pub fn sum_blocks(gpu: &Gpu, beta: f32, y: &Tensor, partial: &Tensor) {
     let (runs, c) = partial.shape().as_matrix();
     gpu.launch(kernels::sum_blocks(c), &[at(partial), at(y), n(runs), n(c), flag(beta != 0.0)]);

@@ -327,9 +327,9 @@ pub fn norm_each(entry: &'static str, t: Float, n: usize, columns: usize) -> Pla
     plan("picture_norm.ptx", entry, [("T", t.into()), ("V", v.into())], grid)
 }
 
-/// Rows of a run of column sums and of norms' gradients, a function of the rows alone: about 256 runs, of 8 rows at least.
+/// Rows of a run of column sums and of norms' gradients, a function of the rows alone: about 1024 runs, of 8 rows at least.
 pub fn run_of_rows(rows: usize) -> usize {
-    rows.div_ceil(256).next_power_of_two().max(8)
+    rows.div_ceil(1024).next_power_of_two().max(8)
 }
 
 /// `column_sums` over runs of `run` rows.
@@ -341,7 +341,7 @@ pub fn column_sums(t: Float, rows: usize, columns: usize, run: usize) -> Plan {
 
 /// `sum_blocks`.
 pub fn sum_blocks(columns: usize) -> Plan {
-    plan("reduce.ptx", "sum_blocks", [], Grid::new(blocks(columns, 128), 128))
+    plan("reduce.ptx", "sum_blocks", [], Grid::new(blocks(columns, 32), 256))
 }
 
 /// `sum_fwd`: a sum for each row.

@@ -35,11 +35,21 @@ pub struct LinearXent {
     pub norm: Option<f32>,
     /// What the products' operands are rounded to.
     pub precision: Precision,
+    /// Rows of logits that stand at a time; `None`: [`CHUNK`] bytes of them, on a GPU [`GPU_CHUNK`].
+    pub chunk: Option<usize>,
 }
 
-/// Rows of logits that stand at a time: about 8M numbers, a multiple of 64.
-fn chunk_rows(vocab: usize) -> usize {
-    ((8 << 20) / vocab).clamp(256, 1024) / 64 * 64
+/// Bytes of the logits that stand at a time; 256 to 1024 rows.
+const CHUNK: usize = 32 << 20;
+/// The same on a GPU, at least 1024 rows: its multiprocessors share a chunk, and have to have enough to do.
+const GPU_CHUNK: usize = 256 << 20;
+
+impl LinearXent {
+    /// The number of rows of a chunk, of `rows` that take so many bytes each: a multiple of 64, or all.
+    fn rows_at_once(&self, on_gpu: bool, rows: usize, bytes: usize) -> usize {
+        let usual = || if on_gpu { (GPU_CHUNK / bytes).max(1024) } else { (CHUNK / bytes).clamp(256, 1024) } / 64 * 64;
+        self.chunk.unwrap_or_else(usual).min(rows)
+    }
 }
 
 /// Rows of a chunk that one task turns from logits into gradients.
@@ -124,7 +134,7 @@ impl Op for LinearXent {
             Need::Now(dw, beta) => (Some(&mut **dw), std::mem::replace(*beta, 1.0) != 0.0),
             _ => (own.as_mut(), false),
         };
-        let chunk = chunk_rows(vocab).min(rows);
+        let chunk = self.rows_at_once(false, rows, 4 * vocab);
         let mut logits = cpu.scratch.take(chunk * vocab);
         let mut losses = cpu.scratch.take(chunk);
         let mut loss = 0.0f64;
@@ -184,7 +194,8 @@ impl Op for LinearXent {
             _ => (own.as_deref(), false),
         };
         // Rows of logits begin at multiples of 16 bytes.
-        let (chunk, pitch) = (chunk_rows(vocab).min(rows), vocab.next_multiple_of(16 / dtype.size()));
+        let pitch = vocab.next_multiple_of(16 / dtype.size());
+        let chunk = self.rows_at_once(true, rows, pitch * dtype.size());
         let logits = Out::new(device, Spec { shape: [chunk, pitch].into(), dtype });
         let [losses, norm] = [rows, 1].map(|n| Out::new(device, Spec::f32([n])));
         let weights = x.get(3);
@@ -273,7 +284,7 @@ impl<'t> Var<'t> {
     /// The mean cross-entropy of softmax(self·wᵀ) against `targets`; `weights` and `norm` as in [`LinearXent`].
     pub fn linear_xent(self, w: Var<'t>, targets: Var<'t>, weights: Option<Var<'t>>, norm: Option<f32>) -> Var<'t> {
         let precision = self.tape().pass().precision;
-        let op = LinearXent { weights: weights.is_some(), norm, precision };
+        let op = LinearXent { weights: weights.is_some(), norm, precision, chunk: None };
         match weights {
             Some(weights) => self.tape().apply(op, &[self, w, targets, weights]),
             None => self.tape().apply(op, &[self, w, targets]),
@@ -295,10 +306,11 @@ pub(super) fn cases() -> Vec<Case> {
         Case::check("token weights", LinearXent { weights: true, ..plain }, weighted),
         Case::check("negative targets do not count", plain, ignored),
         Case::check("a given norm", LinearXent { norm: Some(100.0), ..plain }, inputs(6, 5, 11)),
-        Case::check("1100 rows, two chunks", plain, inputs(1100, 3, 5)),
+        Case::check("150 rows, three chunks", LinearXent { chunk: Some(64), ..plain }, inputs(150, 3, 5)),
+        Case::check("1100 rows", plain, inputs(1100, 3, 5)),
         Case::check("7 rows, 24 to 37", plain, inputs(7, 24, 37)),
         Case::check("bf16, 6 rows, 5 to 11", half, rounded(6, 5, 11)).rounding(),
-        Case::check("bf16, 1100 rows, two chunks", half, rounded(1100, 3, 5)).rounding(),
+        Case::check("bf16, 150 rows, three chunks", LinearXent { chunk: Some(64), ..half }, rounded(150, 3, 5)).rounding(),
         Case::bench("4096 rows, 256 to 8192", plain, inputs(4096, 256, 8192)),
         Case::bench("1024 rows, 768 to 50304", plain, inputs(1024, 768, 50304)),
     ]
