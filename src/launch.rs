@@ -120,7 +120,8 @@ impl<'a> Product<'a> {
         Product { form, size, a, b, c, add: false, bias: None, z: None, f: "none", pitch }
     }
 
-    /// Launches it.
+    /// Launches it. A gradient of weights in halves, a small matrix that sums over many rows, is summed in several runs of rows at
+    /// once, and then over these.
     pub fn launch(&self, gpu: &Gpu) {
         let Product { form, size: [rows, columns, k], a, b, c, pitch: ld, .. } = *self;
         let rows_are_whole = |(tensor, ld): (&Tensor, usize)| (ld * tensor.dtype().size()).is_multiple_of(16);
@@ -135,11 +136,22 @@ impl<'a> Product<'a> {
             let hint = "use widths that 8 divides, or train.precision = \"f32\"";
             return gpu.fail(Error::device(format!("{problem}: {ld:?} elements"), hint));
         }
-        let no = Arg::U64(0);
-        let added = if self.add { at(c) } else { no };
-        let pointers = [at(a), at(b), at(c), maybe(self.bias), added, maybe(self.z)];
-        let numbers = [n(rows), n(columns), n(k), n(ld[0]), n(ld[1]), n(ld[2]), no, no, no];
-        let args: ArrayVec<Arg, 15> = pointers.into_iter().chain(numbers).collect();
-        gpu.launch(kernels::gemm(unit, form, float(c), self.f, [rows, columns, 1]), &args);
+        let plain = self.bias.is_none() && self.z.is_none() && self.f == "none" && ld[2] == columns;
+        let runs = match form {
+            Form::Tn if plain && a.dtype() != DType::F32 && c.dtype() == DType::F32 => kernels::runs(rows, columns, k),
+            _ => 1,
+        };
+        let partial = (runs > 1).then(|| Out::new(c.device(), Spec::f32([runs, rows * columns])));
+        let to = partial.as_deref().unwrap_or(c);
+        let added = if self.add && runs == 1 { at(c) } else { Arg::U64(0) };
+        let pointers = [at(a), at(b), at(to), maybe(self.bias), added, maybe(self.z)];
+        let sizes = [rows, columns, k / runs, ld[0], ld[1], ld[2]].map(n);
+        // From one run to the next.
+        let strides = [k / runs * ld[0], k / runs * ld[1], rows * columns].map(|n| Arg::U64(n as u64));
+        let args: ArrayVec<Arg, 15> = pointers.into_iter().chain(sizes).chain(strides).collect();
+        gpu.launch(kernels::gemm(unit, form, float(to), self.f, [rows, columns, runs]), &args);
+        if let Some(partial) = partial {
+            sum_blocks(gpu, f32::from(self.add), c, &partial);
+        }
     }
 }

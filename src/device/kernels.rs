@@ -505,6 +505,14 @@ pub fn gemm(unit: Unit, form: Form, to: Float, f: &'static str, [m, n, batch]: [
     plan("gemm.ptx", "gemm", settings, Grid { shared, ..grid(tiles(bm, bn), 64 * wn as u32) })
 }
 
+/// In how many runs over K a product of halves is summed whose tiles are too few for a GPU: a power of two that divides K into
+/// runs of 256 at least, a function of the sizes alone.
+pub fn runs(m: usize, n: usize, k: usize) -> usize {
+    let tiles = m.div_ceil(128) * n.div_ceil(128);
+    let fits = |runs: usize| tiles * runs <= 256 && k / runs >= 256 && k.is_multiple_of(64 * runs);
+    [16, 8, 4, 2].into_iter().find(|runs| fits(*runs)).unwrap_or(1)
+}
+
 /// A kernel of `conv.ptx` with the activation `f`, for results of `rows` by `columns` and so many phases or runs; large
 /// pictures have `c` channels, small ones `o`, 1 where addresses are no multiples of 16 bytes.
 pub fn conv(

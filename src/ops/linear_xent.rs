@@ -42,13 +42,18 @@ pub struct LinearXent {
 /// Bytes of the logits that stand at a time; 256 to 1024 rows.
 const CHUNK: usize = 32 << 20;
 /// The same on a GPU, at least 1024 rows: its multiprocessors share a chunk, and have to have enough to do.
-const GPU_CHUNK: usize = 256 << 20;
+const GPU_CHUNK: usize = 512 << 20;
 
 impl LinearXent {
-    /// The number of rows of a chunk, of `rows` that take so many bytes each: a multiple of 64, or all.
-    fn rows_at_once(&self, on_gpu: bool, rows: usize, bytes: usize) -> usize {
-        let usual = || if on_gpu { (GPU_CHUNK / bytes).max(1024) } else { (CHUNK / bytes).clamp(256, 1024) } / 64 * 64;
-        self.chunk.unwrap_or_else(usual).min(rows)
+    /// Rows of a chunk, of `rows` that take so many bytes each: a multiple of 64, or all.
+    fn rows_at_once(&self, rows: usize, bytes: usize) -> usize {
+        self.chunk.unwrap_or((CHUNK / bytes).clamp(256, 1024) / 64 * 64).min(rows)
+    }
+
+    /// The same on a GPU, where all chunks but the last are alike.
+    fn rows_at_once_on_gpu(&self, rows: usize, bytes: usize) -> usize {
+        let most = self.chunk.unwrap_or((GPU_CHUNK / bytes).max(1024));
+        rows.div_ceil(rows.div_ceil(most)).next_multiple_of(64).min(rows)
     }
 }
 
@@ -134,7 +139,7 @@ impl Op for LinearXent {
             Need::Now(dw, beta) => (Some(&mut **dw), std::mem::replace(*beta, 1.0) != 0.0),
             _ => (own.as_mut(), false),
         };
-        let chunk = self.rows_at_once(false, rows, 4 * vocab);
+        let chunk = self.rows_at_once(rows, 4 * vocab);
         let mut logits = cpu.scratch.take(chunk * vocab);
         let mut losses = cpu.scratch.take(chunk);
         let mut loss = 0.0f64;
@@ -195,7 +200,7 @@ impl Op for LinearXent {
         };
         // Rows of logits begin at multiples of 16 bytes.
         let pitch = vocab.next_multiple_of(16 / dtype.size());
-        let chunk = self.rows_at_once(true, rows, pitch * dtype.size());
+        let chunk = self.rows_at_once_on_gpu(rows, pitch * dtype.size());
         let logits = Out::new(device, Spec { shape: [chunk, pitch].into(), dtype });
         let [losses, norm] = [rows, 1].map(|n| Out::new(device, Spec::f32([n])));
         let weights = x.get(3);
