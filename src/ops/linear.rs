@@ -272,6 +272,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.push(Case::check("bf16, one row", half, rounded(inputs(&[1], 300, 33, true))));
     let op = Linear { activation: Some(Activation::GeluTanh), ..half };
     cases.push(Case::check("bf16, gelu, 20 rows, 33 to 65", op, rounded(inputs(&[20], 33, 65, true))).rounding());
+    cases.push(Case::check("bf16, 512 rows in runs on a GPU, 24 to 40", half, rounded(inputs(&[512], 24, 40, true))).rounding());
     cases.push(Case::bench("gelu 4096, 256 to 1024", op, inputs(&[4096], 256, 1024, true)));
     cases.push(Case::bench("4096, 1024 to 256", biased, inputs(&[4096], 1024, 256, true)));
     cases

@@ -3,8 +3,9 @@
 //! - **Coordinates**: after a few steps the streams and logits of models of several widths should have moved by about as much: the
 //!   slope of log₂(move) over log₂(width) is near 0 (Yang et al. 2022, arXiv 2203.03466, appendix D.1). The control is the standard
 //!   parametrisation, whose moves grow with the width.
-//! - **Rates**: the learning rate with the lowest validation loss, of a grid in which each is twice the one before, for a narrow model and
-//!   a wide one; every seed, and the mean.
+//! - **Rates**: the learning rate with the lowest validation loss, of a grid in which each is twice the one before, for a wide model and
+//!   for a narrow one, as it is and with the wide one's width as muP's base; every seed, and the mean. A wide model is what one wants to
+//!   train, so that it is the one that is left as it is.
 
 use super::{search, stopped};
 use crate::data::{Batches, Dataset, DatasetInfo, Part};
@@ -38,13 +39,13 @@ pub struct Settings {
     pub lr: f64,
     /// Seeds of these models.
     pub seeds: u64,
-    /// The two widths whose best rates are compared; the first one is muP's base.
+    /// The two widths whose best rates are compared; the second one is muP's base.
     pub rates: [usize; 2],
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { widths: vec![64, 128, 256, 512], steps: 8, lr: 4e-3, seeds: 3, rates: [64, 256] }
+        Settings { widths: vec![64, 128, 256, 512], steps: 8, lr: 1e-3, seeds: 3, rates: [64, 256] }
     }
 }
 
@@ -83,7 +84,7 @@ pub struct Outcome {
     pub standard: Vec<Moves>,
     /// With muP.
     pub mup: Vec<Moves>,
-    /// The narrow model, the wide one, and the wide one with muP.
+    /// The narrow model, the narrow one with muP, and the wide one.
     pub rates: [Rates; 3],
 }
 
@@ -244,7 +245,7 @@ pub fn study(
         rates(dir, width, base, more, work, watch)
     };
     // At its base width a model of muP is what it is without.
-    let rates = [rates(narrow, None)?, rates(wide, None)?, rates(wide, Some(narrow))?];
+    let rates = [rates(narrow, None)?, rates(narrow, Some(wide))?, rates(wide, None)?];
     Ok(Outcome { widths: settings.widths.clone(), standard, mup, rates })
 }
 

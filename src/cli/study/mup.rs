@@ -56,9 +56,9 @@ fn table(outcome: &Outcome) -> String {
         }
     }
     text += &ink("\nvalidation loss by learning rate, the mean of all seeds\n", Ink::Bold);
-    let [narrow, wide, mup] = &outcome.rates;
+    let [narrow, mup, wide] = &outcome.rates;
     let name = |rates: &Rates| format!("{}{}", rates.width, if rates.mup { ", muP" } else { "" });
-    text += &format!("  {:>10} {:>12} {:>12} {:>12}\n", "lr", name(narrow), name(wide), name(mup));
+    text += &format!("  {:>10} {:>12} {:>12} {:>12}\n", "lr", name(narrow), name(mup), name(wide));
     for (i, (lr, _)) in narrow.losses.iter().enumerate() {
         text += &format!("  {lr:>10.1e}");
         for rates in &outcome.rates {
@@ -73,10 +73,10 @@ fn table(outcome: &Outcome) -> String {
         let best: Vec<String> = rates.of_seeds.iter().map(|&i| format!("{:.1e}", rates.losses[i].0)).collect();
         text += &format!("  best of each seed, {}: {}\n", name(rates), best.join(", "));
     }
-    let shift = |rates: &Rates| rates.best as i64 - narrow.best as i64;
+    let shift = |narrow: &Rates| wide.best as i64 - narrow.best as i64;
     text += &format!(
         "the best rate moves by {:+} factors of 2 from width {} to {}, and by {:+} with muP",
-        shift(wide),
+        shift(narrow),
         narrow.width,
         wide.width,
         shift(mup)
