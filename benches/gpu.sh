@@ -28,8 +28,8 @@ step doctor $kiln doctor
 step kernels $kiln kernels run --all --device cuda --json --save "$out/gpu.safetensors"
 step kernels-simulated $kiln kernels run --all --device sim --json --against "$out/gpu.safetensors"
 
-# Every operation against f64, and models of each kind against the CPU's losses.
-step tests env KILN_TEST_GPU=cuda cargo test --release --test it gpu -- --skip stand_in
+# Every operation against f64, and models of each kind beside the CPU.
+step tests env KILN_TEST_GPU=cuda cargo test --release --test it gpu
 
 # The same steps on the card, simulated and on the CPU: their losses lie beside each other in metrics.jsonl.
 tiny=(--set model.layers=2 --set model.heads=2 --set model.d=64 --set train.context=64 --set data.vocab=512
@@ -65,8 +65,8 @@ for precision in f32 bf16; do
     for name in attention conv layernorm gelu ops; do
         step "bench-$name-$precision" $kiln bench $name --device cuda --json --precision $precision "${torch[@]}"
     done
-    for model in nano gpt2; do
-        step "bench-$model-$precision" $kiln bench step $model --device cuda --json --precision $precision "${steps[@]}"
+    for model in nano gpt2 data/recipes/gpt2.toml; do
+        step "bench-$(basename "$model" .toml)-$([ -f "$model" ] && echo large-)$precision" $kiln bench step $model --device cuda --json --precision $precision "${steps[@]}"
     done
 done
 step bench-xent $kiln bench xent --device cuda --json "${torch[@]}"

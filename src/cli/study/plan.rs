@@ -46,8 +46,20 @@ pub fn run(args: &PlanStudy, global: &Global) -> Result<()> {
 /// Recipe by recipe: what was planned, what it took, and by how much the plan was off.
 fn compared(outcome: &Outcome, out: &Path) -> String {
     let head = format!(
-        "{:<20} {:>10} {:>7}  {:>9} {:>7}  {:>9} {:>9} {:>7}  {:>7} {:>7} {:>7}",
-        "recipe", "parameters", "steps", "mapped", "off", "resident", "was", "off", "time", "was", "off"
+        "{:<20} {:>10} {:>7}  {:>9} {:>7}  {:>9} {:>9} {:>7}  {:>7} {:>7} {:>7}  {:>7} {:>5}",
+        "recipe",
+        "parameters",
+        "steps",
+        "mapped",
+        "off",
+        "resident",
+        "was",
+        "off",
+        "time",
+        "was",
+        "off",
+        "drift",
+        "tries"
     );
     let mut text = ink(&head, Ink::Bold) + "\n";
     for row in &outcome.rows {
@@ -64,7 +76,7 @@ fn compared(outcome: &Outcome, out: &Path) -> String {
             None => "-".to_owned(),
         };
         let line = format!(
-            "{:<20} {:>10} {:>7}  {:>9} {:>7}  {:>9} {:>9} {:>7}  {:>7} {:>7} {:>7}",
+            "{:<20} {:>10} {:>7}  {:>9} {:>7}  {:>9} {:>9} {:>7}  {:>7} {:>7} {:>7}  {:>7} {:>5}",
             row.name,
             row.parameters,
             row.steps,
@@ -75,7 +87,9 @@ fn compared(outcome: &Outcome, out: &Path) -> String {
             off(resident_off),
             seconds(time),
             seconds(time_was),
-            off(time_off)
+            off(time_off),
+            off(Some(row.drift)),
+            row.tries
         );
         text += &format!("{}\n", if row.within { line } else { ink(&line, Ink::Red) });
     }
