@@ -35,7 +35,7 @@ pub struct LinearXent {
     pub norm: Option<f32>,
     /// What the products' operands are rounded to.
     pub precision: Precision,
-    /// Rows of logits that stand at a time; `None`: [`CHUNK`] bytes of them, on a GPU [`GPU_CHUNK`].
+    /// Rows of logits that stand at a time; `None`: 32 MiB of them, on a GPU 512 MiB.
     pub chunk: Option<usize>,
 }
 
