@@ -1,8 +1,9 @@
 //! `kiln convert`.
 
 use super::Global;
-use super::term::{Progress, print, quote, thousands, warn};
+use super::term::{Progress, note, print, quote, thousands, warn};
 use clap::{Args, ValueEnum};
+use kiln::data::{Sources, Tokenizer};
 use kiln::error::Result;
 use kiln::formats::convert::{Target, convert};
 use kiln::formats::{Format, Pretrained};
@@ -18,6 +19,7 @@ use std::time::Instant;
   kiln convert SmolLM2-135M.Q4_K_M.gguf --out smollm2
   kiln convert smollm2 --out smollm2.gguf --dtype q8_0
   kiln convert smollm2 --adapter runs/roleplay --out merged
+  kiln convert smollm2 --new-tokens 500 --text chemistry/ --out wider     words of a domain
   kiln convert gpt2 --out gpt2_124M.bin --dtype bf16")]
 pub struct ConvertArgs {
     /// A run, a checkpoint, a Hugging Face directory, a GGUF file or an llm.c checkpoint
@@ -26,6 +28,12 @@ pub struct ConvertArgs {
     /// Merge this adapter (of kiln tune or PEFT) into it first; may be repeated
     #[arg(long, value_name = "DIR")]
     adapter: Vec<PathBuf>,
+    /// Give it at most so many more tokens, learnt from --text; their rows are the means of their pieces'
+    #[arg(long, value_name = "N", requires = "text")]
+    new_tokens: Option<usize>,
+    /// Text to learn them from: files or folders; may be repeated
+    #[arg(long, value_name = "PATH", requires = "new_tokens")]
+    text: Vec<PathBuf>,
     /// Where to put it; nothing may be there yet
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
@@ -54,10 +62,35 @@ enum Numbers {
     Q8,
 }
 
+/// Bytes of text over which bytes a token are told.
+const LOOK: usize = 4 << 20;
+
+/// The model with more tokens.
+fn wider(model: Pretrained, n: usize, text: &[PathBuf]) -> Result<Pretrained> {
+    let sources = Sources::open(text, "text")?;
+    let before = model.need_tokenizer()?.clone();
+    let bar = Progress::bytes("learning tokens", sources.bytes());
+    let model = model.extended(sources.documents(), n, &|read| bar.set(read))?;
+    drop(bar);
+    let after = model.need_tokenizer()?;
+    let each = |tokenizer: &Tokenizer| tokenizer.bytes_per_token(sources.documents(), LOOK);
+    note(&format!(
+        "{} new tokens, {} in all: {:.2} bytes of the text a token, {:.2} before",
+        thousands((after.vocab_size() - before.vocab_size()) as u64),
+        thousands(after.vocab_size() as u64),
+        each(after)?,
+        each(&before)?
+    ));
+    Ok(model)
+}
+
 /// Runs `kiln convert`.
 pub fn run(args: ConvertArgs, global: &Global) -> Result<()> {
     let start = Instant::now();
-    let (model, damaged): (Pretrained, _) = adapted(&args.model, &args.adapter)?;
+    let (mut model, damaged): (Pretrained, _) = adapted(&args.model, &args.adapter)?;
+    if let Some(n) = args.new_tokens {
+        model = wider(model, n, &args.text)?;
+    }
     for damage in damaged {
         warn(&format!("{damage}; an older checkpoint is converted"));
     }

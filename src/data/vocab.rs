@@ -24,13 +24,52 @@ fn byte_level(use_regex: bool) -> Value {
 const BATCH: usize = 8 << 20;
 
 /// Words, at most [`LONGEST`] bytes of each, and how often they occur.
-type Words = HashMap<Box<[u8]>, u64>;
+pub(super) type Words = HashMap<Box<[u8]>, u64>;
+
+/// The words of all documents by `pattern`. Calls `progress` with the bytes of text read so far.
+pub(super) fn counted(
+    documents: impl Iterator<Item = Result<Document>>,
+    pattern: Pattern,
+    progress: &dyn Fn(u64),
+) -> Result<Words> {
+    let (mut texts, mut read, mut bytes) = (0u64, 0, 0);
+    let (mut batch, mut words) = (Vec::new(), Words::default());
+    for document in documents {
+        let document = document?;
+        texts += 1;
+        read += document.text.len() as u64;
+        bytes += document.text.len();
+        progress(read);
+        batch.push(document);
+        if bytes >= BATCH {
+            words = count(&batch, words, pattern);
+            batch.clear();
+            bytes = 0;
+        }
+    }
+    if texts == 0 {
+        return Err(no_text());
+    }
+    Ok(count(&batch, words, pattern))
+}
+
+/// Words in an order that hangs on them alone.
+pub(super) fn sorted(words: &Words) -> Vec<(&[u8], u64)> {
+    let mut sorted: Vec<(&[u8], u64)> = words.iter().map(|(word, &count)| (&word[..], count)).collect();
+    sorted.par_sort_unstable();
+    sorted
+}
+
+/// The spelling of a token's bytes in a file of byte-level tokens.
+pub(super) fn spelled(token: &[u8]) -> String {
+    token.iter().map(|&byte| byte_to_char(byte)).collect()
+}
 
 /// Adds the words of texts to `words`, on all threads.
-fn count(texts: &[Document], words: Words) -> Words {
+fn count(texts: &[Document], words: Words, pattern: Pattern) -> Words {
     let pieces: Vec<&str> = texts.iter().flat_map(|text| Pieces { rest: &text.text, at_space: true }).collect();
     let counted = pieces.par_iter().fold(Words::default, |mut words, piece| {
-        Pattern::Gpt2.words(piece, |start, end| {
+        pattern.words(piece, |start, end| {
             for word in piece.as_bytes()[start..end].chunks(LONGEST) {
                 match words.get_mut(word) {
                     Some(count) => *count += 1,
@@ -92,32 +131,9 @@ impl Tokenizer {
                 format!("choose from 257 (256 bytes and {END_OF_TEXT}) to {MAX_VOCAB}; 8192 suits small models"),
             ));
         }
-        let (mut texts, mut read, mut bytes) = (0u64, 0, 0);
-        let (mut batch, mut words) = (Vec::new(), Words::default());
-        for document in documents {
-            let document = document?;
-            texts += 1;
-            read += document.text.len() as u64;
-            bytes += document.text.len();
-            progress(read);
-            batch.push(document);
-            if bytes >= BATCH {
-                words = count(&batch, words);
-                batch.clear();
-                bytes = 0;
-            }
-        }
-        words = count(&batch, words);
-        if texts == 0 {
-            return Err(no_text());
-        }
-        let mut sorted: Vec<(&[u8], u64)> = words.iter().map(|(word, &count)| (&word[..], count)).collect();
-        sorted.par_sort_unstable();
-        let Learnt { tokens, merges } = train(&sorted, vocab - 1);
-
-        let stand_ins: [char; 256] = std::array::from_fn(|byte| byte_to_char(byte as u8));
-        let spell = |token: &[u8]| token.iter().map(|&byte| stand_ins[usize::from(byte)]).collect::<String>();
-        let spelled: Vec<String> = tokens.iter().map(|token| spell(token)).collect();
+        let words = counted(documents, Pattern::Gpt2, progress)?;
+        let Learnt { tokens, merges } = train(&sorted(&words), vocab - 1);
+        let spelled: Vec<String> = tokens.iter().map(|token| spelled(token)).collect();
         let merges = merges.iter().map(|pair| (spelled[pair[0] as usize].clone(), spelled[pair[1] as usize].clone()));
         let merges = merges.collect();
         let vocab: AHashMap<String, u32> = spelled.into_iter().zip(0..).collect();

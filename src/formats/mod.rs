@@ -25,7 +25,8 @@ pub use block::Format;
 pub use convert::convert;
 pub use weights::Weights;
 
-use crate::data::Tokenizer;
+use crate::data::source::Document;
+use crate::data::tokenizer::{Extended, Tokenizer};
 use crate::device::Device;
 use crate::disk::{Disk, Os};
 use crate::error::{AtPath, Error, Result};
@@ -87,6 +88,25 @@ impl Pretrained {
             let hint = "put the model's tokenizer.json beside it";
             Error::format(&self.path, "tokenizer", "a tokenizer.json, or one in the file", "none", hint)
         })
+    }
+
+    /// The model with at most `n` more tokens, learnt from `documents`. A new row of the embedding, and of a head of its own, is the mean of the
+    /// rows of the tokens that it was before. Calls `progress` with the bytes of text read so far.
+    ///
+    /// # Errors
+    /// As of [`Tokenizer::extended`].
+    pub fn extended(
+        mut self,
+        documents: impl Iterator<Item = Result<Document>>,
+        n: usize,
+        progress: &dyn Fn(u64),
+    ) -> Result<Pretrained> {
+        let Extended { tokenizer, first, pieces } = self.need_tokenizer()?.extended(documents, n, progress)?;
+        let rows = self.config.vocab;
+        self.config.vocab = rows.max(tokenizer.vocab_size());
+        self.weights.extend(rows, first, pieces);
+        self.tokenizer = Some(tokenizer);
+        Ok(self)
     }
 
     /// The model with its weights in memory, held as `hold` says.

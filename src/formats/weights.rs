@@ -5,6 +5,7 @@ use super::peft::Adapter;
 use super::tensors::transpose;
 use crate::data::map::Map;
 use crate::error::{Error, Result};
+use crate::model::hf::is_table;
 use crate::nn::lora::is_adapter;
 use crate::params::{Decl, Image, Params};
 use rayon::prelude::*;
@@ -34,6 +35,17 @@ pub struct Weights {
     places: HashMap<String, Place>,
     /// What is merged into them, in order.
     adapters: Vec<Adapter>,
+    more: Option<More>,
+}
+
+/// Tokens that the files know nothing of.
+struct More {
+    /// Rows of the files' tables.
+    rows: usize,
+    /// The first new token.
+    first: usize,
+    /// For each new token the rows of which its own is the mean.
+    pieces: Vec<Vec<u32>>,
 }
 
 /// The row of a file that row `i` of memory is, among heads of `dim` rows. RoPE turns row j of a head with row j + dim/2 in
@@ -46,12 +58,17 @@ pub fn row(i: usize, dim: usize) -> usize {
 impl Weights {
     /// Tensors by their names.
     pub fn new(maps: Vec<Map>, places: HashMap<String, Place>) -> Weights {
-        Weights { maps, places, adapters: Vec::new() }
+        Weights { maps, places, adapters: Vec::new(), more: None }
     }
 
     /// Merges an adapter into whatever is read from now on, after those before.
     pub fn adapt(&mut self, adapter: Adapter) {
         self.adapters.push(adapter);
+    }
+
+    /// Gives tables, which have `rows` rows in the files, a row for each token from number `first` on: the mean of the rows of its pieces.
+    pub(super) fn extend(&mut self, rows: usize, first: usize, pieces: Vec<Vec<u32>>) {
+        self.more = Some(More { rows, first, pieces });
     }
 
     /// The file that tensor `name` is in.
@@ -68,7 +85,11 @@ impl Weights {
     pub fn plain(&self, matrices: bool) -> Format {
         let counts = |(name, _): &(&String, &Place)| !matrices || matrix(name);
         let mut plain = self.places.iter().filter(counts).map(|(_, place)| place.format.plain());
-        let first = if self.adapters.is_empty() { plain.next().unwrap_or(Format::F32) } else { Format::F32 };
+        let first = if self.adapters.is_empty() && self.more.is_none() {
+            plain.next().unwrap_or(Format::F32)
+        } else {
+            Format::F32
+        };
         if plain.all(|other| other == first) { first } else { Format::F32 }
     }
 
@@ -81,6 +102,8 @@ impl Weights {
         let map = &self.maps[place.map];
         let bytes = &map[place.bytes.clone()];
         let (rows, columns) = image.shape.as_matrix();
+        let more = self.more.as_ref().filter(|_| is_table(&image.name));
+        let (to, new) = to.split_at_mut(more.map_or(to.len(), |more| more.rows.min(rows) * columns));
         if place.transposed {
             let mut lying = vec![0.0; to.len()];
             decode(place.format, bytes, &mut lying, rows, |i| i);
@@ -93,7 +116,22 @@ impl Weights {
         }
         map.check()?;
         self.adapters.iter().for_each(|adapter| adapter.merge(image, to));
-        match to.iter().find(|x| !x.is_finite()) {
+        let bad = to.iter().copied().find(|x| !x.is_finite());
+        if let Some(More { rows, first, pieces }) = more {
+            for (token, pieces) in (*first..).zip(pieces) {
+                let mut mean = vec![0.0; columns];
+                for &piece in pieces {
+                    let row = &to[piece as usize * columns..][..columns];
+                    mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x / pieces.len() as f32);
+                }
+                let own = match token.checked_sub(*rows) {
+                    Some(token) => &mut new[token * columns..],
+                    None => &mut to[token * columns..],
+                };
+                own[..columns].copy_from_slice(&mean);
+            }
+        }
+        match bad {
             None => Ok(()),
             Some(bad) => {
                 let hint =

@@ -30,6 +30,11 @@ pub(super) struct Names {
     pub head: &'static str,
 }
 
+/// Whether a tensor of a file has a row for each token: the embedding, or a head of its own.
+pub fn is_table(name: &str) -> bool {
+    [GPT2.tokens, LLAMA.tokens, GPT2.head].iter().any(|table| name.strip_suffix(".weight") == Some(table))
+}
+
 const GPT2: Names = Names {
     tokens: "wte",
     positions: "wpe",

@@ -2,7 +2,7 @@
 //! `tests/reference/models.py`, and damaged in many ways.
 
 use crate::gpt::{close, read};
-use kiln::data::Tokenizer;
+use kiln::data::{Document, Tokenizer};
 use kiln::device::Device;
 use kiln::error::Result;
 use kiln::formats::convert::{Target, convert};
@@ -418,6 +418,54 @@ fn a_model_is_converted_and_sampled_by_the_program() {
     assert!(code == Some(1) && error.contains("tokenizer: expected a tokenizer.json"), "{error}");
     let (code, _, error) = run(&["sample", "again.gguf", "--grid", "2x2"]);
     assert!(code == Some(2) && error.contains("writes text and draws no pictures"), "{error}");
+}
+
+#[test]
+fn new_tokens_have_the_mean_of_their_pieces_rows_and_nothing_else_changes() {
+    let temporary = tempfile::tempdir().expect("a folder");
+    let document = |text: &str| Ok(Document { text: text.to_owned(), ..Document::default() });
+    let general = "the man and the woman went to the sea and sat on the sand then they ran to the man";
+    let domain = "the phosphatase and the kinase; the kinase and a phosphatase: phosphatase kinase";
+    let tokenizer = Tokenizer::train_bpe([document(general)].into_iter(), 270, &|_| {}).expect("a tokenizer");
+    let ids = tokenizer.vocab_size();
+    let size = |vocab| Size { vocab, context: 8, layers: 1, heads: 2, d: 8 };
+    // Tied, with rows to spare; with a head of its own, and none.
+    for (i, config) in [GptConfig::gpt2(size(ids + 5)), GptConfig::llama(size(ids))].into_iter().enumerate() {
+        let (dir, out) = (temporary.path().join(format!("in-{i}")), temporary.path().join(format!("out-{i}")));
+        directory(&dir, 3, &plain(&config));
+        tokenizer.save(dir.join("tokenizer.json")).expect("written");
+        let base = formats::open(&dir).expect("a model");
+        let wider = formats::open(&dir).expect("a model");
+        let wider = wider.extended([document(domain)].into_iter(), 9, &|_| {}).expect("more tokens");
+        written(&wider, &out, None).expect("written");
+        let wider = formats::open(&out).expect("what was written");
+        let more = wider.need_tokenizer().expect("it came along");
+        assert_eq!((more.vocab_size(), wider.config.vocab), (ids + 9, (config.vocab).max(ids + 9)));
+
+        let device = Device::cpu(1).expect("a CPU");
+        let [was, is] = [&base, &wider].map(|model| model.load(Hold::Frozen, &device).expect("weights").1);
+        let mut tables = 0;
+        for id in is.ids() {
+            let (name, row) = (is.name(id), config.d);
+            let [was, is] = [(&was, was.find(name).expect("as before")), (&is, id)]
+                .map(|(params, id)| params.weight(id).read::<f32>().into_owned());
+            if was.len() == is.len() && was == is {
+                continue;
+            }
+            tables += 1;
+            assert_eq!(bits(&is[..ids * row]), bits(&was[..ids * row]), "{name}");
+            for new in ids..ids + 9 {
+                let pieces = tokenizer.encode(&more.decode(&[new as u32])).expect("text");
+                assert!(pieces.len() > 1, "{pieces:?}");
+                for j in 0..row {
+                    let mean: f32 =
+                        pieces.iter().map(|&piece| was[piece as usize * row + j]).sum::<f32>() / pieces.len() as f32;
+                    assert!((is[new * row + j] - mean).abs() < 1e-6, "{name}, token {new}");
+                }
+            }
+        }
+        assert_eq!(tables, if config.tied { 1 } else { 2 });
+    }
 }
 
 /// Files with a few bytes changed, cut or doubled: read or refused with a hint, and what is read can be used. `KILN_FUZZ_ROUNDS`

@@ -145,6 +145,18 @@ impl Bpe {
         }
     }
 
+    /// How text becomes words.
+    pub fn pattern(&self) -> Pattern {
+        self.pattern
+    }
+
+    /// The ids of a word's bytes, or of a part of them.
+    pub fn word_ids(&self, word: &[u8]) -> Vec<u32> {
+        let (mut cache, mut ids) = (Cache { slots: Vec::new(), ids: Vec::new(), ranks: Vec::new() }, Vec::new());
+        self.word(word, &mut cache, &mut ids);
+        ids
+    }
+
     /// Appends the ids of a word.
     fn word(&self, word: &[u8], cache: &mut Cache, out: &mut Vec<u32>) {
         if let [byte] = *word {

@@ -90,7 +90,7 @@ impl Tokenizer {
     }
 
     /// The same with files that lie beside the `tokenizer.json`: names and texts.
-    fn with(mut self, beside: Vec<(&'static str, String)>) -> Tokenizer {
+    pub(super) fn with(mut self, beside: Vec<(&'static str, String)>) -> Tokenizer {
         self.beside = beside;
         let named = |key: &str| {
             let name = self.setting(key)?.as_str()?.to_owned();

@@ -15,6 +15,7 @@
 //! cannot forge a document boundary. [`Tokenizer::encode_with_special`] is for prompts, where it is wanted.
 
 mod bpe;
+mod extend;
 mod gpt2;
 mod load;
 pub(super) mod train;
@@ -35,6 +36,7 @@ use crate::disk::Os;
 use crate::error::{Error, Result};
 use bpe::Bpe;
 
+pub use extend::Extended;
 pub(super) use load::split_chars;
 
 /// The name of the file.

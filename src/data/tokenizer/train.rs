@@ -90,18 +90,29 @@ pub(crate) fn train(words: &[(&[u8], u64)], vocab: usize) -> Learnt {
     let alphabet = alphabet();
     let mut id_of = [0; 256];
     (0..).zip(alphabet).for_each(|(id, byte)| id_of[usize::from(byte)] = id);
-    let mut tokens: Vec<Vec<u8>> = alphabet.iter().map(|&byte| vec![byte]).collect();
-    let mut known: HashMap<Vec<u8>, u32> = tokens.iter().cloned().zip(0..).collect();
+    let tokens = alphabet.iter().map(|&byte| vec![byte]).collect();
+    let ids = words.iter().map(|&(word, count)| (word.iter().map(|&byte| id_of[usize::from(byte)]), count));
+    learn(ids, tokens, vocab)
+}
 
+/// Learns more tokens than there are, up to `vocab` of them, from words as ids and their counts. `tokens`: the bytes of each id, none
+/// where words never have it.
+pub(crate) fn learn<W: ExactSizeIterator<Item = u32>>(
+    words: impl Iterator<Item = (W, u64)>,
+    mut tokens: Vec<Vec<u8>>,
+    vocab: usize,
+) -> Learnt {
+    let mut known: HashMap<Vec<u8>, u32> = tokens.iter().cloned().zip(0..).collect();
     // All words, one after the other; each shrinks in its place.
-    let mut symbols: Vec<u32> = Vec::with_capacity(words.iter().map(|(word, _)| word.len()).sum());
-    let mut places: Vec<(usize, usize)> = Vec::with_capacity(words.len());
+    let mut symbols: Vec<u32> = Vec::new();
+    let (mut places, mut counts): (Vec<(usize, usize)>, Vec<i64>) = Default::default();
     let mut pairs = Pairs::default();
-    for ((word, count), index) in words.iter().zip(0..) {
+    for ((word, count), index) in words.zip(0..) {
         let start = symbols.len();
-        symbols.extend(word.iter().map(|&byte| id_of[usize::from(byte)]));
         places.push((start, word.len()));
-        symbols[start..].windows(2).for_each(|pair| pairs.add((pair[0], pair[1]), *count as i64, index));
+        counts.push(count as i64);
+        symbols.extend(word);
+        symbols[start..].windows(2).for_each(|pair| pairs.add((pair[0], pair[1]), count as i64, index));
     }
     pairs.queue();
 
@@ -118,7 +129,7 @@ pub(crate) fn train(words: &[(&[u8], u64)], vocab: usize) -> Learnt {
         merges.push([left, right]);
         for index in listed {
             let (start, length) = &mut places[index as usize];
-            let count = words[index as usize].1 as i64;
+            let count = counts[index as usize];
             let word = &mut symbols[*start..*start + *length];
             *length = join(word, (left, right), id, |pair, sign| pairs.add(pair, sign * count, index));
         }
