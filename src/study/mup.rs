@@ -265,7 +265,7 @@ mod tests {
     fn logits_of_wide_models_move_as_far_as_those_of_narrow_ones_with_mup_alone() {
         let dir = tempfile::tempdir().unwrap();
         let device = Device::cpu(1).unwrap();
-        let settings = Settings { widths: vec![16, 64], steps: 3, seeds: 1, ..Settings::default() };
+        let settings = Settings { widths: vec![16, 64], steps: 3, lr: 4e-3, seeds: 1, ..Settings::default() };
         let found = |base: Option<usize>| check(&settings, base, dir.path(), &device).unwrap();
         let (standard, mup) = (found(None), found(Some(16)));
         let names: Vec<&str> = mup.iter().map(|moves| &*moves.what).collect();
