@@ -4,7 +4,7 @@ use crate::disk::Os;
 use crate::error::{AtPath, Error, Result};
 use crate::train::run::RunDir;
 use crate::train::{checkpoint, metrics};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
@@ -33,7 +33,7 @@ pub(super) struct Ended {
     pub seconds: f64,
 }
 
-/// How long a run may take to save that another sweep has left.
+/// How long a process may take to save that another sweep has left.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The folder of a trial.
@@ -46,21 +46,36 @@ fn log(trials: &Path, trial: usize) -> PathBuf {
     trials.join(format!("{trial:04}.log"))
 }
 
-/// Whether the run in `path` can go on; one that was killed before it had anything is cleared away. Waits for a process that still
-/// saves it.
-fn goes_on(path: &Path) -> Result<bool> {
+/// The trial's log, locked. A process that writes into it holds the lock too, from before its first line until it is gone, even
+/// when its sweep was killed; so whoever has the lock has the trial for itself.
+fn claim(log: &Path) -> Result<File> {
+    let file = OpenOptions::new().create(true).append(true).open(log).at(log)?;
     let start = Instant::now();
-    while path.exists() {
-        match RunDir::open(&Os, path) {
-            // It has no recipe yet, or a process holds it that has just been told to end.
-            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::WouldBlock && start.elapsed() < PATIENCE => {
-                std::thread::sleep(Duration::from_millis(100));
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if start.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(20));
             }
-            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => break,
-            Err(other) => return Err(other),
-            Ok(_) if checkpoint::list(&Os, &path.join("checkpoints"))?.is_empty() => break,
-            Ok(_) => return Ok(true),
+            Err(TryLockError::WouldBlock) => {
+                let source =
+                    std::io::Error::new(ErrorKind::WouldBlock, "a process of an earlier sweep still writes here");
+                let hint = "wait until it has saved and ended, or stop it; then resume the sweep".into();
+                return Err(Error::Io { path: log.to_owned(), source, hint });
+            }
+            Err(TryLockError::Error(error)) => return Err(error).at(log),
         }
+    }
+}
+
+/// Whether the run in `path` can go on; one that was killed before it had anything is cleared away.
+fn goes_on(path: &Path) -> Result<bool> {
+    match RunDir::open(&Os, path) {
+        // It has no recipe yet.
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+        Err(other) => return Err(other),
+        Ok(_) if checkpoint::list(&Os, &path.join("checkpoints"))?.is_empty() => {}
+        Ok(_) => return Ok(true),
     }
     if path.exists() {
         std::fs::remove_dir_all(path).at(path)?;
@@ -85,13 +100,12 @@ impl Work<'_> {
         let path = folder(trials, trial);
         let mut command = (self.program)();
         command.args(["train", "--json", "--leash", "--until", &until.to_string()]);
+        let log = claim(&log(trials, trial))?;
         match goes_on(&path)? {
             true => command.arg("--resume").arg(&path),
             false => command.arg(recipe).args(set.iter().flat_map(|set| ["--set", set])),
         };
-        let log = log(trials, trial);
-        let file = OpenOptions::new().create(true).append(true).open(&log).at(&log)?;
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(file);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         let start = Instant::now();
         let program = PathBuf::from(command.get_program());
         let mut child = command.spawn().at(program)?;
@@ -131,4 +145,27 @@ pub(super) fn reason(trials: &Path, trial: usize, status: ExitStatus) -> String 
         Some(object.get("error")?.as_str()?.to_owned())
     });
     said.unwrap_or_else(|| format!("the process ended with {status}; see {}", log(trials, trial).display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_trial_is_its_process_own_for_as_long_as_that_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = log(dir.path(), 3);
+        let mut command = Command::new("sh");
+        command.args(["-c", "read line"]).stdin(Stdio::piped()).stderr(claim(&path).unwrap());
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        // Ours is gone with the command.
+        let other = File::open(&path).unwrap();
+        assert!(matches!(other.try_lock(), Err(TryLockError::WouldBlock)));
+        let waiting = std::thread::spawn(move || claim(&path).map(drop));
+        drop(child.stdin.take());
+        waiting.join().unwrap().unwrap();
+        child.wait().unwrap();
+    }
 }
