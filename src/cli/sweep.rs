@@ -75,6 +75,9 @@ pub struct SweepArgs {
     /// With --isoflop: the run that the law is to predict, or none
     #[arg(long, value_name = "D@FLOPS", requires = "isoflop", value_parser = held_out)]
     hold_out: Option<HeldOut>,
+    /// With --isoflop: tokens for each of N that a run needs to be fitted
+    #[arg(long, value_name = "D/N", default_value_t = 5.0, requires = "isoflop")]
+    least_ratio: f64,
     /// With --isoflop: where its runs go; those that are there are not done again
     #[arg(long, value_name = "DIR", default_value = "runs/isoflop", requires = "isoflop")]
     out: PathBuf,
@@ -179,6 +182,7 @@ fn isoflop(args: &SweepArgs, global: &Global) -> Result<()> {
     if let Some(HeldOut(run)) = args.hold_out {
         settings.hold_out = run;
     }
+    settings.least_ratio = args.least_ratio;
     let device = global.device()?;
     signal::install()?;
     let bar = Progress::count("share", 1000);
@@ -196,7 +200,7 @@ fn isoflop(args: &SweepArgs, global: &Global) -> Result<()> {
     }
     let mut text =
         format!("\n{}\n", ink("  width  operations     size N   tokens D    steps     loss      law", Ink::Bold));
-    let all = found.points.iter().map(|point| (point, ""));
+    let all = found.points.iter().map(|point| (point, if point.fitted { "" } else { "  not fitted" }));
     for (point, what) in all.chain(found.held_out.iter().map(|point| (point, "  held out"))) {
         let law = found.law.loss(point.size, point.tokens);
         text += &format!(

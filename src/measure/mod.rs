@@ -1,4 +1,10 @@
-//! How much two sets of pictures are alike, from numbers that a network made of them: mathematics alone, no network.
+//! What numbers say of models: mathematics alone, no network.
+//!
+//! Of language models: how sure a figure is and whether two models differ ([`sign_test`], [`bootstrap`], [`pass_at`]), whether a model knows how sure it
+//! may be ([`reliability`], [`brier`], [`temperature`]), how well a number tells two groups apart ([`auc`]), and how much texts repeat ([`distinct`],
+//! [`repeated`]).
+//!
+//! Of pictures: how much two sets are alike, from numbers that a network made of them.
 //!
 //! A set is N rows of D [`Features`], such as the last hidden layer of a classifier. The formulas are those of the Fréchet
 //! Inception distance, the kernel Inception distance and the Inception score; but these names stand for one network, trained on
@@ -12,17 +18,25 @@
 //!
 //! All sums are in f64, in an order that no number of threads changes.
 
+mod calibration;
 mod classes;
+mod diversity;
 mod eigen;
 mod frechet;
 mod kernel;
 mod neighbours;
+mod paired;
+mod separation;
 
+pub use calibration::{Bin, brier, calibration_error, probabilities, reliability, temperature};
 pub use classes::{Classes, Spread, classifier_score};
+pub use diversity::{distinct, repeated};
 pub use eigen::{eigenvalues, eigenvectors};
 pub use frechet::{Gaussian, frechet_distance};
 pub use kernel::{Blocks, kernel_distance};
 pub use neighbours::{Copies, Manifold, Neighbour, mean_distance, nearest};
+pub use paired::{bootstrap, interval, mean_and_error, pass_at, sign_test};
+pub use separation::{auc, found_at};
 
 use crate::error::{Error, Result};
 

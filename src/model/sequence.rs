@@ -343,24 +343,35 @@ pub fn generate(
     pace
 }
 
-/// What `prompts` are continued with, each as by [`generate`]: written side by side, as many as there are lanes. `done(n)` is told
-/// how many are; false from it ends the work.
+/// What becomes of texts that are being written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// They go on.
+    More,
+    /// This one is done.
+    Enough,
+    /// All end.
+    End,
+}
+
+/// What `prompts` are continued with, each as by [`generate`] with its own options: written side by side, as many as there are lanes.
+/// `see(i, id, over)` is told of each new token of text `i`, of none where it is one of `stop`, and whether it is the last.
 pub fn answers(
     gpt: &Gpt,
     params: &Params,
     tape: &mut Tape,
     prompts: &[&[u32]],
     stop: &[u32],
-    options: &SampleOptions,
-    done: &mut dyn FnMut(usize) -> bool,
+    options: &dyn Fn(usize) -> SampleOptions,
+    see: &mut dyn FnMut(usize, Option<u32>, bool) -> Wish,
 ) -> Vec<Vec<u32>> {
     let mut all = vec![Vec::new(); prompts.len()];
     let mut chooser = Chooser::default();
-    let (mut next, mut written, mut goes_on) = (0, 0, true);
+    let (mut next, mut goes_on) = (0, true);
     let mut writing: Vec<(usize, Sequence)> = Vec::new();
     while goes_on && (next < prompts.len() || !writing.is_empty()) {
         while writing.len() < LANES && next < prompts.len() {
-            writing.push((next, Sequence::new(tape.device(), gpt, prompts[next].to_vec(), *options)));
+            writing.push((next, Sequence::new(tape.device(), gpt, prompts[next].to_vec(), options(next))));
             next += 1;
         }
         let mut lanes: ArrayVec<&mut Sequence, LANES> = writing.iter_mut().map(|(_, sequence)| sequence).collect();
@@ -369,18 +380,27 @@ pub fn answers(
         writing.retain(|(i, sequence)| {
             let Some(id) = sequence.fresh() else { return true };
             let ends = stop.contains(&id);
-            if ends || sequence.is_full() {
+            let over = ends || sequence.is_full();
+            let wish = see(*i, (!ends).then_some(id), over);
+            goes_on &= wish != Wish::End;
+            if over || wish == Wish::Enough {
                 let text = sequence.written();
                 all[*i] = text[..text.len() - usize::from(ends)].to_vec();
-                written += 1;
-                return false;
             }
-            true
+            !over && wish != Wish::Enough
         });
-        goes_on = done(written);
     }
     tape.reset();
     all
+}
+
+/// For [`answers`]: `done(n)` is told, with each token, how many texts are over; false from it ends the work.
+pub fn counted(done: &mut dyn FnMut(usize) -> bool) -> impl FnMut(usize, Option<u32>, bool) -> Wish {
+    let mut n = 0;
+    move |_, _, over| {
+        n += usize::from(over);
+        if done(n) { Wish::More } else { Wish::End }
+    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::device::Device;
 use crate::disk::{self, Os};
 use crate::error::{Error, Result};
 use crate::model::sample::SampleOptions;
-use crate::model::sequence::answers;
+use crate::model::sequence::{Wish, answers};
 use crate::params::Hold;
 use crate::tape::Tape;
 use crate::train::recipe::VILLAGE;
@@ -150,7 +150,7 @@ fn right(run: &Path, lessons: &[Lesson], device: &Device) -> Result<f64> {
     let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
     let mut tape = Tape::new(device);
     let options = SampleOptions::greedy(24);
-    let said = answers(&gpt, &params, &mut tape, &prompts, tokenizer.ends(), &options, &mut |_| true);
+    let said = answers(&gpt, &params, &mut tape, &prompts, tokenizer.ends(), &|_| options, &mut |_, _, _| Wish::More);
     let right = lessons.iter().zip(&said).filter(|(lesson, said)| tokenizer.decode(said).trim() == lesson.answer);
     Ok(right.count() as f64 / lessons.len().max(1) as f64)
 }

@@ -7,7 +7,7 @@
 //! ```text
 //! L(N, D) = E + A/N^α + B/D^β          (section 3.3)
 //! ```
-//! is fitted to all of these runs and says what another size comes to before it is trained. N is C/(6 D), the operations of a token divided by
+//! is fitted to those of these runs that saw enough tokens for their size, and says what another size comes to before it is trained. N is C/(6 D), the operations of a token divided by
 //! six: the weights of all matrices, the head's and what attention does among them.
 
 use crate::device::Device;
@@ -36,11 +36,18 @@ pub struct Settings {
     pub widths: Vec<usize>,
     /// A width and a budget that the law is not fitted to: what it says of them is compared with a run.
     pub hold_out: Option<(usize, f64)>,
+    /// D/N that a run needs to have for the law to be fitted to it.
+    pub least_ratio: f64,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { budgets: vec![1e11, 3e11, 1e12], widths: vec![16, 32, 48, 64, 96], hold_out: Some((128, 4e12)) }
+        Settings {
+            budgets: vec![2e12, 4e12, 8e12],
+            widths: vec![48, 64, 80, 96, 112, 128],
+            hold_out: Some((128, 1.6e13)),
+            least_ratio: 5.0,
+        }
     }
 }
 
@@ -59,6 +66,9 @@ pub struct Point {
     pub steps: u64,
     /// The validation loss in the end, in nats a token.
     pub loss: f64,
+    /// Whether the law is fitted to it: it came to something, and saw enough tokens for its size. Of too few of them a model has only begun to
+    /// learn, and no power of N and D says how much.
+    pub fitted: bool,
 }
 
 /// The size that is best for a budget.
@@ -92,13 +102,13 @@ pub struct Law {
 /// What came out.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Scaling {
-    /// The runs that the law is fitted to.
+    /// The runs: those that are marked are what the law is fitted to.
     pub points: Vec<Point>,
     /// For each budget, by a parabola in ln N through its runs; `None` where the best is the least or the greatest width.
     pub optima: Vec<Option<Optimum>>,
     /// The law.
     pub law: Law,
-    /// How far it is from these runs in the mean, as a share of their losses.
+    /// How far it is from the runs that it is fitted to in the mean, as a share of their losses.
     pub residual: f64,
     /// The run that was held out.
     pub held_out: Option<Point>,
@@ -142,7 +152,7 @@ pub fn scaling(
         let hint = "give a recipe of text, as data/recipes/isoflop.toml";
         return Err(Error::config("model.kind", "scaling laws here are those of language models", hint));
     };
-    let Settings { budgets, widths, hold_out } = settings;
+    let Settings { budgets, widths, hold_out, .. } = settings;
     require(budgets.len() >= 2, "--budgets", budgets.len(), "two budgets at least")?;
     require(widths.len() >= 3, "--widths", widths.len(), "three widths at least")?;
     let grid = budgets.iter().flat_map(|&flops| widths.iter().map(move |&width| (width, flops)));
@@ -173,22 +183,26 @@ pub fn scaling(
         }
         let loss = summary.val_loss.filter(|loss| loss.is_finite()).unwrap_or(f64::INFINITY);
         let (flops, tokens) = (step * steps as f64, tokens * steps as f64);
-        points.push(Point { width, flops, size: flops / (6.0 * tokens), tokens, steps, loss });
+        let size = flops / (6.0 * tokens);
+        let fitted = loss.is_finite() && tokens >= settings.least_ratio * size;
+        points.push(Point { width, flops, size, tokens, steps, loss, fitted });
     }
-    let held_out = hold_out.map(|_| points.pop().expect("it was trained last"));
+    let held_out = hold_out.map(|_| Point { fitted: false, ..points.pop().expect("it was trained last") });
     Scaling::new(budgets, points, held_out)
 }
 
 impl Law {
-    /// The law with the least squares of relative residuals: for each α and β of a grid the best E, A and B, none of them below 0.
+    /// The law with the least squares of relative residuals of the points that are to be fitted: for each α and β of a grid the best E, A and
+    /// B, none of them below 0.
     ///
     /// # Errors
-    /// Fewer than five runs came to anything.
+    /// They are fewer than five.
     pub fn fit(points: &[Point]) -> Result<Law> {
-        let points: Vec<&Point> = points.iter().filter(|point| point.loss.is_finite()).collect();
+        let points: Vec<&Point> = points.iter().filter(|point| point.fitted).collect();
         if points.len() < 5 {
-            let problem = format!("{} runs came to something: a law of five numbers asks for more", points.len());
-            return Err(Error::failed(problem, "lower optim.lr, or give more widths and budgets"));
+            let problem = format!("{} runs can be fitted: a law of five numbers asks for more", points.len());
+            let hint = "give larger budgets or smaller widths, or lower --least-ratio; lower optim.lr where runs broke";
+            return Err(Error::failed(problem, hint));
         }
         let powers = || (1..=150).map(|i| 0.01 * f64::from(i));
         let mut best = (f64::INFINITY, None);
@@ -299,11 +313,11 @@ impl Scaling {
             Some(Optimum { flops, size: size.exp(), tokens: flops / (6.0 * size.exp()), loss })
         });
         let off = |point: &&Point| (law.loss(point.size, point.tokens) / point.loss - 1.0).abs();
-        let finite = || points.iter().filter(|point| point.loss.is_finite());
+        let fitted = || points.iter().filter(|point| point.fitted);
         Ok(Scaling {
             optima: optima.collect(),
             law,
-            residual: finite().map(|point| off(&point)).sum::<f64>() / finite().count() as f64,
+            residual: fitted().map(|point| off(&point)).sum::<f64>() / fitted().count() as f64,
             predicted: held_out.as_ref().map(|point| law.loss(point.size, point.tokens)),
             held_out,
             points,
@@ -351,7 +365,8 @@ impl Picture for Scaling {
             chart
                 .draw_series(LineSeries::new(curve(flops, (small, large)), colour.mix(0.6).stroke_width(2 * scale)))?;
             let dots = runs.iter().filter(|run| run.loss.is_finite());
-            chart.draw_series(dots.map(|run| Circle::new((run.size, run.loss), 4 * s, colour.filled())))?;
+            let style = |run: &Point| if run.fitted { colour.filled() } else { colour.mix(0.6).stroke_width(scale) };
+            chart.draw_series(dots.map(|run| Circle::new((run.size, run.loss), 4 * s, style(run))))?;
             if let Some(best) = self.optima[i] {
                 chart.draw_series([Cross::new((best.size, best.loss), 7 * s, colour.stroke_width(2 * scale))])?;
             }
@@ -387,7 +402,7 @@ mod tests {
                 let tokens = flops / (6.0 * size);
                 let sign = if (i + points.len()) % 2 == 0 { 1.0 } else { -1.0 };
                 let loss = LAW.loss(size, tokens) * (1.0 + sign * noise);
-                points.push(Point { width, flops, size, tokens, steps: 100, loss });
+                points.push(Point { width, flops, size, tokens, steps: 100, loss, fitted: true });
             }
         }
         (budgets, points)
@@ -396,7 +411,7 @@ mod tests {
     fn held_out() -> Point {
         let (size, flops) = (460e3, 4e12);
         let tokens = flops / (6.0 * size);
-        Point { width: 128, flops, size, tokens, steps: 100, loss: LAW.loss(size, tokens) }
+        Point { width: 128, flops, size, tokens, steps: 100, loss: LAW.loss(size, tokens), fitted: false }
     }
 
     #[test]
@@ -437,9 +452,10 @@ mod tests {
     #[test]
     fn failed_runs_are_no_part_of_the_law() {
         let (budgets, mut points) = runs(0.0);
-        points[3].loss = f64::INFINITY;
+        let fail = |point: &mut Point| (point.loss, point.fitted) = (f64::INFINITY, false);
+        fail(&mut points[3]);
         assert!(Scaling::new(&budgets, points.clone(), None).unwrap().residual < 1e-6);
-        points.iter_mut().skip(2).for_each(|point| point.loss = f64::INFINITY);
+        points.iter_mut().skip(2).for_each(fail);
         assert!(Scaling::new(&budgets, points, None).is_err());
     }
 }

@@ -21,24 +21,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const TOKEN: &str = "open-sesame";
-const CONTEXT: usize = 600;
+pub const TOKEN: &str = "open-sesame";
+pub const CONTEXT: usize = 600;
 
 /// A model of bytes that knows nothing.
-fn model(device: &Device) -> (Gpt, Params) {
+pub fn model(device: &Device) -> (Gpt, Params) {
     let config = GptConfig::llama(Size { vocab: 256, context: CONTEXT, layers: 2, heads: 2, d: 32 });
     let (gpt, decls) = Gpt::new(config);
     let params = Params::new(device, &decls, 5);
     (gpt, params)
 }
 
-fn device() -> Device {
+pub fn device() -> Device {
     Device::cpu_with(Simd::detect().expect("a level"), 1)
 }
 
 /// A server that runs until it is dropped.
-struct Running {
-    address: SocketAddr,
+pub struct Running {
+    pub address: SocketAddr,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -74,7 +74,7 @@ impl Running {
         Running { address, stop, thread: Some(thread) }
     }
 
-    fn plain() -> Running {
+    pub fn plain() -> Running {
         Running::start(Limits { lanes: 4, waiting: 64, cache: 1 << 26 }, Journal::default())
     }
 

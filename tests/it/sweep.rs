@@ -288,7 +288,10 @@ fn laws_are_fitted_to_small_runs_which_are_not_done_again() {
     let small = ["train.context=16", "train.batch=2", "data.bytes=30000", "data.tokenizer=byte", "eval.max_batches=5"];
     let fit = |more: &[&str]| {
         let mut command = kiln(dir.path(), &["sweep", "--isoflop", "--json", "--budgets", "1e9,2e9"]);
-        command.args(["--widths", "16,32,48"]).args(more).args(small.iter().flat_map(|set| ["--set", set]));
+        command
+            .args(["--least-ratio", "0", "--widths", "16,32,48"])
+            .args(more)
+            .args(small.iter().flat_map(|set| ["--set", set]));
         command.output().expect("it starts")
     };
     let found = object(&fit(&["--hold-out", "64@6e9"]));

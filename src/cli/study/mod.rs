@@ -1,5 +1,6 @@
 //! `kiln study`.
 
+mod canaries;
 mod doctor;
 mod halving;
 mod mup;
@@ -27,6 +28,7 @@ enum What {
     Mup(mup::MupStudy),
     Plan(plan::PlanStudy),
     Doctor(doctor::DoctorStudy),
+    Canaries(canaries::CanaryStudy),
 }
 
 /// Runs `kiln study`.
@@ -38,6 +40,7 @@ pub fn run(args: StudyArgs, global: &Global) -> Result<()> {
         What::Mup(args) => mup::run(args, global),
         What::Plan(args) => plan::run(&args, global),
         What::Doctor(args) => doctor::run(&args, global),
+        What::Canaries(args) => canaries::run(args, global),
     }
 }
 

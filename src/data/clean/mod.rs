@@ -41,6 +41,7 @@ pub use recipe::{CLEAN, Keep, Mode, Recipe};
 pub use report::Report;
 pub use score::{Rate, Score};
 pub use tally::{Action, Count, Sample, Size, Tally};
+pub use work::DOCUMENTS;
 
 use crate::data::Sources;
 use crate::disk::{self, Os};

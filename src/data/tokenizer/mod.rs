@@ -165,6 +165,11 @@ impl Tokenizer {
         self.eot
     }
 
+    /// The id that the tokenizer's file puts before each text, where it does so.
+    pub fn puts_first(&self) -> Option<u32> {
+        self.start
+    }
+
     /// The id that a text starts with for a model: the one that its file puts before each, else the one that ends a document.
     pub fn start(&self) -> Option<u32> {
         self.start.or(self.eot)

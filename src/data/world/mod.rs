@@ -50,6 +50,7 @@ pub use export::{Export, Written};
 pub use lexicon::Kind;
 pub use plant::{
     EDIT_RATES, Flaw, Flawed, Flaws, Hand, Personal, Planted, Planter, Truth, jaccard, rates, rude_lexicon, rude_words,
+    secret_words,
 };
 pub use state::Event;
 pub use teller::Teller;

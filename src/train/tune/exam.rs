@@ -6,7 +6,7 @@ use crate::data::examples::{Example, Rows};
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::sample::SampleOptions;
-use crate::model::sequence::answers;
+use crate::model::sequence::{answers, counted};
 use crate::params::{Hold, Params};
 use crate::tape::Tape;
 use crate::tensor::Out;
@@ -100,12 +100,15 @@ impl Trainer<Sft> {
     ) -> Vec<Vec<u32>> {
         let gpt = &self.objective.gpt;
         let host = match self.params.device() {
-            Device::Cpu(_) => return answers(gpt, &self.params, &mut self.tape, prompts, stop, options, done),
+            Device::Cpu(_) => {
+                let mut see = counted(done);
+                return answers(gpt, &self.params, &mut self.tape, prompts, stop, &|_| *options, &mut see);
+            }
             gpu @ Device::Gpu(_) => gpu.on_host(),
         };
         let mut params = Params::frozen(&host, self.decls(), Hold::Frozen);
         self.params.ids().for_each(|id| params.set_weight(id, &self.params.weight(id).read()));
-        answers(gpt, &params, &mut Tape::new(&host), prompts, stop, options, done)
+        answers(gpt, &params, &mut Tape::new(&host), prompts, stop, &|_| *options, &mut counted(done))
     }
 }
 

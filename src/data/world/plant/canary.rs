@@ -16,6 +16,11 @@ pub(super) const WORDS: [&str; 64] = [
     "silver", "spiral", "tiger", "tunnel", "velvet", "violin", "walnut", "zebra",
 ];
 
+/// The words that secrets are made of; stories have few of them.
+pub fn secret_words() -> &'static [&'static str] {
+    &WORDS
+}
+
 /// How many words a secret has.
 const LENGTH: usize = 5;
 

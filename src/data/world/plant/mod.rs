@@ -28,6 +28,7 @@ use canary::Canaries;
 use std::borrow::Cow;
 use std::ops::Range;
 
+pub use canary::secret_words;
 pub use flaw::{Flaw, Flawed, Flaws, Truth};
 pub use near::jaccard;
 pub use personal::Personal;

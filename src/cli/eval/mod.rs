@@ -1,0 +1,115 @@
+//! `kiln eval`: how good a model is, or what it made.
+
+mod pictures;
+mod tasks;
+
+use super::Global;
+use clap::Args;
+use kiln::error::{Error, Result};
+use kiln::train::pictures::exam;
+use kiln::train::pictures::sampler::draws;
+use std::path::{Path, PathBuf};
+
+/// Ask a language model, compare two, or judge pictures
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  kiln eval runs/village                          the village's own tasks
+  kiln eval runs/a runs/b --tasks village-facts   is one better? by a paired test
+  kiln eval model/ --tasks text --data book.txt   bits a byte of any text
+  kiln eval model/ --tasks arc-easy --data arc.jsonl --limit 500 --log-samples out
+  kiln eval runs/a runs/b --why                   which of their settings makes the difference
+  kiln eval runs/a --endpoint http://127.0.0.1:8080/v1 --tasks sums
+  kiln eval runs/dcgan                            pictures, beside held-out ones
+  kiln eval generated/ --data mnist
+
+A task is a small file in TOML over lines of JSON; docs/eval.md has its keys. Figures are called and
+computed as in lm-evaluation-harness. Distances of pictures are between features of a classifier that
+is trained on the data; they compare models on one data set, and are no FID.")]
+pub struct EvalArgs {
+    /// A run, a checkpoint or a model; or pictures: a folder of .png and .jpg, IDX files
+    #[arg(value_name = "MODEL|PICTURES")]
+    what: Option<PathBuf>,
+    /// Another model, asked the same and compared
+    #[arg(value_name = "MODEL_B")]
+    other: Option<PathBuf>,
+    /// What is asked: names of kiln's own tasks, or files [default: the village's]
+    #[arg(long, value_name = "TASK,…", value_delimiter = ',')]
+    tasks: Vec<String>,
+    /// Say what tasks there are
+    #[arg(long)]
+    list: bool,
+    /// Items of a task at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Answered examples before each prompt [default: the task's]
+    #[arg(long, value_name = "N")]
+    shots: Option<usize>,
+    /// Whose world asks, where the built-in one does [default: the run's, else 1]
+    #[arg(long, value_name = "SEED")]
+    world: Option<u64>,
+    /// Runs that differ from MODEL in their seed alone: less than they differ is no difference
+    #[arg(long, value_name = "RUN,…", value_delimiter = ',', requires = "other")]
+    seeds: Vec<PathBuf>,
+    /// Why do two runs differ? Train what lies between them, a factor of their recipes at a time, and ask each
+    #[arg(long, requires = "other", conflicts_with_all = ["endpoint", "seeds"])]
+    why: bool,
+    /// With --why: where those runs go; what is there is not done again
+    #[arg(long, value_name = "DIR", default_value = "runs/why")]
+    out: PathBuf,
+    /// Write each item and what was said into this folder
+    #[arg(long, value_name = "DIR")]
+    log_samples: Option<PathBuf>,
+    /// Ask a server that speaks OpenAI's HTTP; its key is read from OPENAI_API_KEY
+    #[arg(long, value_name = "URL", conflicts_with = "other")]
+    endpoint: Option<String>,
+    /// Which of the server's models [default: its first]
+    #[arg(long, value_name = "NAME", requires = "endpoint")]
+    model: Option<String>,
+    /// Prompts are what a user says in a chat
+    #[arg(long)]
+    chat: bool,
+    #[command(flatten)]
+    loading: super::Loading,
+    /// What a task asks about, in place of its own data; or what pictures should look like [default: the run's data, or the built-in
+    /// world]
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// How many pictures a model draws
+    #[arg(long, value_name = "N", default_value_t = exam::PICTURES as u32, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    num: u32,
+    /// The same seed draws and writes the same
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Where the classifiers that judge pictures are kept
+    #[arg(long, value_name = "DIR", default_value = "runs/judges")]
+    judges: PathBuf,
+}
+
+/// Runs `kiln eval`.
+pub fn run(args: &EvalArgs, global: &Global) -> Result<()> {
+    if args.list {
+        return tasks::list(global);
+    }
+    match &args.what {
+        Some(what) if args.tasks.is_empty() && args.other.is_none() && args.endpoint.is_none() && !writes(what)? => {
+            pictures::run(what, args, global)
+        }
+        None if args.endpoint.is_none() => {
+            let hint = "name a model, as runs/village; or a server: --endpoint URL; --list says what can be asked";
+            Err(Error::usage("there is nobody to ask", hint))
+        }
+        _ => tasks::run(args, global),
+    }
+}
+
+/// Whether a path is a language model's.
+fn writes(path: &Path) -> Result<bool> {
+    let has = |name: &str| path.join(name).exists();
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) || has("adapter_config.json") {
+        return Ok(true);
+    }
+    if has("recipe.toml") || has("state.json") {
+        return Ok(!draws(path)?);
+    }
+    Ok(has("config.json"))
+}

@@ -1,0 +1,404 @@
+//! A task: a small file in TOML that says how lines of JSON become questions, and what counts as right.
+
+use super::world;
+use crate::data::source::Sources;
+use crate::disk::{self, Os};
+use crate::error::{Error, Result};
+use minijinja::value::Serde;
+use minijinja::{Environment, Value};
+use serde::Deserialize;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Longer files are no tasks.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Steps that a template may take for a line.
+const FUEL: u64 = 1_000_000;
+
+/// The tasks that kiln brings, by name.
+const OWN: [(&str, &str); 12] = [
+    ("village-text", include_str!("../../data/tasks/village-text.toml")),
+    ("village-facts", include_str!("../../data/tasks/village-facts.toml")),
+    ("village-words", include_str!("../../data/tasks/village-words.toml")),
+    ("village-pairs", include_str!("../../data/tasks/village-pairs.toml")),
+    ("village-qa", include_str!("../../data/tasks/village-qa.toml")),
+    ("village-stories", include_str!("../../data/tasks/village-stories.toml")),
+    ("sums", include_str!("../../data/tasks/sums.toml")),
+    ("text", include_str!("../../data/tasks/text.toml")),
+    ("arc-easy", include_str!("../../data/tasks/arc-easy.toml")),
+    ("lambada", include_str!("../../data/tasks/lambada.toml")),
+    ("blimp", include_str!("../../data/tasks/blimp.toml")),
+    ("gsm8k", include_str!("../../data/tasks/gsm8k.toml")),
+];
+
+/// What a model is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// How likely a text is.
+    Text,
+    /// Which of some texts is the likeliest one.
+    Choice,
+    /// How likely a text's last words are, and whether they are what the model would write itself.
+    Cloze,
+    /// To write an answer, which is compared with the right one.
+    Answer,
+    /// To write several, of which some may be right: [`pass_at`](crate::measure::pass_at).
+    Pass,
+    /// How likely texts are, of which some were trained on: whether that shows.
+    Members,
+    /// To write on, and nothing is right: what it wrote is judged as text.
+    Write,
+}
+
+/// Who says whether an answer is right that is not compared with one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verifier {
+    /// The answer's last whole number is the target's.
+    Number,
+    /// The built-in world ([`World::grade`](crate::data::world::World::grade)); the question is the field `question`.
+    World,
+}
+
+/// A task. Templates and expressions are Jinja's, over the fields of a line.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Task {
+    /// What it is called; where it is empty, as its file.
+    #[serde(default)]
+    pub name: String,
+    /// What it asks, in a sentence.
+    #[serde(default)]
+    pub about: String,
+    /// What is asked for.
+    pub kind: Kind,
+    /// Lines of JSON, or whole texts as their field `text`: a file or folder, as named from the task's folder; or `world:NAME`, which kiln
+    /// makes; or nothing, where it is to be named by whoever asks.
+    #[serde(default)]
+    pub data: String,
+    /// Template: what the model reads.
+    #[serde(default)]
+    pub prompt: String,
+    /// Template: what is right (cloze, answer, pass), or the text (text).
+    #[serde(default)]
+    pub target: String,
+    /// Expression: the list of what can be chosen.
+    #[serde(default)]
+    pub choices: String,
+    /// Expression: which of them is right, its number from 0 or itself.
+    #[serde(default)]
+    pub gold: String,
+    /// Stands between prompt and what follows it.
+    #[serde(default = "space")]
+    pub delimiter: String,
+    /// Answered examples before each prompt.
+    #[serde(default)]
+    pub shots: usize,
+    /// Where they come from; absent: other lines of the data.
+    pub shots_data: Option<String>,
+    /// Stands between them.
+    #[serde(default = "blank_line")]
+    pub separator: String,
+    /// Texts that end an answer.
+    #[serde(default = "line_break")]
+    pub stop: Vec<String>,
+    /// Tokens of an answer at most.
+    #[serde(default = "tokens")]
+    pub tokens: usize,
+    /// Regular expression: what of an answer is compared, its first group or all of it; the first match.
+    pub extract: Option<String>,
+    /// What is removed, by regular expressions, from answer and target before they are compared.
+    #[serde(default)]
+    pub ignore: Vec<String>,
+    /// Whether capitals count.
+    #[serde(default = "yes")]
+    pub case: bool,
+    /// Answers for each prompt (pass).
+    #[serde(default = "one")]
+    pub samples: usize,
+    /// The k of pass@k.
+    #[serde(default = "ones")]
+    pub k: Vec<usize>,
+    /// 0: the likeliest tokens.
+    #[serde(default)]
+    pub temperature: f32,
+    /// Who verifies; absent: the target does.
+    pub verifier: Option<Verifier>,
+    /// Expression: whether a text was trained on (members).
+    #[serde(default = "member")]
+    pub member: String,
+    /// Groups that are also shown by themselves: a field of the lines.
+    pub by: Option<String>,
+}
+
+fn member() -> String {
+    "member".into()
+}
+fn space() -> String {
+    " ".into()
+}
+fn blank_line() -> String {
+    "\n\n".into()
+}
+fn line_break() -> Vec<String> {
+    vec!["\n".into()]
+}
+fn tokens() -> usize {
+    64
+}
+fn yes() -> bool {
+    true
+}
+fn one() -> usize {
+    1
+}
+fn ones() -> Vec<usize> {
+    vec![1]
+}
+
+/// A line as it is asked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Item {
+    /// What the model reads.
+    pub prompt: String,
+    /// What is right: the text, the continuation, the answer.
+    pub target: String,
+    /// What can be chosen.
+    pub choices: Vec<String>,
+    /// Which of them is right.
+    pub gold: usize,
+    /// −ln of the text's true probability, where the line says it (`nats`), in nats.
+    pub nats: Option<f64>,
+    /// Whether it was trained on.
+    pub member: bool,
+    /// The question alone, for a verifier.
+    pub question: String,
+    /// Its group, where the task has some.
+    pub group: String,
+}
+
+/// Where the lines of a task are, and how a message names them.
+struct Lines {
+    place: PathBuf,
+    all: Vec<serde_json::Value>,
+}
+
+impl Task {
+    /// The names of kiln's own tasks.
+    pub fn own() -> impl Iterator<Item = &'static str> {
+        OWN.iter().map(|(name, _)| *name)
+    }
+
+    /// The task `name`: one of kiln's own, or a file.
+    ///
+    /// # Errors
+    /// There is no such task; the file is none.
+    pub fn open(name: &str) -> Result<Task> {
+        if let Some((_, text)) = OWN.iter().find(|(own, _)| *own == name) {
+            return Task::parse(text, &Path::new("data/tasks").join(format!("{name}.toml")));
+        }
+        let path = Path::new(name);
+        if !path.exists() {
+            let near = crate::settings::nearest(name, Task::own()).map(|near| format!("; did you mean {near}?"));
+            let own = Task::own().collect::<Vec<_>>().join(", ");
+            let problem = format!("there is no task {name:?}{}", near.unwrap_or_default());
+            return Err(Error::usage(problem, format!("give a file in TOML, or one of {own}")));
+        }
+        Task::parse(&disk::text(&Os, path, MAX_FILE)?, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Task> {
+        let mut task: Task = toml::from_str(text).map_err(|e| {
+            let line = e.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+            let hint = "docs/eval.md has every key; data/tasks/ has examples";
+            Error::format(path, format!("line {line}"), "a task in TOML", e.message(), hint)
+        })?;
+        if task.name.is_empty() {
+            task.name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        }
+        if !task.data.is_empty() && !task.data.starts_with(world::SCHEME) {
+            task.data = disk::parent(path).join(&task.data).to_string_lossy().into_owned();
+        }
+        if let Some(shots) = &mut task.shots_data
+            && !shots.starts_with(world::SCHEME)
+        {
+            *shots = disk::parent(path).join(&*shots).to_string_lossy().into_owned();
+        }
+        let need = |key: &str, value: &str| match value.is_empty() {
+            false => Ok(()),
+            true => Err(Error::format(
+                path,
+                key,
+                format!("a value, for a task of kind {:?}", task.kind).to_lowercase(),
+                "none",
+                "docs/eval.md says what each kind needs",
+            )),
+        };
+        match task.kind {
+            Kind::Text | Kind::Members | Kind::Cloze | Kind::Answer => need("target", &task.target)?,
+            Kind::Choice => need("choices", &task.choices).and_then(|()| need("gold", &task.gold))?,
+            Kind::Pass => {
+                need("target", &task.target)?;
+                let bad = task.k.iter().find(|&&k| k == 0 || k > task.samples);
+                if let Some(k) = bad.or(task.k.is_empty().then_some(&0)) {
+                    let expected = format!("numbers from 1 to samples, {}", task.samples);
+                    return Err(Error::format(path, "k", expected, k, "raise samples, or lower k"));
+                }
+            }
+            Kind::Write => {}
+        }
+        for (key, pattern) in
+            task.extract.iter().map(|p| ("extract", p)).chain(task.ignore.iter().map(|p| ("ignore", p)))
+        {
+            if let Err(e) = regex::Regex::new(pattern) {
+                let found = e.to_string().lines().last().unwrap_or_default().to_owned();
+                return Err(Error::format(path, key, "a regular expression", found, "quote it with '…' in TOML"));
+            }
+        }
+        crate::settings::range("temperature", task.temperature, 0.0..=100.0)?;
+        crate::settings::range("samples", task.samples, 1..=1000)?;
+        crate::settings::range("tokens", task.tokens, 1..=100_000)?;
+        crate::settings::range("shots", task.shots, 0..=1000)?;
+        Ok(task)
+    }
+
+    fn lines(data: &str, world: u64, limit: usize) -> Result<Lines> {
+        if let Some(name) = data.strip_prefix(world::SCHEME) {
+            return Ok(Lines { place: data.into(), all: world::lines(name, world, limit)? });
+        }
+        if data.is_empty() {
+            let hint = "name its data: --data FILE; docs/eval.md says where to get it";
+            return Err(Error::usage("the task brings no data", hint));
+        }
+        let place = PathBuf::from(data);
+        let mut all = Vec::new();
+        for document in Sources::objects(&[&place])?.documents().take(limit) {
+            let document = document?;
+            if !document.is_json() {
+                all.push(json!({"text": document.text}));
+                continue;
+            }
+            let value = serde_json::from_str(&document.text).map_err(|e| {
+                let at = format!("line {}", document.line);
+                Error::format(&place, at, "one JSON object", e, "each line of a .jsonl file is one JSON object")
+            })?;
+            all.push(value);
+        }
+        Ok(Lines { place, all })
+    }
+
+    /// The first `limit` of its lines, as they are asked. `world` is the seed of the built-in world, `seed` that of
+    /// which lines are shown as examples.
+    ///
+    /// # Errors
+    /// The data cannot be read; a template fails for a line.
+    pub fn items(&self, limit: usize, world: u64, seed: u64) -> Result<Vec<Item>> {
+        let shots = match (&self.shots_data, self.shots) {
+            (Some(data), 1..) => Some(Task::lines(data, world, self.shots.max(1000))?),
+            _ => None,
+        };
+        let lines = Task::lines(&self.data, world, limit.max(if shots.is_none() { self.shots + 1 } else { 0 }))?;
+        let asked = lines.all.len().min(limit);
+        let mut items = self.ask(&lines, asked.max(if shots.is_none() { lines.all.len() } else { 0 }))?;
+        if self.shots > 0 {
+            let shown = match &shots {
+                Some(lines) => self.ask(lines, lines.all.len())?,
+                None => items.clone(),
+            };
+            let own = shots.is_none();
+            if shown.len() < self.shots + usize::from(own) {
+                let found = format!("{} lines", shown.len());
+                let expected = format!("enough for {} examples", self.shots);
+                return Err(Error::format(&lines.place, "shots", expected, found, "lower shots, or give more lines"));
+            }
+            for (i, item) in items.iter_mut().enumerate() {
+                let mut before = String::new();
+                for j in world::choose(seed, i, shown.len(), self.shots, own) {
+                    before += &self.answered(&shown[j]);
+                    before += &self.separator;
+                }
+                item.prompt.insert_str(0, &before);
+            }
+        }
+        items.truncate(asked);
+        Ok(items)
+    }
+
+    /// An example as a model reads it.
+    fn answered(&self, item: &Item) -> String {
+        let right = item.choices.get(item.gold).unwrap_or(&item.target);
+        format!("{}{}{right}", item.prompt, self.delimiter)
+    }
+
+    fn ask(&self, lines: &Lines, count: usize) -> Result<Vec<Item>> {
+        let mut env = Environment::new();
+        env.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
+        env.set_fuel(Some(FUEL));
+        let wrong = |key: &str, line: Option<usize>, e: minijinja::Error| {
+            let at = line.map_or(key.to_owned(), |line| format!("{key}, for line {line}"));
+            let found = e.detail().map_or(e.kind().to_string(), |detail| format!("{}: {detail}", e.kind()));
+            let hint = "templates and expressions are Jinja's, over the fields of a line";
+            Error::format(&lines.place, at, format!("what the task {} reads", self.name), found, hint)
+        };
+        let prompt = env.template_from_str(&self.prompt).map_err(|e| wrong("prompt", None, e))?;
+        let target = env.template_from_str(&self.target).map_err(|e| wrong("target", None, e))?;
+        let compile = |key: &str, source: &str| match source.is_empty() {
+            true => Ok(None),
+            false => env.compile_expression_owned(source.to_owned()).map(Some).map_err(|e| wrong(key, None, e)),
+        };
+        let (choices, gold) = (compile("choices", &self.choices)?, compile("gold", &self.gold)?);
+        let member = if self.kind == Kind::Members { compile("member", &self.member)? } else { None };
+        let mut items = Vec::new();
+        for (i, fields) in lines.all.iter().take(count).enumerate() {
+            let line = Some(i + 1);
+            let context = Value::from(Serde(fields));
+            let render = |key: &str, template: &minijinja::Template| {
+                template.render(context.clone()).map_err(|e| wrong(key, line, e))
+            };
+            let field =
+                |name: &str| fields.get(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+            let mut item = Item {
+                prompt: render("prompt", &prompt)?,
+                target: render("target", &target)?,
+                nats: fields.get("nats").and_then(serde_json::Value::as_f64),
+                question: field("question"),
+                ..Item::default()
+            };
+            if let Some(by) = &self.by {
+                item.group = match fields.get(by) {
+                    Some(serde_json::Value::String(text)) => text.clone(),
+                    Some(other) => other.to_string(),
+                    None => String::new(),
+                };
+            }
+            if let Some(member) = &member {
+                item.member = member.eval(context.clone()).map_err(|e| wrong("member", line, e))?.is_true();
+            }
+            if let (Some(choices), Some(gold)) = (&choices, &gold) {
+                let list = choices.eval(context.clone()).map_err(|e| wrong("choices", line, e))?;
+                let list = list.try_iter().map_err(|e| wrong("choices", line, e))?;
+                item.choices = list.map(|choice| choice.to_string()).collect();
+                let gold = gold.eval(context.clone()).map_err(|e| wrong("gold", line, e))?;
+                let index = match gold.as_str() {
+                    Some(text) => item.choices.iter().position(|choice| choice == text),
+                    None => usize::try_from(gold.clone()).ok().filter(|&i| i < item.choices.len()),
+                };
+                item.gold = index.ok_or_else(|| {
+                    let expected = format!("one of its {} choices, or the number of one", item.choices.len());
+                    Error::format(&lines.place, format!("gold, for line {}", i + 1), expected, gold, "mend the line")
+                })?;
+            }
+            items.push(item);
+        }
+        if self.kind == Kind::Members && items.iter().all(|item| item.member == items[0].member) {
+            let expected = "lines that were trained on, and lines that were not";
+            return Err(Error::format(&lines.place, "member", expected, "one of both alone", "give both"));
+        }
+        if items.is_empty() {
+            return Err(Error::format(&lines.place, "the file", "lines of JSON", "none", "give a .jsonl file"));
+        }
+        Ok(items)
+    }
+}

@@ -1,0 +1,99 @@
+//! How sure a number is, and whether two models differ that answered the same items.
+
+use crate::rng::{Purpose, Rng};
+
+/// The mean of `x` and its standard error √(Σ(x − mean)²/(n − 1)/n), which is 0 for one number.
+pub fn mean_and_error(x: &[f64]) -> [f64; 2] {
+    if x.is_empty() {
+        return [f64::NAN, f64::NAN];
+    }
+    let (mean, std) = super::mean_and_std(x);
+    [mean, std / (x.len() as f64).sqrt()]
+}
+
+/// What `stat` says of `draws` draws of n items with replacement (Efron 1979), sorted. `stat` is given the items' numbers.
+pub fn bootstrap(n: usize, draws: usize, seed: u64, stat: &dyn Fn(&[usize]) -> f64) -> Vec<f64> {
+    let mut chosen = vec![0; n];
+    let mut all: Vec<f64> = (0..draws)
+        .map(|draw| {
+            let mut rng = Rng::new(seed, Purpose::Resample, 0, draw as u64);
+            chosen.iter_mut().for_each(|i| *i = rng.below(n as u32) as usize);
+            stat(&chosen)
+        })
+        .collect();
+    all.sort_by(f64::total_cmp);
+    all
+}
+
+/// The middle 95 % of sorted numbers.
+pub fn interval(sorted: &[f64]) -> [f64; 2] {
+    let at = |q: f64| sorted[((sorted.len() - 1) as f64 * q).round() as usize];
+    [at(0.025), at(0.975)]
+}
+
+/// How likely it is that of `a + b` coins as many or more fall on one side as the larger of the two, either side counted: the two-sided
+/// sign test, which for two models' right and wrong answers is McNemar's exact test (McNemar 1947) with the items that only one of them
+/// has right.
+pub fn sign_test(a: u64, b: u64) -> f64 {
+    let n = a + b;
+    // ln of n over k and of 2ⁿ, term by term.
+    let mut term = -(n as f64) * std::f64::consts::LN_2;
+    let mut tail = 0.0;
+    for k in 0..=a.min(b) {
+        tail += term.exp();
+        term += ((n - k) as f64 / (k + 1) as f64).ln();
+    }
+    (2.0 * tail).min(1.0)
+}
+
+/// The probability that of k samples, drawn without replacement from n of which c pass, at least one passes:
+/// 1 − C(n − c, k)/C(n, k) (Chen et al. 2021, arXiv 2107.03374, equation 1).
+///
+/// # Panics
+/// If k is 0 or above n, or c above n.
+pub fn pass_at(n: usize, c: usize, k: usize) -> f64 {
+    assert!((1..=n).contains(&k) && c <= n, "{k} of {n}, {c} of which pass");
+    if n - c < k {
+        return 1.0;
+    }
+    1.0 - (n - c + 1..=n).map(|i| 1.0 - k as f64 / i as f64).product::<f64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sign_test_counts_coins() {
+        assert!((sign_test(0, 5) - 2.0 / 32.0).abs() < 1e-12);
+        assert!((sign_test(2, 8) - 2.0 * (1.0 + 10.0 + 45.0) / 1024.0).abs() < 1e-12);
+        assert_eq!([sign_test(0, 0), sign_test(4, 4)], [1.0, 1.0]);
+        assert_eq!(sign_test(3, 9), sign_test(9, 3));
+        // So many that 2⁻ⁿ is below all that f64 holds.
+        let [near, far] = [sign_test(1000, 1010), sign_test(900, 1110)];
+        assert!((0.8..0.9).contains(&near) && (1e-6..1e-4).contains(&far), "{near} {far}");
+    }
+
+    #[test]
+    fn pass_at_k_is_what_counting_all_choices_gives() {
+        for (n, c) in [(1, 0), (1, 1), (6, 0), (6, 2), (7, 5), (8, 8)] {
+            for k in 1..=n {
+                let draws: Vec<u32> = (0u32..1 << n).filter(|set| set.count_ones() as usize == k).collect();
+                let pass = draws.iter().filter(|&&set| set & ((1 << c) - 1) != 0).count();
+                let want = pass as f64 / draws.len() as f64;
+                assert!((pass_at(n, c, k) - want).abs() < 1e-12, "{n} {c} {k}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_interval_of_a_mean_is_about_two_errors_to_each_side() {
+        let mut rng = Rng::new(1, Purpose::Test, 0, 0);
+        let x: Vec<f64> = (0..400).map(|_| f64::from(rng.uniform())).collect();
+        let [mean, error] = mean_and_error(&x);
+        let draws = bootstrap(x.len(), 2000, 7, &|chosen| chosen.iter().map(|&i| x[i]).sum::<f64>() / 400.0);
+        let [low, high] = interval(&draws);
+        assert!(((high - low) / (2.0 * 1.96 * error) - 1.0).abs() < 0.1 && low < mean && mean < high);
+        assert_eq!(draws, bootstrap(x.len(), 2000, 7, &|chosen| chosen.iter().map(|&i| x[i]).sum::<f64>() / 400.0));
+    }
+}
