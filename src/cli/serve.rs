@@ -8,11 +8,12 @@ use kiln::error::{Error, Result};
 use kiln::infer::schema::Schemas;
 use kiln::infer::{Engine, Limits};
 use kiln::serve::guard::random_token;
-use kiln::serve::{Guard, Journal, Server};
+use kiln::serve::{Door, Guard, Journal, OPEN, Server};
 use kiln::train::{Sampler, signal};
 use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Answer programs that speak OpenAI's protocol, and people on a chat page, on this machine
@@ -118,11 +119,14 @@ pub fn run(args: ServeArgs, global: &Global) -> Result<u8> {
         engine,
         name: name(&args.model),
         template,
-        guard: Guard::new(address, token.clone()),
-        max_body: (args.max_body as usize) << 10,
+        door: Arc::new(Door {
+            guard: Guard::new(address, token.clone()),
+            open: OPEN,
+            max_body: (args.max_body as usize) << 10,
+            connections: args.connections.into(),
+            patience: Duration::from_secs(args.patience.into()),
+        }),
         max_tokens: args.max_tokens.map_or(usize::MAX, |n| n as usize),
-        connections: args.connections.into(),
-        patience: Duration::from_secs(args.patience.into()),
         journal,
     };
     let url = format!("http://{address}");
