@@ -33,7 +33,13 @@ impl Door {
     ///
     /// # Errors
     /// The listener cannot be used.
-    pub fn run(self: Arc<Door>, listener: TcpListener, routes: Router, tick: impl Fn(), stop: impl Fn() -> bool) -> Result<()> {
+    pub fn run(
+        self: Arc<Door>,
+        listener: TcpListener,
+        routes: Router,
+        tick: impl Fn(),
+        stop: impl Fn() -> bool,
+    ) -> Result<()> {
         let failed = |e: std::io::Error| Error::failed(format!("serving: {e}"), "choose another port with --port");
         listener.set_nonblocking(true).map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
