@@ -149,7 +149,7 @@ fn usual() -> String {
 }
 
 /// The status and the body of an answer, whole or in chunks.
-fn read(stream: TcpStream) -> (u16, String) {
+pub fn read(stream: TcpStream) -> (u16, String) {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).expect("an answer");
