@@ -165,15 +165,24 @@ fn over_sixty_forged_requests_are_refused_and_change_nothing() {
     let evil = ("Origin", "http://evil.example");
     forged.push((&[403], request("OPTIONS", "/judge", &[host, evil, ("Access-Control-Request-Method", "POST")], "")));
     // Who does not know the token.
-    let tokens = ["", "Bearer", "Bearer x", "Bearer OPEN-SESAME", "Basic open-sesame", "open-sesame", "Bearer open-sesam"];
-    for token in tokens.iter().chain(&["Bearer open-sesame2", "Bearer open-sesame open-sesame", "Bearer, open-sesame"]) {
+    let tokens =
+        ["", "Bearer", "Bearer x", "Bearer OPEN-SESAME", "Basic open-sesame", "open-sesame", "Bearer open-sesam"];
+    for token in tokens.iter().chain(&["Bearer open-sesame2", "Bearer open-sesame open-sesame", "Bearer, open-sesame"])
+    {
         forged.push((&[401], request("POST", "/judge", &[host, ("Authorization", token), json_type], &body)));
     }
-    for path in ["/judge", "/item", "/undo", "/picture", "/judge?token=open-sesame", "/judge?Authorization=Bearer+open-sesame"] {
+    for path in
+        ["/judge", "/item", "/undo", "/picture", "/judge?token=open-sesame", "/judge?Authorization=Bearer+open-sesame"]
+    {
         forged.push((&[401], request("POST", path, &[host, json_type, ("Cookie", "token=open-sesame")], &body)));
     }
     // What a form can send.
-    let types = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain; application/json"];
+    let types = [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "text/plain; application/json",
+    ];
     for kind in types.iter().chain(&["application/jsonx", "application/x-ndjson", ""]) {
         forged.push((&[415], request("POST", "/judge", &[host, key, ("Content-Type", kind)], &body)));
     }
@@ -183,7 +192,16 @@ fn over_sixty_forged_requests_are_refused_and_change_nothing() {
         forged.push((&[405], request(method, "/judge", &usual, &body)));
     }
     forged.push((&[405], request("POST", "/", &usual, &body)));
-    let paths = ["/judge/", "//judge", "/../judge", "/%2e%2e/judge", "/judge%00", "/JUDGE", "/judgements.jsonl", "/../../etc/passwd"];
+    let paths = [
+        "/judge/",
+        "//judge",
+        "/../judge",
+        "/%2e%2e/judge",
+        "/judge%00",
+        "/JUDGE",
+        "/judgements.jsonl",
+        "/../../etc/passwd",
+    ];
     for path in paths.iter().chain(&["/picture/../judge", "/item/0", "/review.json", "/..%2f..%2fetc%2fpasswd"]) {
         forged.push((&[404], request("POST", path, &usual, &body)));
         forged.push((&[404], request("GET", path, &usual, "")));
@@ -191,7 +209,9 @@ fn over_sixty_forged_requests_are_refused_and_change_nothing() {
     // Bodies.
     let large = json!({"reviewer": "anna", "item": 0, "choice": "left", "note": "x".repeat(MAX_BODY)}).to_string();
     forged.push((&[413], request("POST", "/judge", &usual, &large)));
-    for broken in ["", "{", "[]", "null", "7", "\"text\"", "{\"reviewer\": \"anna\u{0}\"}", "reviewer=anna&item=0&choice=left"] {
+    for broken in
+        ["", "{", "[]", "null", "7", "\"text\"", "{\"reviewer\": \"anna\u{0}\"}", "reviewer=anna&item=0&choice=left"]
+    {
         forged.push((&[400], request("POST", "/judge", &usual, broken)));
     }
     let with = |key: &str, value: Value| {
@@ -221,11 +241,15 @@ fn over_sixty_forged_requests_are_refused_and_change_nothing() {
         with("note", json!("x".repeat(4001))),
     ];
     forged.extend(wrong.iter().map(|said| (&[400][..], request("POST", "/judge", &usual, said))));
-    for said in [json!({"reviewer": "anna", "item": 9, "place": 0}), json!({"reviewer": "anna", "item": 0, "place": 0})] {
+    for said in [json!({"reviewer": "anna", "item": 9, "place": 0}), json!({"reviewer": "anna", "item": 0, "place": 0})]
+    {
         // Of texts there are no pictures.
         forged.push((&[404], request("POST", "/picture", &usual, &said.to_string())));
     }
-    forged.push((&[400], request("POST", "/picture", &usual, "{\"reviewer\": \"anna\", \"item\": \"../x\", \"place\": 0}")));
+    forged.push((
+        &[400],
+        request("POST", "/picture", &usual, "{\"reviewer\": \"anna\", \"item\": \"../x\", \"place\": 0}"),
+    ));
 
     assert!(forged.len() >= 60, "{}", forged.len());
     for (wanted, request) in &forged {
@@ -261,7 +285,17 @@ fn the_page_is_one_file_that_may_load_nothing_else() {
     assert_eq!(body.matches(&format!("nonce=\"{nonce}\"")).count(), 2);
     assert!(!page().contains(nonce), "the nonce is an old one");
     // Nothing from elsewhere, nothing that reads text as HTML, no handlers and styles that the policy would refuse.
-    for bad in ["http:", "https:", "src=", "innerHTML", "insertAdjacent", "document.write", " onclick=\"", " style=\"", "secret"] {
+    for bad in [
+        "http:",
+        "https:",
+        "src=",
+        "innerHTML",
+        "insertAdjacent",
+        "document.write",
+        " onclick=\"",
+        " style=\"",
+        "secret",
+    ] {
         assert!(!body.contains(bad), "{bad}");
     }
 }
@@ -396,7 +430,10 @@ fn a_killed_program_loses_nothing_that_it_called_saved() {
         assert!(lines.iter().all(|line| line["verdict"] == "b" && line["reviewer"] == "anna" && line["note"] == "n"));
         let pairs = json_lines(&dir.path().join("r/preferences.jsonl"));
         // The last of them may be one behind: it is made anew at the next start.
-        assert!(pairs.len() + 1 >= done && pairs.iter().all(|pair| pair["chosen"].as_str().is_some_and(|t| t.starts_with("beta"))));
+        assert!(
+            pairs.len() + 1 >= done
+                && pairs.iter().all(|pair| pair["chosen"].as_str().is_some_and(|t| t.starts_with("beta")))
+        );
     }
     let output = program(dir.path(), &["review", "r", "--json"]).output().expect("it runs");
     let summary: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -412,7 +449,8 @@ fn a_killed_program_loses_nothing_that_it_called_saved() {
 fn models_are_asked_once_and_what_they_said_is_judged_in_the_terminal() {
     let dir = tempfile::tempdir().expect("a folder");
     let run = |args: &[&str], input: &str| {
-        let mut child = program(dir.path(), args).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut child =
+            program(dir.path(), args).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         // Who needs no input may be gone.
         let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
         let output = child.wait_with_output().expect("it ends");
@@ -452,10 +490,12 @@ fn models_are_asked_once_and_what_they_said_is_judged_in_the_terminal() {
     assert_eq!(std::fs::read(&answers).expect("a file"), kept);
     assert_eq!(std::fs::metadata(&answers).expect("a file").modified().ok(), stamp.modified().ok());
     let lines = json_lines(&dir.path().join("r/judgements.jsonl"));
-    let said: Vec<&Value> = lines.iter().map(|line| if line["undone"] == true { &line["undone"] } else { &line["rating"] }).collect();
+    let said: Vec<&Value> =
+        lines.iter().map(|line| if line["undone"] == true { &line["undone"] } else { &line["rating"] }).collect();
     assert_eq!(said, [&json!(5), &json!(1), &json!(true), &json!(2), &json!(3), &json!(4)]);
     // Both answers to a prompt are rated, and differently: a pair of each prompt, the better one chosen.
-    let (items, pairs) = (json_lines(&dir.path().join("r/items.jsonl")), json_lines(&dir.path().join("r/preferences.jsonl")));
+    let (items, pairs) =
+        (json_lines(&dir.path().join("r/items.jsonl")), json_lines(&dir.path().join("r/preferences.jsonl")));
     let rating = |text: &Value| [5, 2, 3, 4][items.iter().position(|item| item["a"] == *text).expect("an item")];
     assert_eq!(pairs.len(), 2);
     assert!(pairs.iter().all(|pair| rating(&pair["chosen"]) > rating(&pair["rejected"])), "{pairs:?}");
