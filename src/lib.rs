@@ -2,8 +2,9 @@
 //!
 //! The modules stand in the order in which a token travels: raw files become documents, tokens, shards and batches
 //! (`data`), go through a model (`model`, `nn`, `ops`) that a `tape` records, give a loss and gradients, and leave as an
-//! updated set of weights (`optim`) in a run directory (`train`), which then writes (`infer`) and is judged (`eval`); `plan` says what a run will take, `sweep`
-//! does many, `report` shows them, `bench` times all of it, and `study` measures what stages do to a model. Below them lie tensors, the
+//! updated set of weights (`optim`) in a run directory (`train`), which then writes (`infer`) and is judged (`eval`), by people too
+//! (`review`); `plan` says what a run will take, `sweep` does many, `report` shows them, `bench` times all of it, and `study` measures what
+//! stages do to a model. Below them lie tensors, the
 //! devices that hold them and
 //! the kernels that compute.
 
@@ -16,6 +17,7 @@ pub mod plan;
 pub mod sweep;
 
 pub mod bench;
+pub mod review;
 pub mod serve;
 
 pub mod eval;

@@ -44,8 +44,10 @@ pub enum Purpose {
     Augment = 8,
     /// Settings to try.
     Search = 9,
+    /// What people who judge see, and on which side.
+    Review = 10,
     /// Which items a statistic is taken of.
-    Resample = 10,
+    Resample = 11,
 }
 
 /// One addressable sequence of random numbers, `(seed, purpose, tensor, step)`; the index counts inside it.

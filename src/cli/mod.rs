@@ -9,6 +9,7 @@ mod eval;
 mod kernels;
 mod plan;
 mod report;
+mod review;
 mod sample;
 mod serve;
 mod study;
@@ -131,6 +132,7 @@ enum Command {
     Tune(tune::TuneArgs),
     Sweep(sweep::SweepArgs),
     Eval(eval::EvalArgs),
+    Review(review::ReviewArgs),
     Report(report::ReportArgs),
     Sample(sample::SampleArgs),
     Chat(chat::ChatArgs),
@@ -146,7 +148,7 @@ enum Command {
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Prepare", &["data", "plan"]),
     ("Train", &["train", "tune", "sweep"]),
-    ("Judge", &["eval", "report"]),
+    ("Judge", &["eval", "review", "report"]),
     ("Use", &["sample", "chat", "serve", "convert"]),
     ("Study", &["study", "bench", "kernels", "doctor"]),
 ];
@@ -268,6 +270,7 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Tune(args) => tune::run(args, &global),
         Command::Sweep(args) => sweep::run(args, &global),
         Command::Eval(args) => eval::run(&args, &global).map(|()| 0),
+        Command::Review(args) => review::run(&args, &global),
         Command::Report(args) => report::run(&args, &global),
         Command::Sample(args) => sample::run(args, &global).map(|()| 0),
         Command::Chat(args) => chat::run(args, &global).map(|()| 0),

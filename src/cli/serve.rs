@@ -8,11 +8,12 @@ use kiln::error::{Error, Result};
 use kiln::infer::schema::Schemas;
 use kiln::infer::{Engine, Limits};
 use kiln::serve::guard::random_token;
-use kiln::serve::{Guard, Journal, Server};
+use kiln::serve::{Door, Guard, Journal, OPEN, Server};
 use kiln::train::{Sampler, signal};
 use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Answer programs that speak OpenAI's protocol, and people on a chat page, on this machine
@@ -85,17 +86,22 @@ fn name(path: &Path) -> String {
     name.map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
 }
 
+/// A port on 127.0.0.1; 0: any that is free.
+pub fn listen(port: u16) -> Result<(SocketAddr, TcpListener)> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let listener = TcpListener::bind(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+    listener.map_err(|e| {
+        let hint = "another program may have the port: choose another with --port, or 0 for any that is free";
+        Error::failed(format!("port {port}: {e}"), hint)
+    })
+}
+
 /// Runs `kiln serve`: until SIGINT or SIGTERM.
 pub fn run(args: ServeArgs, global: &Global) -> Result<u8> {
     let device = global.host()?;
     signal::install()?;
     // Before the model is read.
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
-    let listener = TcpListener::bind(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
-    let (address, listener) = listener.map_err(|e| {
-        let hint = "another program may have the port: choose another with --port, or 0 for any that is free";
-        Error::failed(format!("port {}: {e}", args.port), hint)
-    })?;
+    let (address, listener) = listen(args.port)?;
     let journal = Journal::open(args.log, args.keep_days.into(), args.feedback)?;
     let sampler = args.loading.open(&args.model, &device)?;
     for damage in sampler.damaged() {
@@ -118,11 +124,14 @@ pub fn run(args: ServeArgs, global: &Global) -> Result<u8> {
         engine,
         name: name(&args.model),
         template,
-        guard: Guard::new(address, token.clone()),
-        max_body: (args.max_body as usize) << 10,
+        door: Arc::new(Door {
+            guard: Guard::new(address, token.clone()),
+            open: OPEN,
+            max_body: (args.max_body as usize) << 10,
+            connections: args.connections.into(),
+            patience: Duration::from_secs(args.patience.into()),
+        }),
         max_tokens: args.max_tokens.map_or(usize::MAX, |n| n as usize),
-        connections: args.connections.into(),
-        patience: Duration::from_secs(args.patience.into()),
         journal,
     };
     let url = format!("http://{address}");

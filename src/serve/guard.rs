@@ -3,7 +3,7 @@
 //! A page of another site can make a browser send requests to this machine. One that was made to look like this machine by
 //! DNS carries its own name as the host; one that was not carries its name as the origin; neither knows the token.
 
-use super::{Refusal, Server};
+use super::{Door, Refusal};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
@@ -75,10 +75,9 @@ impl Guard {
 }
 
 /// Lets requests through that may be answered, and says to browsers what answers are not for.
-pub(super) async fn check(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
-    // Whoever has the page has no answer of the model yet.
-    let open = matches!(request.uri().path(), "/" | "/chat.js" | "/chat.css" | "/health") && request.method() == "GET";
-    let mut response = match server.guard.admits(request.headers(), open) {
+pub(super) async fn check(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+    let open = door.open.contains(&request.uri().path()) && request.method() == "GET";
+    let mut response = match door.guard.admits(request.headers(), open) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     };

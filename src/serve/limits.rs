@@ -1,6 +1,6 @@
 //! Connections: how many at a time, and how long one may take.
 
-use super::Server;
+use super::Door;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -24,11 +24,18 @@ const TICK: Duration = Duration::from_millis(50);
 const HEAD: usize = 32 << 10;
 
 /// Answers on `listener` until `stop` says so; then what is under way has half a minute to end, and no new answer begins.
-pub(super) async fn serve(listener: TcpListener, app: axum::Router, server: Arc<Server>, stop: impl Fn() -> bool) {
-    let free = Arc::new(Semaphore::new(server.connections));
+/// `each` is called some times a second.
+pub(super) async fn serve(
+    listener: TcpListener,
+    app: axum::Router,
+    door: &Door,
+    each: impl Fn(),
+    stop: impl Fn() -> bool,
+) {
+    let free = Arc::new(Semaphore::new(door.connections));
     let open = GracefulShutdown::new();
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(server.patience).max_buf_size(HEAD);
+    http.timer(TokioTimer::new()).header_read_timeout(door.patience).max_buf_size(HEAD);
     let mut tick = tokio::time::interval(TICK);
     let next = async || {
         let free = Arc::clone(&free).acquire_owned().await.expect("the semaphore is never closed");
@@ -43,13 +50,13 @@ pub(super) async fn serve(listener: TcpListener, app: axum::Router, server: Arc<
     let mut accepting = Box::pin(next());
     while !stop() {
         tokio::select! {
-            _ = tick.tick() => server.journal.expire(),
+            _ = tick.tick() => each(),
             (stream, free) = &mut accepting => {
                 accepting = Box::pin(next());
                 // Tokens are to be seen one by one.
                 let _ = stream.set_nodelay(true);
                 let service = TowerToHyperService::new(app.clone());
-                let connection = open.watch(http.serve_connection(TokioIo::new(Patient { stream, patience: server.patience, until: None }), service));
+                let connection = open.watch(http.serve_connection(TokioIo::new(Patient { stream, patience: door.patience, until: None }), service));
                 tokio::spawn(async move {
                     // A client that goes away, or speaks no HTTP, is no matter.
                     let _ = connection.await;

@@ -10,12 +10,13 @@
 //! | `GET /` | the chat page |
 //!
 //! ```text
-//! connection (limits.rs) → who may ask (guard.rs) → what is asked (ask.rs) → jobs of the engine → reply.rs
+//! connection (limits.rs) → who may ask (guard.rs), how much (door.rs) → what is asked (ask.rs) → jobs of the engine → reply.rs
 //! ```
 //! One thread reads and writes; the [engine](crate::infer::engine) computes in its own. Who asks for too much is told so at
 //! once (429); who does not read in time is cut off.
 
 pub mod ask;
+pub mod door;
 pub mod guard;
 pub mod journal;
 mod limits;
@@ -24,26 +25,27 @@ pub mod refusal;
 pub mod reply;
 pub mod tools;
 
+pub use door::Door;
 pub use guard::Guard;
 pub use journal::Journal;
 pub use refusal::Refusal;
 
 use crate::data::chat::ChatTemplate;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::infer::Engine;
 use crate::infer::schema::Schemas;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router, middleware};
+use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A model and the rules by which it is served.
 pub struct Server {
@@ -55,16 +57,10 @@ pub struct Server {
     pub template: Option<ChatTemplate>,
     /// Makes answers fit JSON schemas.
     pub schemas: Schemas,
-    /// Who may ask.
-    pub guard: Guard,
-    /// Bytes of a request.
-    pub max_body: usize,
+    /// Who may ask, and how much.
+    pub door: Arc<Door>,
     /// Tokens of an answer at most, where the request does not say less.
     pub max_tokens: usize,
-    /// Connections at a time.
-    pub connections: usize,
-    /// How long a client may take to send a request, or to read the next bytes of an answer.
-    pub patience: Duration,
     /// What is written down.
     pub journal: Journal,
 }
@@ -75,24 +71,19 @@ impl Server {
     /// # Errors
     /// The listener cannot be used.
     pub fn run(self, listener: TcpListener, stop: impl Fn() -> bool) -> Result<()> {
-        let failed = |e: std::io::Error| Error::failed(format!("serving: {e}"), "choose another port with --port");
-        listener.set_nonblocking(true).map_err(failed)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let server = Arc::new(self);
-        runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
-            limits::serve(listener, router(Arc::clone(&server)), Arc::clone(&server), stop).await;
-            Ok::<_, Error>(())
-        })?;
-        // Streams that are still open when the grace is over go with the runtime.
-        runtime.shutdown_background();
+        let (tick, routes) = (|| server.journal.expire(), routes(Arc::clone(&server)));
+        Arc::clone(&server.door).run(listener, routes, tick, stop)?;
         server.engine.stop(true);
         Ok(())
     }
 }
 
+/// Paths that need no token: whoever has the page has no answer of the model yet.
+pub const OPEN: &[&str] = &["/", "/chat.js", "/chat.css", "/health"];
+
 /// All paths.
-fn router(server: Arc<Server>) -> Router {
+fn routes(server: Arc<Server>) -> Router {
     Router::new()
         .route("/", get(page::html))
         .route("/chat.js", get(page::script))
@@ -103,11 +94,6 @@ fn router(server: Arc<Server>) -> Router {
         .route("/v1/completions", post(completions))
         .route("/v1/chat/completions", post(chat))
         .route("/v1/feedback", post(feedback))
-        .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
-        .method_not_allowed_fallback(|| async {
-            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
-        })
-        .layer(middleware::from_fn_with_state(Arc::clone(&server), guard::check))
         .with_state(server)
 }
 
@@ -125,44 +111,20 @@ async fn models(State(server): Shared) -> Json<Value> {
         "chat": server.template.is_some(), "feedback": server.journal.takes_thumbs()}]}))
 }
 
-/// The body as a JSON object.
-async fn object(server: &Server, headers: &HeaderMap, body: Body) -> Result<Value, Refusal> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    // What a form on another page can send without asking is no JSON.
-    if kind.split(';').next().is_none_or(|kind| !kind.trim().eq_ignore_ascii_case("application/json")) {
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json"));
-    }
-    let too_large = || {
-        let problem = format!("the request has more than {} bytes", server.max_body);
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, problem)
-    };
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if length.is_some_and(|length| length > server.max_body) {
-        return Err(too_large());
-    }
-    let read = tokio::time::timeout(server.patience, axum::body::to_bytes(body, server.max_body)).await;
-    let body = read
-        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the request took too long to come"))?
-        // Of the ways in which it can fail this is the one that is the client's.
-        .map_err(|_| too_large())?;
-    let value: Value = serde_json::from_slice(&body).map_err(|e| Refusal::bad("body", format!("is no JSON: {e}")))?;
-    if value.is_object() { Ok(value) } else { Err(Refusal::bad("body", "is no JSON object")) }
-}
-
 async fn completions(State(server): Shared, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
-    let asked = object(&server, &headers, body).await?;
+    let asked = server.door.object(&headers, body).await?;
     let plan = ask::completion(&server, &asked)?;
     reply::answer(server, plan, asked).await
 }
 
 async fn chat(State(server): Shared, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
-    let asked = object(&server, &headers, body).await?;
+    let asked = server.door.object(&headers, body).await?;
     let plan = ask::chat(&server, &asked)?;
     reply::answer(server, plan, asked).await
 }
 
 async fn feedback(State(server): Shared, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
-    let said = object(&server, &headers, body).await?;
+    let said = server.door.object(&headers, body).await?;
     server.journal.thumb(&said)?;
     Ok(Json(json!({"recorded": true})).into_response())
 }

@@ -284,7 +284,7 @@ const KEYS: &[(&str, &str)] = &[
 ];
 
 fn flags() -> Vec<Case> {
-    let wrong: [(&'static str, &'static str); 46] = [
+    let wrong: [(&'static str, &'static str); 51] = [
         ("trian", "trian"),
         ("train --stepz 3", "--stepz"),
         ("train a.toml b.toml", "b.toml"),
@@ -331,6 +331,11 @@ fn flags() -> Vec<Case> {
         ("bench gelu --against torch:compile", "torch:compile"),
         ("bench data --shard-tokens 5", "--shard-tokens"),
         ("bench roofline --out a.gif", "a.gif"),
+        ("review", "nothing to judge"),
+        ("review runs/a runs/a --each 2", "--each"),
+        ("review runs/a --gold-share 1", "--gold-share"),
+        ("review runs/a --reviewer ", "--reviewer"),
+        ("review --summary", "is no review"),
     ];
     wrong.into_iter().map(|(call, says)| (call, 2, says, nothing())).collect()
 }

@@ -40,6 +40,7 @@ mod penalty;
 mod plan;
 mod recompute;
 mod report;
+mod review;
 mod serve;
 mod sim;
 mod smollm2;

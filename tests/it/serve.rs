@@ -10,7 +10,7 @@ use kiln::model::sample::{SampleOptions, logprob};
 use kiln::model::sequence::generate;
 use kiln::model::{Gpt, GptConfig, Size};
 use kiln::params::Params;
-use kiln::serve::{Guard, Journal, Server};
+use kiln::serve::{Door, Guard, Journal, OPEN, Server};
 use kiln::tape::{Pass, Tape};
 use kiln::tensor::Tensor;
 use serde_json::{Value, json};
@@ -59,11 +59,14 @@ impl Running {
             engine,
             name: "tiny".into(),
             template: Some(ChatTemplate::new(CHATML, &[]).expect("a template")),
-            guard: Guard::new(address, Some(TOKEN.into())),
-            max_body: 20_000,
+            door: Arc::new(Door {
+                guard: Guard::new(address, Some(TOKEN.into())),
+                open: OPEN,
+                max_body: 20_000,
+                connections: 64,
+                patience,
+            }),
             max_tokens: usize::MAX,
-            connections: 64,
-            patience,
             journal,
         };
         let stop = Arc::new(AtomicBool::new(false));
@@ -146,7 +149,7 @@ fn usual() -> String {
 }
 
 /// The status and the body of an answer, whole or in chunks.
-fn read(stream: TcpStream) -> (u16, String) {
+pub fn read(stream: TcpStream) -> (u16, String) {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).expect("an answer");
