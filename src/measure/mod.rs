@@ -1,4 +1,5 @@
-//! How much two sets of pictures are alike, from numbers that a network made of them: mathematics alone, no network.
+//! What is measured of models and of their training: mathematics alone, no network. How much two sets of pictures are alike, from
+//! numbers that a network made of them; and what a private training spends ([`privacy`]).
 //!
 //! A set is N rows of D [`Features`], such as the last hidden layer of a classifier. The formulas are those of the Fréchet
 //! Inception distance, the kernel Inception distance and the Inception score; but these names stand for one network, trained on
@@ -17,6 +18,7 @@ mod eigen;
 mod frechet;
 mod kernel;
 mod neighbours;
+pub mod privacy;
 
 pub use classes::{Classes, Spread, classifier_score};
 pub use eigen::{eigenvalues, eigenvectors};
