@@ -44,6 +44,8 @@ pub enum Purpose {
     Augment = 8,
     /// Settings to try.
     Search = 9,
+    /// Keys of private training that is to be reproducible, and so is not private.
+    Privacy = 10,
 }
 
 /// One addressable sequence of random numbers, `(seed, purpose, tensor, step)`; the index counts inside it.
