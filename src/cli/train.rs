@@ -164,9 +164,10 @@ fn to_json(s: &Summary) -> serde_json::Value {
 
 /// The last lines: the losses, where everything is, what to do next.
 fn conclusion(s: &Summary) -> String {
-    let training = (!s.loss.is_nan()).then(|| format!("training loss {:.3}", s.loss));
-    let held_out = s.val_loss.map(|val| format!("{} {val:.3}", s.judged));
-    let mut losses = training.into_iter().chain(held_out).collect::<Vec<_>>().join(", ");
+    // Private training tells no loss of its own.
+    let training = (!s.loss.is_nan()).then(|| format!(", training loss {:.3}", s.loss));
+    let held_out = s.val_loss.map(|val| format!(", {} {val:.3}", s.judged));
+    let mut losses: String = training.into_iter().chain(held_out).collect();
     if let Some(bits) = s.bits_per_byte {
         losses += &format!(" ({bits:.3} bits per byte)");
     }
@@ -178,7 +179,7 @@ fn conclusion(s: &Summary) -> String {
     };
     let time = duration(Duration::from_secs_f64(s.seconds.max(0.0)));
     let of = if s.steps < s.of_steps { format!(" of {}", thousands(s.of_steps)) } else { String::new() };
-    let mut text = format!("\n{how}: {}{of} steps, {time}, {losses}\n", thousands(s.steps));
+    let mut text = format!("\n{how}: {}{of} steps, {time}{losses}\n", thousands(s.steps));
     if s.skipped > 0 || s.rewinds > 0 {
         let skipped = count(s.skipped, "step was skipped", "steps were skipped");
         let back =
@@ -198,12 +199,12 @@ fn conclusion(s: &Summary) -> String {
 
 /// What private training does to examples, and what it will promise.
 fn private(promise: &Promise) -> String {
-    let Promise { guarantee, examples, unit, clip, spent, .. } = promise;
+    let Promise { guarantee, examples, clip, spent, .. } = promise;
     let Some(Part { rate, noise, .. }) = spent.last() else { return guarantee.clone() };
-    let examples = thousands(*examples);
     format!(
-        "{examples} times one {unit}; each step draws one with probability {rate:.3e}, clips to {clip}, adds noise of {noise:.3} times that\n\
-         by the last step: {guarantee}"
+        "a step draws each of {} examples with probability {rate:.3e}, clips its gradient to {clip}, adds noise of {noise:.3} \
+         times that\n        by the last step: {guarantee}",
+        thousands(*examples)
     )
 }
 

@@ -41,7 +41,7 @@ pub struct Trainer<O> {
     schedule: Schedule,
     pub(super) optim: Optimizer,
     /// What makes steps private, where they are.
-    private: Option<Private>,
+    pub(super) private: Option<Private>,
 }
 
 /// A GPU's step as one call.

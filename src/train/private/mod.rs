@@ -123,6 +123,13 @@ impl Private {
         lr: f64,
         parts: &mut Parts,
     ) -> Result<Found> {
+        self.gradients(trainer, at, parts)?;
+        let found = trainer.optim.step(&mut trainer.params, at.updates + 1, lr, &[])?;
+        Ok(Found { loss: f32::NAN, ..found })
+    }
+
+    /// Leaves the private gradients of a step in the trainer's parameters.
+    fn gradients<O: Objective>(&mut self, trainer: &mut Trainer<O>, at: At, parts: &mut Parts) -> Result<()> {
         let key = self.key(at.batch)?;
         self.draw(&key);
         let device = trainer.params.device().clone();
@@ -148,8 +155,7 @@ impl Private {
         if self.dp.diagnostics {
             parts.extend(seen.parts(self.dp.clip));
         }
-        let found = trainer.optim.step(&mut trainer.params, at.updates + 1, lr, &[])?;
-        Ok(Found { loss: f32::NAN, ..found })
+        Ok(())
     }
 
     /// The key of the step with this batch.

@@ -410,8 +410,9 @@ impl Task for Tune {
 /// Refuses a text that is more than one example, for private training: only each of them would be hidden, not the text.
 fn one_each(examples: &[Example]) -> Result<()> {
     // Those of a text follow one another.
-    let Some([first, _]) = examples.array_windows().find(|[a, b]| a.source == b.source) else { return Ok(()) };
-    let (path, line) = &first.source;
+    let same = |pair: &&[Example]| pair[0].source == pair[1].source;
+    let Some(pair) = examples.windows(2).find(same) else { return Ok(()) };
+    let (path, line) = &pair[0].source;
     let problem = format!(
         "{}, line {line} is longer than a row and would be several examples, of which private training hides each alone",
         path.display()
