@@ -211,6 +211,7 @@ fn wrong_value(message: &str) -> (String, String) {
         "u64" | "usize" | "u32" => "a whole number, 0 or more",
         "f64" | "f32" => "a number",
         "a boolean" => "true or false",
+        other if other.starts_with("struct ") => "a section",
         other => other,
     };
     (format!("expected {expected}, found {found}"), String::new())
