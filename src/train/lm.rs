@@ -120,12 +120,7 @@ impl Trainer<Lm> {
         Trainer::on(recipe, vocab, (Box::new(|_, _, _, _| Ok(())), None), device).expect("no weights to read")
     }
 
-    fn on(
-        recipe: &Recipe,
-        vocab: usize,
-        (fill, apart): (Fill, Option<Apart>),
-        device: &Device,
-    ) -> Result<Trainer<Lm>> {
+    fn on(recipe: &Recipe, vocab: usize, (fill, apart): (Fill, Option<Apart>), device: &Device) -> Result<Trainer<Lm>> {
         let train = &recipe.train;
         let config = recipe.model.config(vocab, train.context);
         let (lm, mut decls) = Lm::new(config.clone(), [train.batch, train.context], fill);

@@ -152,7 +152,10 @@ fn noise_is_new_each_time_unless_it_is_to_be_reproducible_and_then_nothing_is_pr
     }
     // Without noise nothing is promised either.
     let promise = tuned(dir.path(), &["optim.dp.noise=0"], &mut ()).privacy.expect("it is accounted for");
-    assert_eq!((promise.epsilon, &*promise.guarantee), (f64::INFINITY, "no privacy: there is no noise (optim.dp.noise)"));
+    assert_eq!(
+        (promise.epsilon, &*promise.guarantee),
+        (f64::INFINITY, "no privacy: there is no noise (optim.dp.noise)")
+    );
 }
 
 #[test]
@@ -200,7 +203,9 @@ fn steps_that_were_lost_count_as_well_and_an_account_that_is_lost_ends_the_run()
     // Without the account, or with one of fewer steps, nobody knows.
     let path = run.join("privacy.json");
     let text = std::fs::read_to_string(&path).expect("it is there");
-    for wrong in [None, Some("{"), Some("{\"spent\": []}"), Some("{\"spent\": [{\"steps\": 99, \"rate\": -1, \"noise\": 1}]}")] {
+    for wrong in
+        [None, Some("{"), Some("{\"spent\": []}"), Some("{\"spent\": [{\"steps\": 99, \"rate\": -1, \"noise\": 1}]}")]
+    {
         match wrong {
             None => std::fs::remove_file(&path).expect("removed"),
             Some(text) => std::fs::write(&path, text).expect("written"),
@@ -281,7 +286,8 @@ fn what_cannot_be_private_is_refused_by_key() {
     let found = with(&[noise, &format!("data.path={}", quoted(&long)), "data.val_fraction=0.4"]);
     assert!(found.contains("train.context: ") && found.contains("long.jsonl, line "), "{found}");
     // Of text: what the tokenizer has seen is in the model.
-    let of_text = |more: &[&str]| refused(AnyRecipe::load(None, "", &more.iter().map(|s| s.to_string()).collect::<Vec<_>>()));
+    let of_text =
+        |more: &[&str]| refused(AnyRecipe::load(None, "", &more.iter().map(|s| s.to_string()).collect::<Vec<_>>()));
     let run = format!("run.dir={}", quoted(dir.path()));
     let (found, hint) = of_text(&[&run, noise, "data.bytes=20000"]);
     assert!(found.starts_with("data.tokenizer: ") && hint.contains("\"byte\""), "{found}: {hint}");

@@ -83,7 +83,8 @@ impl Ledger {
             true => {
                 let hint = "without it nobody knows what the run has spent: put back a copy, or start a new run";
                 let file: Result<File, _> = serde_json::from_str(&disk::text(run.disk(), &path, MAX_FILE)?);
-                let file = file.map_err(|e| Error::format(&path, "content", "what a private run has spent", e, hint))?;
+                let file =
+                    file.map_err(|e| Error::format(&path, "content", "what a private run has spent", e, hint))?;
                 let fine = |part: &Part| (0.0..=1.0).contains(&part.rate) && part.noise >= 0.0;
                 if let Some(part) = file.spent.iter().find(|part| !fine(part)) {
                     let expected = "rates from 0 to 1 and noise of 0 or more";
@@ -168,7 +169,8 @@ impl Ledger {
         let mut warnings: Vec<String> = self.void.map(str::to_owned).into_iter().collect();
         if delta * examples as f64 > 1.0 {
             let share = 1.0 / examples as f64;
-            warnings.push(format!("optim.dp.delta is {delta:.1e}: above {share:.1e}, 1 / examples, it promises little"));
+            warnings
+                .push(format!("optim.dp.delta is {delta:.1e}: above {share:.1e}, 1 / examples, it promises little"));
         }
         if let Some(target) = target.filter(|target| self.void.is_none() && epsilon > target * 1.0001) {
             let why = "steps that were lost, and those with other settings, count as well";

@@ -112,6 +112,11 @@ impl Private {
         self.dp.delta_for(self.examples.count)
     }
 
+    /// The bytes of its sums.
+    pub fn bytes(&self) -> usize {
+        self.sums.iter().map(|(_, sum)| sum.spec().bytes()).sum()
+    }
+
     /// The step of a trainer, whose loss it does not tell.
     ///
     /// # Errors

@@ -100,7 +100,8 @@ fn without_clipping_and_noise_a_step_over_all_rows_is_the_ordinary_one() {
         let (mut x, mut y) = ([0; T], [0; T]);
         let both = [&mut x, &mut y].map(|x| crate::train::objective::Values::I32(&mut x[..]));
         trainer.objective.example(row, both.into_iter().collect()).unwrap();
-        (ids.extend(x), targets.extend(y));
+        ids.extend(x);
+        targets.extend(y);
     }
     [ids, targets].iter().zip(&mut x).for_each(|(from, to)| to.as_mut_slice::<i32>().copy_from_slice(from));
     let x = x.into_iter().map(Out::freeze).collect();
@@ -200,9 +201,8 @@ fn noise_is_normal_and_as_large_as_it_shall_be() {
 fn examples_are_drawn_each_by_itself_and_keys_differ() {
     let params = params(&[1]);
     let dp = Dp { clip: 1.0, noise: Some(1.0), epsilon: None, delta: None, reproducible: false, diagnostics: false };
-    let of = |dp, batch, count| {
-        Private::new(dp, 3, (batch, 10), Some(Examples { count, unit: "thing" }), &params).unwrap()
-    };
+    let of =
+        |dp, batch, count| Private::new(dp, 3, (batch, 10), Some(Examples { count, unit: "thing" }), &params).unwrap();
     let mut private = of(dp, 5, 50);
     let (mut counts, mut sizes) = ([0f64; 50], Vec::new());
     for _ in 0..4000 {
