@@ -48,6 +48,8 @@ pub enum Purpose {
     Review = 10,
     /// Which items a statistic is taken of.
     Resample = 11,
+    /// Keys of private training that is to be reproducible, and so is not private.
+    Privacy = 12,
 }
 
 /// One addressable sequence of random numbers, `(seed, purpose, tensor, step)`; the index counts inside it.

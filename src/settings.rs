@@ -13,7 +13,7 @@ use toml::{Table, Value};
 pub struct Schema {
     /// Sections with every key that has a default.
     pub default: &'static str,
-    /// The keys without one, as `data.path`.
+    /// The keys without one, as `data.path`. The value of one may be a table, whose own keys are set as `optim.dp.clip`.
     pub optional: &'static [&'static str],
     /// Sections with keys of their own, which are not known here.
     pub free: &'static [&'static str],
@@ -81,8 +81,8 @@ impl Schema {
                 Ok(value) if value.is_str() || !known.get(key).is_some_and(Value::is_str) => value,
                 _ => plain,
             };
-            match key.split_once('.').filter(|_| self.free.contains(&section)) {
-                // A key of a recipe in a free section, which the text may have as `optim.lr` or as `"optim.lr"`.
+            match key.split_once('.') {
+                // A key of a table; or of a recipe in a free section, which the text may have as `optim.lr` or as `"optim.lr"`.
                 Some((inner, last)) => {
                     known.remove(key);
                     let inner = known.entry(inner).or_insert_with(|| Value::Table(Table::new()));
@@ -102,6 +102,9 @@ impl Schema {
     fn wrong(&self, path: &str, message: &str, text: &str, file: &Path, set: &[&str]) -> Error {
         let is_set = set.iter().any(|set| path == *set || path.starts_with(&format!("{set}.")));
         let place = if is_set { " (--set)".into() } else { from_file(text, file, path) };
+        if let Some(names) = message.strip_prefix("unknown field ") {
+            return self.unknown_within(path, names, &place);
+        }
         let (problem, mut hint) = wrong_value(message);
         if hint.is_empty() {
             hint = match self.default_of(path) {
@@ -112,9 +115,26 @@ impl Schema {
         Error::config(path, problem + &place, hint)
     }
 
+    /// A key that a table does not have; serde's `names` quotes it, and then those that there are.
+    fn unknown_within(&self, path: &str, names: &str, place: &str) -> Error {
+        let mut quoted = names.split('`').skip(1).step_by(2);
+        let found = quoted.next().unwrap_or_default();
+        let known: Vec<&str> = quoted.collect();
+        let table = path.strip_suffix(found).and_then(|table| table.strip_suffix('.')).unwrap_or(path);
+        let hint = match nearest(found, known.iter().copied()) {
+            Some(near) => format!("did you mean {table}.{near}?"),
+            None => format!("{table} has {}", known.join(", ")),
+        };
+        Error::config(format!("{table}.{found}"), format!("no such key{place}"), hint)
+    }
+
     fn knows(&self, key: &str) -> bool {
         let section = key.split_once('.').map(|(section, _)| section);
-        section.is_some_and(|section| self.free.contains(&section)) || self.keys().iter().any(|known| known == key)
+        // Keys of a table are known to who reads it.
+        let table = key.match_indices('.').nth(1).map(|(dot, _)| &key[..dot]);
+        section.is_some_and(|section| self.free.contains(&section))
+            || table.is_some_and(|table| self.optional.contains(&table))
+            || self.keys().iter().any(|known| known == key)
     }
 
     /// Every key, as `train.steps`.
@@ -191,6 +211,7 @@ fn wrong_value(message: &str) -> (String, String) {
         "u64" | "usize" | "u32" => "a whole number, 0 or more",
         "f64" | "f32" => "a number",
         "a boolean" => "true or false",
+        other if other.starts_with("struct ") => "a section",
         other => other,
     };
     (format!("expected {expected}, found {found}"), String::new())

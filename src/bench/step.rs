@@ -42,6 +42,7 @@ impl StepCase {
                     seed: 1,
                     optim: Optimizer::default(),
                     schedule,
+                    dp: None,
                 };
                 let config = GptConfig { bias, ..GptConfig::gpt2(size) };
                 StepCase { name: name.to_owned(), config, shape: [batch, context], setup }

@@ -9,6 +9,7 @@ use kiln::disk::Os;
 use kiln::error::{Error, Result};
 use kiln::train::guard::LOSS;
 use kiln::train::pictures::vae::CONV;
+use kiln::train::private::{Part, Promise};
 use kiln::train::{AnyRecipe, Event, Origin, Summary, Watch, signal};
 use serde_json::json;
 use std::io::IsTerminal;
@@ -157,15 +158,16 @@ fn to_json(s: &Summary) -> serde_json::Value {
         "rewinds": s.rewinds,
         "stopped": s.stopped,
         "memory": s.memory,
+        "privacy": s.privacy,
     })
 }
 
 /// The last lines: the losses, where everything is, what to do next.
 fn conclusion(s: &Summary) -> String {
-    let mut losses = format!("training loss {:.3}", s.loss);
-    if let Some(val) = s.val_loss {
-        losses += &format!(", {} {val:.3}", s.judged);
-    }
+    // Private training tells no loss of its own.
+    let training = (!s.loss.is_nan()).then(|| format!(", training loss {:.3}", s.loss));
+    let held_out = s.val_loss.map(|val| format!(", {} {val:.3}", s.judged));
+    let mut losses: String = training.into_iter().chain(held_out).collect();
     if let Some(bits) = s.bits_per_byte {
         losses += &format!(" ({bits:.3} bits per byte)");
     }
@@ -177,7 +179,7 @@ fn conclusion(s: &Summary) -> String {
     };
     let time = duration(Duration::from_secs_f64(s.seconds.max(0.0)));
     let of = if s.steps < s.of_steps { format!(" of {}", thousands(s.of_steps)) } else { String::new() };
-    let mut text = format!("\n{how}: {}{of} steps, {time}, {losses}\n", thousands(s.steps));
+    let mut text = format!("\n{how}: {}{of} steps, {time}{losses}\n", thousands(s.steps));
     if s.skipped > 0 || s.rewinds > 0 {
         let skipped = count(s.skipped, "step was skipped", "steps were skipped");
         let back =
@@ -185,11 +187,25 @@ fn conclusion(s: &Summary) -> String {
         text += &format!("{skipped} (\"skipped\" in metrics.jsonl), {back}");
         text += "; a lower optim.lr or a longer optim.warmup helps\n";
     }
+    if let Some(promise) = &s.privacy {
+        text += &format!("{} (docs/privacy.md says for what)\n", promise.guarantee);
+    }
     text += &format!("run    {}\n", s.run.display());
     for picture in ["loss.svg", "loss.png"].map(|name| s.run.join(name)).iter().filter(|p| p.is_file()) {
         text += &format!("curve  {}\n", picture.display());
     }
     text + &format!("\nnext: {next}")
+}
+
+/// What private training does to examples, and what it will promise.
+fn private(promise: &Promise) -> String {
+    let Promise { guarantee, examples, clip, spent, .. } = promise;
+    let Some(Part { rate, noise, .. }) = spent.last() else { return guarantee.clone() };
+    format!(
+        "a step draws each of {} examples with probability {rate:.3e}, clips its gradient to {clip}, adds noise of {noise:.3} \
+         times that\n        by the last step: {guarantee}",
+        thousands(*examples)
+    )
 }
 
 /// `no step was skipped`, `1 step was skipped`, `2 steps were skipped`.
@@ -311,13 +327,17 @@ impl Watch for Screen {
                     bar.set_position(first_step);
                 }
             }
+            Event::Private { promise } => self.say(&format!("private {}", private(promise))),
             Event::Step { step, steps, loss, parts, rate, unit, share_of_peak, .. } => {
                 let peak = share_of_peak.map_or(String::new(), |share| format!("  {:.0} % of peak", 100.0 * share));
                 let rate = thousands(rate.max(0.0) as u64);
                 let parts: String = parts.iter().map(|(name, value)| format!("  {} {value:.3}", words(name))).collect();
-                let rest = format!("loss {loss:.3}{parts}  {rate} {unit}/s{peak}  {} left", self.left(step, steps));
+                // Private training tells none.
+                let loss = if loss.is_nan() { String::new() } else { format!("loss {loss:.3}") };
+                let rest = format!("{loss}{parts}  {rate} {unit}/s{peak}  {} left", self.left(step, steps));
+                let rest = rest.trim_start();
                 if let Some(bar) = &self.bar {
-                    bar.set_message(rest);
+                    bar.set_message(rest.to_owned());
                     bar.set_position(step);
                 } else if step * 30 / steps.max(1) > self.thirtieths || step == self.first_step + 1 {
                     self.thirtieths = step * 30 / steps.max(1);
@@ -430,6 +450,7 @@ mod tests {
             rewinds: 0,
             stopped: None,
             memory: Default::default(),
+            privacy: None,
         };
         let object = to_json(&summary);
         assert_eq!(object["run"], "runs/a");

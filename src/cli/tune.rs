@@ -19,6 +19,8 @@ use std::path::PathBuf;
   kiln tune runs/village --data answers.jsonl --full      all weights
   kiln tune smollm2 --data chats.jsonl --show-mask 3      look at what would be trained on
   kiln tune smollm2 --data chats.jsonl --set model.frozen=q4 --set optim.lr=1e-3
+  kiln tune smollm2 --data letters.jsonl --set optim.dp.epsilon=8 --set data.packing=false
+                                                          hides each example (docs/privacy.md)
   kiln tune --resume runs/chats                           goes on where a run was stopped
 
 An example is a line of JSON with one of:

@@ -208,6 +208,37 @@ impl EvalBatches {
     }
 }
 
+/// Rows that share no token: each T + 1 tokens, the first at the start of the data.
+#[derive(Clone, Debug)]
+pub struct Apart {
+    data: Arc<Dataset>,
+    context: usize,
+}
+
+impl Apart {
+    /// Rows of `context` inputs (T) and the target after them.
+    pub fn new(data: Arc<Dataset>, context: usize) -> Apart {
+        assert!(context > 0, "an empty row");
+        Apart { data, context }
+    }
+
+    /// How many whole ones there are.
+    #[expect(clippy::len_without_is_empty, reason = "a run whose data has no window is refused before")]
+    pub fn len(&self) -> usize {
+        self.data.len() / (self.context + 1)
+    }
+
+    /// Fills inputs `x` and targets `y`, T each, with row number `row`.
+    ///
+    /// # Errors
+    /// A shard has changed since it was opened.
+    pub fn fill(&self, row: usize, x: &mut [i32], y: &mut [i32]) -> Result<()> {
+        assert!(row < self.len(), "row {row} of {}", self.len());
+        copy_window(&self.data, row * (self.context + 1), x, y);
+        self.data.check([x, y])
+    }
+}
+
 /// Copies `x` from `start` on and `y` one token later; both of the same length, at least 1. To be followed by a check.
 fn copy_window(data: &Dataset, start: usize, x: &mut [i32], y: &mut [i32]) {
     data.copy(start, x);

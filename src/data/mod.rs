@@ -24,7 +24,7 @@ pub mod takedown;
 pub mod tokenizer;
 mod vocab;
 
-pub use batch::{Batches, EvalBatches};
+pub use batch::{Apart, Batches, EvalBatches};
 pub use dataset::{Dataset, DatasetInfo, Part};
 pub use mix::Mix;
 pub use prepare::{Prepare, prepare};

@@ -2,7 +2,7 @@
 //!
 //! Of language models: how sure a figure is and whether two models differ ([`sign_test`], [`bootstrap`], [`pass_at`]), whether a model knows how sure it
 //! may be ([`reliability`], [`brier`], [`temperature`]), how well a number tells two groups apart ([`auc`]), and how much texts repeat ([`distinct`],
-//! [`repeated`]).
+//! [`repeated`]). Of training: what privacy it spends ([`privacy`]).
 //!
 //! Of pictures: how much two sets are alike, from numbers that a network made of them.
 //!
@@ -26,6 +26,7 @@ mod frechet;
 mod kernel;
 mod neighbours;
 mod paired;
+pub mod privacy;
 mod separation;
 
 pub use calibration::{Bin, brier, calibration_error, probabilities, reliability, temperature};

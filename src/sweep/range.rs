@@ -77,6 +77,10 @@ pub fn range(
         "guard.max_bad_steps=1000000".into(),
     ];
     let recipe = AnyRecipe::load(None, recipe, &[overrides, &own].concat())?;
+    if recipe.optim().dp.is_some() {
+        let problem = "the test is of training losses, which private training does not tell";
+        return Err(Error::config("optim.dp", problem, "test on public text, without it"));
+    }
     let summary = recipe.run(&Os, None, device, watch)?;
     if let Some(signal) = summary.stopped {
         return Err(Error::failed(format!("stopped by signal {signal}"), "begin it anew"));

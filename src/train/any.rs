@@ -7,7 +7,7 @@ use super::pictures::gan::GanRecipe;
 use super::pictures::vae::VaeRecipe;
 use super::pictures::vqvae::VqVaeRecipe;
 use super::pictures::{GanTask, PictureData, VaeTask, VqVaeTask};
-use super::recipe::{MAX_FILE, Recipe, RecipeOf, Train};
+use super::recipe::{MAX_FILE, Optim, Recipe, RecipeOf, Train};
 use super::rehearse::{Rehearsed, rehearse};
 use super::source;
 use super::task::{Progress, Task};
@@ -130,6 +130,11 @@ impl AnyRecipe {
     /// `[train]`.
     pub fn train(&self) -> &Train {
         within!(self, _Kind, recipe => &recipe.train)
+    }
+
+    /// `[optim]`.
+    pub fn optim(&self) -> &Optim {
+        within!(self, _Kind, recipe => &recipe.optim)
     }
 
     /// What a batch has so many of, as `tokens`, and what losses are counted in.

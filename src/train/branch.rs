@@ -139,6 +139,11 @@ impl Origin {
         let set = [&[format!("run.name={name}")], overrides].concat();
         let is = RecipeOf::<M, D, S>::load(Some(&self.run.join("recipe.toml")), &set)?;
         let step = self.step;
+        if was.optim.dp.is_some() {
+            let problem =
+                "a branch of a private run would read its examples again, and nobody adds the accounts of both up";
+            return Err(Error::config("optim.dp", problem, "go on with the run itself, --resume, or begin a new one"));
+        }
         let (before, after) = (keys(&was.to_toml()), keys(&is.to_toml()));
         let changed = |key: &&String| before.get(*key) != after.get(*key);
         let own =

@@ -1,6 +1,7 @@
 //! What a training run tells whoever watches it: a command line, a test, later a page.
 
 use super::fit::Plan;
+use super::private::Promise;
 use super::trainer::At;
 use crate::cpu::gemm::Precision;
 use crate::params::Params;
@@ -18,7 +19,7 @@ pub trait Watch {
     }
 
     /// Called after the backward pass of each micro-batch with the gradients so far and its share of the step's loss: for
-    /// those who look into a step, and for tests that spoil one.
+    /// those who look into a step, and for tests that spoil one. Never where training is private.
     fn backward(&mut self, _at: At, _micro: usize, _params: &mut Params, _loss: &mut Tensor) {}
 
     /// Asked once: the step after which the run pauses. It is then evaluated and saved, and goes on from there to the same
@@ -72,13 +73,18 @@ pub enum Event<'a> {
         /// What linear layers compute in.
         precision: Precision,
     },
+    /// Training is private; this comes after [`Start`](Event::Start).
+    Private {
+        /// What will be promised after the last step.
+        promise: &'a Promise,
+    },
     /// A step is done.
     Step {
         /// Steps done so far.
         step: u64,
         /// Steps of the whole run.
         steps: u64,
-        /// The loss on the step's batch.
+        /// The loss on the step's batch; NaN where training is private, which does not tell it.
         loss: f32,
         /// The learning rate of the step.
         lr: f64,
@@ -180,7 +186,7 @@ pub struct Summary {
     pub steps: u64,
     /// Steps of the whole run: more, where it paused or was stopped.
     pub of_steps: u64,
-    /// The loss of the last step that was not skipped.
+    /// The loss of the last step that was not skipped; NaN where training is private.
     pub loss: f32,
     /// What an evaluation's main number is, as `validation loss`.
     pub judged: &'static str,
@@ -200,4 +206,6 @@ pub struct Summary {
     pub stopped: Option<i32>,
     /// What memory it took.
     pub memory: Plan,
+    /// What was promised to whom, where training is private.
+    pub privacy: Option<Promise>,
 }

@@ -6,7 +6,8 @@
 //!   goes back.
 //! - A **high** loss is above `m + spike_deviations · max(1.4826 · MAD, 0.01)`, where m is the median of the last
 //!   `spike_window` losses that were neither bad nor high, and MAD the median of their distances from m; nothing is high
-//!   before there are as many. Its step counts like any other, but after `spike_steps` in a row the run goes back.
+//!   before there are as many. Its step counts like any other, but after `spike_steps` in a row the run goes back. The loss of a good
+//!   step that is not told (NaN), as in private training, is none of them.
 //! - To **go back** is to load the last checkpoint that was due by `train.checkpoint_every` with no bad or high step
 //!   just before it (the initial weights where there is none yet), and to go on from there with the data that
 //!   comes after the last step done. After `max_rewinds` times without a checkpoint behind that step, the run ends.
@@ -93,6 +94,9 @@ impl Guard {
             return Verdict::Rewind(format!("{} steps in a row were not finite (loss {loss}{first})", self.bad));
         }
         self.bad = 0;
+        if loss.is_nan() {
+            return Verdict::Good;
+        }
         match self.bound(rule).filter(|&bound| f64::from(loss) > bound) {
             None => {
                 self.high = 0;

@@ -1,11 +1,11 @@
 //! Language models: the loss of the next token.
 
-use super::objective::{self, Batch, Found, MAX_TENSORS, Objective, Turn, Values, room};
+use super::objective::{self, Batch, Examples, Found, MAX_TENSORS, Objective, Turn, Values, room};
 use super::recipe::Recipe;
 use super::setup::Setup;
 use super::trainer::Trainer;
 use crate::cpu::gemm::Precision;
-use crate::data::{Batches, Dataset, EvalBatches};
+use crate::data::{Apart, Batches, Dataset, EvalBatches};
 use crate::device::kernels::Float;
 use crate::device::{Device, kernels};
 use crate::error::{Error, Result};
@@ -26,6 +26,8 @@ pub struct Lm {
     /// The model.
     pub gpt: Gpt,
     fill: Fill,
+    /// The rows of private training.
+    apart: Option<Apart>,
     shape: Shape,
 }
 
@@ -33,7 +35,7 @@ impl Lm {
     /// A model that learns from sequences (B, T), which `fill` makes, and the parameters that it needs.
     pub fn new(config: GptConfig, shape: [usize; 2], fill: Fill) -> (Lm, Vec<Decl>) {
         let (gpt, decls) = Gpt::new(config);
-        (Lm { gpt, fill, shape: shape.into() }, decls)
+        (Lm { gpt, fill, apart: None, shape: shape.into() }, decls)
     }
 
     /// Whether a device can train it.
@@ -72,12 +74,24 @@ impl Objective for Lm {
         (self.fill)(batch, micro, x, y)
     }
 
+    fn examples(&self) -> Option<Examples> {
+        let unit = "row of train.context + 1 tokens";
+        self.apart.as_ref().map(|rows| Examples { count: rows.len() as u64, unit })
+    }
+
+    fn example(&self, index: u64, x: ArrayVec<Values, MAX_TENSORS>) -> Result<()> {
+        let mut x = x.into_iter().map(Values::ids);
+        let [x, y] = [(); 2].map(|()| x.next().expect("ids and targets"));
+        self.apart.as_ref().map_or(Ok(()), |rows| rows.fill(index as usize, x, y))
+    }
+
     fn turn(&mut self, _: u8, turn: Turn, x: &Batch) -> Found {
         let Turn { tape, params, pass, micros, last } = turn;
         tape.begin(params, pass);
         tape.lend(params, self.gpt.head());
+        let targets = micros * x[1].numel();
         let [x, y] = [0, 1].map(|i| tape.constant(x[i].clone()));
-        let loss = self.gpt.loss(x, y, None, Some((micros * self.shape.numel()) as f32));
+        let loss = self.gpt.loss(x, y, None, Some(targets as f32));
         let value = loss.value();
         loss.backward(params, last);
         Found::loss(value)
@@ -95,24 +109,25 @@ impl Trainer<Lm> {
     /// The data is shorter than a window.
     pub fn new(recipe: &Recipe, vocab: usize, data: Arc<Dataset>, device: &Device) -> Result<Trainer<Lm>> {
         let train = &recipe.train;
-        let batches = Batches::new(data, train.batch, train.context, train.accumulate, train.seed)?;
+        let batches = Batches::new(data.clone(), train.batch, train.context, train.accumulate, train.seed)?;
         let fill = move |step, micro, x: &mut [i32], y: &mut [i32]| batches.fill(step, micro, x, y);
-        Trainer::on(recipe, vocab, Box::new(fill), device)
+        let apart = recipe.optim.dp.map(|_| Apart::new(data, train.context));
+        Trainer::on(recipe, vocab, (Box::new(fill), apart), device)
     }
 
     /// A trainer without data, for a [dry](Device::dry) device.
     pub fn dry(recipe: &Recipe, vocab: usize, device: &Device) -> Trainer<Lm> {
-        Trainer::on(recipe, vocab, Box::new(|_, _, _, _| Ok(())), device).expect("no weights to read")
+        Trainer::on(recipe, vocab, (Box::new(|_, _, _, _| Ok(())), None), device).expect("no weights to read")
     }
 
-    fn on(recipe: &Recipe, vocab: usize, fill: Fill, device: &Device) -> Result<Trainer<Lm>> {
+    fn on(recipe: &Recipe, vocab: usize, (fill, apart): (Fill, Option<Apart>), device: &Device) -> Result<Trainer<Lm>> {
         let train = &recipe.train;
         let config = recipe.model.config(vocab, train.context);
         let (lm, mut decls) = Lm::new(config.clone(), [train.batch, train.context], fill);
         if let Some(base) = recipe.model.base() {
             mup::scale(&config, &mut decls, base);
         }
-        Trainer::with(Setup::of(recipe), (lm, decls), device)
+        Trainer::with(Setup::of(recipe), (Lm { apart, ..lm }, decls), device)
     }
 
     /// The sum of the negative log-likelihoods of all targets of `data`, in nats, and how many targets these are; at most

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 pub struct Record {
     /// Steps done, this one included.
     pub step: u64,
-    /// The loss on the step's batch; `null` in the file, and NaN here, where it is not finite.
+    /// The loss on the step's batch; `null` in the file, and NaN here, where it is not finite, or is not told since
+    /// training is private.
     #[serde(deserialize_with = "number_or_nan")]
     pub loss: f32,
     /// The learning rate.
@@ -28,8 +29,8 @@ pub struct Record {
     /// Where the step was skipped: the first parameter whose gradient was not finite, or `loss` where none was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
-    /// More numbers, by name: `tokens_per_s` or `pictures_per_s`, the parts of a loss, and with `val_` before their names what an
-    /// evaluation found.
+    /// More numbers, by name: `tokens_per_s` or `pictures_per_s`, the parts of a loss, with `val_` before their names what an
+    /// evaluation found, and `dp_epsilon`, what a private run had spent by then.
     #[serde(flatten, deserialize_with = "numbers_or_nan")]
     pub more: BTreeMap<String, f64>,
 }

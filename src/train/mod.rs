@@ -15,6 +15,7 @@ pub mod objective;
 pub mod pictures;
 pub mod plot;
 pub mod pretrain;
+pub mod private;
 pub mod recipe;
 pub mod rehearse;
 pub mod run;

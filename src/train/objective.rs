@@ -13,6 +13,15 @@ pub const MAX_TENSORS: usize = 4;
 /// The most numbers that a step reports beside its loss.
 pub const MAX_PARTS: usize = 6;
 
+/// Examples whose gradients private training tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Examples {
+    /// How many there are.
+    pub count: u64,
+    /// What one of them is, in words.
+    pub unit: &'static str,
+}
+
 /// The tensors of a micro-batch: ids and targets, pictures and labels.
 pub type Batch = ArrayVec<Tensor, MAX_TENSORS>;
 
@@ -87,6 +96,21 @@ pub trait Objective {
     /// # Errors
     /// The data has changed since it was opened.
     fn fill(&self, batch: u64, micro: usize, x: ArrayVec<Values, MAX_TENSORS>) -> Result<()>;
+
+    /// The examples of private training; `None` where there is no data, as on a [dry](Device::dry) device.
+    fn examples(&self) -> Option<Examples> {
+        None
+    }
+
+    /// Fills the tensors of a micro-batch of one row with example number `index`. The loss of a turn over it is the mean of the example's
+    /// targets.
+    ///
+    /// # Errors
+    /// The data has changed since it was opened.
+    fn example(&self, index: u64, x: ArrayVec<Values, MAX_TENSORS>) -> Result<()> {
+        let _ = (index, x);
+        Ok(())
+    }
 
     /// How many networks a step trains, one after the other; their numbers are those of [`Decl::net`](crate::params::Decl),
     /// from the last one down to 0: a discriminator before its generator.

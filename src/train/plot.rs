@@ -88,7 +88,7 @@ impl Picture for LossCurve<'_> {
         let [font, bold] = [false, true].map(|bold| move |size| text(size, scale, bold));
 
         area.fill(&WHITE)?;
-        let last_step = train.last().map_or(1.0, |p| p.0).max(1.0);
+        let last_step = train.last().or(val.last()).map_or(1.0, |p| p.0).max(1.0);
         let y = y_range(&train, &smooth, &val, self.floor);
         let mut chart = ChartBuilder::on(area)
             .caption(self.title, bold(27))

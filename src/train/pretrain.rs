@@ -9,6 +9,7 @@ use super::guard::{LOSS, Verdict};
 use super::health::{Course, weights};
 use super::metrics::{self, Metrics, Record};
 use super::plot::{LossCurve, Picture};
+use super::private::Ledger;
 use super::recipe::Recipe;
 use super::run::RunDir;
 use super::task::{Evaluation, Opened, RecipeFor, Task};
@@ -96,6 +97,8 @@ pub(super) struct Work<'a, T: Task> {
     /// Floating-point operations a second that this machine reaches.
     peak: Option<f64>,
     memory: Plan,
+    /// What was spent, where training is private.
+    ledger: Option<Ledger>,
 }
 
 /// What memory a run of `recipe` takes, before it starts; `resume` is its directory where it has one.
@@ -141,6 +144,7 @@ impl<'a, T: Task> Work<'a, T> {
             unfinished: None,
             course: Course::new(T::terms(recipe)),
             memory,
+            ledger: None,
             peak: match &device {
                 Device::Cpu(host) => Some(1e9 * crate::cpu::limits::fma_peak(&host.cpu, 0.1)),
                 Device::Gpu(_) => None,
@@ -228,11 +232,15 @@ impl<'a, T: Task> Work<'a, T> {
             data: &about,
             precision: self.recipe.train.precision,
         });
+        self.open_ledger(watch)?;
         let mut stopped = None;
         while stopped.is_none() && (self.state.step < self.end || self.unfinished.is_some()) {
             if let Some(record) = self.unfinished.take() {
                 stopped = self.conclude(record, true, watch)?;
                 continue;
+            }
+            if let Some(ledger) = &mut self.ledger {
+                ledger.count(&self.run)?;
             }
             let started = Instant::now();
             let State { step, optimizer_steps: updates, .. } = self.state;
@@ -309,6 +317,7 @@ impl<'a, T: Task> Work<'a, T> {
         self.draw()?;
         let took = Actual::of(self.trainer.params.device(), self.state.step - first, began.elapsed());
         account.close(&self.run, took)?;
+        self.ledger.as_mut().map_or(Ok(()), |ledger| ledger.close(&self.run))?;
         Ok(Summary {
             run: self.run.path().to_owned(),
             parameters: self.trainer.params.numel(),
@@ -325,7 +334,21 @@ impl<'a, T: Task> Work<'a, T> {
             rewinds: self.state.guard.rewinds.len() as u64,
             stopped,
             memory: self.memory,
+            privacy: self.ledger.as_ref().map(|ledger| ledger.promise(0)),
         })
+    }
+
+    /// Opens the account of a private run, and says what it will promise.
+    fn open_ledger(&mut self, watch: &mut dyn Watch) -> Result<()> {
+        let Some(private) = self.trainer.private() else { return Ok(()) };
+        let (steps, done) = (self.recipe.train.steps, self.state.step);
+        let ledger = Ledger::open(&self.run, private, steps, done)?;
+        let left = steps.saturating_sub(done);
+        watch.event(&Event::Private { promise: &ledger.promise(left) });
+        let warnings = ledger.warnings(private.settings().epsilon, left);
+        warnings.iter().for_each(|text| watch.event(&Event::Warning { text }));
+        self.ledger = Some(ledger);
+        Ok(())
     }
 
     /// What the run is going to take.
@@ -422,6 +445,7 @@ impl<'a, T: Task> Work<'a, T> {
         {
             (record.val_loss, record.bits_per_byte) = (Some(loss), self.task.bits_per_byte(loss));
             record.more.extend(parts.into_iter().map(|(name, value)| (format!("val_{name}"), value)));
+            record.more.extend(self.ledger.as_ref().map(|ledger| ("dp_epsilon".to_owned(), ledger.epsilon())));
         }
         for found in self.course.record(&record).into_iter().flatten() {
             watch.event(&Event::Warning { text: &found.to_string() });

@@ -133,6 +133,11 @@ impl<'d> RunDir<'d> {
         self.path.join(ACCOUNT)
     }
 
+    /// What a private run has spent.
+    pub fn privacy(&self) -> PathBuf {
+        self.path.join("privacy.json")
+    }
+
     /// The loss curve as a vector picture.
     pub fn loss_svg(&self) -> PathBuf {
         self.path.join("loss.svg")

@@ -88,6 +88,10 @@ type Version = (String, u64, Vec<Place>);
 
 /// Goes through the data sets that a run was trained on, one after the other.
 fn over_time(recipe: &Recipe, state: &State, versions: &[Version]) -> Verdict {
+    if recipe.optim.dp.is_some() {
+        let why = "training was private: which rows its steps drew is not on record, and each was as likely";
+        return Verdict::Unknown(why.to_owned());
+    }
     let mut seen = BTreeMap::new();
     let mut verdict = match state.data.first() {
         Some((0, _)) => Verdict::Unseen,

@@ -1,6 +1,6 @@
 //! What a training step hangs on beside its objective: how many micro-batches, how exact, which optimizer.
 
-use super::recipe::RecipeOf;
+use super::recipe::{Dp, RecipeOf};
 use super::schedule::Schedule;
 use crate::cpu::gemm::Precision;
 use crate::device::Device;
@@ -22,6 +22,8 @@ pub struct Setup {
     pub optim: Optimizer,
     /// Its learning rate.
     pub schedule: Schedule,
+    /// How gradients are made private, where they are.
+    pub dp: Option<Dp>,
 }
 
 impl Setup {
@@ -35,18 +37,23 @@ impl Setup {
             seed: train.seed,
             optim: recipe.optim.optimizer(),
             schedule: recipe.schedule(),
+            dp: recipe.optim.dp,
         }
     }
 
     /// Whether a device can do it.
     ///
     /// # Errors
-    /// It asks a GPU for Muon.
+    /// It asks a GPU for Muon, or for private training.
     pub fn supported(&self, device: &Device) -> Result<()> {
         match device {
             Device::Gpu(_) if self.optim.muon.is_some() => {
                 let hint = "set it to \"adamw\", or train on the CPU (--device cpu)";
                 Err(Error::config("optim.kind", "Muon has no kernels for a GPU", hint))
+            }
+            Device::Gpu(_) if self.dp.is_some() => {
+                let problem = "private training clips and adds up gradients on the CPU";
+                Err(Error::config("optim.dp", problem, "train with --device cpu"))
             }
             _ => Ok(()),
         }

@@ -4,7 +4,7 @@ use super::event::{Event, Watch};
 use super::fit::{self, Plan};
 use super::health::{self, Finding};
 use super::lm::Lm;
-use super::recipe::{self, OptimKind, Recipe, Train};
+use super::recipe::{self, Data, OptimKind, Recipe, TokenizerChoice, Train};
 use super::run::RunDir;
 use super::setup::Setup;
 use super::source;
@@ -51,8 +51,24 @@ fn supported(recipe: &Recipe, device: &Device) -> Result<()> {
         let problem = "a GPU's update has one learning rate for all";
         return Err(Error::config("model.mup", problem, "leave it out, or train with --device cpu"));
     }
+    if recipe.optim.dp.is_some() {
+        public_tokenizer(recipe)?;
+    }
     Setup::of(recipe).supported(device)?;
     Lm::supported(&recipe.model.config(1, recipe.train.context), recipe.train.precision, device)
+}
+
+/// Refuses a tokenizer that is learnt from text that is to stay private: pieces of it are its tokens.
+fn public_tokenizer(recipe: &Recipe) -> Result<()> {
+    let Data { path, tokenizer, .. } = &recipe.data;
+    let learnt = matches!(tokenizer, TokenizerChoice::Bpe | TokenizerChoice::Char);
+    // A data set has its own, whatever the recipe says.
+    if !learnt || path.iter().flatten().any(|path| path.join(DATASET_FILE).is_file()) {
+        return Ok(());
+    }
+    let problem = "a tokenizer learnt from the text has pieces of it for tokens, which no noise hides (optim.dp)";
+    let hint = "set data.tokenizer = \"byte\", or to the tokenizer.json of another text";
+    Err(Error::config("data.tokenizer", problem, hint))
 }
 
 /// Bytes of text on which a rehearsal makes data: enough for any vocabulary that there is text for.

@@ -1,6 +1,7 @@
 //! One optimizer step: what a run repeats.
 
 use super::objective::{Batch, Found as Ran, MAX_PARTS, MAX_TENSORS, Objective, Turn, fill, room, upload};
+use super::private::Private;
 use super::schedule::Schedule;
 use super::setup::Setup;
 use crate::cpu::gemm::Precision;
@@ -38,7 +39,9 @@ pub struct Trainer<O> {
     seed: u64,
     precision: Precision,
     schedule: Schedule,
-    optim: Optimizer,
+    pub(super) optim: Optimizer,
+    /// What makes steps private, where they are.
+    pub(super) private: Option<Private>,
 }
 
 /// A GPU's step as one call.
@@ -106,15 +109,22 @@ impl<O: Objective> Trainer<O> {
     /// A model with the weights that it starts from: an objective, and the parameters that it needs.
     ///
     /// # Errors
-    /// The weights cannot be read, where the objective [reads them](Objective::prepare).
+    /// The weights cannot be read, where the objective [reads them](Objective::prepare); private training cannot keep what it is asked for.
     pub fn with(setup: Setup, (objective, decls): (O, Vec<Decl>), device: &Device) -> Result<Trainer<O>> {
-        let Setup { accumulate, recompute, precision, seed, optim, schedule } = setup;
+        let Setup { accumulate, recompute, precision, seed, optim, schedule, dp } = setup;
         let mut tape = Tape::new(device);
         tape.recompute(recompute);
+        let specs = objective.batch();
+        let params = fresh(device, (&objective, &decls), seed, &optim, precision)?;
+        let private = dp.map(|dp| {
+            let batch = (specs[0].shape[0] * accumulate) as u64;
+            Private::new(dp, seed, (batch, schedule.steps), objective.examples(), &params)
+        });
         Ok(Trainer {
-            specs: objective.batch(),
-            params: fresh(device, (&objective, &decls), seed, &optim, precision)?,
+            specs,
+            params,
             objective,
+            private: private.transpose()?,
             decls,
             tape,
             micros: accumulate,
@@ -132,6 +142,11 @@ impl<O: Objective> Trainer<O> {
     /// The parameters that the model asked for.
     pub fn decls(&self) -> &[Decl] {
         &self.decls
+    }
+
+    /// What makes steps private, where they are.
+    pub fn private(&self) -> Option<&Private> {
+        self.private.as_ref()
     }
 
     /// Micro-batches in a step.
@@ -163,7 +178,8 @@ impl<O: Objective> Trainer<O> {
 
     /// Does a step: forward and backward over its micro-batches, then one update; all of it for each network in turn. From
     /// the third step on it allocates nothing. Where the loss or a gradient is bad, weights and moments stay as they were,
-    /// bit for bit: those of the networks whose turn it was or still would have been.
+    /// bit for bit: those of the networks whose turn it was or still would have been. Where training is private, what `probe` would
+    /// see is not told, and so neither is the loss: it is NaN.
     ///
     /// # Errors
     /// The data has changed since it was opened; weights and moments are as before.
@@ -173,9 +189,16 @@ impl<O: Objective> Trainer<O> {
         let nets = self.objective.nets();
         for net in (0..nets).rev() {
             self.params.focus((nets > 1).then_some(net));
-            let turn = match self.params.device().clone() {
+            let turn = match (self.private.take(), self.params.device().clone()) {
+                (Some(mut private), _) => {
+                    let turn = private.turn(self, at, lr, &mut step.parts);
+                    self.private = Some(private);
+                    turn
+                }
                 // A probe may ask for anything, which nothing that is recorded can; nor can turns be told apart.
-                Device::Gpu(gpu) if probe.is_none() && nets == 1 => self.recorded_step(&gpu, at, lr, &mut step.parts),
+                (None, Device::Gpu(gpu)) if probe.is_none() && nets == 1 => {
+                    self.recorded_step(&gpu, at, lr, &mut step.parts)
+                }
                 _ => self.live_turn(net, at, lr, &mut probe, &mut step.parts),
             };
             self.params.focus(None);
@@ -205,7 +228,7 @@ impl<O: Objective> Trainer<O> {
         let first = parts.len();
         for micro in 0..self.micros {
             let x = self.batch(at, micro).inspect_err(|_| self.params.clear_grads())?;
-            let Ran { mut loss, parts: found } = self.pass(net, at, micro, &x);
+            let Ran { mut loss, parts: found } = self.pass(net, at, (micro, self.micros), &x);
             if let Some(probe) = probe {
                 probe(micro, &mut self.params, &mut loss);
             }
@@ -252,12 +275,12 @@ impl<O: Objective> Trainer<O> {
         Pass { seed: self.seed, precision: self.precision, ..Pass::default() }
     }
 
-    /// Forward and backward over a micro-batch.
-    fn pass(&mut self, net: u8, at: At, micro: usize, x: &Batch) -> Ran {
-        let (seed, precision, micros) = (self.seed, self.precision, self.micros);
+    /// Forward and backward over a micro-batch: its number, and of how many gradients are shares.
+    pub(super) fn pass(&mut self, net: u8, at: At, (micro, micros): (usize, usize), x: &Batch) -> Ran {
+        let (seed, precision) = (self.seed, self.precision);
         let pass = Pass { seed, step: at.batch, micro: micro as u32, training: true, precision };
         let (tape, params) = (&mut self.tape, &mut self.params);
-        let found = self.objective.turn(net, Turn { tape, params, pass, micros, last: micro + 1 == micros }, x);
+        let found = self.objective.turn(net, Turn { tape, params, pass, micros, last: micro + 1 >= micros }, x);
         self.tape.settle(&mut self.params);
         found
     }
@@ -295,7 +318,7 @@ impl<O: Objective> Trainer<O> {
         self.losses.clear();
         self.found.clear();
         for micro in 0..self.micros {
-            let Ran { loss, parts } = self.pass(0, at, micro, &self.batches[micro].clone());
+            let Ran { loss, parts } = self.pass(0, at, (micro, self.micros), &self.batches[micro].clone());
             self.losses.push(loss);
             self.found.push(parts);
         }

@@ -13,6 +13,7 @@ pub use remedy::{Family, Remedy};
 
 use super::lm::Lm;
 use super::objective::Objective;
+use super::private::Private;
 use super::recipe::{Architecture, Recipe, RecipeOf, Section, Train};
 use super::trainer::Trainer;
 use crate::cpu::memory::{OutOfMemory, or_out_of_memory};
@@ -29,7 +30,7 @@ use std::fmt;
 pub struct Plan {
     /// The parameters.
     pub weights: usize,
-    /// Their gradients.
+    /// Their gradients, and where training is private the sums of those of examples.
     pub gradients: usize,
     /// The optimizer's moments.
     pub moments: usize,
@@ -126,6 +127,7 @@ impl Plan {
                 moments += train.moments.iter().map(|(_, moment)| bytes(moment)).sum::<usize>();
             }
         }
+        gradients += trainer.private().map_or(0, Private::bytes);
         // From the third step on steps take nothing more.
         let mut marks = vec![1, 2, train.eval_every, train.sample_every, train.steps];
         marks.retain(|step| (1..=train.steps).contains(step));

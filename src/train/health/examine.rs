@@ -232,6 +232,8 @@ impl Work<'_> {
         let rows = Rows { rows: b * recipe.train.accumulate, batch: b, micros };
         let mut looked = recipe.clone();
         looked.train.accumulate = micros;
+        // Its gradients are looked at as they are.
+        looked.optim.dp = None;
         let mut trainer = Trainer::new(&looked, info.tokenizer.vocab, train, self.device)?;
         if self.weights(&mut trainer, &recipe.optim)? {
             self.model(&mut trainer, |lm: &Lm| &lm.gpt, &rows)?;

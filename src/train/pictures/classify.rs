@@ -181,7 +181,7 @@ fn teach(
     let schedule = Schedule { shape: Shape::Cosine, lr: 2e-3, min_lr: 2e-5, steps, warmup: 20, decay_steps: 0 };
     let optim = Optimizer { adamw: AdamW { weight_decay: 0.01, ..AdamW::default() }, ..Optimizer::default() };
     let precision = Precision::F32;
-    let setup = Setup { accumulate: 1, recompute: false, precision, seed: 1, optim, schedule };
+    let setup = Setup { accumulate: 1, recompute: false, precision, seed: 1, optim, schedule, dp: None };
     let (classifier, decls) = Classifier::new(config);
     let mut trainer = Trainer::with(setup, (Lessons { classifier, batches }, decls), device)?;
     let (done, mut start) = (steps.min(most), Instant::now());

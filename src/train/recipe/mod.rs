@@ -4,9 +4,11 @@
 //! A default names every key: for text `data/recipes/village.toml`. Another recipe is laid over it key by key, then each
 //! `--set key=value` ([`Schema`] does that); what results is checked as a whole and written to the run directory.
 
+mod dp;
 mod model;
 mod optim;
 
+pub use dp::Dp;
 pub use model::{Activation, Model, ModelKind, RopeScaling};
 pub use optim::{Optim, OptimKind};
 
@@ -45,6 +47,7 @@ const TEXT: Schema = Schema {
         "model.rope_scaling",
         "data.path",
         "optim.muon_lr",
+        "optim.dp",
         "eval.max_batches",
     ],
     free: &[],
@@ -87,6 +90,14 @@ pub trait Section: Clone + Serialize + DeserializeOwned {
 
     /// The keys that a run which goes on keeps, with their values: its weights and its data hang on them.
     fn fixed(&self, train: &Train) -> Vec<(&'static str, String)>;
+
+    /// Refuses what private training (`[optim.dp]`) cannot account for.
+    ///
+    /// # Errors
+    /// There is such a thing; the error names its key.
+    fn private(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// `[model]`, which says how the rest is read.
@@ -333,6 +344,9 @@ impl<M: Architecture, D: Section, S: Section> RecipeOf<M, D, S> {
         range("train.accumulate", train.accumulate, 1..=1_000_000)?;
         range("train.keep", train.keep, 1..=1_000_000)?;
         optim.validate()?;
+        if optim.dp.is_some() {
+            data.private()?;
+        }
         range("guard.max_bad_steps", guard.max_bad_steps, 1..=1_000_000)?;
         range("guard.spike_window", guard.spike_window, 8..=10_000)?;
         positive("guard.spike_deviations", guard.spike_deviations)?;
@@ -350,13 +364,20 @@ impl<M: Section, D: Section, S: Section> RecipeOf<M, D, S> {
     pub(super) fn continues(&self, was: &Self) -> Result<()> {
         let fixed = |r: &Self| {
             let own = [("run.name", r.run.name.clone()), ("run.dir", r.run.dir.display().to_string())];
-            let optim = [("optim.kind", format!("{:?}", r.optim.kind))];
+            let dp = r.optim.dp.map_or("absence".to_owned(), |dp| serde_json::to_string(&dp).expect("plain data"));
+            let mut optim = vec![("optim.kind", format!("{:?}", r.optim.kind)), ("optim.dp", dp)];
+            // The noise was chosen for so many steps.
+            let chosen = r.optim.dp.is_some_and(|dp| dp.epsilon.is_some());
+            optim.extend(chosen.then(|| ("train.steps", r.train.steps.to_string())));
             let sections = [r.model.fixed(&r.train), r.data.fixed(&r.train), r.sample.fixed(&r.train)];
             own.into_iter().chain(sections.into_iter().flatten()).chain(optim).collect::<Vec<_>>()
         };
         for ((key, was), (_, is)) in fixed(was).into_iter().zip(fixed(self)) {
             if was != is {
-                let problem = format!("a run that goes on keeps its {was}; {is} is another model, optimizer or data");
+                let problem = match key {
+                    "optim.dp" | "train.steps" => format!("a private run that goes on keeps its {was}, not {is}"),
+                    _ => format!("a run that goes on keeps its {was}; {is} is another model, optimizer or data"),
+                };
                 return Err(Error::config(key, problem, "leave it out, or start a new run without --resume"));
             }
         }

@@ -1,6 +1,6 @@
 //! `[optim]`: how weights follow gradients.
 
-use super::{positive, require};
+use super::{Dp, positive, require};
 use crate::error::Result;
 use crate::optim::{AdamW, Muon, MuonScale, Optimizer};
 use crate::train::schedule::Shape;
@@ -32,7 +32,7 @@ pub struct Optim {
     pub weight_decay: f64,
     /// Whether embeddings decay too.
     pub decay_embeddings: bool,
-    /// The gradient's norm is scaled down to this; 0: not at all.
+    /// The gradient's norm is scaled down to this; 0: not at all. Where training is private, examples are clipped instead (`dp.clip`).
     pub clip: f64,
     /// Muon's highest learning rate, which follows the schedule too; absent: `lr`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,6 +41,9 @@ pub struct Optim {
     pub muon_momentum: f64,
     /// How large Muon's updates are.
     pub muon_scale: MuonScale,
+    /// Private training; absent: not private.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dp: Option<Dp>,
 }
 
 /// `optim.kind`.
@@ -66,7 +69,7 @@ impl Optim {
         Optimizer {
             adamw: AdamW { beta1, beta2, eps, weight_decay, decay_embeddings },
             muon: (self.kind == OptimKind::Muon).then_some(muon),
-            clip: (clip > 0.0).then_some(clip),
+            clip: (clip > 0.0 && self.dp.is_none()).then_some(clip),
         }
     }
 
@@ -93,6 +96,7 @@ impl Optim {
         for (key, value) in [("optim.weight_decay", self.weight_decay), ("optim.clip", self.clip)] {
             require(value.is_finite() && value >= 0.0, key, value, "a finite number, 0 or more")?;
         }
-        self.muon_lr.map_or(Ok(()), |lr| positive("optim.muon_lr", lr))
+        self.muon_lr.map_or(Ok(()), |lr| positive("optim.muon_lr", lr))?;
+        self.dp.map_or(Ok(()), |dp| dp.validate())
     }
 }

@@ -32,6 +32,8 @@ fn full() -> Recipe {
     };
     recipe.data.path = Some(vec!["a.txt".into(), "b".into()]);
     recipe.optim.muon_lr = Some(0.02);
+    recipe.optim.dp =
+        Some(Dp { clip: 1.0, noise: None, epsilon: Some(8.0), delta: None, reproducible: false, diagnostics: false });
     recipe.eval.max_batches = Some(7);
     recipe
 }

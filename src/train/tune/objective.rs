@@ -8,7 +8,7 @@ use crate::model::Gpt;
 use crate::params::{Decl, Hold, Kind, Params};
 use crate::tape::{Tape, Var};
 use crate::tensor::{DType, Shape, Spec};
-use crate::train::objective::{Batch, Found, MAX_TENSORS, Objective, Turn, Values};
+use crate::train::objective::{Batch, Examples, Found, MAX_TENSORS, Objective, Turn, Values};
 use arrayvec::ArrayVec;
 use std::rc::Rc;
 
@@ -88,6 +88,21 @@ impl Objective for Sft {
         let weight = (1.0 / targets.max(1) as f64) as f32;
         Sft::fill_rows(b, x, |i, to| {
             lessons.fill(first + (micro * b + i) as u64, weight, to);
+            true
+        });
+        Ok(())
+    }
+
+    fn examples(&self) -> Option<Examples> {
+        let unit = "example, a line of the training files";
+        self.lessons.as_ref().map(|lessons| Examples { count: lessons.examples.len() as u64, unit })
+    }
+
+    fn example(&self, index: u64, x: ArrayVec<Values, MAX_TENSORS>) -> Result<()> {
+        let Some(lessons) = &self.lessons else { return Ok(()) };
+        let (rows, row) = (&lessons.examples, index as usize);
+        Sft::fill_rows(1, x, |_, to| {
+            rows.fill(row, 1.0 / rows.targets(row).max(1) as f32, to);
             true
         });
         Ok(())

@@ -153,7 +153,15 @@ impl Section for TuneModel {
 impl Architecture for TuneModel {
     const SCHEMA: Schema = Schema {
         default: TUNE,
-        optional: &["model.base", "data.path", "data.replay", "train.context", "eval.max_batches", "optim.muon_lr"],
+        optional: &[
+            "model.base",
+            "data.path",
+            "data.replay",
+            "train.context",
+            "eval.max_batches",
+            "optim.muon_lr",
+            "optim.dp",
+        ],
         free: &[],
         file: "data/recipes/tune.toml",
         example: "model.rank=16",
@@ -225,6 +233,19 @@ impl Section for TuneData {
             ("data.replay", format!("{:?}", self.replay)),
             ("data.replay_share", self.replay_share.to_string()),
         ]
+    }
+
+    fn private(&self) -> Result<()> {
+        if self.packing {
+            let problem = "the gradient of each example is clipped alone (optim.dp), so none can share a row";
+            return Err(Error::config("data.packing", problem, "set data.packing = false"));
+        }
+        if self.replay.is_some() {
+            let problem =
+                "batches are drawn from the private examples alone (optim.dp), each with the same probability";
+            return Err(Error::config("data.replay", problem, "leave it out, or tune on public text before or after"));
+        }
+        Ok(())
     }
 }
 

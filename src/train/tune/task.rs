@@ -184,6 +184,9 @@ impl Tune {
         let (found, mut hash) = (examples.found.clone(), examples.hash.clone());
         replay.iter().for_each(|replay| hash += &replay.hash);
         let Parts { lessons, val, general } = rows(recipe, examples, replay, context)?;
+        if recipe.optim.dp.is_some() {
+            one_each(lessons.examples.examples())?;
+        }
         let longest = val.examples().iter().map(|example| prompt(example).len()).max().unwrap_or(1);
         let memory = Self::memory(recipe, &base.config, longest, device)?;
         let config = base.config.clone();
@@ -244,6 +247,8 @@ impl Tune {
         let Parts { lessons, .. } = rows(recipe, examples, replay, context)?;
         let mut recipe = recipe.clone();
         (recipe.train.context, recipe.train.accumulate) = (context, micros(&base.config, context));
+        // Gradients are looked at as they are.
+        recipe.optim.dp = None;
         let config = base.config.clone();
         let trainer = Self::trainer(&recipe, &config, Some((Rc::new(base), Rc::new(lessons))), device)?;
         Ok((trainer, found, hashes))
@@ -400,6 +405,19 @@ impl Task for Tune {
         watch.event(&Event::Sample { step, text: &text });
         Ok(())
     }
+}
+
+/// Refuses a text that is more than one example, for private training: only each of them would be hidden, not the text.
+fn one_each(examples: &[Example]) -> Result<()> {
+    // Those of a text follow one another.
+    let same = |pair: &&[Example]| pair[0].source == pair[1].source;
+    let Some(pair) = examples.windows(2).find(same) else { return Ok(()) };
+    let (path, line) = &pair[0].source;
+    let problem = format!(
+        "{}, line {line} is longer than a row and would be several examples, of which private training hides each alone",
+        path.display()
+    );
+    Err(Error::config("train.context", problem, "make rows longer, or cut such texts: a line is what is hidden"))
 }
 
 /// A path that means the same from any folder.
