@@ -365,7 +365,7 @@ impl Outcome {
         let mcnemar = (whole(a) && whole(b)).then(|| {
             let only = |x: &[Record], y: &[Record]| x.iter().zip(y).filter(|(x, y)| x.value > y.value).count() as u64;
             let (first, second) = (only(a, b), only(b, a));
-            (first, second, sign_test(first, second))
+            (first, second, sign_test(first, first + second))
         });
         let sure = match mcnemar {
             Some((.., p)) => p < 0.05,

@@ -1,8 +1,8 @@
 //! What numbers say of models: mathematics alone, no network.
 //!
 //! Of language models: how sure a figure is and whether two models differ ([`sign_test`], [`bootstrap`], [`pass_at`]), whether a model knows how sure it
-//! may be ([`reliability`], [`brier`], [`temperature`]), how well a number tells two groups apart ([`auc`]), and how much texts repeat ([`distinct`],
-//! [`repeated`]). Of training: what privacy it spends ([`privacy`]).
+//! may be ([`reliability`], [`brier`], [`temperature`]), how well a number tells two groups apart ([`auc`]), how much texts repeat ([`distinct`],
+//! [`repeated`]), and what people's [`judgements`] say. Of training: what privacy it spends ([`privacy`]).
 //!
 //! Of pictures: how much two sets are alike, from numbers that a network made of them.
 //!
@@ -23,6 +23,7 @@ mod classes;
 mod diversity;
 mod eigen;
 mod frechet;
+pub mod judgements;
 mod kernel;
 mod neighbours;
 mod paired;
@@ -34,9 +35,10 @@ pub use classes::{Classes, Spread, classifier_score};
 pub use diversity::{distinct, repeated};
 pub use eigen::{eigenvalues, eigenvectors};
 pub use frechet::{Gaussian, frechet_distance};
+pub use judgements::sign_test;
 pub use kernel::{Blocks, kernel_distance};
 pub use neighbours::{Copies, Manifold, Neighbour, mean_distance, nearest};
-pub use paired::{bootstrap, interval, mean_and_error, pass_at, sign_test};
+pub use paired::{bootstrap, interval, mean_and_error, pass_at};
 pub use separation::{auc, found_at};
 
 use crate::error::{Error, Result};

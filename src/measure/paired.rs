@@ -31,21 +31,6 @@ pub fn interval(sorted: &[f64]) -> [f64; 2] {
     [at(0.025), at(0.975)]
 }
 
-/// How likely it is that of `a + b` coins as many or more fall on one side as the larger of the two, either side counted: the two-sided
-/// sign test, which for two models' right and wrong answers is McNemar's exact test (McNemar 1947) with the items that only one of them
-/// has right.
-pub fn sign_test(a: u64, b: u64) -> f64 {
-    let n = a + b;
-    // ln of n over k and of 2ⁿ, term by term.
-    let mut term = -(n as f64) * std::f64::consts::LN_2;
-    let mut tail = 0.0;
-    for k in 0..=a.min(b) {
-        tail += term.exp();
-        term += ((n - k) as f64 / (k + 1) as f64).ln();
-    }
-    (2.0 * tail).min(1.0)
-}
-
 /// The probability that of k samples, drawn without replacement from n of which c pass, at least one passes:
 /// 1 − C(n − c, k)/C(n, k) (Chen et al. 2021, arXiv 2107.03374, equation 1).
 ///
@@ -62,17 +47,6 @@ pub fn pass_at(n: usize, c: usize, k: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_sign_test_counts_coins() {
-        assert!((sign_test(0, 5) - 2.0 / 32.0).abs() < 1e-12);
-        assert!((sign_test(2, 8) - 2.0 * (1.0 + 10.0 + 45.0) / 1024.0).abs() < 1e-12);
-        assert_eq!([sign_test(0, 0), sign_test(4, 4)], [1.0, 1.0]);
-        assert_eq!(sign_test(3, 9), sign_test(9, 3));
-        // So many that 2⁻ⁿ is below all that f64 holds.
-        let [near, far] = [sign_test(1000, 1010), sign_test(900, 1110)];
-        assert!((0.8..0.9).contains(&near) && (1e-6..1e-4).contains(&far), "{near} {far}");
-    }
 
     #[test]
     fn pass_at_k_is_what_counting_all_choices_gives() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! prompts (item.rs) → answers of models (answers.rs) → items.jsonl → a page (server.rs) or a terminal
-//!   → judgements.jsonl (book.rs) → preferences.jsonl (preferences.rs), a summary (summary.rs, statistics.rs)
+//!   → judgements.jsonl (book.rs) → preferences.jsonl (preferences.rs), a summary (summary.rs)
 //! ```
 //! A review is a folder:
 //!
@@ -21,7 +21,6 @@ pub mod book;
 pub mod item;
 pub mod preferences;
 pub mod server;
-pub mod statistics;
 pub mod summary;
 
 pub use book::Verdict;

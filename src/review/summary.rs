@@ -6,7 +6,7 @@
 use super::Plan;
 use super::book::{Line, Said, Verdict, standing};
 use super::item::{Item, Side};
-use super::statistics::{ALPHA, any_time, cohen, fleiss, needed, sign_test, wilson};
+use crate::measure::judgements::{ALPHA, any_time, cohen, fleiss, needed, sign_test, wilson};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
