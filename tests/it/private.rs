@@ -267,7 +267,7 @@ fn what_cannot_be_private_is_refused_by_key() {
         (&[noise, "train.batch=40", "train.accumulate=2"], "train.batch: 80 examples a step"),
         (&[noise, "optim.dp.epsilon=3"], "optim.dp.epsilon: the noise follows from it"),
         (&["optim.dp.clip=1"], "optim.dp.epsilon: neither it nor optim.dp.noise is given"),
-        (&["optim.dp.epsilon=1e-6"], "optim.dp.epsilon: no noise is shown to give 0.000001"),
+        (&["optim.dp.epsilon=1e-6", "optim.dp.delta=1e-9"], "optim.dp.epsilon: no noise is shown to give 0.000001"),
         (&["optim.dp.epsilon=-1"], "optim.dp.epsilon: -1 is out of range"),
         (&["optim.dp.noise=nan"], "optim.dp.noise: NaN is out of range"),
         (&[noise, "optim.dp.clip=0"], "optim.dp.clip: 0 is out of range"),
