@@ -1,5 +1,7 @@
 //! Questions to models: log-likelihoods are those of whole passes and of a server, and the program says who is better.
 
+#![allow(clippy::print_stdout)] // tests say what they skip
+
 use crate::serve::{CONTEXT, Running, TOKEN, device, model};
 use kiln::data::Tokenizer;
 use kiln::eval::{Endpoint, Local, Model, Score, Writing};

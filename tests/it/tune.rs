@@ -6,7 +6,7 @@ use kiln::device::Device;
 use kiln::disk::Os;
 use kiln::formats::convert::{Target, convert};
 use kiln::model::sample::SampleOptions;
-use kiln::model::sequence::{answers, generate};
+use kiln::model::sequence::{Wish, answers, generate};
 use kiln::model::{Gpt, GptConfig, Size};
 use kiln::params::{Hold, Params};
 use kiln::study::tune::{Settings, study};
@@ -171,7 +171,7 @@ fn answers_written_side_by_side_are_those_written_alone() {
     let views: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
     let options = SampleOptions { tokens: 40, temperature: 0.9, seed: 5, ..SampleOptions::default() };
     let stop = [7, 11];
-    let together = answers(&gpt, &params, &mut tape, &views, &stop, &options, &mut |_| true);
+    let together = answers(&gpt, &params, &mut tape, &views, &stop, &|_| options, &mut |_, _, _| Wish::More);
     for (prompt, together) in prompts.into_iter().zip(together) {
         let mut alone = Vec::new();
         generate(&gpt, &params, &mut tape, prompt, &stop, &options, &mut |id| {
