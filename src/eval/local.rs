@@ -109,15 +109,12 @@ impl Reader {
         ids.extend(&whole[first..]);
         // The last tokens count that the context holds.
         let cut = ids.len().saturating_sub(self.context + 1);
-        ids.drain(..cut);
         if first <= cut {
-            let problem = format!(
-                "a text of {} tokens is longer than the model's context of {}",
-                ids.len() - first,
-                self.context
-            );
-            return Err(Error::usage(problem, "leave it out, or take a task of kind text"));
+            let (tokens, context) = (ids.len() - first, self.context);
+            let problem = format!("{:?} has {tokens} tokens, and the model's context {context}", tail(text));
+            return Err(Error::usage(problem, "ask tasks with shorter texts; of kind text any length will do"));
         }
+        ids.drain(..cut);
         Ok(Job { owner: 0, ids, first: first - cut })
     }
 
