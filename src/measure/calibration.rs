@@ -36,7 +36,7 @@ pub fn calibration_error(bins: &[Bin]) -> f64 {
     bins.iter().map(|bin| bin.count as f64 * (bin.accuracy - bin.confidence).abs()).sum::<f64>() / n.max(1) as f64
 }
 
-/// Brier score of the chosen answers: the mean of (p − [right])², from 0 to 1 (Brier 1950, of two outcomes).
+/// Brier score of the chosen answers: the mean of (p − y)² with y 1 for a right answer and 0 for a wrong one, from 0 to 1 (Brier 1950, of two outcomes).
 pub fn brier(predictions: &[(f64, bool)]) -> f64 {
     let square = |&(p, right): &(f64, bool)| (p - f64::from(u8::from(right))).powi(2);
     predictions.iter().map(square).sum::<f64>() / predictions.len().max(1) as f64
