@@ -288,7 +288,7 @@ fn command() -> clap::Command {
     let mut command = Cli::command();
     let header = *command.get_styles().get_header();
     let name = *command.get_styles().get_literal();
-    let mut text = String::from("{about}\n\n{usage-heading} {usage}\n");
+    let mut text = String::from("{about}\n{usage-heading} {usage}\n");
     for (group, names) in GROUPS {
         text += &format!("\n{header}{group}:{header:#}\n");
         for sub in names {

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Let people judge what models make: two side by side without knowing whose is whose, or one on a scale
+/// Let people judge what models make: two side by side, blind, or one on a scale
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   kiln review runs/village runs/tuned                   questions about the built-in village
