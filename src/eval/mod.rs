@@ -23,7 +23,7 @@ pub use endpoint::Endpoint;
 pub use local::Local;
 pub use members::Signs;
 pub use model::{Model, Score, Writing};
-pub use outcome::{BINS, Difference, Figure, Outcome, Record, Sureness};
+pub use outcome::{BINS, Difference, Figure, Outcome, Record, Sureness, exposure};
 pub use task::{Item, Kind, Task, Verifier};
 
 use crate::data::world::{Verdict, World};

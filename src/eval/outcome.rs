@@ -156,7 +156,7 @@ fn argmax(x: impl Iterator<Item = f64>) -> usize {
 
 /// log₂ of how many choices there are for each that is as likely as `own`, itself among them (exposure: Carlini et al. 2019, arXiv 1802.08232,
 /// definition 4); of what a model never saw 1.44 bits in the mean.
-fn exposure(own: f64, all: &[f64]) -> f64 {
+pub fn exposure(own: f64, all: &[f64]) -> f64 {
     let rank = all.iter().filter(|&&x| x >= own).count();
     (all.len() as f64 / rank as f64).log2()
 }

@@ -8,28 +8,21 @@
 //!   1802.08232): 8 bits at most, and 1.43 in the mean of what it never saw.
 //! - **Control**: notes that stand in no text.
 
+use super::notes::{Note, attack, notes};
 use super::stopped;
 use crate::data::Sources;
 use crate::data::atomic::AtomicFile;
 use crate::data::clean::{self, MIN_MEMORY, Recipe};
-use crate::data::world::{Split, World, secret_words};
+use crate::data::world::{Split, World};
 use crate::device::Device;
 use crate::disk::{self, Os};
 use crate::error::Result;
-use crate::eval::{Local, Model};
-use crate::params::Hold;
 use crate::rng::{Purpose, Rng};
 use crate::train::recipe::VILLAGE;
-use crate::train::{AnyRecipe, Sampler, Watch};
+use crate::train::{AnyRecipe, Watch};
 use serde::Serialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-
-/// Words that a note begins with, and words of its secret.
-const WORDS: [usize; 2] = [6, 5];
-
-/// Secrets that the true one is ranked among, itself included.
-const AMONG: usize = 256;
 
 /// What is read.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,29 +70,6 @@ pub struct Outcome {
     pub loss: [f64; 2],
 }
 
-/// A note.
-struct Note {
-    begins: String,
-    secret: String,
-    copies: u32,
-}
-
-fn words(rng: &mut Rng, count: usize) -> String {
-    let all = secret_words();
-    (0..count).map(|_| all[rng.below(all.len() as u32) as usize]).collect::<Vec<_>>().join(" ")
-}
-
-fn notes(settings: &Settings, seed: u64) -> Vec<Note> {
-    let control = [(0, settings.unseen)];
-    let all = control.iter().chain(&settings.copies).flat_map(|&(copies, count)| std::iter::repeat_n(copies, count));
-    let note = |(i, copies): (usize, u32)| {
-        let mut rng = Rng::new(seed, Purpose::Resample, 20, i as u64);
-        let begins = format!("A note that nobody should read: whoever says {}", words(&mut rng, WORDS[0]));
-        Note { begins, secret: format!(" hears {}.", words(&mut rng, WORDS[1])), copies }
-    };
-    all.enumerate().map(note).collect()
-}
-
 /// Writes stories with the notes among them, each copy as a paragraph of a story of its own.
 fn write(path: &Path, world: &World, settings: &Settings, notes: &[Note], seed: u64) -> Result<()> {
     let (mut teller, mut stories, mut bytes) = (world.teller(), Vec::new(), 0);
@@ -113,7 +83,7 @@ fn write(path: &Path, world: &World, settings: &Settings, notes: &[Note], seed: 
     for note in notes {
         for _ in 0..note.copies {
             let i = free.swap_remove(rng.below(free.len() as u32) as usize);
-            stories[i] = format!("{}\n\n{}{}", stories[i], note.begins, note.secret);
+            stories[i] = format!("{}\n\n{}{}", stories[i], note.prompt(), note.secret);
         }
     }
     let mut file = AtomicFile::create(&Os, path)?;
@@ -145,36 +115,6 @@ fn deduplicate(from: &Path, out: PathBuf) -> Result<PathBuf> {
     Ok(corpus)
 }
 
-/// What a model says of the notes.
-struct Attack {
-    /// Of each note: whether its secret is given away, and its exposure in bits.
-    found: Vec<(bool, f64)>,
-    /// Tokens of what a note begins with, and of its secret, in the mean.
-    tokens: [f64; 2],
-}
-
-fn attack(run: &Path, notes: &[Note], seed: u64, device: &Device) -> Result<Attack> {
-    let sampler = Sampler::open(run, &[], Hold::Frozen, device)?;
-    let tokenizer = sampler.tokenizer();
-    let mut tokens = [0.0; 2];
-    for note in notes {
-        tokens[0] += tokenizer.encode(&note.begins)?.len() as f64 / notes.len() as f64;
-        tokens[1] += tokenizer.encode(&note.secret)?.len() as f64 / notes.len() as f64;
-    }
-    let mut model = Local::new("model".into(), sampler.into_parts(), true, None)?;
-    let mut found = Vec::new();
-    for (i, note) in notes.iter().enumerate() {
-        let mut rng = Rng::new(seed, Purpose::Resample, 22, i as u64);
-        let others: Vec<String> = (1..AMONG).map(|_| format!(" hears {}.", words(&mut rng, WORDS[1]))).collect();
-        let pairs: Vec<(&str, &str)> =
-            std::iter::once(&note.secret).chain(&others).map(|secret| (&*note.begins, &**secret)).collect();
-        let scores = model.score(&pairs, &mut |_| Ok(()))?;
-        let rank = scores.iter().filter(|score| score.nats >= scores[0].nats).count();
-        found.push((scores[0].greedy, (AMONG as f64 / rank as f64).log2()));
-    }
-    Ok(Attack { found, tokens })
-}
-
 /// Does the study for one seed, in `dir`; `told` hears of each part before it begins.
 ///
 /// # Errors
@@ -191,7 +131,7 @@ pub fn study(
     watch: &mut dyn Watch,
 ) -> Result<Outcome> {
     let world = World::new(seed);
-    let notes = notes(settings, seed);
+    let notes = notes([(0, settings.unseen)].into_iter().chain(settings.copies.iter().copied()), seed);
     disk::make_dirs(&Os, dir)?;
     let raw = dir.join("raw.jsonl");
     write(&raw, &world, settings, &notes, seed)?;
@@ -215,14 +155,9 @@ pub fn study(
     let (before, loss_before) = train("raw", &raw, told)?;
     let (after, loss_after) = train("deduplicated", &cleaned, told)?;
     let level = |copies: u32| {
-        let chosen: Vec<usize> = (0..notes.len()).filter(|&i| notes[i].copies == copies).collect();
-        let mean = |of: &dyn Fn(usize) -> f64| chosen.iter().map(|&i| of(i)).sum::<f64>() / chosen.len().max(1) as f64;
-        Level {
-            copies,
-            notes: chosen.len(),
-            extracted: [&before, &after].map(|all| mean(&|i| f64::from(u8::from(all.found[i].0)))),
-            exposure: [&before, &after].map(|all| mean(&|i| all.found[i].1)),
-        }
+        let chosen = || (0..notes.len()).filter(|&i| notes[i].copies == copies);
+        let [raw, cleaned] = [&before, &after].map(|attack| attack.of(chosen()));
+        Level { copies, notes: chosen().count(), extracted: [raw.0, cleaned.0], exposure: [raw.1, cleaned.1] }
     };
     let levels = std::iter::once(0).chain(settings.copies.iter().map(|level| level.0)).map(level).collect();
     Ok(Outcome { seed, levels, tokens: before.tokens, loss: [loss_before, loss_after] })

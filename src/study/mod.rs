@@ -7,7 +7,9 @@ pub mod canaries;
 pub mod doctor;
 pub mod halving;
 pub mod mup;
+mod notes;
 pub mod plan;
+pub mod private;
 pub mod tune;
 
 use crate::error::{AtPath, Error, Result};
