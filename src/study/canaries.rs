@@ -9,10 +9,8 @@
 //! - **Control**: notes that stand in no text.
 
 use super::notes::{Note, attack, notes};
-use super::stopped;
-use crate::data::Sources;
-use crate::data::atomic::AtomicFile;
-use crate::data::clean::{self, MIN_MEMORY, Recipe};
+use super::{clean_by, stopped, write_texts};
+use crate::data::clean::Recipe;
 use crate::data::world::{Split, World};
 use crate::device::Device;
 use crate::disk::{self, Os};
@@ -21,7 +19,6 @@ use crate::rng::{Purpose, Rng};
 use crate::train::recipe::VILLAGE;
 use crate::train::{AnyRecipe, Watch};
 use serde::Serialize;
-use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// What is read.
@@ -86,33 +83,12 @@ fn write(path: &Path, world: &World, settings: &Settings, notes: &[Note], seed: 
             stories[i] = format!("{}\n\n{}{}", stories[i], note.prompt(), note.secret);
         }
     }
-    let mut file = AtomicFile::create(&Os, path)?;
-    for story in stories {
-        let line = json!({"text": story}).to_string() + "\n";
-        file.write(line.as_bytes())?;
-    }
-    file.commit()
+    write_texts(path, &stories)
 }
 
 /// Takes out of `from` what stands in it more than once.
 fn deduplicate(from: &Path, out: PathBuf) -> Result<PathBuf> {
-    let corpus = out.join(clean::DOCUMENTS);
-    let mut recipe = Recipe::load(None, &[])?;
-    let keep = ["duplicates.exact", "duplicates.near", "duplicates.paragraphs"];
-    recipe.rules.off =
-        clean::rules::RULES.iter().map(|rule| rule.name.to_owned()).filter(|name| !keep.contains(&&**name)).collect();
-    let options = clean::Options {
-        recipe,
-        out,
-        text_field: "text".into(),
-        memory: 4 * MIN_MEMORY,
-        threads: 0,
-        key_file: None,
-        clear_text: false,
-        truth: None,
-    };
-    clean::clean(&Sources::open(&[from], "text")?, &options, &mut |_| {})?;
-    Ok(corpus)
+    clean_by(&["duplicates.exact", "duplicates.near", "duplicates.paragraphs"], Recipe::load(None, &[])?, from, out)
 }
 
 /// Does the study for one seed, in `dir`; `told` hears of each part before it begins.

@@ -90,7 +90,8 @@ const UNREAD: u64 = 150;
 
 /// Nats a byte of texts.
 fn loss(run: &Path, texts: &[String], device: &Device) -> Result<f64> {
-    let mut model = Local::new("model".into(), Sampler::open(run, &[], Hold::Frozen, device)?.into_parts(), true, None)?;
+    let mut model =
+        Local::new("model".into(), Sampler::open(run, &[], Hold::Frozen, device)?.into_parts(), true, None)?;
     let all: Vec<&str> = texts.iter().map(String::as_str).collect();
     let scores = model.read(&all, &mut |_| Ok(()))?;
     let bytes: usize = texts.iter().map(String::len).sum();
@@ -131,7 +132,8 @@ pub fn study(
     let quoted = |path: &Path| toml::Value::from(&*path.to_string_lossy()).to_string();
     told(&format!("seed {seed}: reading stories"));
     let set = ["model.layers=2", "model.heads=2", "model.d=64", "train.sample_every=0", "train.eval_every=0"];
-    let own = [format!("data.seed={seed}"), format!("train.seed={seed}"), format!("train.steps={}", settings.base_steps)];
+    let own =
+        [format!("data.seed={seed}"), format!("train.seed={seed}"), format!("train.steps={}", settings.base_steps)];
     let set: Vec<String> = set.iter().map(|set| (*set).to_owned()).chain(own).collect();
     let base = AnyRecipe::once(dir, "base", VILLAGE, &set, device, watch)?;
     stopped(base.stopped)?;

@@ -45,6 +45,7 @@ mod review;
 mod serve;
 mod sim;
 mod smollm2;
+mod studies;
 mod sweep;
 mod takedown;
 mod talk;

@@ -6,6 +6,7 @@ mod halving;
 mod mup;
 mod plan;
 mod private;
+mod rude;
 mod tune;
 
 use super::Global;
@@ -31,6 +32,7 @@ enum What {
     Doctor(doctor::DoctorStudy),
     Canaries(canaries::CanaryStudy),
     Private(private::PrivateStudy),
+    Rude(rude::RudeStudy),
 }
 
 /// Runs `kiln study`.
@@ -44,6 +46,7 @@ pub fn run(args: StudyArgs, global: &Global) -> Result<()> {
         What::Doctor(args) => doctor::run(&args, global),
         What::Canaries(args) => canaries::run(args, global),
         What::Private(args) => private::run(args, global),
+        What::Rude(args) => rude::run(args, global),
     }
 }
 
