@@ -11,10 +11,13 @@
 //! Figures are named and computed as lm-evaluation-harness does (Gao et al. 2024, github.com/EleutherAI/lm-evaluation-harness).
 
 mod endpoint;
+mod found;
 mod local;
 mod members;
 mod model;
+mod mutate;
 mod outcome;
+mod refusal;
 mod task;
 pub mod why;
 mod world;
@@ -23,11 +26,12 @@ pub use endpoint::Endpoint;
 pub use local::Local;
 pub use members::Signs;
 pub use model::{Model, Score, Writing};
-pub use outcome::{BINS, Difference, Figure, Outcome, Record, Sureness, exposure};
+pub use outcome::{BINS, Difference, Figure, Found, Nearest, Outcome, Record, Sureness, exposure};
 pub use task::{Item, Kind, Task, Verifier};
 
 use crate::data::world::{Verdict, World};
 use crate::error::Result;
+use refusal::Refusal;
 use regex::Regex;
 
 /// How a task is asked.
@@ -112,7 +116,7 @@ pub fn evaluate(
             let greedy: Vec<bool> = scores.iter().map(|score| score.greedy).collect();
             Outcome::cloze(task, records, &greedy)
         }
-        Kind::Answer | Kind::Pass | Kind::Write => {
+        Kind::Answer | Kind::Pass | Kind::Write | Kind::Refuse => {
             let prompts: Vec<&str> = items.iter().map(|item| &*item.prompt).collect();
             let all = prompts.len() * task.samples;
             for sample in 0..task.samples {
@@ -127,8 +131,16 @@ pub fn evaluate(
             }
             let world = World::new(asking.world);
             if task.kind == Kind::Write {
-                let claims: Vec<[usize; 3]> = records.iter().map(|record| claims(&world, record)).collect();
-                return Ok(Outcome::written(task, records, &claims));
+                let found = found::look(task, &mut records, &world)?;
+                return Ok(Outcome::written(task, records, found));
+            }
+            if task.kind == Kind::Refuse {
+                let refusal = Refusal::new(&task.refusals);
+                for record in &mut records {
+                    record.right = Some(record.said.iter().filter(|said| refusal.is(said)).count());
+                }
+                let harmful: Vec<bool> = items.iter().map(|item| item.harmful).collect();
+                return Ok(Outcome::refusals(task, records, &harmful));
             }
             let judge = Judge::new(task);
             for (record, item) in records.iter_mut().zip(items) {
@@ -138,22 +150,6 @@ pub fn evaluate(
             if task.kind == Kind::Answer { Outcome::answer(task, records) } else { Outcome::pass(task, records) }
         }
     })
-}
-
-/// Facts that the texts of an item state: true, false, of what the village does not know. What its prompt states is not counted.
-fn claims(world: &World, record: &Record) -> [usize; 3] {
-    let mut counts = [0; 3];
-    for said in &record.said {
-        let text = format!("{}{said}", record.prompt);
-        for claim in world.check(&text).iter().filter(|claim| claim.span.end > record.prompt.len()) {
-            counts[match claim.verdict {
-                Verdict::True => 0,
-                Verdict::False => 1,
-                Verdict::Unknown => 2,
-            }] += 1;
-        }
-    }
-    counts
 }
 
 /// Who says what is right.

@@ -1,6 +1,6 @@
 //! A task: a small file in TOML that says how lines of JSON become questions, and what counts as right.
 
-use super::world;
+use super::{mutate, world};
 use crate::data::source::Sources;
 use crate::disk::{self, Os};
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ const MAX_FILE: u64 = 1 << 20;
 const FUEL: u64 = 1_000_000;
 
 /// The tasks that kiln brings, by name.
-const OWN: [(&str, &str); 12] = [
+const OWN: [(&str, &str); 16] = [
     ("village-text", include_str!("../../data/tasks/village-text.toml")),
     ("village-facts", include_str!("../../data/tasks/village-facts.toml")),
     ("village-words", include_str!("../../data/tasks/village-words.toml")),
@@ -29,6 +29,10 @@ const OWN: [(&str, &str); 12] = [
     ("arc-easy", include_str!("../../data/tasks/arc-easy.toml")),
     ("lambada", include_str!("../../data/tasks/lambada.toml")),
     ("blimp", include_str!("../../data/tasks/blimp.toml")),
+    ("village-rude", include_str!("../../data/tasks/village-rude.toml")),
+    ("requests", include_str!("../../data/tasks/requests.toml")),
+    ("jailbreaks", include_str!("../../data/tasks/jailbreaks.toml")),
+    ("toxicity", include_str!("../../data/tasks/toxicity.toml")),
     ("gsm8k", include_str!("../../data/tasks/gsm8k.toml")),
 ];
 
@@ -50,6 +54,8 @@ pub enum Kind {
     Members,
     /// To write on, and nothing is right: what it wrote is judged as text.
     Write,
+    /// To do what it should refuse, and what it should not.
+    Refuse,
 }
 
 /// Who says whether an answer is right that is not compared with one.
@@ -129,10 +135,28 @@ pub struct Task {
     /// Expression: whether a text was trained on (members).
     #[serde(default = "member")]
     pub member: String,
+    /// Files of terms with weights that are looked for in what is written; or `world:rude` (write).
+    #[serde(default)]
+    pub lexicon: Vec<String>,
+    /// File or folder of texts of which what is written may be a copy (write).
+    #[serde(default)]
+    pub corpus: String,
+    /// Expression: whether a prompt should be refused (refuse).
+    #[serde(default = "harmful")]
+    pub harmful: String,
+    /// Regular expressions that say of an answer that it refuses, beside those that kiln knows (refuse).
+    #[serde(default)]
+    pub refusals: Vec<String>,
+    /// Other forms in which what should be refused is asked too (refuse).
+    #[serde(default)]
+    pub mutations: Vec<String>,
     /// Groups that are also shown by themselves: a field of the lines.
     pub by: Option<String>,
 }
 
+fn harmful() -> String {
+    "harmful".into()
+}
 fn member() -> String {
     "member".into()
 }
@@ -173,6 +197,8 @@ pub struct Item {
     pub nats: Option<f64>,
     /// Whether it was trained on.
     pub member: bool,
+    /// Whether it should be refused.
+    pub harmful: bool,
     /// The question alone, for a verifier.
     pub question: String,
     /// Its group, where the task has some.
@@ -215,6 +241,11 @@ impl Task {
             let hint = "docs/eval.md has every key; data/tasks/ has examples";
             Error::format(path, format!("line {line}"), "a task in TOML", e.message(), hint)
         })?;
+        for file in task.lexicon.iter_mut().chain(Some(&mut task.corpus).filter(|file| !file.is_empty())) {
+            if !file.starts_with(world::SCHEME) {
+                *file = disk::parent(path).join(&*file).to_string_lossy().into_owned();
+            }
+        }
         if task.name.is_empty() {
             task.name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         }
@@ -248,10 +279,17 @@ impl Task {
                 }
             }
             Kind::Write => {}
+            Kind::Refuse => need("prompt", &task.prompt)?,
         }
-        for (key, pattern) in
-            task.extract.iter().map(|p| ("extract", p)).chain(task.ignore.iter().map(|p| ("ignore", p)))
-        {
+        for form in &task.mutations {
+            if !mutate::names().any(|name| name == form) {
+                let all = mutate::names().collect::<Vec<_>>().join(", ");
+                return Err(Error::format(path, "mutations", format!("some of {all}"), form, "mend its name"));
+            }
+        }
+        let patterns = [("ignore", &task.ignore), ("refusals", &task.refusals)];
+        let patterns = patterns.into_iter().flat_map(|(key, all)| all.iter().map(move |pattern| (key, pattern)));
+        for (key, pattern) in task.extract.iter().map(|p| ("extract", p)).chain(patterns) {
             if let Err(e) = regex::Regex::new(pattern) {
                 let found = e.to_string().lines().last().unwrap_or_default().to_owned();
                 return Err(Error::format(path, key, "a regular expression", found, "quote it with '…' in TOML"));
@@ -323,7 +361,27 @@ impl Task {
             }
         }
         items.truncate(asked);
-        Ok(items)
+        Ok(self.mutated(items, seed))
+    }
+
+    /// What should be refused in its other forms too, each a group of its own.
+    fn mutated(&self, items: Vec<Item>, seed: u64) -> Vec<Item> {
+        if self.mutations.is_empty() {
+            return items;
+        }
+        let mut all = Vec::new();
+        for (i, item) in items.into_iter().enumerate() {
+            let forms = if item.harmful { &self.mutations[..] } else { &[] };
+            let others = forms.iter().filter_map(|form| {
+                let prompt = mutate::mutate(form, &item.prompt, seed, i)?;
+                Some(Item { prompt, group: form.clone(), ..item.clone() })
+            });
+            let others: Vec<Item> = others.collect();
+            let group = if item.harmful { "plain" } else { "harmless" };
+            all.push(Item { group: group.into(), ..item });
+            all.extend(others);
+        }
+        all
     }
 
     /// An example as a model reads it.
@@ -349,6 +407,7 @@ impl Task {
             false => env.compile_expression_owned(source.to_owned()).map(Some).map_err(|e| wrong(key, None, e)),
         };
         let (choices, gold) = (compile("choices", &self.choices)?, compile("gold", &self.gold)?);
+        let harmful = if self.kind == Kind::Refuse { compile("harmful", &self.harmful)? } else { None };
         let member = if self.kind == Kind::Members { compile("member", &self.member)? } else { None };
         let mut items = Vec::new();
         for (i, fields) in lines.all.iter().take(count).enumerate() {
@@ -372,6 +431,9 @@ impl Task {
                     Some(other) => other.to_string(),
                     None => String::new(),
                 };
+            }
+            if let Some(harmful) = &harmful {
+                item.harmful = harmful.eval(context.clone()).map_err(|e| wrong("harmful", line, e))?.is_true();
             }
             if let Some(member) = &member {
                 item.member = member.eval(context.clone()).map_err(|e| wrong("member", line, e))?.is_true();

@@ -1,6 +1,6 @@
 //! Lines of tasks that kiln makes itself: the built-in world asks about what it knows, and arithmetic about itself.
 
-use crate::data::world::{Asker, Form, Lesson, Split, World};
+use crate::data::world::{Asker, Form, Lesson, Split, World, rude_lexicon};
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Rng};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 pub(super) const SCHEME: &str = "world:";
 
 /// What there is, by name.
-const NAMES: [&str; 7] = ["text", "facts", "words", "pairs", "qa", "stories", "sums"];
+const NAMES: [&str; 8] = ["text", "facts", "words", "pairs", "qa", "stories", "sums", "requests"];
 
 /// Where the numbers of each kind of draw begin.
 fn rng(seed: u64, kind: u32, index: usize) -> Rng {
@@ -43,12 +43,30 @@ pub(super) fn lines(name: &str, seed: u64, limit: usize) -> Result<Vec<Value>> {
         "facts" => facts(&world, seed, limit),
         "qa" => asked(&world, Form::Qa, limit),
         "pairs" => asked(&world, Form::Preferences, limit),
+        "requests" => requests(limit),
         "sums" => (0..limit.min(SUMS)).map(|i| sum(seed, i)).collect(),
         _ => {
             let problem = format!("{SCHEME}{name}: kiln makes no such data");
             return Err(Error::usage(problem, format!("take one of {SCHEME}{}", NAMES.join(&format!(", {SCHEME}")))));
         }
     })
+}
+
+/// The lexicon `name` of those that kiln brings.
+///
+/// # Errors
+/// There is none.
+pub(super) fn lexicon(name: &str) -> Result<String> {
+    match name.strip_prefix(SCHEME) {
+        Some("rude") => Ok(rude_lexicon()),
+        _ => Err(Error::usage(format!("{name}: kiln brings no such lexicon"), "take world:rude, or a file")),
+    }
+}
+
+/// Things to ask of an assistant that it should refuse, and things that only sound so: `prompt`, `harmful`, `about`.
+fn requests(limit: usize) -> Vec<Value> {
+    let lines = include_str!("../../data/tasks/requests.jsonl").lines().take(limit);
+    lines.map(|line| serde_json::from_str(line).expect("lines of JSON")).collect()
 }
 
 /// Lines where nobody says how many.
@@ -174,7 +192,7 @@ mod tests {
 
     #[test]
     fn lines_do_not_hang_on_how_many_are_asked_for() {
-        for name in NAMES.iter().filter(|name| **name != "facts") {
+        for name in NAMES.iter().filter(|name| !["facts", "requests"].contains(name)) {
             let (few, many) = (lines(name, 3, 5).unwrap(), lines(name, 3, 9).unwrap());
             assert_eq!(few[..], many[..5], "{name}");
             assert_ne!(few, lines(name, 4, 5).unwrap(), "{name}");

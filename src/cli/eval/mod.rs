@@ -74,6 +74,12 @@ pub struct EvalArgs {
     /// world]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
+    /// Terms to look for in what is written, in place of the task's
+    #[arg(long, value_name = "FILE,…", value_delimiter = ',')]
+    lexicon: Vec<String>,
+    /// Texts of which what is written may be a copy, as those that a model was trained on
+    #[arg(long, value_name = "PATH")]
+    corpus: Option<PathBuf>,
     /// How many pictures a model draws
     #[arg(long, value_name = "N", default_value_t = exam::PICTURES as u32, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     num: u32,

@@ -84,6 +84,12 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
         if let Some(data) = &args.data {
             task.data = data.to_string_lossy().into_owned();
         }
+        if !args.lexicon.is_empty() {
+            task.lexicon.clone_from(&args.lexicon);
+        }
+        if let Some(corpus) = &args.corpus {
+            task.corpus = corpus.to_string_lossy().into_owned();
+        }
         let items = task.items(asking.limit, asking.world, asking.seed)?;
         asked.push((task, items));
     }

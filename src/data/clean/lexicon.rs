@@ -8,7 +8,7 @@ use super::words::{HashTable, Words};
 use crate::disk::{self, Os};
 use crate::error::{Error, Result};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A lexicon is held in memory.
 const MAX_FILE: u64 = 64 << 20;
@@ -37,30 +37,43 @@ impl Lexicon {
     /// # Errors
     /// One cannot be read; a weight that is no number; a term without a word or with too many.
     pub fn load(files: &[PathBuf]) -> Result<Lexicon> {
-        let mut terms = vec![HashTable::default(); MAX_WORDS + 1];
+        let mut lexicon = Lexicon::default();
         for path in files {
-            let text = disk::text(&Os, path, MAX_FILE)?;
-            for (number, line) in (1..).zip(text.lines()) {
-                let wrong = |expected: &str, found: &str| {
-                    let hint = "a line is a term, or a term, a tab and its weight";
-                    Error::format(path, format!("line {number}"), expected, found, hint)
-                };
-                let (term, weight) = line.split_once('\t').unwrap_or((line, "1"));
-                if term.trim().is_empty() || term.starts_with('#') {
-                    continue;
-                }
-                let weight: f64 = weight.trim().parse().map_err(|_| wrong("a weight", &format!("{weight:?}")))?;
-                if !weight.is_finite() || weight < 0.0 {
-                    return Err(wrong("a weight of 0 or more", &weight.to_string()));
-                }
-                let words = Words::of(term);
-                if !(1..=MAX_WORDS).contains(&words.len()) {
-                    return Err(wrong(&format!("a term of 1 to {MAX_WORDS} words"), &words.len().to_string()));
-                }
-                terms[words.len()].extend(words.grams(words.len()).map(|hash| (hash, weight)));
-            }
+            lexicon.add(&disk::text(&Os, path, MAX_FILE)?, path)?;
         }
-        Ok(Lexicon { terms: terms.into_iter().enumerate().filter(|(_, terms)| !terms.is_empty()).collect() })
+        Ok(lexicon)
+    }
+
+    /// Adds the terms of a file's `text`.
+    ///
+    /// # Errors
+    /// As of [`load`](Lexicon::load).
+    pub fn add(&mut self, text: &str, path: &Path) -> Result<()> {
+        for (number, line) in (1..).zip(text.lines()) {
+            let wrong = |expected: &str, found: &str| {
+                let hint = "a line is a term, or a term, a tab and its weight";
+                Error::format(path, format!("line {number}"), expected, found, hint)
+            };
+            let (term, weight) = line.split_once('\t').unwrap_or((line, "1"));
+            if term.trim().is_empty() || term.starts_with('#') {
+                continue;
+            }
+            let weight: f64 = weight.trim().parse().map_err(|_| wrong("a weight", &format!("{weight:?}")))?;
+            if !weight.is_finite() || weight < 0.0 {
+                return Err(wrong("a weight of 0 or more", &weight.to_string()));
+            }
+            let words = Words::of(term);
+            let n = words.len();
+            if !(1..=MAX_WORDS).contains(&n) {
+                return Err(wrong(&format!("a term of 1 to {MAX_WORDS} words"), &n.to_string()));
+            }
+            let at = self.terms.iter().position(|(own, _)| *own >= n).unwrap_or(self.terms.len());
+            if self.terms.get(at).is_none_or(|(own, _)| *own != n) {
+                self.terms.insert(at, (n, HashTable::default()));
+            }
+            self.terms[at].1.extend(words.grams(n).map(|hash| (hash, weight)));
+        }
+        Ok(())
     }
 
     /// Whether there is no term.

@@ -36,11 +36,13 @@ mod tally;
 mod words;
 mod work;
 
+pub use lexicon::Lexicon;
 pub use minhash::MinHash;
 pub use recipe::{CLEAN, Keep, Mode, Recipe};
 pub use report::Report;
 pub use score::{Rate, Score};
 pub use tally::{Action, Count, Sample, Size, Tally};
+pub use words::Words;
 pub use work::DOCUMENTS;
 
 use crate::data::Sources;

@@ -96,6 +96,11 @@ impl Document {
     pub fn is_json(&self) -> bool {
         kind::of(&self.source).is_some_and(|(format, _)| format == kind::Format::Jsonl)
     }
+
+    /// What it is called: by its name, else by its file and line.
+    pub fn place(&self) -> String {
+        if self.id.is_empty() { format!("{}, line {}", self.source.display(), self.line) } else { self.id.clone() }
+    }
 }
 
 /// Files of text, ready to be read as often as needed.

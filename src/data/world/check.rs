@@ -127,7 +127,7 @@ const CLAIMS: usize = 4;
 
 /// What a partial match has found.
 #[derive(Clone, Copy)]
-struct Found {
+pub(super) struct Found {
     roles: [Option<Entity>; ROLES],
     claims: [(u8, Relation, Entity); CLAIMS],
     count: usize,
@@ -144,9 +144,11 @@ struct Rest<'a> {
     next: Option<&'a Rest<'a>>,
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     world: &'a World,
     text: &'a str,
+    /// Whether names and words that the village does not know may stand in slots.
+    strangers: bool,
     /// Every mention of a person or an animal by name: (where, who).
     names: Vec<(usize, Entity)>,
 }
@@ -157,16 +159,9 @@ impl World {
     /// A sentence counts where its words are those of a fact rule, with any names and words in the slots; "he" and "she"
     /// mean whoever of that gender was named last. Other ways of saying something are not seen.
     pub fn check(&self, text: &str) -> Vec<Claim> {
-        let mut names = Vec::new();
-        let starts: Vec<usize> = word_starts(text).collect();
-        for &at in &starts {
-            let word = word_at(text, at);
-            let known = [Kind::Person, Kind::Animal].into_iter().flat_map(|kind| self.village.all(kind));
-            names.extend(known.copied().find(|&e| self.village.text(e, 0) == word).map(|e| (at, e)));
-        }
-        let reader = Reader { world: self, text, names };
+        let reader = Reader::new(self, text);
         let mut claims: Vec<Claim> = Vec::new();
-        for &at in &starts {
+        for at in word_starts(text) {
             for alternative in self.openers.at(word_at(text, at)) {
                 let Some((end, found)) = reader.start(&self.grammar.rules[alternative.0].list[alternative.1], at)
                 else {
@@ -201,9 +196,24 @@ impl World {
     }
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(world: &'a World, text: &'a str) -> Reader<'a> {
+        let mut names = Vec::new();
+        for at in word_starts(text) {
+            let word = word_at(text, at);
+            let known = [Kind::Person, Kind::Animal].into_iter().flat_map(|kind| world.village.all(kind));
+            names.extend(known.copied().find(|&e| world.village.text(e, 0) == word).map(|e| (at, e)));
+        }
+        Reader { world, text, strangers: true, names }
+    }
+
+    /// One that takes no word for a name that the village does not know.
+    pub fn strict(world: &'a World, text: &'a str) -> Reader<'a> {
+        Reader { strangers: false, ..Reader::new(world, text) }
+    }
+
     /// Matches a whole alternative at `at`; its end and what it found.
-    fn start(&self, alternative: &Alternative, at: usize) -> Option<(usize, Found)> {
+    pub fn start(&self, alternative: &Alternative, at: usize) -> Option<(usize, Found)> {
         let none = (0, Relation::Job, Entity::NONE);
         let found = Found { roles: [None; ROLES], claims: [none; CLAIMS], count: 0 };
         let map = std::array::from_fn(|i| i as u8);
@@ -292,7 +302,7 @@ impl Reader<'_> {
             }
         }
         // A strange word can be a name or a value; in other roles it makes it doubtful that this is about the village.
-        let open = after.whole && plain && (being || slot.relation.is_some());
+        let open = self.strangers && after.whole && plain && (being || slot.relation.is_some());
         if known || !open || bound.is_some_and(|b| b != Entity::NONE) {
             return None;
         }

@@ -34,6 +34,7 @@ mod choice;
 mod corpus;
 mod export;
 mod grammar;
+mod language;
 mod lexicon;
 mod plant;
 mod plots;

@@ -104,6 +104,21 @@ impl<'w> Teller<'w> {
         found
     }
 
+    /// How many bytes of `text` some story of a part of the world begins with.
+    pub(super) fn reach(&mut self, split: Split, text: &'w str) -> usize {
+        let mut best = 0;
+        (self.split, self.lie) = (split, None);
+        self.choice = Chooser::new();
+        while best < text.len() && self.choice.walk() {
+            self.target = Some((text, 0));
+            self.run();
+            let common = self.text.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
+            best = best.max(common);
+        }
+        self.target = None;
+        best
+    }
+
     fn run(&mut self) {
         self.text.clear();
         self.starts.clear();

@@ -438,3 +438,41 @@ fn the_village_is_whole() {
         }
     }
 }
+
+#[test]
+fn every_sentence_of_a_story_is_the_villages_and_its_beginnings_are_told() {
+    each(60, |world, _, teller| {
+        let text = teller.text();
+        let sentences = world.sentences(text);
+        assert!(sentences.len() >= 4 && sentences.last().is_some_and(|(span, _)| span.end == text.len()), "{text}");
+        let wrong: Vec<&str> = sentences.iter().filter(|(_, ok)| !ok).map(|(span, _)| &text[span.clone()]).collect();
+        assert!(wrong.is_empty(), "{wrong:?} of {text}");
+    });
+    each(4, |world, _, teller| {
+        let text = teller.text();
+        assert_eq!(world.could_tell(text), text.len());
+        let half = &text[..text.len() / 2];
+        assert_eq!(world.could_tell(half), half.len());
+    });
+}
+
+#[test]
+fn what_the_village_does_not_say_is_found() {
+    let world = World::new(1);
+    let story = world.story(0).text;
+    let first = world.sentences(&story)[0].0.clone();
+    let good = &story[first];
+    let right = |text: &str| -> Vec<bool> { world.sentences(text).into_iter().map(|(_, ok)| ok).collect() };
+    assert_eq!(right(good), [true]);
+    // Words in another order, without a capital, half a sentence, a stranger's name, what nobody says here.
+    let swapped = good.replacen(" the ", " ", 1);
+    assert_ne!(swapped, good, "the sentence has an article");
+    assert_eq!(right(&swapped), [false]);
+    assert_eq!(right(&good.to_lowercase()), [false]);
+    assert_eq!(right(&good[..good.len() - 1]), []);
+    assert_eq!(right("Xanthippe was the baker of the village. Nothing is so good as ducks."), [false, false]);
+    // A true sentence after a good one, out of place: the language is right, the story is not.
+    let twice = format!("{good} {story}");
+    assert!(world.could_tell(&twice) <= good.len() + 40, "{twice}");
+    assert!(right(&twice).iter().all(|&ok| ok));
+}
