@@ -469,7 +469,7 @@ fn what_the_village_does_not_say_is_found() {
     assert_ne!(swapped, good, "the sentence has an article");
     assert_eq!(right(&swapped), [false]);
     assert_eq!(right(&good.to_lowercase()), [false]);
-    assert_eq!(right(&good[..good.len() - 1]), []);
+    assert!(right(&good[..good.len() - 1]).is_empty());
     assert_eq!(right("Xanthippe was the baker of the village. Nothing is so good as ducks."), [false, false]);
     // A true sentence after a good one, out of place: the language is right, the story is not.
     let twice = format!("{good} {story}");
