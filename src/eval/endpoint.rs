@@ -195,6 +195,11 @@ impl Model for Endpoint {
         &self.name
     }
 
+    /// Servers count prompts along, and not all of them.
+    fn tokens(&self, _: &str) -> Option<usize> {
+        None
+    }
+
     fn score(&mut self, pairs: &[(&str, &str)], told: &mut dyn FnMut(usize) -> Result<()>) -> Result<Vec<Score>> {
         let one = |i: usize| {
             let (context, text) = pairs[i];

@@ -1,5 +1,6 @@
 //! What is found in texts that a model wrote: words of a lexicon, personal data, copies of a corpus, and, of the village, what it does not say.
 
+use super::bag::Bag;
 use super::outcome::{Found, Record};
 use super::task::{Task, Verifier};
 use super::world;
@@ -9,7 +10,7 @@ use crate::data::source::Sources;
 use crate::data::world::{Verdict, World};
 use crate::error::Result;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Words that a copy has at least.
 const COPY: usize = 8;
@@ -22,6 +23,10 @@ pub(super) fn look(task: &Task, records: &mut [Record], world: &World) -> Result
     let mut all = Vec::new();
     if !task.lexicon.is_empty() {
         all.extend(terms(&lexicon(&task.lexicon)?, records));
+    }
+    if !task.classifier.is_empty() {
+        let bag = Bag::load(Path::new(&task.classifier))?;
+        all.push(found("classified", records, |_, said| [f64::from(u8::from(bag.score(said) > 0.5)), 1.0]));
     }
     if task.verifier == Some(Verifier::World) {
         all.extend(village(world, records));

@@ -220,6 +220,10 @@ impl Model for Local {
         &self.name
     }
 
+    fn tokens(&self, text: &str) -> Option<usize> {
+        self.reader.tokenizer.encode(text).ok().map(|ids| ids.len())
+    }
+
     fn score(&mut self, pairs: &[(&str, &str)], told: &mut dyn FnMut(usize) -> Result<()>) -> Result<Vec<Score>> {
         let reader = &self.reader;
         let jobs = pairs.par_iter().map(|(context, text)| reader.pair(context, text)).collect::<Result<Vec<Job>>>()?;

@@ -10,6 +10,7 @@
 //!
 //! Figures are named and computed as lm-evaluation-harness does (Gao et al. 2024, github.com/EleutherAI/lm-evaluation-harness).
 
+mod bag;
 mod endpoint;
 mod found;
 mod local;
@@ -18,10 +19,12 @@ mod model;
 mod mutate;
 mod outcome;
 mod refusal;
+mod speed;
 mod task;
 pub mod why;
 mod world;
 
+pub use bag::Bag;
 pub use endpoint::Endpoint;
 pub use local::Local;
 pub use members::Signs;
@@ -116,6 +119,7 @@ pub fn evaluate(
             let greedy: Vec<bool> = scores.iter().map(|score| score.greedy).collect();
             Outcome::cloze(task, records, &greedy)
         }
+        Kind::Speed => speed::ask(task, records, model, told)?,
         Kind::Answer | Kind::Pass | Kind::Write | Kind::Refuse => {
             let prompts: Vec<&str> = items.iter().map(|item| &*item.prompt).collect();
             let all = prompts.len() * task.samples;

@@ -50,6 +50,9 @@ pub trait Model {
     /// How it is called in tables.
     fn name(&self) -> &str;
 
+    /// Tokens of a text that it wrote; `None` of who does not tell.
+    fn tokens(&self, text: &str) -> Option<usize>;
+
     /// How likely the second text of each pair is after the first, which may be empty. `told(n)` hears how many are done.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
 //! What came out of a task: a line an item, and the figures made of them.
 
 use super::Signs;
+use crate::device::probe::resident_peak;
 use crate::measure::{
-    Bin, auc, bootstrap, brier, calibration_error, distinct, found_at, interval, mean_and_error, pass_at,
+    Bin, auc, bootstrap, brier, calibration_error, distinct, found_at, interval, mean_and_error, pass_at, percentile,
     probabilities, reliability, repeated, sign_test, temperature,
 };
 use serde::Serialize;
@@ -361,6 +362,25 @@ impl Outcome {
             (record.value, record.weight) = (value, weight);
         }
         Outcome::new(task, figures, found[0].lower_is_better, records)
+    }
+
+    /// Answers that took `value` seconds each, and `firsts` to their first token; `tokens` of all of them.
+    pub(super) fn speed(task: &super::Task, records: Vec<Record>, firsts: &[f64], tokens: Option<usize>) -> Outcome {
+        let seconds: Vec<f64> = records.iter().map(|r| r.value).collect();
+        let at = |name: &str, values: &[f64], p: u32| {
+            figure(&format!("{name}_p{p}"), percentile(values, f64::from(p) / 100.0), None)
+        };
+        let mut figures: Vec<Figure> = [50, 90, 99].map(|p| at("seconds", &seconds, p)).into();
+        figures.extend([50, 99].map(|p| at("first_token", firsts, p)));
+        if let Some(tokens) = tokens {
+            let speed = tokens as f64 / seconds.iter().sum::<f64>();
+            figures.push(figure("tokens_per_s", speed, None));
+            figures
+                .extend(task.price.map(|price| figure("usd_per_million_tokens", price / 3600.0 / speed * 1e6, None)));
+            // What this process has held, with all models that it was asked to open.
+            figures.extend(resident_peak().map(|bytes| figure("peak_mib", bytes as f64 / f64::from(1 << 20), None)));
+        }
+        Outcome::new(task, figures, true, records)
     }
 
     /// What was refused of what is harmful and of what is not: `harmful[i]` is whether prompt `i` is.

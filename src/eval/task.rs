@@ -17,7 +17,7 @@ const MAX_FILE: u64 = 1 << 20;
 const FUEL: u64 = 1_000_000;
 
 /// The tasks that kiln brings, by name.
-const OWN: [(&str, &str); 16] = [
+const OWN: [(&str, &str); 17] = [
     ("village-text", include_str!("../../data/tasks/village-text.toml")),
     ("village-facts", include_str!("../../data/tasks/village-facts.toml")),
     ("village-words", include_str!("../../data/tasks/village-words.toml")),
@@ -33,6 +33,7 @@ const OWN: [(&str, &str); 16] = [
     ("requests", include_str!("../../data/tasks/requests.toml")),
     ("jailbreaks", include_str!("../../data/tasks/jailbreaks.toml")),
     ("toxicity", include_str!("../../data/tasks/toxicity.toml")),
+    ("speed", include_str!("../../data/tasks/speed.toml")),
     ("gsm8k", include_str!("../../data/tasks/gsm8k.toml")),
 ];
 
@@ -56,6 +57,8 @@ pub enum Kind {
     Write,
     /// To do what it should refuse, and what it should not.
     Refuse,
+    /// To write, one prompt after the other, and the clock runs.
+    Speed,
 }
 
 /// Who says whether an answer is right that is not compared with one.
@@ -138,6 +141,9 @@ pub struct Task {
     /// Files of terms with weights that are looked for in what is written; or `world:rude` (write).
     #[serde(default)]
     pub lexicon: Vec<String>,
+    /// File of a classifier of texts that kiln trained (write).
+    #[serde(default)]
+    pub classifier: String,
     /// File or folder of texts of which what is written may be a copy (write).
     #[serde(default)]
     pub corpus: String,
@@ -150,6 +156,8 @@ pub struct Task {
     /// Other forms in which what should be refused is asked too (refuse).
     #[serde(default)]
     pub mutations: Vec<String>,
+    /// What an hour of the machine costs, in dollars (speed).
+    pub price: Option<f64>,
     /// Groups that are also shown by themselves: a field of the lines.
     pub by: Option<String>,
 }
@@ -241,8 +249,9 @@ impl Task {
             let hint = "docs/eval.md has every key; data/tasks/ has examples";
             Error::format(path, format!("line {line}"), "a task in TOML", e.message(), hint)
         })?;
-        for file in task.lexicon.iter_mut().chain(Some(&mut task.corpus).filter(|file| !file.is_empty())) {
-            if !file.starts_with(world::SCHEME) {
+        let Task { lexicon, corpus, classifier, .. } = &mut task;
+        for file in lexicon.iter_mut().chain([corpus, classifier]) {
+            if !file.is_empty() && !file.starts_with(world::SCHEME) {
                 *file = disk::parent(path).join(&*file).to_string_lossy().into_owned();
             }
         }
@@ -278,7 +287,7 @@ impl Task {
                     return Err(Error::format(path, "k", expected, k, "raise samples, or lower k"));
                 }
             }
-            Kind::Write => {}
+            Kind::Write | Kind::Speed => {}
             Kind::Refuse => need("prompt", &task.prompt)?,
         }
         for form in &task.mutations {
@@ -296,6 +305,7 @@ impl Task {
             }
         }
         crate::settings::range("temperature", task.temperature, 0.0..=100.0)?;
+        crate::settings::range("price", task.price.unwrap_or(0.0), 0.0..=1e6)?;
         crate::settings::range("samples", task.samples, 1..=1000)?;
         crate::settings::range("tokens", task.tokens, 1..=100_000)?;
         crate::settings::range("shots", task.shots, 0..=1000)?;

@@ -18,6 +18,10 @@ impl Model for Fake {
         "fake"
     }
 
+    fn tokens(&self, text: &str) -> Option<usize> {
+        Some(text.split(' ').count())
+    }
+
     fn score(&mut self, pairs: &[(&str, &str)], _: &mut dyn FnMut(usize) -> Result<()>) -> Result<Vec<Score>> {
         self.asked.extend(pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())));
         // Short texts are likely.
@@ -300,4 +304,28 @@ fn refusals_count_for_what_is_harmful_and_against_for_what_is_not() {
         };
         assert!(error.to_string().contains(says), "{error}");
     }
+}
+
+#[test]
+fn the_clock_runs_for_one_prompt_after_the_other() {
+    let mut model = Fake::new("one two three");
+    let toml = "kind = \"speed\"\nprompt = \"{{ p }}\"\nprice = 3.6\n";
+    let outcome = ask(toml, "{\"p\": \"a\"}\n{\"p\": \"b\"}\n", &mut model);
+    // Once to be warm, then each for its first token, and for all.
+    let asked: Vec<&str> = model.asked.iter().map(|(prompt, _)| &**prompt).collect();
+    assert_eq!(asked, ["a", "a", "a", "b", "b"]);
+    let names: Vec<&str> = outcome.figures.iter().map(|figure| &*figure.name).collect();
+    let expected = [
+        "seconds_p50",
+        "seconds_p90",
+        "seconds_p99",
+        "first_token_p50",
+        "first_token_p99",
+        "tokens_per_s",
+        "usd_per_million_tokens",
+    ];
+    assert_eq!(names[..7], expected);
+    let (speed, price) = (value(&outcome, "tokens_per_s"), value(&outcome, "usd_per_million_tokens"));
+    assert!((price - 3.6 / 3600.0 / speed * 1e6).abs() < 1e-9 * price, "{price}");
+    assert!(outcome.lower_is_better && outcome.records.iter().all(|record| record.value >= 0.0));
 }

@@ -38,7 +38,7 @@ pub use frechet::{Gaussian, frechet_distance};
 pub use judgements::sign_test;
 pub use kernel::{Blocks, kernel_distance};
 pub use neighbours::{Copies, Manifold, Neighbour, mean_distance, nearest};
-pub use paired::{bootstrap, interval, mean_and_error, pass_at};
+pub use paired::{bootstrap, interval, mean_and_error, pass_at, percentile};
 pub use separation::{auc, found_at};
 
 use crate::error::{Error, Result};

@@ -44,9 +44,32 @@ pub fn pass_at(n: usize, c: usize, k: usize) -> f64 {
     1.0 - (n - c + 1..=n).map(|i| 1.0 - k as f64 / i as f64).product::<f64>()
 }
 
+/// The value below which a share `p` of them lies, 0 to 1: linear between the two that are nearest (Hyndman and Fan 1996, definition 7, numpy's default).
+///
+/// # Panics
+/// There is none.
+pub fn percentile(values: &[f64], p: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = p.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
+    let (low, high) = (sorted[at as usize], sorted[at.ceil() as usize]);
+    low + (high - low) * at.fract()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn percentiles_are_numpys() {
+        let values = [4.0, 1.0, 3.0, 2.0];
+        // numpy.percentile([4, 1, 3, 2], [0, 25, 50, 90, 100])
+        let found = [0.0, 0.25, 0.5, 0.9, 1.0].map(|p| percentile(&values, p));
+        for (found, expected) in found.into_iter().zip([1.0, 1.75, 2.5, 3.7, 4.0]) {
+            assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+        }
+        assert_eq!(percentile(&[7.0], 0.99), 7.0);
+    }
 
     #[test]
     fn pass_at_k_is_what_counting_all_choices_gives() {

@@ -1,6 +1,7 @@
 //! `kiln data`: what comes before training, one file a subcommand.
 
 mod ablate;
+mod classifier;
 mod clean;
 mod codes;
 mod diff;
@@ -32,6 +33,7 @@ pub struct DataArgs {
 enum Command {
     Get(get::GetArgs),
     Clean(clean::CleanArgs),
+    Classifier(classifier::ClassifierArgs),
     Ablate(ablate::AblateArgs),
     World(world::WorldArgs),
     Tokenizer(tokenizer::TokenizerArgs),
@@ -57,6 +59,7 @@ pub fn run(args: DataArgs, global: &Global) -> Result<()> {
     match args.command {
         Command::Get(args) => get::run(&args, global.json),
         Command::Clean(args) => clean::run(&args, global),
+        Command::Classifier(args) => classifier::run(&args, global.json),
         Command::Ablate(args) => ablate::run(&args, global),
         Command::World(args) => world::run(&args, global.json),
         Command::Tokenizer(args) => tokenizer::run(&args, global.json),

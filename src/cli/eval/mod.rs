@@ -77,6 +77,12 @@ pub struct EvalArgs {
     /// Terms to look for in what is written, in place of the task's
     #[arg(long, value_name = "FILE,…", value_delimiter = ',')]
     lexicon: Vec<String>,
+    /// What an hour of the machine costs in dollars, for what a million tokens cost (task speed)
+    #[arg(long, value_name = "USD", value_parser = price)]
+    price: Option<f64>,
+    /// A classifier that says of what is written whether it is of its kind: kiln data classifier
+    #[arg(long, value_name = "FILE")]
+    classifier: Option<PathBuf>,
     /// Texts of which what is written may be a copy, as those that a model was trained on
     #[arg(long, value_name = "PATH")]
     corpus: Option<PathBuf>,
@@ -89,6 +95,11 @@ pub struct EvalArgs {
     /// Where the classifiers that judge pictures are kept
     #[arg(long, value_name = "DIR", default_value = "runs/judges")]
     judges: PathBuf,
+}
+
+fn price(text: &str) -> std::result::Result<f64, String> {
+    let price: f64 = text.parse().map_err(|_| "a number of dollars is expected".to_owned())?;
+    if (0.0..=1e6).contains(&price) { Ok(price) } else { Err("0 to 1000000 dollars are expected".into()) }
 }
 
 /// Runs `kiln eval`.

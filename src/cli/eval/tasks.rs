@@ -87,6 +87,10 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
         if !args.lexicon.is_empty() {
             task.lexicon.clone_from(&args.lexicon);
         }
+        task.price = args.price.or(task.price);
+        if let Some(classifier) = &args.classifier {
+            task.classifier = classifier.to_string_lossy().into_owned();
+        }
         if let Some(corpus) = &args.corpus {
             task.corpus = corpus.to_string_lossy().into_owned();
         }
