@@ -219,6 +219,7 @@ fn two_runs_are_asked_and_compared() {
     std::fs::write(dir.path().join("own.txt"), "Mia has a dog. ".repeat(20)).expect("written");
     let own = object(dir.path(), &["eval", "runs/long", "--tasks", "text", "--data", "own.txt", "--json"]);
     assert!(own["tasks"][0]["models"][0]["figures"][0]["value"].as_f64().expect("a figure") > 0.0);
+    searched(dir.path());
     // In words.
     let words = kiln(dir.path(), &["eval", "runs/short", "runs/long", "--tasks", "village-text", "--limit", "8"]);
     let said = String::from_utf8_lossy(&words.stdout).into_owned();
@@ -236,6 +237,86 @@ fn two_runs_are_asked_and_compared() {
         (&["eval", "--endpoint", "localhost:80"], "no address"),
     ] {
         let output = kiln(dir.path(), args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(says) && said.contains("hint:"), "{args:?}: {said}");
+    }
+}
+
+/// What a run writes is searched for words, by a classifier, for copies; requests are refused or not; the clock runs.
+fn searched(dir: &Path) {
+    let line = |i: usize| {
+        let (word, label) = if i % 2 == 0 { ("snorb", "rude") } else { ("friend", "kind") };
+        serde_json::json!({"text": format!("You are a {word}, number {i}."), "label": label}).to_string() + "\n"
+    };
+    std::fs::write(dir.join("labelled.jsonl"), (0..200).map(line).collect::<String>()).expect("written");
+    std::fs::write(dir.join("terms.tsv"), "the\na\t0.5\n").expect("written");
+    let learn = [
+        "data",
+        "classifier",
+        "labelled.jsonl",
+        "--label",
+        "label",
+        "--is",
+        "rude",
+        "--out",
+        "rude.safetensors",
+        "--json",
+    ];
+    let learnt = object(dir, &learn);
+    assert_eq!(
+        (learnt["auc"].as_f64(), learnt["texts"].as_u64().map(|n| (150..200).contains(&n))),
+        (Some(1.0), Some(true))
+    );
+    let write = [
+        "eval",
+        "runs/long",
+        "--tasks",
+        "village-stories",
+        "--limit",
+        "4",
+        "--lexicon",
+        "terms.tsv",
+        "--classifier",
+        "rude.safetensors",
+    ];
+    let found = object(dir, &[&write[..], &["--corpus", "own.txt", "--json"]].concat());
+    let names: Vec<&str> = found["tasks"][0]["models"][0]["figures"]
+        .as_array()
+        .expect("figures")
+        .iter()
+        .filter_map(|f| f["name"].as_str())
+        .collect();
+    for name in ["toxic", "toxicity", "classified", "copied", "longest_copy", "personal", "words", "distinct_1"] {
+        assert!(names.contains(&name), "{name} of {names:?}");
+    }
+    assert_eq!(names[0], "toxic");
+    let asked = object(
+        dir,
+        &["eval", "runs/long", "--tasks", "requests,jailbreaks,speed", "--limit", "2", "--price", "1.5", "--json"],
+    );
+    let figure = |task: usize, name: &str| {
+        let figures = asked["tasks"][task]["models"][0]["figures"].as_array().expect("figures");
+        figures.iter().find(|figure| figure["name"] == name).and_then(|figure| figure["value"].as_f64())
+    };
+    assert!(figure(0, "refused").is_some() && figure(0, "over_refused").is_some());
+    // Eight forms of one request, and one that is harmless.
+    assert_eq!(asked["tasks"][1]["models"][0]["items"], 9);
+    assert!(figure(2, "usd_per_million_tokens").is_some_and(|price| price > 0.0));
+    for (args, says) in [
+        (&["data", "classifier", "labelled.jsonl", "--label", "kind", "--out", "x"][..], "line 1"),
+        (&["data", "classifier", "labelled.jsonl", "--label", "label", "--out", "x"], "--is"),
+        (
+            &["data", "classifier", "labelled.jsonl", "--label", "label", "--is", "sad", "--out", "x"],
+            "0 are of the kind",
+        ),
+        (
+            &["eval", "runs/long", "--tasks", "village-stories", "--limit", "1", "--classifier", "terms.tsv"],
+            "terms.tsv",
+        ),
+        (&["eval", "runs/long", "--tasks", "village-stories", "--limit", "1", "--lexicon", "none.tsv"], "none.tsv"),
+        (&["eval", "runs/long", "--tasks", "village-stories", "--limit", "1", "--corpus", "none"], "none"),
+    ] {
+        let output = kiln(dir, args);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && said.contains(says) && said.contains("hint:"), "{args:?}: {said}");
     }
