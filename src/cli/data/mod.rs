@@ -1,6 +1,7 @@
 //! `kiln data`: what comes before training, one file a subcommand.
 
 mod ablate;
+mod augment;
 mod clean;
 mod codes;
 mod diff;
@@ -33,6 +34,7 @@ enum Command {
     Get(get::GetArgs),
     Clean(clean::CleanArgs),
     Ablate(ablate::AblateArgs),
+    Augment(augment::AugmentArgs),
     World(world::WorldArgs),
     Tokenizer(tokenizer::TokenizerArgs),
     Shard(shard::ShardArgs),
@@ -58,6 +60,7 @@ pub fn run(args: DataArgs, global: &Global) -> Result<()> {
         Command::Get(args) => get::run(&args, global.json),
         Command::Clean(args) => clean::run(&args, global),
         Command::Ablate(args) => ablate::run(&args, global),
+        Command::Augment(args) => augment::run(&args, global),
         Command::World(args) => world::run(&args, global.json),
         Command::Tokenizer(args) => tokenizer::run(&args, global.json),
         Command::Shard(args) => shard::run(&args, global.json),
