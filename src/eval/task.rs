@@ -471,7 +471,19 @@ impl Task {
             if let Some(choices) = &choices {
                 let list = choices.eval(context.clone()).map_err(|e| wrong("choices", line, e))?;
                 let list = list.try_iter().map_err(|e| wrong("choices", line, e))?;
-                item.choices = list.map(|choice| choice.to_string()).collect();
+                let list: Vec<Value> = list.collect();
+                if let Some(missing) = list.iter().position(Value::is_undefined) {
+                    let (at, found) =
+                        (format!("choices, for line {}", i + 1), format!("no value for number {missing}"));
+                    return Err(Error::format(
+                        &lines.place,
+                        at,
+                        "texts",
+                        found,
+                        "the line lacks a field that choices names",
+                    ));
+                }
+                item.choices = list.iter().map(Value::to_string).collect();
                 if self.kind == Kind::Pairs && item.choices.len() != 2 {
                     let (at, found) = (format!("choices, for line {}", i + 1), item.choices.len());
                     return Err(Error::format(&lines.place, at, "two texts, a pair", found, "mend the line"));

@@ -113,6 +113,16 @@ mod tests {
         assert!((weat(&long, &y, [&a, &b], 1).effect - want).abs() < 1e-12);
     }
 
+    /// The numbers of `tests/reference/weat.py`.
+    #[test]
+    fn numpy_says_the_same() {
+        let component = |i: usize, k: usize| ((i * i + 3 * k + 1) as f64).sin();
+        let words: Vec<Vec<f64>> = (0..14).map(|i| (0..5).map(|k| component(i, k)).collect()).collect();
+        let found = weat(&words[..5], &words[5..9], [&words[9..12], &words[12..]], 1);
+        assert!((found.effect - 0.636983640474113).abs() < 1e-12 && found.exact, "{found:?}");
+        assert!((found.p - 24.0 / 126.0).abs() < 1e-12, "{found:?}");
+    }
+
     #[test]
     fn drawn_ways_agree_with_all_ways() {
         let mut rng = Rng::new(3, Purpose::Test, 0, 0);

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod halving;
 pub mod mup;
 pub mod plan;
+pub mod skew;
 pub mod tune;
 
 use crate::error::{AtPath, Error, Result};

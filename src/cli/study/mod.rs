@@ -5,6 +5,7 @@ mod doctor;
 mod halving;
 mod mup;
 mod plan;
+mod skew;
 mod tune;
 
 use super::Global;
@@ -29,6 +30,7 @@ enum What {
     Plan(plan::PlanStudy),
     Doctor(doctor::DoctorStudy),
     Canaries(canaries::CanaryStudy),
+    Skew(skew::SkewStudy),
 }
 
 /// Runs `kiln study`.
@@ -41,6 +43,7 @@ pub fn run(args: StudyArgs, global: &Global) -> Result<()> {
         What::Plan(args) => plan::run(&args, global),
         What::Doctor(args) => doctor::run(&args, global),
         What::Canaries(args) => canaries::run(args, global),
+        What::Skew(args) => skew::run(args, global),
     }
 }
 
