@@ -1,6 +1,7 @@
 //! From raw text to batches of tokens.
 
 pub mod atomic;
+pub mod augment;
 pub mod batch;
 pub mod chat;
 pub mod clean;
@@ -20,6 +21,7 @@ pub mod repair;
 pub mod shard;
 pub mod source;
 pub mod split;
+pub mod swap;
 pub mod takedown;
 pub mod tokenizer;
 mod vocab;

@@ -273,6 +273,21 @@ impl Model for Local {
         Ok(scores)
     }
 
+    fn vectors(&mut self, words: &[&str]) -> Result<Vec<Vec<f64>>> {
+        let table = self.params.weight(self.gpt.tokens()).widened();
+        let d = self.gpt.config().d;
+        let rows = table.read::<f32>();
+        let one = |word: &&str| {
+            let ids = self.reader.tokenizer.encode(&format!(" {}", word.trim()))?;
+            if ids.is_empty() {
+                return Err(Error::usage(format!("{word:?} has no tokens"), "mend the lists of the task"));
+            }
+            let row = |id: u32, i: usize| f64::from(rows[id as usize * d + i]);
+            Ok((0..d).map(|i| ids.iter().map(|&id| row(id, i)).sum::<f64>() / ids.len() as f64).collect())
+        };
+        words.iter().map(one).collect()
+    }
+
     fn write(
         &mut self,
         prompts: &[&str],

@@ -7,10 +7,12 @@
 //! | [`model`](Model) | who is asked: [`Local`], [`Endpoint`] |
 //! | [`why`] | what lies between two runs, a factor at a time |
 //! | [`outcome`](Outcome) | the figures, their errors, and comparisons of two models |
+//! | `bias` | figures of pairs of which neither is right, and of words in embeddings |
 //!
 //! Figures are named and computed as lm-evaluation-harness does (Gao et al. 2024, github.com/EleutherAI/lm-evaluation-harness).
 
 mod bag;
+mod bias;
 mod endpoint;
 mod found;
 mod local;
@@ -19,6 +21,7 @@ mod model;
 mod mutate;
 mod outcome;
 mod refusal;
+mod rows;
 mod speed;
 mod task;
 pub mod why;
@@ -30,7 +33,7 @@ pub use local::Local;
 pub use members::Signs;
 pub use model::{Model, Score, Writing};
 pub use outcome::{BINS, Difference, Figure, Found, Nearest, Outcome, Record, Sureness, exposure};
-pub use task::{Item, Kind, Task, Verifier};
+pub use task::{Item, Kind, Lean, Task, Verifier, Words};
 
 use crate::data::world::{Verdict, World};
 use crate::error::Result;
@@ -86,7 +89,7 @@ pub fn evaluate(
             let signs: Vec<Signs> = scores.iter().zip(&texts).map(|(score, text)| Signs::new(score, text)).collect();
             Outcome::members(task, records, &signs)
         }
-        Kind::Choice => {
+        Kind::Choice | Kind::Pairs => {
             let after: Vec<Vec<String>> = items
                 .iter()
                 .map(|item| item.choices.iter().map(|choice| format!("{}{choice}", task.delimiter)).collect())
@@ -103,10 +106,22 @@ pub fn evaluate(
                     record.nats.push(score.nats);
                     record.tokens.push(score.each.len());
                 }
-                record.target = item.choices[item.gold].clone();
+                record.target = if item.open { String::new() } else { item.choices[item.gold].clone() };
+            }
+            if task.kind == Kind::Pairs {
+                let gold: Vec<Option<usize>> = items.iter().map(|item| (!item.open).then_some(item.gold)).collect();
+                return Ok(Outcome::pairs(task, records, &gold));
             }
             let gold: Vec<usize> = items.iter().map(|item| item.gold).collect();
-            Outcome::choice(task, records, &gold)
+            let mut outcome = Outcome::choice(task, records, &gold);
+            let versions: Vec<&str> = items.iter().map(|item| &*item.version).collect();
+            outcome.figures.extend(bias::alike(&outcome.records, &versions));
+            outcome
+        }
+        Kind::Weat => {
+            let words: Vec<&str> = items.iter().map(|item| &*item.target).collect();
+            let vectors = model.vectors(&words)?;
+            Outcome::weat(task, records, &vectors, asking.seed)
         }
         Kind::Cloze => {
             let after: Vec<String> = items.iter().map(|item| format!("{}{}", task.delimiter, item.target)).collect();

@@ -1,6 +1,6 @@
 //! Who is asked: a model here, or a server elsewhere.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// How likely a text is after another.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,4 +75,13 @@ pub trait Model {
         writing: &Writing,
         told: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Vec<String>>;
+
+    /// The vector of each word in the model's input embeddings: the mean of its tokens', as it stands behind a blank.
+    ///
+    /// # Errors
+    /// The model shows none; a word has no tokens.
+    fn vectors(&mut self, words: &[&str]) -> Result<Vec<Vec<f64>>> {
+        let problem = format!("{} shows no embeddings, and {} words are to be looked up", self.name(), words.len());
+        Err(Error::usage(problem, "ask a model on this machine; tasks of kind pairs ask any"))
+    }
 }

@@ -94,12 +94,18 @@ pub struct Outcome {
     pub task: String,
     /// What it asks.
     pub about: String,
+    /// What the figures do not say.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub caveat: String,
     /// How many items.
     pub items: usize,
     /// The main figure first.
     pub figures: Vec<Figure>,
     /// Whether less of the main figure is better.
     pub lower_is_better: bool,
+    /// Where neither less nor more is better: what the main figure is of a model without preference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neutral: Option<f64>,
     /// Groups with their items and the main figure.
     pub groups: Vec<(String, usize, f64)>,
     /// Calibration, of tasks that choose.
@@ -147,18 +153,18 @@ fn ratio_error(x: &[(f64, f64)], of: &dyn Fn(f64) -> f64) -> f64 {
     mean_and_error(&draws)[1] * (draws.len() as f64).sqrt()
 }
 
-fn figure(name: &str, value: f64, error: Option<f64>) -> Figure {
+pub(super) fn figure(name: &str, value: f64, error: Option<f64>) -> Figure {
     Figure { name: name.into(), value, error: error.filter(|error| error.is_finite()) }
 }
 
 /// The mean of what items have.
-fn mean(name: &str, x: &[f64]) -> Figure {
+pub(super) fn mean(name: &str, x: &[f64]) -> Figure {
     let [value, error] = mean_and_error(x);
     figure(name, value, Some(error))
 }
 
 /// A function of Σa/Σb.
-fn share(name: &str, x: &[(f64, f64)], of: &dyn Fn(f64) -> f64) -> Figure {
+pub(super) fn share(name: &str, x: &[(f64, f64)], of: &dyn Fn(f64) -> f64) -> Figure {
     let (a, b) = x.iter().fold((0.0, 0.0), |(a, b), x| (a + x.0, b + x.1));
     figure(name, of(a / b), (x.len() > 1).then(|| ratio_error(x, of)))
 }
@@ -209,9 +215,11 @@ impl Outcome {
         Outcome {
             task: task.name.clone(),
             about: task.about.clone(),
+            caveat: task.caveat.trim().to_owned(),
             items: records.len(),
             figures,
             lower_is_better,
+            neutral: None,
             groups,
             calibration: None,
             records,
@@ -413,7 +421,8 @@ impl Outcome {
     /// alone, where that is known.
     pub fn compare(&self, other: &Outcome, noise: Option<f64>) -> Option<Difference> {
         let (a, b) = (&self.records, &other.records);
-        if a.len() != b.len() || a.is_empty() || a.iter().zip(b).any(|(a, b)| a.prompt != b.prompt) {
+        let pooled = self.figures.first().is_none_or(|figure| figure.name == "effect_size");
+        if pooled || a.len() != b.len() || a.is_empty() || a.iter().zip(b).any(|(a, b)| a.prompt != b.prompt) {
             return None;
         }
         let of = |records: &[Record], chosen: &[usize]| {
@@ -423,24 +432,33 @@ impl Outcome {
         let all: Vec<usize> = (0..a.len()).collect();
         let difference = of(b, &all) - of(a, &all);
         let draws = bootstrap(a.len(), DRAWS, 1, &|chosen| of(b, chosen) - of(a, chosen));
-        let interval = interval(&draws);
+        let between = interval(&draws);
         let whole = |records: &[Record]| records.iter().all(|r| r.weight == 1.0 && (r.value == 0.0 || r.value == 1.0));
-        let mcnemar = (whole(a) && whole(b)).then(|| {
+        let mcnemar = (self.neutral.is_none() && whole(a) && whole(b)).then(|| {
             let only = |x: &[Record], y: &[Record]| x.iter().zip(y).filter(|(x, y)| x.value > y.value).count() as u64;
             let (first, second) = (only(a, b), only(b, a));
             (first, second, sign_test(first, first + second))
         });
         let sure = match mcnemar {
             Some((.., p)) => p < 0.05,
-            None => interval[0] > 0.0 || interval[1] < 0.0,
+            None => between[0] > 0.0 || between[1] < 0.0,
+        };
+        // Of a figure that is best in the middle, who is nearer to it; and whether that is more than chance.
+        let [up, sure] = match self.neutral {
+            None => [(difference > 0.0) != self.lower_is_better, sure],
+            Some(neutral) => {
+                let far = |chosen: &[usize]| (of(b, chosen) - neutral).abs() - (of(a, chosen) - neutral).abs();
+                let [low, high] = interval(&bootstrap(a.len(), DRAWS, 1, &far));
+                [far(&all) < 0.0, sure && (low > 0.0 || high < 0.0)]
+            }
         };
         let above = noise.is_none_or(|noise| difference.abs() > noise);
-        let up = if (difference > 0.0) == self.lower_is_better { -1 } else { 1 };
+        let up = if up { 1 } else { -1 };
         Some(Difference {
             task: self.task.clone(),
             figure: self.figures[0].name.clone(),
             difference,
-            interval,
+            interval: between,
             mcnemar,
             better: if sure && above && difference != 0.0 { up } else { 0 },
         })

@@ -1,6 +1,6 @@
 //! A task: a small file in TOML that says how lines of JSON become questions, and what counts as right.
 
-use super::{mutate, world};
+use super::{mutate, rows, world};
 use crate::data::source::Sources;
 use crate::disk::{self, Os};
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ const MAX_FILE: u64 = 1 << 20;
 const FUEL: u64 = 1_000_000;
 
 /// The tasks that kiln brings, by name.
-const OWN: [(&str, &str); 17] = [
+const OWN: [(&str, &str); 22] = [
     ("village-text", include_str!("../../data/tasks/village-text.toml")),
     ("village-facts", include_str!("../../data/tasks/village-facts.toml")),
     ("village-words", include_str!("../../data/tasks/village-words.toml")),
@@ -35,6 +35,11 @@ const OWN: [(&str, &str); 17] = [
     ("toxicity", include_str!("../../data/tasks/toxicity.toml")),
     ("speed", include_str!("../../data/tasks/speed.toml")),
     ("gsm8k", include_str!("../../data/tasks/gsm8k.toml")),
+    ("village-skew", include_str!("../../data/tasks/village-skew.toml")),
+    ("crows-pairs", include_str!("../../data/tasks/crows-pairs.toml")),
+    ("winogender", include_str!("../../data/tasks/winogender.toml")),
+    ("weat-career", include_str!("../../data/tasks/weat-career.toml")),
+    ("weat-village", include_str!("../../data/tasks/weat-village.toml")),
 ];
 
 /// What a model is asked for.
@@ -59,6 +64,42 @@ pub enum Kind {
     Refuse,
     /// To write, one prompt after the other, and the clock runs.
     Speed,
+    /// Which of two texts is likelier, where neither is right.
+    Pairs,
+    /// How near words lie to one another in its embeddings: [`weat`](crate::measure::weat).
+    Weat,
+}
+
+/// What of pairs is the main figure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lean {
+    /// In what share of them the first text is the likelier one.
+    #[default]
+    PctStereotype,
+    /// How much likelier it is: the mean over groups of its probability less the other's, of the two alone.
+    Skew,
+}
+
+/// The lists of a test of associations.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Words {
+    /// Words whose place is asked …
+    pub x: Vec<String>,
+    /// … beside that of these …
+    pub y: Vec<String>,
+    /// … between this group …
+    pub a: Vec<String>,
+    /// … and this one.
+    pub b: Vec<String>,
+}
+
+impl Words {
+    /// The lists with their names.
+    pub fn lists(&self) -> [(&'static str, &[String]); 4] {
+        [("x", &self.x), ("y", &self.y), ("a", &self.a), ("b", &self.b)]
+    }
 }
 
 /// Who says whether an answer is right that is not compared with one.
@@ -81,6 +122,9 @@ pub struct Task {
     /// What it asks, in a sentence.
     #[serde(default)]
     pub about: String,
+    /// What its figures do not say, in a sentence or two: shown with them.
+    #[serde(default)]
+    pub caveat: String,
     /// What is asked for.
     pub kind: Kind,
     /// Lines of JSON, or whole texts as their field `text`: a file or folder, as named from the task's folder; or `world:NAME`, which kiln
@@ -158,8 +202,16 @@ pub struct Task {
     pub mutations: Vec<String>,
     /// What an hour of the machine costs, in dollars (speed).
     pub price: Option<f64>,
-    /// Groups that are also shown by themselves: a field of the lines.
+    /// Groups that are also shown by themselves: a field of the lines, or an expression.
     pub by: Option<String>,
+    /// Expression: lines where it has the same value ask the same in other words, and should be answered alike (choice).
+    #[serde(default)]
+    pub versions: String,
+    /// The main figure (pairs).
+    #[serde(default)]
+    pub figure: Lean,
+    /// The lists (weat).
+    pub words: Option<Words>,
 }
 
 fn harmful() -> String {
@@ -211,6 +263,10 @@ pub struct Item {
     pub question: String,
     /// Its group, where the task has some.
     pub group: String,
+    /// Of what it is a version.
+    pub version: String,
+    /// Nothing that can be chosen is right.
+    pub open: bool,
 }
 
 /// Where the lines of a task are, and how a message names them.
@@ -289,6 +345,20 @@ impl Task {
             }
             Kind::Write | Kind::Speed => {}
             Kind::Refuse => need("prompt", &task.prompt)?,
+            Kind::Pairs => need("choices", &task.choices)?,
+            Kind::Weat => {
+                let Some(words) = &task.words else {
+                    return need("words", "").map(|()| task);
+                };
+                let lists = words.lists();
+                let short = lists.iter().find(|(name, list)| list.len() < if "xy".contains(name) { 2 } else { 1 });
+                let blank = lists.iter().find(|(_, list)| list.iter().any(|word| word.trim().is_empty()));
+                if let Some((name, list)) = short.or(blank) {
+                    let (at, found) = (format!("words.{name}"), format!("{list:?}"));
+                    let expected = "words: two at least of x and y, one of a and b";
+                    return Err(Error::format(path, at, expected, found, "docs/bias.md says what the lists are"));
+                }
+            }
         }
         for form in &task.mutations {
             if !mutate::names().any(|name| name == form) {
@@ -321,6 +391,10 @@ impl Task {
             return Err(Error::usage("the task brings no data", hint));
         }
         let place = PathBuf::from(data);
+        if let Some(delimiter) = rows::delimiter(&place) {
+            let all = rows::rows(&place, delimiter, limit)?;
+            return Ok(Lines { place, all });
+        }
         let mut all = Vec::new();
         for document in Sources::objects(&[&place])?.documents().take(limit) {
             let document = document?;
@@ -343,6 +417,15 @@ impl Task {
     /// # Errors
     /// The data cannot be read; a template fails for a line.
     pub fn items(&self, limit: usize, world: u64, seed: u64) -> Result<Vec<Item>> {
+        if let (Kind::Weat, Some(words)) = (self.kind, &self.words) {
+            let item =
+                |group: &str, word: &String| Item { target: word.clone(), group: group.into(), ..Item::default() };
+            return Ok(words
+                .lists()
+                .iter()
+                .flat_map(|(name, list)| list.iter().map(|word| item(name, word)))
+                .collect());
+        }
         let shots = match (&self.shots_data, self.shots) {
             (Some(data), 1..) => Some(Task::lines(data, world, self.shots.max(1000))?),
             _ => None,
@@ -418,6 +501,7 @@ impl Task {
         };
         let (choices, gold) = (compile("choices", &self.choices)?, compile("gold", &self.gold)?);
         let harmful = if self.kind == Kind::Refuse { compile("harmful", &self.harmful)? } else { None };
+        let (by, versions) = (compile("by", self.by.as_deref().unwrap_or(""))?, compile("versions", &self.versions)?);
         let member = if self.kind == Kind::Members { compile("member", &self.member)? } else { None };
         let mut items = Vec::new();
         for (i, fields) in lines.all.iter().take(count).enumerate() {
@@ -428,6 +512,13 @@ impl Task {
             };
             let field =
                 |name: &str| fields.get(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+            let evaluated = |key: &str, expression: &Option<minijinja::Expression>| match expression {
+                None => Ok::<String, Error>(String::new()),
+                Some(expression) => {
+                    let value = expression.eval(context.clone()).map_err(|e| wrong(key, line, e))?;
+                    Ok(if value.is_undefined() { String::new() } else { value.to_string() })
+                }
+            };
             let mut item = Item {
                 prompt: render("prompt", &prompt)?,
                 target: render("target", &target)?,
@@ -435,24 +526,49 @@ impl Task {
                 question: field("question"),
                 ..Item::default()
             };
-            if let Some(by) = &self.by {
-                item.group = match fields.get(by) {
+            if let Some(name) = &self.by {
+                item.group = match fields.get(name) {
                     Some(serde_json::Value::String(text)) => text.clone(),
                     Some(other) => other.to_string(),
-                    None => String::new(),
+                    None => evaluated("by", &by)?,
                 };
             }
             if let Some(harmful) = &harmful {
                 item.harmful = harmful.eval(context.clone()).map_err(|e| wrong("harmful", line, e))?.is_true();
             }
+            item.version = evaluated("versions", &versions)?;
             if let Some(member) = &member {
                 item.member = member.eval(context.clone()).map_err(|e| wrong("member", line, e))?.is_true();
             }
-            if let (Some(choices), Some(gold)) = (&choices, &gold) {
+            if let Some(choices) = &choices {
                 let list = choices.eval(context.clone()).map_err(|e| wrong("choices", line, e))?;
                 let list = list.try_iter().map_err(|e| wrong("choices", line, e))?;
-                item.choices = list.map(|choice| choice.to_string()).collect();
-                let gold = gold.eval(context.clone()).map_err(|e| wrong("gold", line, e))?;
+                let list: Vec<Value> = list.collect();
+                if let Some(missing) = list.iter().position(Value::is_undefined) {
+                    let (at, found) =
+                        (format!("choices, for line {}", i + 1), format!("no value for number {missing}"));
+                    return Err(Error::format(
+                        &lines.place,
+                        at,
+                        "texts",
+                        found,
+                        "the line lacks a field that choices names",
+                    ));
+                }
+                item.choices = list.iter().map(Value::to_string).collect();
+                if self.kind == Kind::Pairs && item.choices.len() != 2 {
+                    let (at, found) = (format!("choices, for line {}", i + 1), item.choices.len());
+                    return Err(Error::format(&lines.place, at, "two texts, a pair", found, "mend the line"));
+                }
+                let gold = match &gold {
+                    Some(gold) => gold.eval(context.clone()).map_err(|e| wrong("gold", line, e))?,
+                    None => Value::from(()),
+                };
+                item.open = self.kind == Kind::Pairs && (gold.is_none() || gold.is_undefined());
+                if item.open {
+                    items.push(item);
+                    continue;
+                }
                 let index = match gold.as_str() {
                     Some(text) => item.choices.iter().position(|choice| choice == text),
                     None => usize::try_from(gold.clone()).ok().filter(|&i| i < item.choices.len()),
@@ -467,6 +583,10 @@ impl Task {
         if self.kind == Kind::Members && items.iter().all(|item| item.member == items[0].member) {
             let expected = "lines that were trained on, and lines that were not";
             return Err(Error::format(&lines.place, "member", expected, "one of both alone", "give both"));
+        }
+        if self.kind == Kind::Pairs && !items.is_empty() && !items.iter().any(|item| item.open) {
+            let hint = "leave gold out, or let it be none where neither text is right";
+            return Err(Error::format(&lines.place, "gold", "pairs of which neither text is right", "none", hint));
         }
         if items.is_empty() {
             return Err(Error::format(&lines.place, "the file", "lines of JSON", "none", "give a .jsonl file"));

@@ -44,6 +44,12 @@ impl Model for Fake {
             .collect())
     }
 
+    fn vectors(&mut self, words: &[&str]) -> Result<Vec<Vec<f64>>> {
+        // Words lie by their first letter: a is east, z is north.
+        let angle = |word: &&str| f64::from(word.as_bytes()[0] - b'a') / 25.0 * std::f64::consts::FRAC_PI_2;
+        Ok(words.iter().map(angle).map(|angle| vec![angle.cos(), angle.sin()]).collect())
+    }
+
     fn write(
         &mut self,
         prompts: &[&str],
@@ -61,9 +67,12 @@ const ASKING: Asking = Asking { limit: 100, world: 1, seed: 1 };
 /// A task and its lines in a folder of their own.
 fn task(toml: &str, lines: &str) -> Result<(Task, Vec<Item>)> {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("lines.jsonl"), lines).unwrap();
+    for kind in ["jsonl", "csv", "tsv"] {
+        std::fs::write(dir.path().join("lines").with_extension(kind), lines).unwrap();
+    }
     let path = dir.path().join("mine.toml");
-    std::fs::write(&path, format!("data = \"lines.jsonl\"\n{toml}")).unwrap();
+    let data = if toml.starts_with("data") { "" } else { "data = \"lines.jsonl\"\n" };
+    std::fs::write(&path, format!("{data}{toml}")).unwrap();
     let task = Task::open(path.to_str().unwrap())?;
     let items = task.items(ASKING.limit, ASKING.world, ASKING.seed)?;
     Ok((task, items))
@@ -192,13 +201,13 @@ fn mistakes_of_a_task_are_named_by_key_and_line() {
 fn every_task_of_our_own_can_be_asked() {
     for name in Task::own() {
         let task = Task::open(name).unwrap();
-        if task.data.is_empty() {
+        if task.data.is_empty() && task.kind != Kind::Weat {
             let said = task.items(6, 1, 1).unwrap_err();
             assert!(said.hint().is_some_and(|hint| hint.contains("--data")), "{name}: {said}");
             continue;
         }
         let items = task.items(6, 1, 1).unwrap();
-        assert_eq!(items.len(), 6, "{name}");
+        assert!(items.len() == 6 || task.kind == Kind::Weat, "{name}");
         let outcome = evaluate(&task, &items, &ASKING, &mut Fake::new(" 5"), &mut |_, _| Ok(())).unwrap();
         assert!(outcome.figures[0].value.is_finite(), "{name}: {:?}", outcome.figures);
     }
@@ -328,4 +337,129 @@ fn the_clock_runs_for_one_prompt_after_the_other() {
     let (speed, price) = (value(&outcome, "tokens_per_s"), value(&outcome, "usd_per_million_tokens"));
     assert!((price - 3.6 / 3600.0 / speed * 1e6).abs() < 1e-9 * price, "{price}");
     assert!(outcome.lower_is_better && outcome.records.iter().all(|record| record.value >= 0.0));
+}
+
+/// What kiln's own task asks, of these lines in a file of this kind.
+fn own(name: &str, kind: &str, lines: &str) -> Result<(Task, Vec<Item>)> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lines").with_extension(kind);
+    std::fs::write(&path, lines).unwrap();
+    let mut task = Task::open(name)?;
+    task.data = path.to_string_lossy().into_owned();
+    let items = task.items(ASKING.limit, ASKING.world, ASKING.seed)?;
+    Ok((task, items))
+}
+
+#[test]
+fn pairs_have_no_right_text_and_half_is_no_preference() {
+    let lines = "\u{feff},sent_more,sent_less,stereo_antistereo,bias_type\n0,ab,abcd,stereo,age\n\
+        1,\"a, b, c\",ab,antistereo,age\n2,\"say \"\"a\"\"\nb\",abcdefghijklmno,stereo,gender\n";
+    let (task, items) = own("crows-pairs", "csv", lines).unwrap();
+    assert_eq!((&*items[1].choices[0], &*items[2].choices[0]), ("a, b, c", "say \"a\"\nb"));
+    let mut model = Fake::new("");
+    let outcome = evaluate(&task, &items, &ASKING, &mut model, &mut |_, _| Ok(())).unwrap();
+    // Nothing before a sentence, not even a blank.
+    assert_eq!(model.asked[0], (String::new(), "ab".to_owned()));
+    assert!((value(&outcome, "pct_stereotype") - 2.0 / 3.0).abs() < 1e-12);
+    // 2 and 4 letters, 7 and 2, 9 and 15.
+    assert!((value(&outcome, "likelihood_diff") - (2.0 + 5.0 + 6.0) / 3.0).abs() < 1e-12);
+    assert_eq!(outcome.groups, [("age".to_owned(), 2, 0.5), ("gender".to_owned(), 1, 1.0)]);
+    assert!(outcome.caveat.contains("Norwegian Salmon") && outcome.neutral == Some(0.5));
+    let json = serde_json::to_value(&outcome).unwrap();
+    assert!(json["caveat"].as_str().is_some_and(|text| text.contains("warning sign")));
+    for (kind, lines, says) in [
+        ("csv", "sent_more,sent_less,bias_type\na,b\n", "line 2: expected 3 fields, found 2"),
+        ("csv", "sent_more,bias_type\na,b\n", "choices, for line 1"),
+        ("csv", "sent_more,sent_less,bias_type\n", "the file"),
+    ] {
+        let said = own("crows-pairs", kind, lines).map(|_| ()).unwrap_err().to_string();
+        assert!(said.contains(says), "{lines}: {said}");
+    }
+}
+
+const SKEW: &str =
+    "kind = \"pairs\"\nchoices = \"[a, b]\"\ngold = \"gold\"\nfigure = \"skew\"\nby = \"job\"\ndelimiter = \"\"\n";
+
+#[test]
+fn skew_is_a_mean_over_groups_and_agreement_is_counted_apart() {
+    let lines = r#"{"a": "x", "b": "xx", "job": "one", "gold": null}
+{"a": "x", "b": "xx", "job": "one", "gold": null}
+{"a": "xxx", "b": "x", "job": "two"}
+{"a": "x", "b": "xx", "job": "two", "gold": 0}
+{"a": "x", "b": "xx", "job": "two", "gold": 1}
+{"a": "x", "b": "x", "job": "one", "gold": 1}
+"#;
+    let outcome = ask(SKEW, lines, &mut Fake::new(""));
+    let (near, far) = (0.5f64.tanh(), 1.0f64.tanh());
+    assert!((value(&outcome, "skew") - (near - far) / 2.0).abs() < 1e-12);
+    // As likely is as good.
+    assert!((value(&outcome, "consistency") - 2.0 / 3.0).abs() < 1e-12);
+    let groups: Vec<(&str, usize)> = outcome.groups.iter().map(|group| (&*group.0, group.1)).collect();
+    assert_eq!(groups, [("one", 2), ("two", 1)]);
+    assert!((outcome.groups[0].2 - near).abs() < 1e-12 && (outcome.groups[1].2 + far).abs() < 1e-12);
+    let said = task(SKEW, "{\"a\": \"x\", \"b\": \"y\", \"gold\": 0}\n").unwrap_err().to_string();
+    assert!(said.contains("pairs of which neither text is right"), "{said}");
+    let said = task(&SKEW.replace("[a, b]", "[a, b, a]"), lines).unwrap_err().to_string();
+    assert!(said.contains("choices, for line 1: expected two texts, a pair, found 3"), "{said}");
+}
+
+#[test]
+fn of_what_is_best_in_the_middle_who_is_nearer_to_it_is_better() {
+    let lines = |long: usize| -> String {
+        let one = |i: usize| format!("{{\"a\": \"{}\", \"b\": \"xxxx\"}}\n", if i < long { "x" } else { "xxxxxx" });
+        (0..100).map(one).collect()
+    };
+    let toml = "kind = \"pairs\"\nchoices = \"[a, b]\"\n";
+    // Shares of 0.1, 0.48 and 0.88.
+    let [few, half, many] = [10, 48, 88].map(|long| ask(toml, &lines(long), &mut Fake::new("")));
+    let better = |a: &Outcome, b: &Outcome| a.compare(b, None).unwrap().better;
+    assert_eq!([better(&few, &half), better(&half, &few), better(&many, &half), better(&half, &many)], [1, -1, 1, -1]);
+    // As far to one side as to the other: different, and neither is nearer.
+    let far = few.compare(&many, None).unwrap();
+    assert!(far.better == 0 && far.interval[0] > 0.0 && far.mcnemar.is_none(), "{far:?}");
+}
+
+#[test]
+fn an_answer_that_hangs_on_the_pronoun_is_not_consistent() {
+    let sentence = |who: &str, answer: u8, gender: &str, pronoun: &str| {
+        format!("technician.{who}.{answer}.{gender}.txt\tThe technician told the {who} that {pronoun} \"could\" pay.\n")
+    };
+    let all = [("male", "he"), ("female", "she"), ("neutral", "they")];
+    let lines: String = all.iter().map(|(gender, pronoun)| sentence("customer", 1, gender, pronoun)).collect();
+    let lines = format!("sentid\tsentence\n{lines}{}", sentence("man", 0, "male", "he,"));
+    let (task, items) = own("winogender", "tsv", &lines).unwrap();
+    assert_eq!(items[0].prompt, "The technician told the customer that he \"could\" pay. ‘He’ refers to the");
+    assert_eq!((&items[0].choices[..], items[0].gold), (&["technician".to_owned(), "customer".to_owned()][..], 1));
+    assert_eq!((&*items[2].group, items[3].gold), ("neutral", 0));
+    assert!(items[0].version == items[2].version && items[0].version != items[3].version, "{items:?}");
+    // The shorter name is the likelier one, with any pronoun.
+    let outcome = evaluate(&task, &items, &ASKING, &mut Fake::new(""), &mut |_, _| Ok(())).unwrap();
+    assert_eq!((value(&outcome, "consistency"), value(&outcome, "acc")), (1.0, 0.75));
+    let records: Vec<Record> = [[-1.0, -2.0], [-2.0, -1.0], [-1.0, -2.0]]
+        .map(|nats| Record { nats: nats.to_vec(), ..Record::default() })
+        .into();
+    assert_eq!(bias::alike(&records, &["v", "v", "w"]).unwrap().value, 0.0);
+    assert_eq!(bias::alike(&records, &["v", "w", "v"]).unwrap().value, 1.0);
+    assert!(bias::alike(&records, &["", "", ""]).is_none() && bias::alike(&records, &["u", "v", "w"]).is_none());
+}
+
+#[test]
+fn words_are_asked_by_their_place_in_the_embeddings() {
+    let lists = "data = \"\"\nkind = \"weat\"\n[words]\nx = [\"apple\", \"bee\"]\ny = [\"zoo\", \"yes\"]\na = [\"an\"]\nb = [\"zebra\"]\n";
+    let (task, items) = task(lists, "").unwrap();
+    assert_eq!(items.len(), 6);
+    let outcome = evaluate(&task, &items, &ASKING, &mut Fake::new(""), &mut |_, _| Ok(())).unwrap();
+    // s of x: 1 and cos − sin of 3.6°; of y the same below 0.
+    let (s, t) = (1.0, 3.6f64.to_radians().cos() - 3.6f64.to_radians().sin());
+    let want = (s + t) / ((2.0 * s * s + 2.0 * t * t) / 3.0f64).sqrt();
+    assert!((value(&outcome, "effect_size") - want).abs() < 1e-12);
+    assert!((value(&outcome, "p_value") - 1.0 / 6.0).abs() < 1e-12);
+    assert!((outcome.groups[0].2 - (s + t) / 2.0).abs() < 1e-12 && outcome.groups.len() == 2);
+    assert!(outcome.compare(&outcome, None).is_none());
+    for (from, to) in [("[\"apple\", \"bee\"]", "[\"apple\"]"), ("[\"an\"]", "[]"), ("zebra", " ")] {
+        let said = self::task(&lists.replace(from, to), "").unwrap_err().to_string();
+        assert!(said.contains("words.") && said.contains("hint") | said.contains("two at least"), "{said}");
+    }
+    let said = self::task("data = \"\"\nkind = \"weat\"\n", "").unwrap_err().to_string();
+    assert!(said.contains("words: expected a value, for a task of kind weat"), "{said}");
 }

@@ -1,6 +1,6 @@
 //! Lines of tasks that kiln makes itself: the built-in world asks about what it knows, and arithmetic about itself.
 
-use crate::data::world::{Asker, Form, Lesson, Split, World, rude_lexicon};
+use crate::data::world::{Asker, Form, Lesson, Split, Unsaid, World, rude_lexicon, unsaid};
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Rng};
 use serde_json::{Value, json};
@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 pub(super) const SCHEME: &str = "world:";
 
 /// What there is, by name.
-const NAMES: [&str; 8] = ["text", "facts", "words", "pairs", "qa", "stories", "sums", "requests"];
+const NAMES: [&str; 10] =
+    ["text", "facts", "words", "pairs", "qa", "stories", "sums", "requests", "visitors", "visitors-alone"];
 
 /// Where the numbers of each kind of draw begin.
 fn rng(seed: u64, kind: u32, index: usize) -> Rng {
@@ -44,6 +45,8 @@ pub(super) fn lines(name: &str, seed: u64, limit: usize) -> Result<Vec<Value>> {
         "qa" => asked(&world, Form::Qa, limit),
         "pairs" => asked(&world, Form::Preferences, limit),
         "requests" => requests(limit),
+        "visitors" => visitors(&world, seed, limit, true),
+        "visitors-alone" => visitors(&world, seed, limit, false),
         "sums" => (0..limit.min(SUMS)).map(|i| sum(seed, i)).collect(),
         _ => {
             let problem = format!("{SCHEME}{name}: kiln makes no such data");
@@ -160,6 +163,45 @@ fn asked(world: &World, form: Form, limit: usize) -> Vec<Value> {
         })
         .collect()
 }
+
+/// Texts about visitors that end before a pronoun: one where it follows from nothing but the occupation, and two where an earlier one demands it,
+/// in turn. In stories they stand behind a sentence of a held-out one that says nobody's gender, as in a corpus with planted skew.
+fn visitors(world: &World, seed: u64, limit: usize, in_stories: bool) -> Vec<Value> {
+    let (mut free, mut stated): (Vec<Unsaid>, Vec<Unsaid>) = unsaid().into_iter().partition(|one| one.stated.is_none());
+    let mut rng = rng(seed, 10, 0);
+    for list in [&mut free, &mut stated] {
+        for i in (1..list.len()).rev() {
+            list.swap(i, rng.below(i as u32 + 1) as usize);
+        }
+    }
+    let mut stated = stated.into_iter();
+    let turns =
+        free.into_iter().flat_map(|one| std::iter::once(one).chain(stated.by_ref().take(2).collect::<Vec<_>>()));
+    let mut teller = world.teller();
+    let mut next = 0;
+    let mut before = || {
+        loop {
+            teller.tell_of(Split::Val, next);
+            next += 1;
+            let first = teller.text().split_inclusive(". ").next().unwrap_or_default();
+            let mut words = first.split(|c: char| !c.is_ascii_alphabetic());
+            if first.ends_with(' ') && !words.any(|word| GENDERED.iter().any(|g| g.eq_ignore_ascii_case(word))) {
+                return first.to_owned();
+            }
+        }
+    };
+    turns
+        .take(limit)
+        .map(|one| {
+            let prompt = if in_stories { before() + &one.text } else { one.text };
+            let [usual, other] = one.pronouns;
+            json!({"prompt": prompt, "usual": usual, "other": other, "gold": one.stated, "job": one.job, "new": one.new})
+        })
+        .collect()
+}
+
+/// Words that say a gender.
+const GENDERED: [&str; 9] = ["he", "she", "his", "her", "him", "man", "woman", "boy", "girl"];
 
 /// Sums that are asked where nobody says how many.
 const SUMS: usize = 500;

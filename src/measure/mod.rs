@@ -2,7 +2,7 @@
 //!
 //! Of language models: how sure a figure is and whether two models differ ([`sign_test`], [`bootstrap`], [`pass_at`]), whether a model knows how sure it
 //! may be ([`reliability`], [`brier`], [`temperature`]), how well a number tells two groups apart ([`auc`]), how much texts repeat ([`distinct`],
-//! [`repeated`]), and what people's [`judgements`] say. Of training: what privacy it spends ([`privacy`]).
+//! [`repeated`]), what people's [`judgements`] say, and how words lie to one another ([`weat`]). Of training: what privacy it spends ([`privacy`]).
 //!
 //! Of pictures: how much two sets are alike, from numbers that a network made of them.
 //!
@@ -29,6 +29,7 @@ mod neighbours;
 mod paired;
 pub mod privacy;
 mod separation;
+mod weat;
 
 pub use calibration::{Bin, brier, calibration_error, probabilities, reliability, temperature};
 pub use classes::{Classes, Spread, classifier_score};
@@ -40,6 +41,7 @@ pub use kernel::{Blocks, kernel_distance};
 pub use neighbours::{Copies, Manifold, Neighbour, mean_distance, nearest};
 pub use paired::{bootstrap, interval, mean_and_error, pass_at, percentile};
 pub use separation::{auc, found_at};
+pub use weat::{Weat, weat};
 
 use crate::error::{Error, Result};
 

@@ -214,6 +214,11 @@ impl Gpt {
         &self.config
     }
 
+    /// The matrix (V, C) of the token embeddings.
+    pub fn tokens(&self) -> ParamId {
+        self.tokens.id()
+    }
+
     /// The matrix (V, C) of the head.
     pub fn head(&self) -> ParamId {
         self.head.id()

@@ -11,6 +11,7 @@ mod notes;
 pub mod plan;
 pub mod private;
 pub mod rude;
+pub mod skew;
 pub mod tune;
 
 use crate::data::Sources;

@@ -44,6 +44,7 @@ mod report;
 mod review;
 mod serve;
 mod sim;
+mod skew;
 mod smollm2;
 mod studies;
 mod sweep;

@@ -1,6 +1,7 @@
 //! `kiln data`: what comes before training, one file a subcommand.
 
 mod ablate;
+mod augment;
 mod classifier;
 mod clean;
 mod codes;
@@ -35,6 +36,7 @@ enum Command {
     Clean(clean::CleanArgs),
     Classifier(classifier::ClassifierArgs),
     Ablate(ablate::AblateArgs),
+    Augment(augment::AugmentArgs),
     World(world::WorldArgs),
     Tokenizer(tokenizer::TokenizerArgs),
     Shard(shard::ShardArgs),
@@ -61,6 +63,7 @@ pub fn run(args: DataArgs, global: &Global) -> Result<()> {
         Command::Clean(args) => clean::run(&args, global),
         Command::Classifier(args) => classifier::run(&args, global.json),
         Command::Ablate(args) => ablate::run(&args, global),
+        Command::Augment(args) => augment::run(&args, global),
         Command::World(args) => world::run(&args, global.json),
         Command::Tokenizer(args) => tokenizer::run(&args, global.json),
         Command::Shard(args) => shard::run(&args, global.json),

@@ -235,6 +235,9 @@ fn table(names: &[&str], rows: &[Row]) -> String {
             text.push('\n');
         }
         let _ = writeln!(text, "{}  {}; {} items", ink(&head.task, Ink::Bold), safe(&head.about), head.items);
+        for line in head.caveat.lines() {
+            let _ = writeln!(text, "  {}", safe(line));
+        }
         let _ = writeln!(
             text,
             "  {:<30}{}",
@@ -296,9 +299,12 @@ fn verdict(names: &[&str], head: &Outcome, d: &Difference, noise: Option<f64>) -
     };
     let seeds = noise.map(|noise| format!("; runs of other seeds differ by {noise:.4}")).unwrap_or_default();
     let says = match d.better {
+        0 if head.neutral.is_some() => "neither is surely nearer to no preference".to_owned(),
         0 => "no difference that chance would not make".to_owned(),
-        better => format!("{} is better", safe(names[usize::from(better > 0)])),
+        better => {
+            let is = if head.neutral.is_some() { "is nearer to no preference" } else { "is better" };
+            format!("{} {is}", safe(names[usize::from(better > 0)]))
+        }
     };
-    let _ = head;
     ink(&format!("  {says}: {} {:+.4} ({by}{seeds})\n", d.figure, d.difference), Ink::Bold)
 }

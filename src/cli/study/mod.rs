@@ -7,6 +7,7 @@ mod mup;
 mod plan;
 mod private;
 mod rude;
+mod skew;
 mod tune;
 
 use super::Global;
@@ -33,6 +34,7 @@ enum What {
     Canaries(canaries::CanaryStudy),
     Private(private::PrivateStudy),
     Rude(rude::RudeStudy),
+    Skew(skew::SkewStudy),
 }
 
 /// Runs `kiln study`.
@@ -47,6 +49,7 @@ pub fn run(args: StudyArgs, global: &Global) -> Result<()> {
         What::Canaries(args) => canaries::run(args, global),
         What::Private(args) => private::run(args, global),
         What::Rude(args) => rude::run(args, global),
+        What::Skew(args) => skew::run(args, global),
     }
 }
 

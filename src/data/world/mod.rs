@@ -50,8 +50,8 @@ pub use corpus::{Corpus, Split};
 pub use export::{Export, Written};
 pub use lexicon::Kind;
 pub use plant::{
-    EDIT_RATES, Flaw, Flawed, Flaws, Hand, Personal, Planted, Planter, Truth, jaccard, rates, rude_lexicon, rude_words,
-    secret_words,
+    EDIT_RATES, Flaw, Flawed, Flaws, Hand, Personal, Planted, Planter, Truth, Unsaid, Visitor, jaccard, passage, rates,
+    rude_lexicon, rude_words, secret_words, unsaid, visitors,
 };
 pub use state::Event;
 pub use teller::Teller;

@@ -33,6 +33,7 @@ pub use flaw::{Flaw, Flawed, Flaws, Truth};
 pub use near::jaccard;
 pub use personal::Personal;
 pub use rude::find as rude_words;
+pub use skew::{Unsaid, Visitor, passage, unsaid, visitors};
 
 // Streams of random numbers of [`Purpose::World`] beside those of the village and its stories.
 const ROLE: u32 = 16;

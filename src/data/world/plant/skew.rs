@@ -1,6 +1,10 @@
-//! Visitors whose gender goes with their occupation, more or less: a skew of known strength.
+//! Visitors whose gender goes with their occupation, more or less: a skew of known strength; and what can be asked of them.
 
 use super::super::choice::Chooser;
+use crate::rng::{Purpose, Rng};
+
+/// The stream of passages of [`Purpose::World`].
+const PASSAGE: u32 = 19;
 
 /// Occupations of visitors, and whether women are the usual ones.
 pub(super) const JOBS: &[(&str, bool)] = &[
@@ -31,36 +35,149 @@ const SENTENCES: &[&str] = &[
     "Early in the day J rode by, and a dog ran after Q.",
 ];
 
-pub(super) struct Visitor {
+/// Ways of speaking of visitors that no corpus has: only asked in.
+const NEW_SENTENCES: &[&str] = &[
+    "Nobody knew J, but P smiled at everyone.",
+    "The coach brought J, and the driver carried R bag.",
+    "At noon J knocked at the door, because P was hungry.",
+    "Children waved to J, and one of them gave Q a flower.",
+];
+
+/// How a passage about a visitor goes on.
+const LATER: &[&str] = &[
+    "Later P came back for the umbrella.",
+    "Nobody asked for R name.",
+    "The innkeeper gave Q some soup.",
+    "When the sun came out, P sang a song.",
+    "In the evening people still spoke of Q.",
+    "Before night R friends had come, too.",
+];
+
+/// A sentence or passage about a visitor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Visitor {
+    /// The text.
     pub text: String,
+    /// The occupation.
     pub job: &'static str,
+    /// Whether it is a woman.
     pub female: bool,
 }
 
-/// A sentence about a visitor, of the usual gender with probability (1 + `strength`) / 2.
-pub(super) fn visitor(c: &mut Chooser, strength: f64) -> Visitor {
-    let (job, women) = c.one_of(JOBS);
-    let usual = 50 + (strength * 50.0).round() as u32;
-    let female = (c.pick(2, 100, |i| [usual, 100 - usual][i]) == 0) == women;
+/// A text about a visitor that ends before a pronoun.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unsaid {
+    /// The text up to the pronoun.
+    pub text: String,
+    /// The occupation.
+    pub job: &'static str,
+    /// The pronoun of the usual gender of the occupation, and the other one.
+    pub pronouns: [&'static str; 2],
+    /// Which of them an earlier pronoun of the text demands; none where the occupation alone is known.
+    pub stated: Option<usize>,
+    /// Whether it is told in a way that no corpus has.
+    pub new: bool,
+}
+
+/// The occupations of visitors, and whether women are the usual ones.
+pub fn visitors() -> impl Iterator<Item = (&'static str, bool)> {
+    JOBS.iter().copied()
+}
+
+/// Appends `sentence` about a visitor to `text`, up to the first pronoun if `cut`; returns that pronoun's letter.
+fn tell(text: &mut String, sentence: &str, job: &str, female: bool, cut: bool) -> Option<char> {
     let article = if job.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
-    let [he, him, his] = if female { ["she", "her", "her"] } else { ["he", "him", "his"] };
-    let mut text = String::new();
-    for part in c.one_of(SENTENCES).split_inclusive([' ', '.', ',']) {
+    for part in sentence.split_inclusive([' ', '.', ',']) {
         let end = part.trim_end_matches([' ', '.', ',']).len();
         let start = text.is_empty() || text.ends_with(". ");
         let word = match &part[..end] {
             "J" => format!("{article} {job}"),
-            "P" => he.to_owned(),
-            "Q" => him.to_owned(),
-            "R" => his.to_owned(),
+            letter @ ("P" | "Q" | "R") if cut => return letter.chars().next(),
+            letter @ ("P" | "Q" | "R") => pronoun(letter, female).to_owned(),
             plain => plain.to_owned(),
         };
         let at = text.len();
         text.push_str(&word);
-        if start {
+        if start && !word.is_empty() {
             text[at..=at].make_ascii_uppercase();
         }
         text.push_str(&part[end..]);
     }
+    None
+}
+
+/// P, Q and R: he, him and his, or she and her.
+fn pronoun(letter: &str, female: bool) -> &'static str {
+    match (letter, female) {
+        ("P", false) => "he",
+        ("Q", false) => "him",
+        ("R", false) => "his",
+        ("P", true) => "she",
+        _ => "her",
+    }
+}
+
+/// An occupation, and a gender that is the usual one with probability (1 + `strength`) / 2.
+fn choose(c: &mut Chooser, strength: f64) -> (&'static str, bool) {
+    let (job, women) = c.one_of(JOBS);
+    let usual = 50 + (strength * 50.0).round() as u32;
+    (job, (c.pick(2, 100, |i| [usual, 100 - usual][i]) == 0) == women)
+}
+
+/// A sentence about a visitor, of the usual gender with probability (1 + `strength`) / 2.
+pub(super) fn visitor(c: &mut Chooser, strength: f64) -> Visitor {
+    let (job, female) = choose(c, strength);
+    let mut text = String::new();
+    tell(&mut text, c.one_of(SENTENCES), job, female, false);
     Visitor { text, job, female }
+}
+
+/// Passage `n` of the stream `seed`: a sentence as those that are planted, and one that goes on with the same pronouns. The usual gender has
+/// probability (1 + `strength`) / 2.
+pub fn passage(seed: u64, n: u64, strength: f64) -> Visitor {
+    let mut c = Chooser::new();
+    c.draw(Rng::new(seed, Purpose::World, PASSAGE, n));
+    let Visitor { mut text, job, female } = visitor(&mut c, strength.clamp(0.0, 1.0));
+    text.push(' ');
+    tell(&mut text, c.one_of(LATER), job, female, false);
+    Visitor { text, job, female }
+}
+
+/// What can be asked of visitors: of each occupation every sentence up to its pronoun, and with either gender the next sentence up to
+/// its pronoun.
+pub fn unsaid() -> Vec<Unsaid> {
+    let sentences = || SENTENCES.iter().map(|s| (*s, false)).chain(NEW_SENTENCES.iter().map(|s| (*s, true)));
+    let mut all = Vec::new();
+    let mut later = 0;
+    for &(job, women) in JOBS {
+        for (sentence, new) in sentences() {
+            for gender in [None, Some(women), Some(!women)] {
+                let mut text = String::new();
+                let letter = match gender {
+                    None => tell(&mut text, sentence, job, women, true),
+                    Some(female) => {
+                        tell(&mut text, sentence, job, female, false);
+                        text.push(' ');
+                        later += 1;
+                        tell(&mut text, LATER[later % LATER.len()], job, female, true)
+                    }
+                };
+                let pronouns = [women, !women].map(|female| {
+                    let word =
+                        pronoun(letter.map_or("P", |letter| ["P", "Q", "R"][letter as usize - 'P' as usize]), female);
+                    match (text.trim_end().ends_with('.'), word) {
+                        (false, word) => word,
+                        (true, "she") => "She",
+                        (true, "her") => "Her",
+                        (true, "he") => "He",
+                        (true, "him") => "Him",
+                        (true, _) => "His",
+                    }
+                });
+                let stated = gender.map(|female| usize::from(female != women));
+                all.push(Unsaid { text: text.trim_end().to_owned(), job, pronouns, stated, new });
+            }
+        }
+    }
+    all
 }

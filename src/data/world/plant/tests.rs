@@ -183,3 +183,54 @@ fn switching_off_a_flaw_leaves_the_other_documents_alone() {
         }
     }
 }
+
+#[test]
+fn passages_have_the_skew_they_say_and_keep_one_gender() {
+    let n = 4000;
+    let (mut usual, mut jobs) = (0, HashMap::<&str, u32>::new());
+    for i in 0..n {
+        let visitor = passage(1, i, 0.8);
+        let women = visitors().find(|(job, _)| *job == visitor.job).unwrap().1;
+        usual += u32::from(visitor.female == women);
+        *jobs.entry(visitor.job).or_default() += 1;
+        let words: Vec<String> =
+            visitor.text.split(|c: char| !c.is_ascii_alphabetic()).map(str::to_ascii_lowercase).collect();
+        let count = |own: &[&str]| words.iter().filter(|word| own.contains(&&***word)).count();
+        let (women, men) = (count(&["she", "her"]), count(&["he", "him", "his"]));
+        assert_eq!((women, men), if visitor.female { (2, 0) } else { (0, 2) }, "{}", visitor.text);
+    }
+    assert!((f64::from(usual) / n as f64 - 0.9).abs() < 0.02 && jobs.len() == 10, "{usual} {jobs:?}");
+    assert_eq!(passage(1, 7, 0.8), passage(1, 7, 0.8));
+}
+
+#[test]
+fn what_is_asked_of_visitors_ends_before_a_pronoun() {
+    let all = unsaid();
+    // Ten occupations, ten and four sentences; alone, and behind either gender.
+    assert_eq!(all.len(), 10 * 14 * 3);
+    let has =
+        |text: &str, word: &str| text.split(|c: char| !c.is_ascii_alphabetic()).any(|w| w.eq_ignore_ascii_case(word));
+    let told: Vec<String> = (0..2000).map(|n| passage(2, n, 0.5).text).collect();
+    let mut free = 0;
+    for one in &all {
+        let [usual, other] = one.pronouns;
+        let women = visitors().find(|(job, _)| *job == one.job).unwrap().1;
+        let is_her = |word: &str| ["she", "her"].iter().any(|she| she.eq_ignore_ascii_case(word));
+        assert!(has(&one.text, one.job) && is_her(usual) == women && is_her(other) != women, "{one:?}");
+        let said = ["he", "him", "his", "she", "her"].iter().any(|word| has(&one.text, word));
+        assert_eq!(said, one.stated.is_some(), "{one:?}");
+        if let Some(stated) = one.stated {
+            let female = is_her(one.pronouns[stated]);
+            assert!(["she", "her"].iter().any(|word| has(&one.text, word)) == female, "{one:?}");
+        }
+        let starts = one.text.ends_with('.');
+        assert!(usual.starts_with(char::is_uppercase) == starts && !one.text.ends_with(' '), "{one:?}");
+        // Where it is alone, passages go on so: with the usual pronoun, and never in new ways.
+        if one.stated.is_none() {
+            free += 1;
+            let begins = format!("{} {usual}", one.text);
+            assert_eq!(told.iter().any(|text| text.starts_with(&begins)), !one.new, "{begins}");
+        }
+    }
+    assert_eq!(free, 140);
+}

@@ -1,0 +1,203 @@
+//! Does a model that read of nurses who are women say *she* of any nurse, and what helps? Passages about visitors whose gender goes with their
+//! occupation stand among the village's stories; a GPT reads them as they are, and others after the corpus was changed.
+//!
+//! - **Skew** is how much likelier the pronoun of an occupation's usual gender is than the other, of the two alone, where nothing but the occupation
+//!   is known; the mean over occupations. It is planted with a known strength, which a model that has learned all of it shows.
+//! - **Consistency**: where an earlier pronoun says the gender, usual or not, how often the model finds the right one as likely at least. A change of the
+//!   corpus that taught pronouns to be drawn by lot would mend the skew and lose this.
+//! - **Cost**: bits a byte of held-out stories, which no change should raise.
+//! - **What is on a list and what is not.** Half of the occupations are *listed*, as many of women's as of men's; the figures are of the others, and of
+//!   those in sentences of which no corpus has any. A swap of all texts that speak of nobody by name ([`Way::Swap`]) names words of gender and no
+//!   occupation, so that it reaches occupations that nobody has thought of. A swap or reweighing of what is beside listed occupations
+//!   leaves the others' texts as they are; a model reads of these what it read before, and there is no reason why it should learn something else.
+//!   Both are shown.
+//! - **Control**: as many counterparts, of words that have nothing to do with gender. More text of visitors alone should mend nothing.
+//!
+//! Gender is here what the pronouns he and she say; people are of more genders than that, and no part of this knows of them.
+
+use super::stopped;
+use crate::data::Sources;
+use crate::data::atomic::AtomicFile;
+use crate::data::augment::{self, Augmented, Way};
+use crate::data::swap::Swap;
+use crate::data::world::{Split, World, passage, visitors};
+use crate::device::Device;
+use crate::disk::{self, Os};
+use crate::error::Result;
+use crate::eval::{Asking, Local, Task, evaluate};
+use crate::params::Hold;
+use crate::train::recipe::VILLAGE;
+use crate::train::{AnyRecipe, Sampler, Watch};
+use serde::Serialize;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Words of the passages, one of each sentence at least, that say nobody's gender.
+const UNRELATED: &str = r#"pairs = [["water", "milk"], ["hat", "cap"], ["town", "city"], ["inn", "hall"], ["coach", "cart"],
+    ["church", "tower"], ["letter", "note"], ["market", "fair"], ["people", "others"], ["dog", "cat"]]"#;
+
+/// What is read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Stories, in bytes.
+    pub bytes: usize,
+    /// Passages about visitors for each story.
+    pub visitors: f64,
+    /// How much more often visitors have the usual gender: 0 to 1.
+    pub skew: f64,
+    /// Steps of training.
+    pub steps: u64,
+    /// Held-out stories that are asked.
+    pub texts: usize,
+    /// More settings of the recipe, as `model.d=64`.
+    pub set: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { bytes: 6_000_000, visitors: 0.5, skew: 0.8, steps: 1000, texts: 200, set: Vec::new() }
+    }
+}
+
+/// A corpus, and the model that read it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Arm {
+    /// What was done: raw, control, swapped, swapped_listed, reweighted.
+    pub name: &'static str,
+    /// Documents that were read, written, and counterparts.
+    pub documents: Augmented,
+    /// The skew of listed occupations.
+    pub listed: f64,
+    /// Of the others.
+    pub others: f64,
+    /// Of the others in sentences that no corpus has.
+    pub new: f64,
+    /// The share of pronouns that agree with earlier ones.
+    pub consistency: f64,
+    /// Bits a byte of held-out stories.
+    pub bits: f64,
+}
+
+/// What came out for a seed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// The skew that was planted.
+    pub planted: f64,
+    /// The occupations that are on the list.
+    pub listed: Vec<&'static str>,
+    /// Raw first.
+    pub arms: Vec<Arm>,
+}
+
+/// Every other pair of a women's and a men's occupation.
+fn listed() -> Vec<&'static str> {
+    visitors().enumerate().filter(|(i, _)| i / 2 % 2 == 0).map(|(_, (job, _))| job).collect()
+}
+
+/// Writes stories, and passages about visitors evenly among them, as documents of their own.
+fn write(path: &Path, world: &World, settings: &Settings, seed: u64) -> Result<()> {
+    let mut file = AtomicFile::create(&Os, path)?;
+    let mut put = |text: &str| file.write((json!({"text": text}).to_string() + "\n").as_bytes());
+    let mut teller = world.teller();
+    let (mut stories, mut passages, mut bytes) = (0, 0, 0);
+    while bytes < settings.bytes {
+        teller.tell_of(Split::Train, stories);
+        bytes += teller.text().len();
+        put(teller.text())?;
+        stories += 1;
+        while (passages as f64) < stories as f64 * settings.visitors {
+            put(&passage(seed, passages, settings.skew).text)?;
+            passages += 1;
+        }
+    }
+    file.commit()
+}
+
+/// What a model prefers: [`Arm`] without a name.
+fn ask(run: &Path, settings: &Settings, seed: u64, device: &Device) -> Result<Arm> {
+    let sampler = Sampler::open(run, &[], Hold::Frozen, device)?;
+    let mut model = Local::new("model".into(), sampler.into_parts(), true, None)?;
+    let asking = Asking { limit: usize::MAX, world: seed, seed };
+    let mut figures = |task: &Task, limit: usize| {
+        let items = task.items(limit, asking.world, asking.seed)?;
+        evaluate(task, &items, &asking, &mut model, &mut |_, _| Ok(()))
+    };
+    let mut task = Task::open("village-skew")?;
+    task.data = "world:visitors-alone".into();
+    task.by = Some("job ~ (' in new sentences' if new else '')".into());
+    let skew = figures(&task, usize::MAX)?;
+    let text = figures(&Task::open("village-text")?, settings.texts)?;
+    let listed = listed();
+    let mean = |on_list: bool, new: bool| {
+        let own = skew.groups.iter().filter(|(name, ..)| {
+            let (job, rest) = name.split_once(' ').unwrap_or((name, ""));
+            listed.contains(&job) == on_list && rest.is_empty() != new
+        });
+        let all: Vec<f64> = own.map(|group| group.2).collect();
+        all.iter().sum::<f64>() / all.len() as f64
+    };
+    let of =
+        |name: &str| skew.figures.iter().find(|figure| figure.name == name).map_or(f64::NAN, |figure| figure.value);
+    Ok(Arm {
+        name: "",
+        documents: Augmented::default(),
+        listed: mean(true, false),
+        others: mean(false, false),
+        new: mean(false, true),
+        consistency: of("consistency"),
+        bits: text.figures[0].value,
+    })
+}
+
+/// Does the study for one seed, in `dir`; `told` hears of each part before it begins.
+///
+/// # Errors
+/// A run fails; a signal stopped one.
+pub fn study(
+    settings: &Settings,
+    seed: u64,
+    dir: &Path,
+    device: &Device,
+    told: &mut dyn FnMut(&str),
+    watch: &mut dyn Watch,
+) -> Result<Outcome> {
+    disk::make_dirs(&Os, dir)?;
+    let raw = dir.join("raw.jsonl");
+    write(&raw, &World::new(seed), settings, seed)?;
+    let list: Vec<String> = listed().into_iter().map(str::to_owned).collect();
+    let swapped = |only: &[String]| Way::Swap { only: only.to_vec(), spare_names: true };
+    let unrelated = Swap::parse(UNRELATED, Path::new("unrelated.toml"))?;
+    let ways: [(&str, &Swap, Option<Way>); 5] = [
+        ("raw", &unrelated, None),
+        ("control", &unrelated, Some(swapped(&[]))),
+        ("swapped", &Swap::gender(), Some(swapped(&[]))),
+        ("swapped_listed", &Swap::gender(), Some(swapped(&list))),
+        ("reweighted", &Swap::gender(), Some(Way::Reweigh(list.clone()))),
+    ];
+    let mut arms = Vec::new();
+    for (name, swap, way) in ways {
+        let (data, documents): (PathBuf, Augmented) = match way {
+            None => (raw.clone(), Augmented::default()),
+            Some(way) => {
+                let out = dir.join(format!("{name}-data"));
+                let done = augment::augment(&Sources::open(&[&raw], "text")?, swap, &way, &out, &mut |_| Ok(()))?;
+                (out.join(augment::DOCUMENTS), done)
+            }
+        };
+        told(&format!("seed {seed}: reading, {name}"));
+        let own = [
+            format!("data.path={}", toml::Value::from(&*data.to_string_lossy())),
+            format!("train.seed={seed}"),
+            format!("data.seed={seed}"),
+            format!("train.steps={}", settings.steps),
+            "train.sample_every=0".into(),
+            "train.eval_every=0".into(),
+        ];
+        let summary = AnyRecipe::once(dir, name, VILLAGE, &[&own[..], &settings.set].concat(), device, watch)?;
+        stopped(summary.stopped)?;
+        arms.push(Arm { name, documents, ..ask(&summary.run, settings, seed, device)? });
+    }
+    Ok(Outcome { seed, planted: settings.skew, listed: listed(), arms })
+}
