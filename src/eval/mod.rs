@@ -7,14 +7,18 @@
 //! | [`model`](Model) | who is asked: [`Local`], [`Endpoint`] |
 //! | [`why`] | what lies between two runs, a factor at a time |
 //! | [`outcome`](Outcome) | the figures, their errors, and comparisons of two models |
+//! | [`gate`] | what figures must be: a policy in TOML |
+//! | [`saved`](Saved) | what came out, kept beside the model |
 //!
 //! Figures are named and computed as lm-evaluation-harness does (Gao et al. 2024, github.com/EleutherAI/lm-evaluation-harness).
 
 mod endpoint;
+pub mod gate;
 mod local;
 mod members;
 mod model;
 mod outcome;
+pub mod saved;
 mod task;
 pub mod why;
 mod world;
@@ -24,7 +28,8 @@ pub use local::Local;
 pub use members::Signs;
 pub use model::{Model, Score, Writing};
 pub use outcome::{BINS, Difference, Figure, Outcome, Record, Sureness};
-pub use task::{Item, Kind, Task, Verifier};
+pub use saved::{Asked, Saved};
+pub use task::{Item, Kind, Task, Topic, Verifier};
 
 use crate::data::world::{Verdict, World};
 use crate::error::Result;
