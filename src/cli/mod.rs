@@ -79,9 +79,19 @@ pub struct Loading {
 }
 
 impl Loading {
+    /// As its files have it.
+    pub fn plain() -> Loading {
+        Loading { weights: Weights::F32, adapter: Vec::new() }
+    }
+
     /// How its weights are held.
     pub fn hold(&self) -> Hold {
         self.weights.hold()
+    }
+
+    /// Whether it is read as its files have it.
+    pub fn is_plain(&self) -> bool {
+        self.adapter.is_empty() && self.weights == Weights::F32
     }
 
     /// The language model `path`.
@@ -269,7 +279,7 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Train(args) => train::run(args, &global),
         Command::Tune(args) => tune::run(args, &global),
         Command::Sweep(args) => sweep::run(args, &global),
-        Command::Eval(args) => eval::run(&args, &global).map(|()| 0),
+        Command::Eval(args) => eval::run(&args, &global),
         Command::Review(args) => review::run(&args, &global),
         Command::Report(args) => report::run(&args, &global),
         Command::Sample(args) => sample::run(args, &global).map(|()| 0),

@@ -8,6 +8,8 @@
 //! | [`why`] | what lies between two runs, a factor at a time |
 //! | [`outcome`](Outcome) | the figures, their errors, and comparisons of two models |
 //! | `bias` | figures of pairs of which neither is right, and of words in embeddings |
+//! | [`gate`] | what figures must be: a policy in TOML |
+//! | [`saved`](Saved) | what came out, kept beside the model |
 //!
 //! Figures are named and computed as lm-evaluation-harness does (Gao et al. 2024, github.com/EleutherAI/lm-evaluation-harness).
 
@@ -15,6 +17,7 @@ mod bag;
 mod bias;
 mod endpoint;
 mod found;
+pub mod gate;
 mod local;
 mod members;
 mod model;
@@ -22,6 +25,7 @@ mod mutate;
 mod outcome;
 mod refusal;
 mod rows;
+pub mod saved;
 mod speed;
 mod task;
 pub mod why;
@@ -33,7 +37,8 @@ pub use local::Local;
 pub use members::Signs;
 pub use model::{Model, Score, Writing};
 pub use outcome::{BINS, Difference, Figure, Found, Nearest, Outcome, Record, Sureness, exposure};
-pub use task::{Item, Kind, Lean, Task, Verifier, Words};
+pub use saved::{Asked, Saved};
+pub use task::{Item, Kind, Lean, Task, Topic, Verifier, Words};
 
 use crate::data::world::{Verdict, World};
 use crate::error::Result;

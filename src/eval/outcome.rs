@@ -6,7 +6,7 @@ use crate::measure::{
     Bin, auc, bootstrap, brier, calibration_error, distinct, found_at, interval, mean_and_error, pass_at, percentile,
     probabilities, reliability, repeated, sign_test, temperature,
 };
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
 /// Draws of a bootstrap.
@@ -62,33 +62,53 @@ pub struct Nearest {
 }
 
 /// A figure.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     /// As lm-evaluation-harness calls it, where it has it.
     pub name: String,
-    /// How much.
+    /// How much; `null` in files where it is no number.
+    #[serde(deserialize_with = "or_nan")]
     pub value: f64,
     /// Its standard error, where there is one.
     pub error: Option<f64>,
 }
 
 /// How sure a model was of what it chose.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sureness {
     /// Expected calibration error, 15 bins.
+    #[serde(deserialize_with = "or_nan")]
     pub ece: f64,
     /// Brier score of the chosen answers.
+    #[serde(deserialize_with = "or_nan")]
     pub brier: f64,
     /// The temperature that suits one half of the items best …
+    #[serde(deserialize_with = "or_nan")]
     pub temperature: f64,
     /// … and the error of the other half with it, beside theirs without it.
+    #[serde(deserialize_with = "each_or_nan")]
     pub scaled: [f64; 2],
     /// The reliability diagram: count, mean confidence, share of right ones.
     pub bins: Vec<(usize, f64, f64)>,
 }
 
+/// JSON has no NaN: it is written as `null`.
+fn or_nan<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
+fn each_or_nan<'de, D: Deserializer<'de>>(from: D) -> Result<[f64; 2], D::Error> {
+    let both: [Option<f64>; 2] = Deserialize::deserialize(from)?;
+    Ok(both.map(|one| one.unwrap_or(f64::NAN)))
+}
+
+fn groups_or_nan<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(String, usize, f64)>, D::Error> {
+    let all: Vec<(String, usize, Option<f64>)> = Deserialize::deserialize(from)?;
+    Ok(all.into_iter().map(|(name, items, value)| (name, items, value.unwrap_or(f64::NAN))).collect())
+}
+
 /// What came out.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The task.
     pub task: String,
@@ -107,9 +127,10 @@ pub struct Outcome {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub neutral: Option<f64>,
     /// Groups with their items and the main figure.
+    #[serde(deserialize_with = "groups_or_nan")]
     pub groups: Vec<(String, usize, f64)>,
     /// Calibration, of tasks that choose.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Sureness>,
     /// The items.
     #[serde(skip)]

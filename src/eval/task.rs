@@ -6,7 +6,7 @@ use crate::disk::{self, Os};
 use crate::error::{Error, Result};
 use minijinja::value::Serde;
 use minijinja::{Environment, Value};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -102,6 +102,36 @@ impl Words {
     }
 }
 
+/// What a task is about: under which heading a report shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Topic {
+    /// How well it does what it is for.
+    #[default]
+    Quality,
+    /// Whether what it says is true, and does no harm.
+    Safety,
+    /// Whether it treats people alike.
+    Bias,
+    /// Whether it gives away what it has read.
+    Privacy,
+}
+
+impl Topic {
+    /// All of them.
+    pub const ALL: [Topic; 4] = [Topic::Quality, Topic::Safety, Topic::Bias, Topic::Privacy];
+
+    /// As files write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Topic::Quality => "quality",
+            Topic::Safety => "safety",
+            Topic::Bias => "bias",
+            Topic::Privacy => "privacy",
+        }
+    }
+}
+
 /// Who says whether an answer is right that is not compared with one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -127,6 +157,9 @@ pub struct Task {
     pub caveat: String,
     /// What is asked for.
     pub kind: Kind,
+    /// What it is about.
+    #[serde(default)]
+    pub topic: Topic,
     /// Lines of JSON, or whole texts as their field `text`: a file or folder, as named from the task's folder; or `world:NAME`, which kiln
     /// makes; or nothing, where it is to be named by whoever asks.
     #[serde(default)]
@@ -297,6 +330,11 @@ impl Task {
             return Err(Error::usage(problem, format!("give a file in TOML, or one of {own}")));
         }
         Task::parse(&disk::text(&Os, path, MAX_FILE)?, path)
+    }
+
+    /// Whether kiln itself makes what is asked, of the built-in world.
+    pub fn is_made(&self) -> bool {
+        self.data.starts_with(world::SCHEME)
     }
 
     fn parse(text: &str, path: &Path) -> Result<Task> {

@@ -463,3 +463,51 @@ fn words_are_asked_by_their_place_in_the_embeddings() {
     let said = self::task("data = \"\"\nkind = \"weat\"\n", "").unwrap_err().to_string();
     assert!(said.contains("words: expected a value, for a task of kind weat"), "{said}");
 }
+fn a_gate_holds_figures_to_bounds_and_no_number_passes() {
+    let gate = |min, max, max_worse| gate::Gate { task: "t".into(), figure: "acc".into(), min, max, max_worse };
+    let (of, _) = task(CHOICE, "{\"q\":\"?\",\"options\":[\"a\",\"bb\"],\"right\":0,\"group\":\"x\"}\n").unwrap();
+    let outcome = |acc: f64, lower: bool| {
+        let figures = vec![Figure { name: "acc".into(), value: acc, error: None }];
+        Outcome::new(&of, figures, lower, Vec::new())
+    };
+    let passes = |gate: &gate::Gate, acc, other: Option<f64>, lower| {
+        gate.judge(&outcome(acc, lower), other.map(|acc| outcome(acc, lower)).as_ref()).passed
+    };
+    for (gate, acc, other, lower, want) in [
+        (gate(Some(0.5), None, None), 0.5, None, false, true),
+        (gate(Some(0.5), None, None), 0.49, None, false, false),
+        (gate(None, Some(0.5), None), 0.51, None, false, false),
+        (gate(Some(0.2), Some(0.5), None), 0.3, None, false, true),
+        (gate(Some(0.0), None, None), f64::NAN, None, false, false),
+        (gate(None, None, Some(0.125)), 0.5, Some(0.625), false, true),
+        (gate(None, None, Some(0.125)), 0.375, Some(0.625), false, false),
+        (gate(None, None, Some(0.125)), 0.875, Some(0.625), true, false),
+        (gate(None, None, Some(0.0)), 0.5, Some(f64::NAN), false, false),
+        (gate(None, None, Some(0.0)), 0.5, None, false, false),
+    ] {
+        assert_eq!(passes(&gate, acc, other, lower), want, "{gate:?} {acc} {other:?} {lower}");
+    }
+    let missing = gate::Gate { figure: "acc_norm".into(), ..gate(Some(0.0), None, None) };
+    assert_eq!((missing.judge(&outcome(1.0, false), None).value, missing.check(&of, false).is_ok()), (None, true));
+    let says = |gate: &gate::Gate, two| gate.check(&of, two).unwrap_err().to_string();
+    assert!(
+        says(&gate::Gate { figure: "acc_nrm".into(), ..gate(Some(0.0), None, None) }, false)
+            .contains("did you mean acc_norm")
+    );
+    assert!(says(&gate(None, None, Some(0.1)), false).contains("needs a second model"));
+    assert!(says(&gate::Gate { max_worse: Some(0.1), ..missing }, true).contains("main figure"));
+}
+
+#[test]
+fn gates_know_every_figure_that_a_task_has() {
+    for name in ["village-text", "village-facts", "village-words", "village-stories", "sums"] {
+        let task = Task::open(name).unwrap();
+        let items = task.items(3, 1, 1).unwrap();
+        let outcome = evaluate(&task, &items, &ASKING, &mut Fake::new("Mia has 3 dogs."), &mut |_, _| Ok(())).unwrap();
+        let known = gate::figures(&task);
+        let unknown: Vec<&str> =
+            outcome.figures.iter().map(|f| &*f.name).filter(|name| !known.iter().any(|known| known == name)).collect();
+        assert!(unknown.is_empty(), "{name}: {unknown:?}");
+        assert!(task.kind == Kind::Write || outcome.figures[0].name == known[0], "{name}");
+    }
+}

@@ -104,6 +104,10 @@ pub struct Run {
     pub skipped: u64,
     /// The last validation loss in bits a byte of text.
     pub bits_per_byte: Option<f64>,
+    /// All that is known of the last step.
+    pub last: Option<Record>,
+    /// The same of the last step that an evaluation followed.
+    pub evaluated: Option<Record>,
     /// Whether it is under way.
     pub status: Status,
     /// Bytes of memory that its process holds, where that runs on this machine.
@@ -134,6 +138,8 @@ impl Run {
             points: Vec::new(),
             skipped: 0,
             bits_per_byte: None,
+            last: None,
+            evaluated: None,
             status: Status::Paused,
             memory: None,
             sample: None,
@@ -151,9 +157,9 @@ impl Run {
         let taken = tail.look(&mut |news| match news {
             News::Anew => {
                 self.points.clear();
-                (self.skipped, self.bits_per_byte) = (0, None);
+                (self.skipped, self.bits_per_byte, self.last, self.evaluated) = (0, None, None, None);
             }
-            News::Record(record) => self.take(&record),
+            News::Record(record) => self.take(record),
         });
         self.tail = tail;
         taken?;
@@ -168,7 +174,7 @@ impl Run {
         Ok(())
     }
 
-    fn take(&mut self, record: &Record) {
+    fn take(&mut self, record: Record) {
         self.skipped += u64::from(record.skipped.is_some());
         self.bits_per_byte = record.bits_per_byte.or(self.bits_per_byte);
         self.points.push(Point {
@@ -179,6 +185,10 @@ impl Run {
             val_loss: record.val_loss,
             rate: record.number(&format!("{}_per_s", self.unit)),
         });
+        if record.val_loss.is_some() {
+            self.evaluated = Some(record.clone());
+        }
+        self.last = Some(record);
     }
 
     /// Finds the newest of the files `samples/*step-000300.*`, and reads it where it is another one.

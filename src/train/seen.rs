@@ -50,7 +50,7 @@ pub fn runs(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The data set of a run: its own, or the one that its recipe names.
-pub(super) fn data(run: &Path, recipe: &Recipe) -> Option<PathBuf> {
+pub fn data(run: &Path, recipe: &Recipe) -> Option<PathBuf> {
     let own = run.join("data");
     let named = recipe.data.path.iter().flatten().cloned();
     [own].into_iter().chain(named).find(|path| path.join(DATASET_FILE).is_file())

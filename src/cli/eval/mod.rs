@@ -1,7 +1,8 @@
 //! `kiln eval`: how good a model is, or what it made.
 
+mod gates;
 mod pictures;
-mod tasks;
+pub(in crate::cli) mod tasks;
 
 use super::Global;
 use clap::Args;
@@ -18,11 +19,13 @@ use std::path::{Path, PathBuf};
   kiln eval model/ --tasks text --data book.txt   bits a byte of any text
   kiln eval model/ --tasks arc-easy --data arc.jsonl --limit 500 --log-samples out
   kiln eval runs/a runs/b --why                   which of their settings makes the difference
+  kiln eval runs/village --gate data/policy.toml  fails where a figure is not what a policy asks for
   kiln eval runs/a --endpoint http://127.0.0.1:8080/v1 --tasks sums
   kiln eval runs/dcgan                            pictures, beside held-out ones
   kiln eval generated/ --data mnist
 
-A task is a small file in TOML over lines of JSON; docs/eval.md has its keys. Figures are called and
+A task is a small file in TOML over lines of JSON; docs/eval.md has its keys. What a run answers is kept
+in its folder, as RUN/eval/TASK.json, where kiln report finds it. Figures are called and
 computed as in lm-evaluation-harness. Distances of pictures are between features of a classifier that
 is trained on the data; they compare models on one data set, and are no FID.")]
 pub struct EvalArgs {
@@ -56,6 +59,12 @@ pub struct EvalArgs {
     /// With --why: where those runs go; what is there is not done again
     #[arg(long, value_name = "DIR", default_value = "runs/why")]
     out: PathBuf,
+    /// What figures must be, in TOML: a line for each gate, and exit code 1 where one fails; its tasks are asked
+    #[arg(long, value_name = "POLICY.toml", conflicts_with = "why")]
+    gate: Option<PathBuf>,
+    /// Keep the figures in this folder, a file a task [default: MODEL/eval, where MODEL is a run]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["other", "why"])]
+    save: Option<PathBuf>,
     /// Write each item and what was said into this folder
     #[arg(long, value_name = "DIR")]
     log_samples: Option<PathBuf>,
@@ -102,14 +111,18 @@ fn price(text: &str) -> std::result::Result<f64, String> {
     if (0.0..=1e6).contains(&price) { Ok(price) } else { Err("0 to 1000000 dollars are expected".into()) }
 }
 
-/// Runs `kiln eval`.
-pub fn run(args: &EvalArgs, global: &Global) -> Result<()> {
+/// Runs `kiln eval` and gives the exit code: 1 where a gate fails.
+pub fn run(args: &EvalArgs, global: &Global) -> Result<u8> {
     if args.list {
-        return tasks::list(global);
+        return tasks::list(global).map(|()| 0);
     }
     match &args.what {
         Some(what) if args.tasks.is_empty() && args.other.is_none() && args.endpoint.is_none() && !writes(what)? => {
-            pictures::run(what, args, global)
+            if args.gate.is_some() {
+                let hint = "gates are of tasks that a language model is asked: give one";
+                return Err(Error::usage(format!("--gate: {} draws pictures", what.display()), hint));
+            }
+            pictures::run(what, args, global).map(|()| 0)
         }
         None if args.endpoint.is_none() => {
             let hint = "name a model, as runs/village; or a server: --endpoint URL; --list says what can be asked";

@@ -1,21 +1,22 @@
 //! Questions to language models, and what two models' answers say of the two.
 
-use super::EvalArgs;
-use crate::cli::Global;
+use super::{EvalArgs, gates};
 use crate::cli::study::Quiet;
 use crate::cli::term::{Ink, Progress, ink, note, print, quote, safe, warn};
+use crate::cli::{Global, Loading};
 use kiln::data::atomic::write_atomic;
 use kiln::data::chat::ChatTemplate;
 use kiln::disk::{self, Os};
 use kiln::error::{Error, Result};
+use kiln::eval::gate::Policy;
 use kiln::eval::why::{Stage, Why, stages};
-use kiln::eval::{Asking, Difference, Endpoint, Item, Local, Model, Outcome, Task, evaluate};
+use kiln::eval::{Asked, Asking, Difference, Endpoint, Item, Local, Model, Outcome, Saved, Task, evaluate, saved};
 use kiln::train::plot::Picture;
 use kiln::train::sampler::foreign;
-use kiln::train::signal;
+use kiln::train::{checkpoint, signal};
 use serde_json::{Value, json};
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a model of the village is asked.
 const VILLAGE: [&str; 4] = ["village-text", "village-facts", "village-qa", "village-stories"];
@@ -41,19 +42,48 @@ fn world(path: &Path) -> Option<u64> {
     recipe.get("data")?.get("seed")?.as_integer().and_then(|seed| u64::try_from(seed).ok())
 }
 
-fn open(path: &Path, args: &EvalArgs, global: &Global) -> Result<Local> {
-    let sampler = args.loading.open(path, &global.host()?)?;
+/// Where figures of a model are kept.
+struct Keep {
+    dir: PathBuf,
+    /// Whether somebody named the folder.
+    asked: bool,
+    /// The steps of the checkpoint that answers.
+    step: Option<u64>,
+    /// Whether prompts are what a user says.
+    chat: bool,
+}
+
+impl Keep {
+    /// Keeps what came out. Where nobody asked for that, a folder that cannot be written to is no failure.
+    fn save(&self, task: &Task, asking: &Asking, outcome: &Outcome) -> Result<()> {
+        let asked = Asked { step: self.step, chat: self.chat, ..Asked::of(task, asking) };
+        match Saved::new(task, outcome.clone(), asked).save(&self.dir) {
+            Err(e) if !self.asked => {
+                warn(&format!("the figures are not kept: {e}"));
+                Ok(())
+            }
+            done => done.map(drop),
+        }
+    }
+}
+
+/// A model, and the steps of its checkpoint.
+fn open(path: &Path, loading: &Loading, chat: bool, global: &Global) -> Result<(Local, Option<u64>)> {
+    let sampler = loading.open(path, &global.host()?)?;
     for damage in sampler.damaged() {
         warn(&format!("{damage}; an older checkpoint answers"));
     }
-    let template = match args.chat {
+    let template = match chat {
         false => None,
         true => Some(ChatTemplate::of(sampler.tokenizer())?.ok_or_else(|| {
             let problem = format!("{} has no chat template", path.display());
             Error::usage(problem, "leave --chat out: prompts are then read as they are")
         })?),
     };
-    Local::new(path.display().to_string(), sampler.into_parts(), !foreign(path), template)
+    let steps = checkpoint::list(&Os, &path.join("checkpoints"))?;
+    let step = steps.iter().rev().nth(sampler.damaged().len()).map(|(step, _)| *step);
+    let local = Local::new(path.display().to_string(), sampler.into_parts(), !foreign(path), template)?;
+    Ok((local, step))
 }
 
 /// What one task came to.
@@ -63,12 +93,15 @@ struct Row {
     noise: Option<f64>,
 }
 
-/// Asks the models.
-pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
-    let names: Vec<String> = match args.tasks.is_empty() {
-        true => VILLAGE.map(str::to_owned).to_vec(),
-        false => args.tasks.clone(),
+/// Asks the models, and gives the exit code.
+pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<u8> {
+    let policy = args.gate.as_deref().map(Policy::open).transpose()?;
+    let mut names: Vec<String> = match (args.tasks.is_empty(), &policy) {
+        (true, None) => VILLAGE.map(str::to_owned).to_vec(),
+        _ => args.tasks.clone(),
     };
+    let gated = policy.as_ref().map(Policy::tasks).unwrap_or_default();
+    names.extend(gated.into_iter().filter(|name| !args.tasks.contains(name)));
     if args.data.is_some() && names.len() > 1 {
         let hint = "ask one task at a time, or name the data in its file";
         return Err(Error::usage(format!("--data: for which of {} tasks?", names.len()), hint));
@@ -76,6 +109,7 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     let mut asked = Vec::new();
     let seed_of = args.world.or_else(|| world(args.what.as_deref()?)).unwrap_or(1);
     let asking = Asking { limit: args.limit.map_or(usize::MAX, |n| n as usize), world: seed_of, seed: args.seed };
+    let mut tasks = Vec::new();
     for name in &names {
         let mut task = Task::open(name)?;
         if let Some(shots) = args.shots {
@@ -94,31 +128,50 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
         if let Some(corpus) = &args.corpus {
             task.corpus = corpus.to_string_lossy().into_owned();
         }
+        tasks.push(task);
+    }
+    // Which task each gate is of; what cannot be settled is said before anything is asked.
+    let mut gates = Vec::new();
+    for gate in policy.iter().flat_map(|policy| &policy.gates) {
+        let place = names.iter().position(|name| *name == gate.task).expect("the policy's tasks are asked");
+        gate.check(&tasks[place], args.other.is_some())?;
+        gates.push((place, gate));
+    }
+    for task in tasks {
         let items = task.items(asking.limit, asking.world, asking.seed)?;
         asked.push((task, items));
     }
     if args.why {
-        return why(args, global, &asked, &asking);
+        return why(args, global, &asked, &asking).map(|()| 0);
     }
-    let mut models: Vec<Box<dyn Model>> = Vec::new();
+    let mut models: Vec<(Box<dyn Model>, Option<Keep>)> = Vec::new();
     for path in args.what.iter().chain(&args.other) {
-        models.push(Box::new(open(path, args, global)?));
+        let (model, step) = open(path, &args.loading, args.chat, global)?;
+        // Changed by an adapter, or in fewer bits, it is not the run's model.
+        let own = path.join("recipe.toml").is_file() && args.loading.is_plain();
+        let dir = args.save.clone().or_else(|| own.then(|| path.join(saved::FOLDER)));
+        let keep = dir.map(|dir| Keep { dir, asked: args.save.is_some(), step, chat: args.chat });
+        models.push((Box::new(model), keep));
     }
     if let Some(url) = &args.endpoint {
         let key = std::env::var("OPENAI_API_KEY").ok().filter(|key| !key.is_empty());
-        models.push(Box::new(Endpoint::new(url, args.model.as_deref(), key, args.chat)?));
+        let keep = args.save.clone().map(|dir| Keep { dir, asked: true, step: None, chat: args.chat });
+        models.push((Box::new(Endpoint::new(url, args.model.as_deref(), key, args.chat)?), keep));
     }
     let shown = models.len();
     for path in &args.seeds {
-        models.push(Box::new(open(path, args, global)?));
+        models.push((Box::new(open(path, &args.loading, args.chat, global)?.0), None));
     }
     let mut rows = Vec::new();
     for (task, items) in &asked {
         let mut outcomes = Vec::new();
-        for model in &mut models {
+        for (model, keep) in &mut models {
             let outcome = ask(task, items, &asking, &mut **model, global)?;
             if let Some(dir) = &args.log_samples {
                 log(dir, &outcome, model.name())?;
+            }
+            if let Some(keep) = keep {
+                keep.save(task, &asking, &outcome)?;
             }
             outcomes.push(outcome);
         }
@@ -129,15 +182,43 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
         outcomes.truncate(shown);
         rows.push(Row { outcomes, difference, noise });
     }
-    let names: Vec<&str> = models[..shown].iter().map(|model| model.name()).collect();
+    let outcomes = |place: usize| (&rows[place].outcomes[0], rows[place].outcomes.get(1));
+    let verdicts: Vec<_> =
+        gates.iter().map(|(place, gate)| gate.judge(outcomes(*place).0, outcomes(*place).1)).collect();
+    let code = u8::from(verdicts.iter().any(|verdict| !verdict.passed));
+    let names: Vec<&str> = models[..shown].iter().map(|(model, _)| model.name()).collect();
     if global.json {
         let row = |row: &Row| json!({"task": row.outcomes[0].task, "models": row.outcomes, "difference": row.difference, "noise": row.noise});
-        let all = json!({"models": names, "world": asking.world, "tasks": rows.iter().map(row).collect::<Vec<_>>()});
-        return print(&all.to_string());
+        let mut all =
+            json!({"models": names, "world": asking.world, "tasks": rows.iter().map(row).collect::<Vec<_>>()});
+        if policy.is_some() {
+            (all["gates"], all["passed"]) = (json!(verdicts), json!(code == 0));
+        }
+        return print(&all.to_string()).map(|()| code);
     }
     print(&table(&names, &rows))?;
+    if policy.is_some() {
+        print(&gates::table(&verdicts))?;
+    }
     if let Some(dir) = &args.log_samples {
         note(&format!("each item is in {}", quote(dir)));
+    }
+    if let Some((_, Some(keep))) = models.first() {
+        note(&format!("the figures are in {}", quote(&keep.dir)));
+    }
+    Ok(code)
+}
+
+/// Asks a run `names` of kiln's own tasks, `limit` items of each, and keeps what comes out in its folder.
+pub(in crate::cli) fn measure(run: &Path, names: &[String], limit: usize, global: &Global) -> Result<()> {
+    let (mut model, step) = open(run, &Loading::plain(), false, global)?;
+    let keep = Keep { dir: run.join(saved::FOLDER), asked: true, step, chat: false };
+    let asking = Asking { limit, world: world(run).unwrap_or(1), seed: 1 };
+    for name in names {
+        let task = Task::open(name)?;
+        let items = task.items(asking.limit, asking.world, asking.seed)?;
+        let outcome = ask(&task, &items, &asking, &mut model, global)?;
+        keep.save(&task, &asking, &outcome)?;
     }
     Ok(())
 }
@@ -168,7 +249,7 @@ fn why(args: &EvalArgs, global: &Global, asked: &[(Task, Vec<Item>)], asking: &A
     // One model in memory at a time.
     let mut found: Vec<Vec<Outcome>> = asked.iter().map(|_| Vec::new()).collect();
     for stage in &stages {
-        let mut model = open(&stage.run, args, global)?;
+        let (mut model, _) = open(&stage.run, &args.loading, args.chat, global)?;
         for ((task, items), outcomes) in asked.iter().zip(&mut found) {
             outcomes.push(ask(task, items, asking, &mut model, global)?);
         }

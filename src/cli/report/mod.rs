@@ -2,6 +2,7 @@
 
 mod chart;
 mod draw;
+mod page;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -19,23 +20,42 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use view::View;
 
-/// Watch runs in the terminal
+/// A model on one page, or its model card; runs watched in the terminal
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  kiln report --live                         the run in runs/ that was written to last
-  kiln report --live runs/village runs/b     several, one over the other
+  kiln report runs/village                   all that is known of it, as RUN/report.html
+  kiln report runs/village --eval --card     measure what nobody has first; and a model card, README.md
+  kiln report runs/a runs/b --out ab.html    side by side: settings that differ, losses, answers
+  kiln report --live                         watch the run in runs/ that was written to last
   kiln report --live runs/sweep              all trials of a sweep
   kiln report --live --json                  where it stands now, as JSON
 
-Keys:
+The page is one file without scripts. What nobody has measured it lists, with the command that does.
+
+Keys of --live:
   q quits; tab and ← → choose what is drawn large; ↑ ↓ choose a run; l: logarithmic; s: smoother")]
 pub struct ReportArgs {
-    /// Runs, or sweeps, under way or finished [default: the newest in runs/]
-    #[arg(value_name = "RUN")]
+    /// Runs, sweeps, or other models [default: the newest in runs/]
+    #[arg(value_name = "RUN|MODEL")]
     runs: Vec<PathBuf>,
     /// Loss, learning rate, gradient, speed, memory and samples as they come
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["out", "card", "eval", "limit", "plan"])]
     live: bool,
+    /// Where the page goes [default: report.html in the model's folder; of several, in this one]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Write a model card too, README.md beside the page, as Hugging Face's hub reads it
+    #[arg(long)]
+    card: bool,
+    /// Measure what is missing first: kiln's own tasks, a few items each; the doctor's look; this machine's peak
+    #[arg(long)]
+    eval: bool,
+    /// With --eval: items of a task at most
+    #[arg(long, value_name = "N", default_value_t = 50, requires = "eval", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// What was planned, as kiln plan --json wrote it: its prices and its time
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
 }
 
 /// How often files are looked at.
@@ -45,13 +65,11 @@ const BLINK: Duration = Duration::from_millis(100);
 
 /// Runs `kiln report` and gives the exit code.
 pub fn run(args: &ReportArgs, global: &Global) -> Result<u8> {
-    if !args.live {
-        let runs: String = args.runs.iter().map(|run| format!(" {}", super::term::quote(run))).collect();
-        let hint = format!("watch it in the terminal: kiln report --live{runs}");
-        return Err(Error::usage("kiln report shows runs with --live only", hint));
-    }
     let newest = || live::newest(Path::new("runs")).map(|run| vec![run]);
     let runs = if args.runs.is_empty() { newest()? } else { args.runs.clone() };
+    if !args.live {
+        return page::run(&runs, args, global).map(|()| 0);
+    }
     if global.json {
         return print(&Live::open(&runs)?.to_json().to_string()).map(|()| 0);
     }

@@ -48,7 +48,6 @@ pub struct Report {
 /// What is being found.
 struct Work<'a> {
     run: &'a Path,
-    device: &'a Device,
     terms: Terms,
     /// The newest good checkpoint.
     newest: Option<(PathBuf, State)>,
@@ -66,6 +65,33 @@ struct Work<'a> {
 /// # Errors
 /// There is no run; its recipe or its metrics cannot be read. What else is missing is told of in the report.
 pub fn examine(run: &Path, device: &Device, progress: &mut Progress) -> Result<Report> {
+    let (recipe, mut work) = begin(run)?;
+    let looked = match &recipe {
+        AnyRecipe::Text(recipe) => work.text(recipe, device, progress),
+        AnyRecipe::Tune(recipe) => work.tune(recipe, device, progress),
+        AnyRecipe::Vae(recipe) => work.pictures::<pictures::vae::VaeObjective>(recipe, device, progress),
+        AnyRecipe::VqVae(recipe) => work.pictures::<pictures::vqvae::VqVaeObjective>(recipe, device, progress),
+        AnyRecipe::Gan(_) => Ok(()),
+    };
+    if let Err(e) = looked {
+        work.report.left_out.push(e.to_string());
+    }
+    Ok(work.end())
+}
+
+/// Looks at what the run in the folder `run` wrote of its steps, which takes no time; its model and its data are left out.
+///
+/// # Errors
+/// As of [`examine`].
+pub fn glance(run: &Path) -> Result<Report> {
+    let (_, mut work) = begin(run)?;
+    let left_out = "its weights, what it computes, its gradients, its data: kiln doctor looks at them";
+    work.report.left_out.push(left_out.to_owned());
+    Ok(work.end())
+}
+
+/// The course of a run.
+fn begin(run: &Path) -> Result<(AnyRecipe, Work<'_>)> {
     let recipe = AnyRecipe::of_run(run, &[])?;
     let path = run.join("metrics.jsonl");
     // A run that has just begun has done no step.
@@ -87,28 +113,17 @@ pub fn examine(run: &Path, device: &Device, progress: &mut Progress) -> Result<R
         left_out: damaged.iter().map(ToString::to_string).collect(),
     };
     let lr = records.iter().map(|record| record.lr).fold(0.0, f64::max);
-    let mut work = Work { run, device, terms, newest, lr, loss: None, fell: None, report };
+    let mut work = Work { run, terms, newest, lr, loss: None, fell: None, report };
     work.course(&records);
     if work.newest.is_none() {
         work.report.left_out.push("the model: no checkpoint stands yet".into());
     }
-    let looked = match &recipe {
-        AnyRecipe::Text(recipe) => work.text(recipe, progress),
-        AnyRecipe::Tune(recipe) => work.tune(recipe, progress),
-        AnyRecipe::Vae(recipe) => work.pictures::<pictures::vae::VaeObjective>(recipe, progress),
-        AnyRecipe::VqVae(recipe) => work.pictures::<pictures::vqvae::VqVaeObjective>(recipe, progress),
-        AnyRecipe::Gan(recipe) => {
-            let (numbers, findings) = gan::look(recipe.model.loss, &records);
-            work.report.numbers.extend(numbers);
-            work.report.findings.extend(findings);
-            Ok(())
-        }
-    };
-    if let Err(e) = looked {
-        work.report.left_out.push(e.to_string());
+    if let AnyRecipe::Gan(recipe) = &recipe {
+        let (numbers, findings) = gan::look(recipe.model.loss, &records);
+        work.report.numbers.extend(numbers);
+        work.report.findings.extend(findings);
     }
-    work.report.findings = settle(work.report.findings);
-    Ok(work.report)
+    Ok((recipe, work))
 }
 
 /// What a step that trains so many rows hangs on.
@@ -120,6 +135,10 @@ struct Rows {
 }
 
 impl Work<'_> {
+    fn end(self) -> Report {
+        Report { findings: settle(self.report.findings), ..self.report }
+    }
+
     fn number(&mut self, name: &'static str, value: f64) {
         if value.is_finite() {
             self.report.numbers.push(Number { name, value });
@@ -170,7 +189,8 @@ impl Work<'_> {
     /// Lets the model read some rows, and measures its gradients last.
     fn model<O: Objective>(&mut self, trainer: &mut Trainer<O>, gpt: fn(&O) -> &Gpt, rows: &Rows) -> Result<()> {
         let at = self.at();
-        let mut batch = room(self.device, &trainer.objective.batch());
+        let device = trainer.params.device().clone();
+        let mut batch = room(&device, &trainer.objective.batch());
         fill(&mut batch, |x| trainer.objective.fill(at.batch, 0, x))?;
         let ids: Tensor = batch.swap_remove(0).freeze();
         let pass = trainer.eval_pass();
@@ -179,7 +199,7 @@ impl Work<'_> {
         let t = ids.shape()[1];
         // Logits of so many rows stand at once.
         let count = (LOGITS / (t * config.vocab).max(1)).clamp(1, ids.shape()[0]);
-        let mut tape = Tape::new(self.device);
+        let mut tape = Tape::new(&device);
         tape.begin(&trainer.params, pass);
         let ids = tape.constant(ids.view(0, [count, t]));
         gpt(&trainer.objective).look(ids, &mut |site, block, x| look.see(site, block, x));
@@ -210,7 +230,7 @@ impl Work<'_> {
         })
     }
 
-    fn text(&mut self, recipe: &Recipe, progress: &mut Progress) -> Result<()> {
+    fn text(&mut self, recipe: &Recipe, device: &Device, progress: &mut Progress) -> Result<()> {
         let Some(dir) = seen::data(self.run, recipe) else {
             self.report.left_out.push("the data and the model: the run's tokens are not where its recipe says".into());
             return Ok(());
@@ -234,7 +254,7 @@ impl Work<'_> {
         looked.train.accumulate = micros;
         // Its gradients are looked at as they are.
         looked.optim.dp = None;
-        let mut trainer = Trainer::new(&looked, info.tokenizer.vocab, train, self.device)?;
+        let mut trainer = Trainer::new(&looked, info.tokenizer.vocab, train, device)?;
         if self.weights(&mut trainer, &recipe.optim)? {
             self.model(&mut trainer, |lm: &Lm| &lm.gpt, &rows)?;
         }
@@ -254,10 +274,10 @@ impl Work<'_> {
         self.report.findings.push(Finding::new(Kind::Stuck, what, &evidence, self.terms.lr_times(10.0)));
     }
 
-    fn tune(&mut self, recipe: &TuneRecipe, progress: &mut Progress) -> Result<()> {
+    fn tune(&mut self, recipe: &TuneRecipe, device: &Device, progress: &mut Progress) -> Result<()> {
         let b = recipe.train.batch;
         let micros = |config: &GptConfig, t: usize| noise::micros(b, config.flops_per_token(t) * (b * t) as f64);
-        let (mut trainer, found, examples) = Tune::reopen(recipe, &micros, self.device, progress)?;
+        let (mut trainer, found, examples) = Tune::reopen(recipe, &micros, device, progress)?;
         self.number("share of tokens trained on", data::mask(&found));
         self.report.findings.extend(data::judge_mask(&found));
         let repeated = data::repeated_things(examples.iter());
@@ -272,7 +292,12 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn pictures<P: Painter>(&mut self, recipe: &PictureRecipe<P::Model>, progress: &mut Progress) -> Result<()> {
+    fn pictures<P: Painter>(
+        &mut self,
+        recipe: &PictureRecipe<P::Model>,
+        device: &Device,
+        progress: &mut Progress,
+    ) -> Result<()> {
         let data = pictures::open(&recipe.data, P::labelled(&recipe.model), progress)?;
         let train = &data.train;
         let repeated = data::repeated_things((0..train.len()).map(|i| train.get(i)));
@@ -281,7 +306,7 @@ impl Work<'_> {
         self.report.findings.extend(data::judge_repeated(repeated, "pictures", knob));
         if self.newest.is_some() {
             let config = P::config(&recipe.model, train.dims(), train.classes())?;
-            let mut trainer = PictureTask::<P>::trainer(recipe, Some(train), config, self.device)?;
+            let mut trainer = PictureTask::<P>::trainer(recipe, Some(train), config, device)?;
             self.weights(&mut trainer, &recipe.optim)?;
         }
         Ok(())

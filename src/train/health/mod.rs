@@ -16,6 +16,6 @@ pub mod recipe;
 pub mod weights;
 
 pub use course::Course;
-pub use examine::{Report, examine};
+pub use examine::{Report, examine, glance};
 pub use finding::{Finding, Kind, Knob, Number, Told};
 pub use recipe::Terms;
