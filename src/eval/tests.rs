@@ -500,7 +500,17 @@ fn a_gate_holds_figures_to_bounds_and_no_number_passes() {
 
 #[test]
 fn gates_know_every_figure_that_a_task_has() {
-    for name in ["village-text", "village-facts", "village-words", "village-stories", "sums"] {
+    for name in [
+        "village-text",
+        "village-facts",
+        "village-words",
+        "village-stories",
+        "sums",
+        "village-rude",
+        "requests",
+        "speed",
+        "village-skew",
+    ] {
         let task = Task::open(name).unwrap();
         let items = task.items(3, 1, 1).unwrap();
         let outcome = evaluate(&task, &items, &ASKING, &mut Fake::new("Mia has 3 dogs."), &mut |_, _| Ok(())).unwrap();

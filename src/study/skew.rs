@@ -55,7 +55,8 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { bytes: 6_000_000, visitors: 0.5, skew: 0.8, steps: 1000, texts: 200, set: Vec::new() }
+        let set = ["model.layers=2", "model.d=96"].map(str::to_owned).into();
+        Settings { bytes: 6_000_000, visitors: 0.5, skew: 0.8, steps: 1000, texts: 200, set }
     }
 }
 
