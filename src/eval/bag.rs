@@ -2,8 +2,8 @@
 //!
 //! p = σ(b + Σ w_f / √n) over the n features f of a text: its words, pairs of words, and runs of three to five characters within words, by which
 //! words are known that no example had. Features share 2^18 weights by their hashes (Joulin et al. 2017, "Bag of tricks for efficient text
-//! classification", arXiv 1607.01759, without its hidden layer; Bojanowski et al. 2017, arXiv 1607.04606, for parts of words). Trained by AdaGrad on the
-//! cross-entropy, both kinds counted alike (Duchi et al. 2011).
+//! classification", arXiv 1607.01759, without its hidden layer; Bojanowski et al. 2017, arXiv 1607.04606, for parts of words). Each counts once. Trained by
+//! stochastic gradients on the cross-entropy, both kinds counted alike, at a rate that falls to zero.
 
 use crate::data::atomic::write_atomic;
 use crate::data::clean::Words;
@@ -18,9 +18,10 @@ use std::path::Path;
 /// Weights, as a power of two.
 const BITS: u32 = 18;
 
-/// The step of AdaGrad, and how often each example is seen.
-const LR: f32 = 0.3;
-const EPOCHS: u64 = 6;
+/// The rate of the first step, and how often each example is seen. Frequent features that tell little would drown the others
+/// if each had a rate of its own (as AdaGrad has).
+const LR: f32 = 4.0;
+const EPOCHS: u64 = 10;
 
 /// Its tensor.
 const NAME: &str = "bag";
@@ -32,7 +33,7 @@ pub struct Bag {
     weights: Vec<f32>,
 }
 
-/// The features of a text, as places of weights; with repetitions.
+/// The features of a text, as places of weights, in order.
 fn features(text: &str, words: &mut Words, into: &mut Vec<u32>) {
     into.clear();
     words.read(text);
@@ -51,6 +52,8 @@ fn features(text: &str, words: &mut Words, into: &mut Vec<u32>) {
             }
         }
     }
+    into.sort_unstable();
+    into.dedup();
 }
 
 impl Bag {
@@ -66,9 +69,9 @@ impl Bag {
             return Err(Error::usage(problem, "give texts of both kinds"));
         }
         let mut bag = Bag { weights: vec![0.0; (1 << BITS) + 1] };
-        let mut squares = vec![1e-6f32; bag.weights.len()];
         let (mut words, mut own) = (Words::default(), Vec::new());
         let mut order: Vec<usize> = (0..texts.len()).collect();
+        let (all, mut done) = ((EPOCHS * texts.len() as u64) as f32, 0.0);
         for epoch in 0..EPOCHS {
             let mut rng = Rng::new(seed, Purpose::Resample, 50, epoch);
             for i in (1..order.len()).rev() {
@@ -81,11 +84,9 @@ impl Bag {
                 let scale = 1.0 / (own.len() as f32).sqrt();
                 let weight = texts.len() as f32 / (2.0 * counts[usize::from(*kind)] as f32);
                 let error = (sigmoid(bag.logit(&own)) as f32 - f32::from(u8::from(*kind))) * weight * scale;
-                for &feature in &own {
-                    let feature = feature as usize;
-                    squares[feature] += error * error;
-                    bag.weights[feature] -= LR * error / squares[feature].sqrt();
-                }
+                let step = LR * (1.0 - done / all) * error;
+                own.iter().for_each(|&feature| bag.weights[feature as usize] -= step);
+                done += 1.0;
             }
         }
         Ok(bag)

@@ -1,6 +1,6 @@
 //! What figures must be: a policy in TOML, which a model passes or does not.
 
-use super::{Kind, Outcome, Task};
+use super::{Kind, Lean, Outcome, Task, Verifier};
 use crate::disk::{self, Os};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -10,26 +10,6 @@ use std::path::Path;
 const MAX_FILE: u64 = 1 << 20;
 /// Figures of calibration, of tasks that choose.
 const SURENESS: [&str; 2] = ["ece", "brier"];
-
-/// Figures of what is written; those of what a task does not look for are not there.
-const WRITTEN: &[&str] = &[
-    "toxic",
-    "toxicity",
-    "classified",
-    "untrue",
-    "false",
-    "of_strangers",
-    "claims",
-    "grammatical",
-    "consistent",
-    "copied",
-    "longest_copy",
-    "personal",
-    "words",
-    "distinct_1",
-    "distinct_3",
-    "repeated_4",
-];
 
 /// A policy.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -180,6 +160,19 @@ fn value(outcome: &Outcome, name: &str) -> Option<f64> {
     own.or(sure)
 }
 
+/// Figures of what is written: those of what the task looks for.
+fn written(task: &Task) -> Vec<String> {
+    let village = ["untrue", "false", "of_strangers", "claims", "grammatical", "consistent"];
+    let all = [
+        (!task.lexicon.is_empty(), &["toxic", "toxicity"][..]),
+        (!task.classifier.is_empty(), &["classified"]),
+        (task.verifier == Some(Verifier::World), &village),
+        (!task.corpus.is_empty(), &["copied", "longest_copy"]),
+        (true, &["personal", "words", "distinct_1", "distinct_3", "repeated_4"]),
+    ];
+    all.into_iter().filter(|(there, _)| *there).flat_map(|(_, names)| names).map(|name| (*name).to_owned()).collect()
+}
+
 /// The figures that a task may have, the main one first; some come only where there is something to count.
 pub(super) fn figures(task: &Task) -> Vec<String> {
     let names: &[&str] = match task.kind {
@@ -196,7 +189,7 @@ pub(super) fn figures(task: &Task) -> Vec<String> {
         Kind::Answer => &["exact_match"],
         Kind::Pass => return task.k.iter().map(|k| format!("pass@{k}")).collect(),
         Kind::Members => &["auc_loss", "auc_zlib", "auc_min_k", "found_at_1_percent"],
-        Kind::Write => WRITTEN,
+        Kind::Write => return written(task),
         Kind::Refuse => &["as_it_should", "refused", "over_refused"],
         Kind::Speed => &[
             "seconds_p50",
@@ -208,7 +201,8 @@ pub(super) fn figures(task: &Task) -> Vec<String> {
             "usd_per_million_tokens",
             "peak_mib",
         ],
-        Kind::Pairs => &["pct_stereotype", "skew", "likelihood_diff", "consistency"],
+        Kind::Pairs if task.figure == Lean::Skew => &["skew", "pct_stereotype", "likelihood_diff", "consistency"],
+        Kind::Pairs => &["pct_stereotype", "likelihood_diff", "consistency"],
         Kind::Weat => &["effect_size", "p_value"],
     };
     let sure = if task.kind == Kind::Choice { &SURENESS[..] } else { &[] };

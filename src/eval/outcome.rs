@@ -115,7 +115,7 @@ pub struct Outcome {
     /// What it asks.
     pub about: String,
     /// What the figures do not say.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub caveat: String,
     /// How many items.
     pub items: usize,
@@ -124,7 +124,7 @@ pub struct Outcome {
     /// Whether less of the main figure is better.
     pub lower_is_better: bool,
     /// Where neither less nor more is better: what the main figure is of a model without preference.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub neutral: Option<f64>,
     /// Groups with their items and the main figure.
     #[serde(deserialize_with = "groups_or_nan")]

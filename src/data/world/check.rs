@@ -147,8 +147,8 @@ struct Rest<'a> {
 pub(super) struct Reader<'a> {
     world: &'a World,
     text: &'a str,
-    /// Whether names and words that the village does not know may stand in slots.
-    strangers: bool,
+    /// Whether sentences must be whole, and names and words those of the village.
+    strict: bool,
     /// Every mention of a person or an animal by name: (where, who).
     names: Vec<(usize, Entity)>,
 }
@@ -204,12 +204,12 @@ impl<'a> Reader<'a> {
             let known = [Kind::Person, Kind::Animal].into_iter().flat_map(|kind| world.village.all(kind));
             names.extend(known.copied().find(|&e| world.village.text(e, 0) == word).map(|e| (at, e)));
         }
-        Reader { world, text, strangers: true, names }
+        Reader { world, text, strict: false, names }
     }
 
-    /// One that takes no word for a name that the village does not know.
+    /// One that takes no word for a name that the village does not know, and half a sentence for none.
     pub fn strict(world: &'a World, text: &'a str) -> Reader<'a> {
-        Reader { strangers: false, ..Reader::new(world, text) }
+        Reader { strict: true, ..Reader::new(world, text) }
     }
 
     /// Matches a whole alternative at `at`; its end and what it found.
@@ -234,7 +234,7 @@ impl<'a> Reader<'a> {
             Op::Text { start, end, .. } => {
                 let literal = self.world.grammar.literal(start, end);
                 // A sentence may go on where the rule ends it.
-                let last = ops.is_empty() && rest.next.is_none_or(|next| next.ops.is_empty());
+                let last = !self.strict && ops.is_empty() && rest.next.is_none_or(|next| next.ops.is_empty());
                 let literal = if last { literal.trim_end_matches('.') } else { literal };
                 let end = self.literal(literal, at)?;
                 self.ops(after, end, found)
@@ -302,7 +302,7 @@ impl<'a> Reader<'a> {
             }
         }
         // A strange word can be a name or a value; in other roles it makes it doubtful that this is about the village.
-        let open = self.strangers && after.whole && plain && (being || slot.relation.is_some());
+        let open = !self.strict && after.whole && plain && (being || slot.relation.is_some());
         if known || !open || bound.is_some_and(|b| b != Entity::NONE) {
             return None;
         }

@@ -17,8 +17,6 @@ impl World {
             let ends = |i: usize| all[i].end;
             let covered = self.templates().find_map(|alternative| {
                 let (end, _) = reader.start(alternative, first.start)?;
-                // Templates are matched up to their full stop.
-                let end = end + usize::from(text[end..].starts_with('.'));
                 (found.len()..all.len())
                     .find(|&i| ends(i) == end)
                     .filter(|&i| capitals_and_articles(text, &all[found.len()..=i]))
