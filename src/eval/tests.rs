@@ -463,6 +463,7 @@ fn words_are_asked_by_their_place_in_the_embeddings() {
     let said = self::task("data = \"\"\nkind = \"weat\"\n", "").unwrap_err().to_string();
     assert!(said.contains("words: expected a value, for a task of kind weat"), "{said}");
 }
+#[test]
 fn a_gate_holds_figures_to_bounds_and_no_number_passes() {
     let gate = |min, max, max_worse| gate::Gate { task: "t".into(), figure: "acc".into(), min, max, max_worse };
     let (of, _) = task(CHOICE, "{\"q\":\"?\",\"options\":[\"a\",\"bb\"],\"right\":0,\"group\":\"x\"}\n").unwrap();

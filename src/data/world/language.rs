@@ -14,13 +14,10 @@ impl World {
         let all = sentences(text);
         let mut found = Vec::with_capacity(all.len());
         while let Some(first) = all.get(found.len()) {
-            let ends = |i: usize| all[i].end;
-            let covered = self.templates().find_map(|alternative| {
-                let (end, _) = reader.start(alternative, first.start)?;
-                (found.len()..all.len())
-                    .find(|&i| ends(i) == end)
-                    .filter(|&i| capitals_and_articles(text, &all[found.len()..=i]))
-            });
+            // Some templates begin as shorter ones do: the longest counts.
+            let ends = self.templates().filter_map(|alternative| Some(reader.start(alternative, first.start)?.0));
+            let covered = ends.filter_map(|end| (found.len()..all.len()).find(|&i| all[i].end == end)).max();
+            let covered = covered.filter(|&last| capitals_and_articles(text, &all[found.len()..=last]));
             match covered {
                 Some(last) => found.extend(all[found.len()..=last].iter().map(|span| (span.clone(), true))),
                 None => found.push((first.clone(), false)),
