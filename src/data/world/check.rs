@@ -240,7 +240,12 @@ impl<'a> Reader<'a> {
                 self.ops(after, end, found)
             }
             Op::Article => {
-                let end = self.literal("an ", at).or_else(|| self.literal("a ", at))?;
+                let an = self.literal("an ", at);
+                let end = an.or_else(|| self.literal("a ", at))?;
+                let vowel = self.text[end..].starts_with(['a', 'e', 'i', 'o', 'u']);
+                if self.strict && vowel != an.is_some() {
+                    return None;
+                }
                 self.ops(after, end, found)
             }
             Op::Call { rule, roles } => {

@@ -17,7 +17,7 @@ impl World {
             // Some templates begin as shorter ones do: the longest counts.
             let ends = self.templates().filter_map(|alternative| Some(reader.start(alternative, first.start)?.0));
             let covered = ends.filter_map(|end| (found.len()..all.len()).find(|&i| all[i].end == end)).max();
-            let covered = covered.filter(|&last| capitals_and_articles(text, &all[found.len()..=last]));
+            let covered = covered.filter(|&last| capitals(text, &all[found.len()..=last]));
             match covered {
                 Some(last) => found.extend(all[found.len()..=last].iter().map(|span| (span.clone(), true))),
                 None => found.push((first.clone(), false)),
@@ -64,21 +64,7 @@ pub(super) fn sentences(text: &str) -> Vec<Range<usize>> {
     all
 }
 
-/// Whether sentences begin with a capital, and "a" and "an" stand where they should.
-fn capitals_and_articles(text: &str, spans: &[Range<usize>]) -> bool {
-    spans.iter().all(|span| {
-        let sentence = &text[span.clone()];
-        let capital = sentence.trim_start_matches('"').starts_with(char::is_uppercase);
-        let mut words = sentence.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).peekable();
-        let mut right = true;
-        while let Some(word) = words.next() {
-            let vowel = words.peek().is_some_and(|next| next.starts_with(['a', 'e', 'i', 'o', 'u']));
-            right &= match word {
-                "a" | "A" => !vowel,
-                "an" | "An" => vowel,
-                _ => true,
-            };
-        }
-        capital && right
-    })
+/// Whether sentences begin with a capital.
+fn capitals(text: &str, spans: &[Range<usize>]) -> bool {
+    spans.iter().all(|span| text[span.clone()].trim_start_matches('"').starts_with(char::is_uppercase))
 }

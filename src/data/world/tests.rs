@@ -468,6 +468,7 @@ fn what_the_village_does_not_say_is_found() {
     let swapped = good.replacen(" a ", " the a ", 1);
     assert_ne!(swapped, good, "the sentence has an article");
     assert_eq!(right(&swapped), [false]);
+    assert_eq!(right(&good.replacen(" a ", " an ", 1)), [false]);
     assert_eq!(right(&good.to_lowercase()), [false]);
     assert!(right(&good[..good.len() - 1]).is_empty());
     assert_eq!(right("Xanthippe was the baker of the village. Nothing is so good as ducks."), [false, false]);
