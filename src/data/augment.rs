@@ -73,7 +73,7 @@ fn copies(k: u64, n: u64, total: u64) -> u64 {
 }
 
 /// Writes the documents of `sources` into `dir`, with what `way` does to them. A counterpart's id is the document's with `~` behind it.
-/// `told` hears how many documents were read, at times.
+/// `told` hears how many bytes of text were read, at times.
 ///
 /// # Errors
 /// A source cannot be read, the result not be written; `told` fails.
@@ -96,12 +96,14 @@ pub fn augment(
     }
     let mut file = AtomicFile::create(&Os, &dir.join(DOCUMENTS))?;
     let mut seen: BTreeMap<String, [u64; 2]> = BTreeMap::new();
+    let mut bytes = 0;
     for document in sources.documents() {
         let document = document?;
         let text = &document.text;
         done.read += 1;
+        bytes += text.len() as u64;
         if done.read.is_multiple_of(1000) {
-            told(done.read)?;
+            told(bytes)?;
         }
         let mut times = 1;
         let mut counterpart = None;

@@ -36,7 +36,8 @@ pub struct AugmentArgs {
     /// Swap only in documents without a name: a word with a capital inside a sentence
     #[arg(long)]
     spare_names: bool,
-    /// Swap nothing: repeat and leave out documents until both genders are as frequent with each of these words
+    /// Swap nothing: repeat and leave out documents until those with more left words of the pairs and those with more right ones are as
+    /// frequent beside each of these words
     #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "spare_names"])]
     reweight: Option<PathBuf>,
 }
@@ -56,7 +57,7 @@ pub fn run(args: &AugmentArgs, global: &Global) -> Result<()> {
     let mut bar: Option<Progress> = None;
     let done = augment(&sources, &swap, &way, &args.out, &mut |n| {
         if !global.json {
-            bar.get_or_insert_with(|| Progress::count("documents", 0)).set_of(n, n);
+            bar.get_or_insert_with(|| Progress::bytes("reading", sources.bytes())).set(n);
         }
         Ok(())
     })?;
