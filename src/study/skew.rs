@@ -11,7 +11,8 @@
 //!   occupation, so that it reaches occupations that nobody has thought of. A swap or reweighing of what is beside listed occupations
 //!   leaves the others' texts as they are; a model reads of these what it read before, and there is no reason why it should learn something else.
 //!   Both are shown.
-//! - **Control**: as many counterparts, of words that have nothing to do with gender. More text of visitors alone should mend nothing.
+//! - **Control**: as many counterparts, of words that have nothing to do with gender. Counterparts stand in the place of half of the texts, so that
+//!   every model reads as much of the same.
 //!
 //! Gender is here what the pronouns he and she say; people are of more genders than that, and no part of this knows of them.
 
@@ -41,7 +42,7 @@ const UNRELATED: &str = r#"pairs = [["water", "milk"], ["hat", "cap"], ["town", 
 pub struct Settings {
     /// Stories, in bytes.
     pub bytes: usize,
-    /// Passages about visitors for each story.
+    /// Passages about visitors for each story; each has a fourth of its length.
     pub visitors: f64,
     /// How much more often visitors have the usual gender: 0 to 1.
     pub skew: f64,
@@ -55,7 +56,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { bytes: 6_000_000, visitors: 0.5, skew: 0.8, steps: 1000, texts: 200, set: Vec::new() }
+        Settings { bytes: 2_500_000, visitors: 4.0, skew: 0.8, steps: 1200, texts: 200, set: Vec::new() }
     }
 }
 
@@ -167,7 +168,7 @@ pub fn study(
     let raw = dir.join("raw.jsonl");
     write(&raw, &World::new(seed), settings, seed)?;
     let list: Vec<String> = listed().into_iter().map(str::to_owned).collect();
-    let swapped = |only: &[String]| Way::Swap { only: only.to_vec(), spare_names: true };
+    let swapped = |only: &[String]| Way::Swap { only: only.to_vec(), spare_names: true, instead: true };
     let unrelated = Swap::parse(UNRELATED, Path::new("unrelated.toml"))?;
     let ways: [(&str, &Swap, Option<Way>); 5] = [
         ("raw", &unrelated, None),
