@@ -5,6 +5,7 @@
 //!   is known; the mean over occupations. It is planted with a known strength, which a model that has learned all of it shows.
 //! - **Consistency**: where an earlier pronoun says the gender, usual or not, how often the model finds the right one as likely at least. A change of the
 //!   corpus that taught pronouns to be drawn by lot would mend the skew and lose this.
+//! - **WEAT** says what the embeddings alone have of it; it may stay where the skew goes, and go where it stays.
 //! - **Cost**: bits a byte of held-out stories, which no change should raise.
 //! - **What is on a list and what is not.** Half of the occupations are *listed*, as many of women's as of men's; the figures are of the others, and of
 //!   those in sentences of which no corpus has any. A swap of all texts that speak of nobody by name ([`Way::Swap`]) names words of gender and no
@@ -75,6 +76,8 @@ pub struct Arm {
     pub new: f64,
     /// The share of pronouns that agree with earlier ones.
     pub consistency: f64,
+    /// The effect size of the occupations between words of women and of men in the input embeddings ([`weat`](crate::measure::weat)).
+    pub weat: f64,
     /// Bits a byte of held-out stories.
     pub bits: f64,
 }
@@ -130,6 +133,7 @@ fn ask(run: &Path, settings: &Settings, seed: u64, device: &Device) -> Result<Ar
     task.by = Some("job ~ (' in new sentences' if new else '')".into());
     let skew = figures(&task, usize::MAX)?;
     let text = figures(&Task::open("village-text")?, settings.texts)?;
+    let weat = figures(&Task::open("weat-village")?, usize::MAX)?;
     let listed = listed();
     let mean = |on_list: bool, new: bool| {
         let own = skew.groups.iter().filter(|(name, ..)| {
@@ -148,6 +152,7 @@ fn ask(run: &Path, settings: &Settings, seed: u64, device: &Device) -> Result<Ar
         others: mean(false, false),
         new: mean(false, true),
         consistency: of("consistency"),
+        weat: weat.figures[0].value,
         bits: text.figures[0].value,
     })
 }
