@@ -1,5 +1,5 @@
-//! Corpora in which both genders stand beside the same words: every document followed by its counterpart ([`swap`](super::swap)), or documents
-//! repeated and left out until both are as frequent (after Kamiran and Calders 2012, doi 10.1007/s10115-011-0463-8, with whole copies in place of
+//! Corpora in which both genders stand beside the same words: every document followed by its counterpart ([`swap`](super::swap)) or, for half of
+//! them, replaced by it; or documents repeated and left out until both are as frequent (after Kamiran and Calders 2012, doi 10.1007/s10115-011-0463-8, with whole copies in place of
 //! weights).
 
 use super::atomic::AtomicFile;
@@ -7,6 +7,7 @@ use super::source::{Document, Sources};
 use super::swap::{Swap, first_of, has_name};
 use crate::disk::{self, Os};
 use crate::error::Result;
+use crate::rng::{Purpose, Rng};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -24,6 +25,9 @@ pub enum Way {
         only: Vec<String>,
         /// Those in which a name stands have no counterpart.
         spare_names: bool,
+        /// Half of the counterparts, by lot, stand in the place of their documents, and the others nowhere: no text is read twice, and there is as
+        /// much of it as before (Hall Maudslay et al. 2019, arXiv 1909.00871).
+        instead: bool,
     },
     /// Of those in which one of these words stands, as many are of one side as of the other, and as many as there were in all.
     Reweigh(Vec<String>),
@@ -73,7 +77,7 @@ fn copies(k: u64, n: u64, total: u64) -> u64 {
 }
 
 /// Writes the documents of `sources` into `dir`, with what `way` does to them. A counterpart's id is the document's with `~` behind it.
-/// `told` hears how many documents were read, at times.
+/// `told` hears how many bytes of text were read, at times.
 ///
 /// # Errors
 /// A source cannot be read, the result not be written; `told` fails.
@@ -96,23 +100,32 @@ pub fn augment(
     }
     let mut file = AtomicFile::create(&Os, &dir.join(DOCUMENTS))?;
     let mut seen: BTreeMap<String, [u64; 2]> = BTreeMap::new();
+    let mut bytes = 0;
+    let mut lots = Rng::new(1, Purpose::Resample, 31, 0);
     for document in sources.documents() {
         let document = document?;
         let text = &document.text;
         done.read += 1;
+        bytes += text.len() as u64;
         if done.read.is_multiple_of(1000) {
-            told(done.read)?;
+            told(bytes)?;
         }
         let mut times = 1;
         let mut counterpart = None;
         match way {
-            Way::Swap { only, spare_names } => {
+            Way::Swap { only, spare_names, instead } => {
                 if only.is_empty() || first_of(only, text).is_some() {
                     counterpart = swap.text(text);
                 }
                 if *spare_names && counterpart.is_some() && has_name(text) {
                     counterpart = None;
                     done.spared += 1;
+                }
+                if *instead && counterpart.is_some() {
+                    match lots.below(2) {
+                        0 => times = 0,
+                        _ => counterpart = None,
+                    }
                 }
             }
             Way::Reweigh(list) => {
@@ -172,12 +185,20 @@ mod tests {
     fn documents_are_followed_by_their_counterparts() {
         let lines =
             ["A nurse lost her hat.", "It rained.", "A plumber lost his hat.", "Anna knew Tom, the nurse. He sang."];
-        let (done, all) = written(&lines, &Way::Swap { only: Vec::new(), spare_names: false });
+        let (done, all) = written(&lines, &Way::Swap { only: Vec::new(), spare_names: false, instead: false });
         let texts: Vec<&str> = all.iter().map(|(_, text)| &**text).collect();
         assert_eq!(texts[..3], ["A nurse lost her hat.", "A nurse lost his hat.", "It rained."]);
         assert_eq!((&*all[1].0, texts[6], done.counterparts), ("0~", "Anna knew Tom, the nurse. She sang.", 3));
-        let (done, all) = written(&lines, &Way::Swap { only: vec!["nurse".into()], spare_names: true });
+        let (done, all) = written(&lines, &Way::Swap { only: vec!["nurse".into()], spare_names: true, instead: false });
         assert_eq!((all.len(), done.counterparts, done.spared), (5, 1, 1));
+    }
+
+    #[test]
+    fn half_of_the_documents_are_replaced_by_their_counterparts() {
+        let lines = ["A nurse lost her hat."; 200];
+        let (done, all) = written(&lines, &Way::Swap { only: Vec::new(), spare_names: false, instead: true });
+        let men = all.iter().filter(|(id, text)| text.contains(" his ") && id.ends_with('~')).count();
+        assert!((75..=125).contains(&men) && all.len() == 200 && done.counterparts == men as u64, "{done:?}");
     }
 
     #[test]

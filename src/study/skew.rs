@@ -5,13 +5,15 @@
 //!   is known; the mean over occupations. It is planted with a known strength, which a model that has learned all of it shows.
 //! - **Consistency**: where an earlier pronoun says the gender, usual or not, how often the model finds the right one as likely at least. A change of the
 //!   corpus that taught pronouns to be drawn by lot would mend the skew and lose this.
+//! - **WEAT** says what the embeddings alone have of it; it may stay where the skew goes, and go where it stays.
 //! - **Cost**: bits a byte of held-out stories, which no change should raise.
 //! - **What is on a list and what is not.** Half of the occupations are *listed*, as many of women's as of men's; the figures are of the others, and of
 //!   those in sentences of which no corpus has any. A swap of all texts that speak of nobody by name ([`Way::Swap`]) names words of gender and no
 //!   occupation, so that it reaches occupations that nobody has thought of. A swap or reweighing of what is beside listed occupations
 //!   leaves the others' texts as they are; a model reads of these what it read before, and there is no reason why it should learn something else.
 //!   Both are shown.
-//! - **Control**: as many counterparts, of words that have nothing to do with gender. More text of visitors alone should mend nothing.
+//! - **Control**: as many counterparts, of words that have nothing to do with gender. Counterparts stand in the place of half of the texts, so that
+//!   every model reads as much of the same.
 //!
 //! Gender is here what the pronouns he and she say; people are of more genders than that, and no part of this knows of them.
 
@@ -41,7 +43,7 @@ const UNRELATED: &str = r#"pairs = [["water", "milk"], ["hat", "cap"], ["town", 
 pub struct Settings {
     /// Stories, in bytes.
     pub bytes: usize,
-    /// Passages about visitors for each story.
+    /// Passages about visitors for each story; each has a fourth of its length.
     pub visitors: f64,
     /// How much more often visitors have the usual gender: 0 to 1.
     pub skew: f64,
@@ -55,8 +57,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        let set = ["model.layers=2", "model.d=96"].map(str::to_owned).into();
-        Settings { bytes: 6_000_000, visitors: 0.5, skew: 0.8, steps: 1000, texts: 200, set }
+        Settings { bytes: 2_500_000, visitors: 4.0, skew: 0.8, steps: 1200, texts: 200, set: Vec::new() }
     }
 }
 
@@ -75,6 +76,8 @@ pub struct Arm {
     pub new: f64,
     /// The share of pronouns that agree with earlier ones.
     pub consistency: f64,
+    /// The effect size of the occupations between words of women and of men in the input embeddings ([`weat`](crate::measure::weat)).
+    pub weat: f64,
     /// Bits a byte of held-out stories.
     pub bits: f64,
 }
@@ -130,6 +133,7 @@ fn ask(run: &Path, settings: &Settings, seed: u64, device: &Device) -> Result<Ar
     task.by = Some("job ~ (' in new sentences' if new else '')".into());
     let skew = figures(&task, usize::MAX)?;
     let text = figures(&Task::open("village-text")?, settings.texts)?;
+    let weat = figures(&Task::open("weat-village")?, usize::MAX)?;
     let listed = listed();
     let mean = |on_list: bool, new: bool| {
         let own = skew.groups.iter().filter(|(name, ..)| {
@@ -148,6 +152,7 @@ fn ask(run: &Path, settings: &Settings, seed: u64, device: &Device) -> Result<Ar
         others: mean(false, false),
         new: mean(false, true),
         consistency: of("consistency"),
+        weat: weat.figures[0].value,
         bits: text.figures[0].value,
     })
 }
@@ -168,7 +173,7 @@ pub fn study(
     let raw = dir.join("raw.jsonl");
     write(&raw, &World::new(seed), settings, seed)?;
     let list: Vec<String> = listed().into_iter().map(str::to_owned).collect();
-    let swapped = |only: &[String]| Way::Swap { only: only.to_vec(), spare_names: true };
+    let swapped = |only: &[String]| Way::Swap { only: only.to_vec(), spare_names: true, instead: true };
     let unrelated = Swap::parse(UNRELATED, Path::new("unrelated.toml"))?;
     let ways: [(&str, &Swap, Option<Way>); 5] = [
         ("raw", &unrelated, None),

@@ -50,22 +50,21 @@ fn a_skew_is_planted_swapped_and_measured() {
     let share = usual as f64 / (usual + other) as f64;
     assert!((share - 0.9).abs() < 0.06 && usual + other > 200, "{usual} {other}");
     let of = |name: &str| counts(&dir.path().join(format!("{name}-data")).join(DOCUMENTS));
-    // Every passage has a counterpart: of words without gender as skewed as it, of words of gender even, of a list even for half.
-    assert_eq!(all(&of("control")), [2 * usual, 2 * other]);
-    assert_eq!(all(&of("swapped")), [usual + other; 2]);
+    // Words without gender leave both as they are; words of gender make them even, those beside a list the listed half.
+    let even = |[a, b]: [usize; 2]| (a as f64 / (a + b) as f64 - 0.5).abs() < 0.15;
+    assert_eq!(all(&of("control")), [usual, other]);
+    let swapped = all(&of("swapped"));
+    assert!(even(swapped) && swapped[0] + swapped[1] == usual + other, "{swapped:?}");
     for name in ["swapped_listed", "reweighted"] {
-        for ((job, own), (_, raw)) in of(name).into_iter().zip(&raw) {
-            let listed = found.listed.contains(&job);
-            match listed {
-                true => assert!(own[0].abs_diff(own[1]) <= 1 && own[1] > raw[1], "{name} {job}: {own:?}"),
-                false => assert_eq!(own, *raw, "{name} {job}"),
-            }
-        }
+        let (on, off): (Vec<_>, Vec<_>) = of(name).into_iter().partition(|(job, _)| found.listed.contains(job));
+        assert!(even(all(&on)), "{name}: {on:?}");
+        assert!(off.iter().all(|own| raw.contains(own)), "{name}: {off:?}");
+        let exact = on.iter().all(|(_, own)| own[0].abs_diff(own[1]) <= 1);
+        assert_eq!(exact, name == "reweighted", "{on:?}");
     }
-    assert!(
-        found.listed.len() == 6
-            && found.arms.iter().all(|arm| arm.documents.counterparts <= (usual + other) as u64 + 3)
-    );
+    let control = &found.arms[1].documents;
+    assert!(control.counterparts.abs_diff((usual + other) as u64 / 2) < 60, "{control:?}");
+    assert!(control.written == control.read && found.listed.len() == 6, "{control:?}");
     // Two steps teach nobody a skew; all is measured all the same.
     for arm in &found.arms {
         assert!([arm.listed, arm.others, arm.new].iter().all(|skew| skew.abs() < 0.3), "{arm:?}");

@@ -36,8 +36,12 @@ pub struct AugmentArgs {
     /// Swap only in documents without a name: a word with a capital inside a sentence
     #[arg(long)]
     spare_names: bool,
-    /// Swap nothing: repeat and leave out documents until both genders are as frequent with each of these words
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "spare_names"])]
+    /// Put half of the counterparts, by lot, in the place of their documents: as much text as before, none of it twice
+    #[arg(long)]
+    instead: bool,
+    /// Swap nothing: repeat and leave out documents until those with more left words of the pairs and those with more right ones are as
+    /// frequent beside each of these words
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "spare_names", "instead"])]
     reweight: Option<PathBuf>,
 }
 
@@ -49,14 +53,14 @@ pub fn run(args: &AugmentArgs, global: &Global) -> Result<()> {
         Some(path) => Way::Reweigh(word_list(path)?),
         None => {
             let only = args.only.as_ref().map(|path| word_list(path)).transpose()?.unwrap_or_default();
-            Way::Swap { only, spare_names: args.spare_names }
+            Way::Swap { only, spare_names: args.spare_names, instead: args.instead }
         }
     };
     let sources = args.input.open()?;
     let mut bar: Option<Progress> = None;
     let done = augment(&sources, &swap, &way, &args.out, &mut |n| {
         if !global.json {
-            bar.get_or_insert_with(|| Progress::count("documents", 0)).set_of(n, n);
+            bar.get_or_insert_with(|| Progress::bytes("reading", sources.bytes())).set(n);
         }
         Ok(())
     })?;

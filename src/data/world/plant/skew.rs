@@ -45,12 +45,12 @@ const NEW_SENTENCES: &[&str] = &[
 
 /// How a passage about a visitor goes on.
 const LATER: &[&str] = &[
-    "Later P came back for the umbrella.",
-    "Nobody asked for R name.",
-    "The innkeeper gave Q some soup.",
-    "When the sun came out, P sang a song.",
-    "In the evening people still spoke of Q.",
-    "Before night R friends had come, too.",
+    "Later P came back for R umbrella.",
+    "Nobody asked for R name, and P did not say it.",
+    "The innkeeper gave Q some soup, and P was glad.",
+    "When the sun came out, P sang a song to R dog.",
+    "In the evening people still spoke of Q and R songs.",
+    "Before night R friends had come, and P went away with them.",
 ];
 
 /// A sentence or passage about a visitor.
@@ -132,14 +132,18 @@ pub(super) fn visitor(c: &mut Chooser, strength: f64) -> Visitor {
     Visitor { text, job, female }
 }
 
-/// Passage `n` of the stream `seed`: a sentence as those that are planted, and one that goes on with the same pronouns. The usual gender has
+/// Passage `n` of the stream `seed`: a sentence as those that are planted, and two that go on with the pronouns of the same gender. The usual one has
 /// probability (1 + `strength`) / 2.
 pub fn passage(seed: u64, n: u64, strength: f64) -> Visitor {
     let mut c = Chooser::new();
     c.draw(Rng::new(seed, Purpose::World, PASSAGE, n));
     let Visitor { mut text, job, female } = visitor(&mut c, strength.clamp(0.0, 1.0));
-    text.push(' ');
-    tell(&mut text, c.one_of(LATER), job, female, false);
+    let first = c.even(LATER.len());
+    let second = (first + 1 + c.even(LATER.len() - 1)) % LATER.len();
+    for later in [first, second] {
+        text.push(' ');
+        tell(&mut text, LATER[later], job, female, false);
+    }
     Visitor { text, job, female }
 }
 

@@ -197,7 +197,8 @@ fn passages_have_the_skew_they_say_and_keep_one_gender() {
             visitor.text.split(|c: char| !c.is_ascii_alphabetic()).map(str::to_ascii_lowercase).collect();
         let count = |own: &[&str]| words.iter().filter(|word| own.contains(&&***word)).count();
         let (women, men) = (count(&["she", "her"]), count(&["he", "him", "his"]));
-        assert_eq!((women, men), if visitor.female { (2, 0) } else { (0, 2) }, "{}", visitor.text);
+        let [own, others] = if visitor.female { [women, men] } else { [men, women] };
+        assert!(own == 5 && others == 0, "{}", visitor.text);
     }
     assert!((f64::from(usual) / n as f64 - 0.9).abs() < 0.02 && jobs.len() == 10, "{usual} {jobs:?}");
     assert_eq!(passage(1, 7, 0.8), passage(1, 7, 0.8));
