@@ -51,7 +51,7 @@ fn where_nothing_can_be_drawn_it_says_what_can_be_done() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("empty")).unwrap();
     train(dir.path(), "a", "2", &[]);
-    let cases: [(&[&str], i32, &str, &str); 7] = [
+    let cases: [(&[&str], i32, &str, &str); 6] = [
         (&["report", "--live"], 2, "draws on a terminal", "--json"),
         (&["report", "nowhere"], 1, "nowhere", "hint:"),
         (&["report", "empty"], 1, "empty", "hint:"),

@@ -11,6 +11,7 @@ use kiln::error::{Error, Result};
 use kiln::eval::gate::Policy;
 use kiln::eval::why::{Stage, Why, stages};
 use kiln::eval::{Asked, Asking, Difference, Endpoint, Item, Local, Model, Outcome, Saved, Task, evaluate, saved};
+use kiln::report::page::Chart;
 use kiln::train::plot::Picture;
 use kiln::train::sampler::foreign;
 use kiln::train::{checkpoint, signal};
@@ -160,6 +161,9 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<u8> {
             if let Some(dir) = &args.log_samples {
                 log(dir, &outcome, model.name())?;
             }
+            if let Some(dir) = &args.diagrams {
+                draw(dir, &outcome, model.name())?;
+            }
             if let Some(keep) = keep {
                 keep.save(task, &asking, &outcome)?;
             }
@@ -278,11 +282,24 @@ fn why(args: &EvalArgs, global: &Global, asked: &[(Task, Vec<Item>)], asking: &A
     print(&text)
 }
 
-/// Writes a line an item.
-fn log(dir: &Path, outcome: &Outcome, model: &str) -> Result<()> {
+/// A file of what a model made of a task.
+fn place(dir: &Path, outcome: &Outcome, model: &str, extension: &str) -> Result<PathBuf> {
     disk::make_dirs(&Os, dir)?;
     let plain: String = model.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
-    let path = dir.join(format!("{}.{}.jsonl", outcome.task, plain.trim_matches(['-', '.'])));
+    Ok(dir.join(format!("{}.{}.{extension}", outcome.task, plain.trim_matches(['-', '.']))))
+}
+
+/// Draws how sure it was, and how often right, where it chose.
+fn draw(dir: &Path, outcome: &Outcome, model: &str) -> Result<()> {
+    let Some(sure) = &outcome.calibration else { return Ok(()) };
+    let title = format!("{}: right, by how sure {model} was", outcome.task);
+    let path = place(dir, outcome, model, "svg")?;
+    write_atomic(&Os, &path, Chart::reliability(&title, &sure.bins).file().as_bytes())
+}
+
+/// Writes a line an item.
+fn log(dir: &Path, outcome: &Outcome, model: &str) -> Result<()> {
+    let path = place(dir, outcome, model, "jsonl")?;
     let mut lines = String::new();
     for record in &outcome.records {
         lines += &serde_json::to_string(record).expect("texts and numbers");

@@ -66,6 +66,8 @@ pub fn label(name: &str) -> String {
         ("acc_tokens", "the same, by tokens"),
         ("exact_match", "share of exact answers"),
         ("untrue", "share of untrue statements"),
+        ("frechet", "Fréchet distance, own features"),
+        ("kernel_distance", "kernel distance, own features"),
     ];
     known.iter().find(|(own, _)| *own == name).map_or_else(|| name.replace('_', " "), |(_, says)| (*says).to_owned())
 }
