@@ -211,8 +211,11 @@ pub(in crate::cli) fn measure(run: &Path, names: &[String], limit: usize, global
     for name in names {
         let task = Task::open(name)?;
         let items = task.items(asking.limit, asking.world, asking.seed)?;
-        let outcome = ask(&task, &items, &asking, &mut model, global)?;
-        keep.save(&task, &asking, &outcome)?;
+        match ask(&task, &items, &asking, &mut model, global) {
+            // Not every model can be asked everything: its context may be too short.
+            Err(e @ Error::Usage { .. }) => warn(&format!("{name}: {e}")),
+            outcome => keep.save(&task, &asking, &outcome?)?,
+        }
     }
     Ok(())
 }
