@@ -1,9 +1,10 @@
 //! `eval/TASK.json` beside a model: what came out of a task, with how it was asked, so that reports find it.
 
-use super::{Asking, Outcome, Task, Topic};
+use super::{Asking, Figure, Outcome, Task, Topic};
 use crate::data::atomic::write_atomic;
 use crate::disk::{self, Disk, Os};
 use crate::error::{AtPath, Error, Result};
+use crate::train::pictures::exam;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -80,6 +81,24 @@ impl Saved {
         Saved { outcome, topic: task.topic, chance, asked, kiln: env!("CARGO_PKG_VERSION").to_owned() }
     }
 
+    /// What became of pictures that a model drew.
+    pub fn pictures(found: &exam::Outcome, asked: Asked) -> Saved {
+        let figure = |(name, value): (&str, f64)| Figure { name: name.to_owned(), value, error: None };
+        let figures: Vec<Figure> = found.verdict.parts().into_iter().map(figure).collect();
+        let outcome = Outcome {
+            task: "pictures".to_owned(),
+            about: "pictures that it draws, beside held-out ones".to_owned(),
+            items: found.pictures,
+            // The first one is a distance.
+            figures,
+            lower_is_better: true,
+            groups: Vec::new(),
+            calibration: None,
+            records: Vec::new(),
+        };
+        Saved { outcome, topic: Topic::Quality, chance: None, asked, kiln: env!("CARGO_PKG_VERSION").to_owned() }
+    }
+
     /// Writes it into the folder `dir`, in the place of an older one of the same task, and gives its file.
     ///
     /// # Errors
@@ -131,7 +150,7 @@ fn read(path: &Path) -> Result<Saved> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::{Figure, Record};
+    use crate::eval::Record;
 
     #[test]
     fn what_is_saved_is_found_again_and_no_number_stays_none() {

@@ -51,7 +51,7 @@ fn where_nothing_can_be_drawn_it_says_what_can_be_done() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("empty")).unwrap();
     train(dir.path(), "a", "2", &[]);
-    let cases: [(&[&str], i32, &str, &str); 7] = [
+    let cases: [(&[&str], i32, &str, &str); 6] = [
         (&["report", "--live"], 2, "draws on a terminal", "--json"),
         (&["report", "nowhere"], 1, "nowhere", "hint:"),
         (&["report", "empty"], 1, "empty", "hint:"),
@@ -71,6 +71,9 @@ fn where_nothing_can_be_drawn_it_says_what_can_be_done() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(1) && said.contains("metrics.jsonl: line 1"), "{said}");
 }
+
+/// What lets a model be asked the village's tasks: a context that holds their answers.
+const READS: [&str; 3] = ["train.context=256", "data.tokenizer=bpe", "data.vocab=300"];
 
 fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
@@ -109,7 +112,7 @@ fn check(html: &str) {
 #[test]
 fn a_page_has_the_runs_own_numbers_and_a_card_its_metadata() {
     let dir = tempfile::tempdir().unwrap();
-    train(dir.path(), "a", "6", &[]);
+    train(dir.path(), "a", "6", &READS);
     let a = dir.path().join("runs/a");
     run(dir.path(), &["eval", "runs/a", "--tasks", "village-facts,village-text", "--limit", "4"]);
     let kept: Value = serde_json::from_str(&text(&a.join("eval/village-facts.json"))).unwrap();
@@ -128,7 +131,10 @@ fn a_page_has_the_runs_own_numbers_and_a_card_its_metadata() {
     let last =
         text(&a.join("metrics.jsonl")).lines().last().map(|line| serde_json::from_str::<Value>(line).unwrap()).unwrap();
     assert_eq!(facts["training"]["val_loss"], last["val_loss"]);
-    let digits = |value: &Value| format!("{:.3}", value.as_f64().expect("a number"));
+    let digits = |value: &Value| match value.as_f64().expect("a number") {
+        0.0 => "<td class=\"n\">0 ± ".to_owned(),
+        x => format!("{x:.3}"),
+    };
     let group = |value: &Value| {
         value.as_u64().map(|n| n.to_string()).filter(|n| n.len() < 4).unwrap_or_else(|| {
             let text = value.as_u64().expect("a count").to_string();
@@ -147,8 +153,8 @@ fn a_page_has_the_runs_own_numbers_and_a_card_its_metadata() {
         missing.contains("village-stories") && missing.contains("village-qa") && !missing.contains("village-facts"),
         "{missing}"
     );
-    assert!(html.contains("kiln doctor runs/a") && html.contains("guessing has 0.25"), "no word of guessing");
-    assert_eq!(html.matches("<svg").count(), 4, "loss, rate, gradient, reliability");
+    assert!(html.contains("kiln doctor runs/a") && html.contains(" has 0.250"), "no word of guessing");
+    assert_eq!(html.matches("<svg").count(), 5, "loss, rate, gradient, speed, reliability");
     assert!(html.contains("optim") && html.contains("kiln train runs/a/recipe.toml"));
 
     let card = text(&a.join("README.md"));
@@ -208,7 +214,8 @@ fn a_page_shows_what_is_there_and_says_what_is_not() {
         assert!(html.contains(says), "{says:?} is not on the page");
     }
     let card = text(&bad.join("README.md"));
-    assert!(!card.split("```").next().expect("a start").contains("<script"), "{card}");
+    let (_, body) = card.strip_prefix("---\n").and_then(|rest| rest.split_once("\n---\n")).expect("front matter");
+    assert!(body.contains("&lt;/td>&lt;script>") && !body.contains("</td>"), "{body}");
 
     // Nearly all of it gone or broken: a page all the same, which says so.
     for gone in ["checkpoints", "data", "samples", "eval"] {
@@ -255,7 +262,7 @@ fn runs_stand_side_by_side() {
 #[test]
 fn what_is_missing_is_measured_on_request() {
     let dir = tempfile::tempdir().unwrap();
-    train(dir.path(), "a", "6", &[]);
+    train(dir.path(), "a", "6", &READS);
     let facts: Value =
         serde_json::from_str(&run(dir.path(), &["report", "runs/a", "--eval", "--limit", "2", "--json"])).unwrap();
     let facts = &facts["models"][0];
@@ -268,7 +275,7 @@ fn what_is_missing_is_measured_on_request() {
 #[test]
 fn gates_say_by_the_exit_code_whether_a_model_passes() {
     let dir = tempfile::tempdir().unwrap();
-    train(dir.path(), "a", "2", &[]);
+    train(dir.path(), "a", "2", &READS);
     let gate = |policy: &str, more: &[&str]| {
         std::fs::write(dir.path().join("policy.toml"), policy).unwrap();
         let output = kiln(dir.path(), &[&["eval", "runs/a", "--gate", "policy.toml", "--limit", "2"], more].concat());

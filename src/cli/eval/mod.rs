@@ -65,6 +65,9 @@ pub struct EvalArgs {
     /// Keep the figures in this folder, a file a task [default: MODEL/eval, where MODEL is a run]
     #[arg(long, value_name = "DIR", conflicts_with_all = ["other", "why"])]
     save: Option<PathBuf>,
+    /// Draw reliability diagrams of tasks that choose into this folder, as SVG
+    #[arg(long, value_name = "DIR", conflicts_with = "why")]
+    diagrams: Option<PathBuf>,
     /// Write each item and what was said into this folder
     #[arg(long, value_name = "DIR")]
     log_samples: Option<PathBuf>,

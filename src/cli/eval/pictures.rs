@@ -2,8 +2,11 @@
 
 use super::EvalArgs;
 use crate::cli::Global;
-use crate::cli::term::{note, print, thousands};
+use crate::cli::term::{note, print, thousands, warn};
+use kiln::disk::Os;
 use kiln::error::Result;
+use kiln::eval::{Asked, Saved, saved};
+use kiln::train::checkpoint;
 use kiln::train::pictures::exam::{self, Candidate, Outcome};
 use kiln::train::pictures::judge::Verdict;
 use serde_json::{Map, Value, json};
@@ -28,10 +31,24 @@ pub(super) fn run(what: &Path, args: &EvalArgs, global: &Global) -> Result<()> {
         (told, tenths) = (what.to_owned(), tenth);
     };
     let outcome = exam::examine(&candidate, &global.host()?, &mut progress)?;
+    keep(what, args, &outcome)?;
     if global.json {
         return print(&object(what, &outcome).to_string());
     }
     print(&table(what, &outcome))
+}
+
+/// Keeps the figures with the run that drew.
+fn keep(what: &Path, args: &EvalArgs, outcome: &Outcome) -> Result<()> {
+    let own = what.join("recipe.toml").is_file().then(|| what.join(saved::FOLDER));
+    let Some(dir) = args.save.clone().or(own) else { return Ok(()) };
+    let step = checkpoint::list(&Os, &what.join("checkpoints"))?.last().map(|(step, _)| *step);
+    let data = args.data.as_deref().map_or(String::new(), |data| data.display().to_string());
+    match Saved::pictures(outcome, Asked { step, seed: args.seed, data, ..Asked::default() }).save(&dir) {
+        Err(e) if args.save.is_none() => warn(&format!("the figures are not kept: {e}")),
+        done => drop(done?),
+    }
+    Ok(())
 }
 
 fn object(what: &Path, outcome: &Outcome) -> Value {

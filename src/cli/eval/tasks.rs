@@ -11,6 +11,7 @@ use kiln::error::{Error, Result};
 use kiln::eval::gate::Policy;
 use kiln::eval::why::{Stage, Why, stages};
 use kiln::eval::{Asked, Asking, Difference, Endpoint, Item, Local, Model, Outcome, Saved, Task, evaluate, saved};
+use kiln::report::page::Chart;
 use kiln::train::plot::Picture;
 use kiln::train::sampler::foreign;
 use kiln::train::{checkpoint, signal};
@@ -170,6 +171,9 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<u8> {
             if let Some(dir) = &args.log_samples {
                 log(dir, &outcome, model.name())?;
             }
+            if let Some(dir) = &args.diagrams {
+                draw(dir, &outcome, model.name())?;
+            }
             if let Some(keep) = keep {
                 keep.save(task, &asking, &outcome)?;
             }
@@ -217,8 +221,11 @@ pub(in crate::cli) fn measure(run: &Path, names: &[String], limit: usize, global
     for name in names {
         let task = Task::open(name)?;
         let items = task.items(asking.limit, asking.world, asking.seed)?;
-        let outcome = ask(&task, &items, &asking, &mut model, global)?;
-        keep.save(&task, &asking, &outcome)?;
+        match ask(&task, &items, &asking, &mut model, global) {
+            // Not every model can be asked everything: its context may be too short.
+            Err(e @ Error::Usage { .. }) => warn(&format!("{name}: {e}")),
+            outcome => keep.save(&task, &asking, &outcome?)?,
+        }
     }
     Ok(())
 }
@@ -288,11 +295,24 @@ fn why(args: &EvalArgs, global: &Global, asked: &[(Task, Vec<Item>)], asking: &A
     print(&text)
 }
 
-/// Writes a line an item.
-fn log(dir: &Path, outcome: &Outcome, model: &str) -> Result<()> {
+/// A file of what a model made of a task.
+fn place(dir: &Path, outcome: &Outcome, model: &str, extension: &str) -> Result<PathBuf> {
     disk::make_dirs(&Os, dir)?;
     let plain: String = model.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
-    let path = dir.join(format!("{}.{}.jsonl", outcome.task, plain.trim_matches(['-', '.'])));
+    Ok(dir.join(format!("{}.{}.{extension}", outcome.task, plain.trim_matches(['-', '.']))))
+}
+
+/// Draws how sure it was, and how often right, where it chose.
+fn draw(dir: &Path, outcome: &Outcome, model: &str) -> Result<()> {
+    let Some(sure) = &outcome.calibration else { return Ok(()) };
+    let title = format!("{}: right, by how sure {model} was", outcome.task);
+    let path = place(dir, outcome, model, "svg")?;
+    write_atomic(&Os, &path, Chart::reliability(&title, &sure.bins).file().as_bytes())
+}
+
+/// Writes a line an item.
+fn log(dir: &Path, outcome: &Outcome, model: &str) -> Result<()> {
+    let path = place(dir, outcome, model, "jsonl")?;
     let mut lines = String::new();
     for record in &outcome.records {
         lines += &serde_json::to_string(record).expect("texts and numbers");

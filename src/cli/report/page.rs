@@ -61,7 +61,8 @@ pub(super) fn run(paths: &[PathBuf], args: &ReportArgs, global: &Global) -> Resu
         write_atomic(&Os, path, card(&all[0]).as_bytes())?;
     }
     if global.json {
-        return print(&json!({"page": page, "card": readme, "models": all}).to_string());
+        let [page, card] = [Some(&page), readme.as_ref()].map(|path| path.map(|path| path.display().to_string()));
+        return print(&json!({"page": page, "card": card, "models": all}).to_string());
     }
     print(&words(&all, &page, text.len(), readme.as_deref()))
 }
@@ -145,7 +146,8 @@ fn words(all: &[Facts], page: &Path, bytes: usize, card: Option<&Path>) -> Strin
                 Standing::Cannot => ink("cannot", Ink::Red),
                 Standing::Plain => "is    ".to_owned(),
             };
-            let _ = writeln!(text, "  {word}  {}: {}", safe(&claim.what), safe(&claim.says));
+            let [what, figure, beside] = [&claim.what, &claim.figure, &claim.beside].map(|text| safe(text));
+            let _ = writeln!(text, "  {word}  {what}: {figure}; {beside}");
         }
         for risk in facts.risks.iter().filter(|risk| risk.bad) {
             let _ = writeln!(text, "  {}  {}", ink("mind  ", Ink::Red), safe(&risk.says));

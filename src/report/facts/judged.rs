@@ -30,7 +30,9 @@ pub struct Claim {
     /// Of what.
     pub what: String,
     /// The figure, in words.
-    pub says: String,
+    pub figure: String,
+    /// What it is to be held against.
+    pub beside: String,
     /// What it says of the model.
     pub standing: Standing,
     /// What it is about.
@@ -66,6 +68,8 @@ pub fn label(name: &str) -> String {
         ("acc_tokens", "the same, by tokens"),
         ("exact_match", "share of exact answers"),
         ("untrue", "share of untrue statements"),
+        ("frechet", "Fréchet distance, own features"),
+        ("kernel_distance", "kernel distance, own features"),
     ];
     known.iter().find(|(own, _)| *own == name).map_or_else(|| name.replace('_', " "), |(_, says)| (*says).to_owned())
 }
@@ -81,9 +85,9 @@ pub(super) fn judge(saved: Saved, step: Option<u64>) -> Judged {
         _ if main.name.starts_with("auc_") => ("0.5 is what chance has".to_owned(), Standing::Plain),
         _ => (if outcome.lower_is_better { "less is better" } else { "more is better" }.to_owned(), Standing::Plain),
     };
-    let says = format!("{} {}; {tail}", label(&main.name), measured(main.value, main.error));
+    let figure = format!("{} {}", label(&main.name), measured(main.value, main.error));
     let about = if outcome.about.is_empty() { &outcome.task } else { &outcome.about };
-    let claim = Claim { what: about.clone(), says, standing, topic: saved.topic };
+    let claim = Claim { what: about.clone(), figure, beside: tail, standing, topic: saved.topic };
     let asked = &saved.asked;
     let mut how = vec![format!("{} items", count(outcome.items as u64))];
     how.extend((asked.shots > 0).then(|| format!("{} examples before each", asked.shots)));
@@ -116,20 +120,18 @@ fn beside_floor(value: f64, floor: f64) -> (String, Standing) {
 
 /// What the run's own evaluation says.
 pub(super) fn held_out(training: &Training) -> Option<Claim> {
-    let (name, value) = match (training.bits_per_byte, training.val_loss) {
-        (Some(bits), _) => ("bits a byte".to_owned(), bits),
-        (None, Some(loss)) => (format!("a loss of so many {}:", training.loss_unit), loss),
+    let figure = match (training.bits_per_byte, training.val_loss) {
+        (Some(bits), _) => format!("bits a byte {}", number(bits)),
+        (None, Some(loss)) => format!("loss {} ({})", number(loss), training.loss_unit),
         (None, None) => return None,
     };
-    let (tail, standing) = match (training.bits_per_byte, training.floor) {
+    let (beside, standing) = match (training.bits_per_byte, training.floor) {
         (Some(bits), Some(floor)) => beside_floor(bits, floor),
         _ => ("less is better".to_owned(), Standing::Plain),
     };
-    let what = format!(
-        "held-out {} like those it was trained on",
-        if training.unit == "tokens" { "texts" } else { training.unit }
-    );
-    Some(Claim { what, says: format!("{name} {}; {tail}", number(value)), standing, topic: Topic::Quality })
+    let things = if training.unit == "tokens" { "texts" } else { training.unit };
+    let what = format!("held-out {things} like those it was trained on");
+    Some(Claim { what, figure, beside, standing, topic: Topic::Quality })
 }
 
 /// Figures of the model `base`, a run, one of its checkpoints or another model, beside those of the one that was tuned from it.

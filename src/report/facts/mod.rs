@@ -162,7 +162,13 @@ pub struct Sheet {
     /// What it shows.
     pub says: String,
     /// The file.
+    #[serde(serialize_with = "as_shown")]
     pub file: PathBuf,
+}
+
+/// A path need not be UTF-8, and JSON is.
+fn as_shown<S: serde::Serializer>(path: &Path, to: S) -> std::result::Result<S::Ok, S::Error> {
+    to.collect_str(&path.display())
 }
 
 /// What is drawn over the steps.
@@ -176,6 +182,8 @@ pub struct Curves {
     pub lr: Vec<Dot>,
     /// The gradient's norm.
     pub gradient: Vec<Dot>,
+    /// Tokens, or pictures, a second; none of a private run, of whose batches it tells.
+    pub speed: Vec<Dot>,
     /// A loss that no model can go below.
     pub floor: Option<f64>,
 }
@@ -316,6 +324,7 @@ fn of_run(path: &Path, extra: &Extra) -> Result<Facts> {
         val: run.series(Series::Validation),
         lr: run.series(Series::LearningRate),
         gradient: run.series(Series::Gradient),
+        speed: if facts.privacy.is_none() { run.series(Series::Speed) } else { Vec::new() },
         floor: training
             .floor
             .zip(training.bits_per_byte.zip(training.val_loss))
@@ -323,7 +332,12 @@ fn of_run(path: &Path, extra: &Extra) -> Result<Facts> {
     };
     facts.recipe = Some(recipe.to_toml());
     facts.again = vec![format!("kiln train {}", shell(&path.join("recipe.toml")))];
-    facts.absent.extend(absent);
+    for what in absent {
+        // Two may have stumbled over the same file.
+        if !facts.absent.contains(&what) {
+            facts.absent.push(what);
+        }
+    }
     let step = state.map(|state| state.step);
     facts.judge(path, model::of_village(&recipe), step)?;
     if let AnyRecipe::Tune(recipe) = &recipe

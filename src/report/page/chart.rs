@@ -10,7 +10,7 @@ use std::ops::Range;
 /// The size of a chart in its own units: text of 11 units is legible where a chart is 360 pixels wide.
 const SIZE: (f64, f64) = (420.0, 260.0);
 /// Margins: left, right, below; above there are the title and the legend.
-const MARGIN: (f64, f64, f64) = (48.0, 12.0, 38.0);
+const MARGIN: (f64, f64, f64) = (48.0, 20.0, 38.0);
 /// Points of a line.
 const POINTS: usize = 400;
 /// Entries of a legend.

@@ -108,6 +108,7 @@ fn environment() -> Environment<'static> {
 fn curves(facts: &Facts) -> Vec<Shown> {
     let curves = &facts.curves;
     let unit = facts.training.as_ref().map_or("", |training| training.loss_unit);
+    let of_what = facts.training.as_ref().map_or("", |training| training.unit);
     let smooth = smoothed(&curves.loss, SMOOTH);
     // The first steps are steep, and single ones shoot up: neither shall squeeze the rest.
     let late = &smooth[smooth.len() / 50..];
@@ -128,6 +129,7 @@ fn curves(facts: &Facts) -> Vec<Shown> {
         ("loss", Chart::lines(&title, "steps", &loss, chart::span(shown))),
         ("learning rate", one("learning rate", &curves.lr)),
         ("gradient", one("norm of the gradient", &curves.gradient)),
+        ("speed", one(&format!("{of_what} a second"), &curves.speed)),
     ];
     all.into_iter().filter_map(|(name, chart)| Some(Shown { name: name.to_owned(), svg: chart?.svg() })).collect()
 }
