@@ -141,7 +141,7 @@ enum Command {
     Train(train::TrainArgs),
     Tune(tune::TuneArgs),
     Sweep(sweep::SweepArgs),
-    Eval(eval::EvalArgs),
+    Eval(Box<eval::EvalArgs>),
     Review(review::ReviewArgs),
     Report(report::ReportArgs),
     Sample(sample::SampleArgs),

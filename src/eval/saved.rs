@@ -88,10 +88,12 @@ impl Saved {
         let outcome = Outcome {
             task: "pictures".to_owned(),
             about: "pictures that it draws, beside held-out ones".to_owned(),
+            caveat: String::new(),
             items: found.pictures,
             // The first one is a distance.
             figures,
             lower_is_better: true,
+            neutral: None,
             groups: Vec::new(),
             calibration: None,
             records: Vec::new(),

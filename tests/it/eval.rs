@@ -245,7 +245,7 @@ fn two_runs_are_asked_and_compared() {
 /// What a run writes is searched for words, by a classifier, for copies; requests are refused or not; the clock runs.
 fn searched(dir: &Path) {
     let line = |i: usize| {
-        let (word, label) = if i % 2 == 0 { ("snorb", "rude") } else { ("friend", "kind") };
+        let (word, label) = if i.is_multiple_of(2) { ("snorb", "rude") } else { ("friend", "kind") };
         serde_json::json!({"text": format!("You are a {word}, number {i}."), "label": label}).to_string() + "\n"
     };
     std::fs::write(dir.join("labelled.jsonl"), (0..200).map(line).collect::<String>()).expect("written");
