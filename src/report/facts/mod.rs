@@ -426,11 +426,11 @@ impl Facts {
             let set = format!("{}={}", knob.key, knob.value.trim_matches('"'));
             say(format!("kiln train {} --set {set}", shell(&path.join("recipe.toml"))), "mend what the doctor found");
         }
-        if self
-            .missing
-            .iter()
-            .any(|missing| missing.command.starts_with("kiln eval") && !missing.command.ends_with("FILE"))
-        {
+        if self.missing.iter().any(|missing| {
+            missing.command.starts_with("kiln eval")
+                && !missing.command.ends_with("FILE")
+                && !missing.command.ends_with("TASK.toml")
+        }) {
             let command = if training.is_some() {
                 format!("kiln report {run} --eval")
             } else {

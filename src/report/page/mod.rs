@@ -84,7 +84,8 @@ pub fn html(all: &[Facts]) -> String {
         sheets => Value::from(Serde(sheets)),
         compared => Value::from(Serde(compared)),
     };
-    environment.get_template("report.html").and_then(|t| t.render(page)).expect("the template fits; a test renders it")
+    let html = environment.get_template("report.html").and_then(|t| t.render(page));
+    html.expect("the template fits; a test renders it") + "\n"
 }
 
 /// What all templates of a page share.
