@@ -123,7 +123,10 @@ fn beside_floor(value: f64, floor: f64) -> (String, Standing) {
 pub(super) fn held_out(training: &Training) -> Option<Claim> {
     let figure = match (training.bits_per_byte, training.val_loss) {
         (Some(bits), _) => format!("bits a byte {}", number(bits)),
-        (None, Some(loss)) => format!("loss {} ({})", number(loss), training.loss_unit),
+        (None, Some(loss)) => match training.distance() {
+            Some(distance) => format!("{} {}", label("frechet"), number(distance)),
+            None => format!("loss {} ({})", number(loss), training.loss_unit),
+        },
         (None, None) => return None,
     };
     let (beside, standing) = match (training.bits_per_byte, training.floor) {
