@@ -113,7 +113,7 @@ fn curves(facts: &Facts) -> Vec<Shown> {
     let smooth = smoothed(&curves.loss, SMOOTH);
     // Of two networks there is no loss on what is held out: it is a distance.
     let apart = facts.training.as_ref().is_some_and(|training| training.distance().is_some());
-    let val = if apart { &[][..] } else { &curves.val };
+    let val: &[(f64, f64)] = if apart { &[] } else { &curves.val };
     // The first steps are steep, and single ones shoot up: neither shall squeeze the rest.
     let late = &smooth[smooth.len() / 50..];
     let shown = late.iter().chain(val).map(|dot| dot.1).chain(curves.floor);
