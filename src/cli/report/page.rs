@@ -123,7 +123,9 @@ fn look(path: &Path, extra: &mut Extra, args: &ReportArgs, global: &Global) -> R
             if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
         ));
     }
-    measure(path, &names, args.limit as usize, global)?;
+    if !names.is_empty() {
+        measure(path, &names, args.limit as usize, global)?;
+    }
     if !global.json {
         note("looking at its weights, its data and this machine");
     }

@@ -61,8 +61,8 @@ pub fn label(name: &str) -> String {
         ("excess_bits_per_byte", "bits a byte above that"),
         ("byte_perplexity", "perplexity by the byte"),
         ("word_perplexity", "perplexity by the word"),
-        ("perplexity", "perplexity by the token"),
-        ("acc", "share of right choices"),
+        ("perplexity", "perplexity"),
+        ("acc", "share that is right"),
         ("acc_norm", "the same, by characters"),
         ("acc_bytes", "the same, by bytes"),
         ("acc_tokens", "the same, by tokens"),
@@ -83,6 +83,7 @@ pub(super) fn judge(saved: Saved, step: Option<u64>) -> Judged {
         (Some(chance), _) if main.name == "acc" => beside_guessing(main, chance),
         (_, Some(floor)) => beside_floor(main.value, floor),
         _ if main.name.starts_with("auc_") => ("0.5 is what chance has".to_owned(), Standing::Plain),
+        _ if !outcome.lower_is_better && main.value == 0.0 => ("more is better".to_owned(), Standing::Cannot),
         _ => (if outcome.lower_is_better { "less is better" } else { "more is better" }.to_owned(), Standing::Plain),
     };
     let figure = format!("{} {}", label(&main.name), measured(main.value, main.error));
@@ -122,7 +123,10 @@ fn beside_floor(value: f64, floor: f64) -> (String, Standing) {
 pub(super) fn held_out(training: &Training) -> Option<Claim> {
     let figure = match (training.bits_per_byte, training.val_loss) {
         (Some(bits), _) => format!("bits a byte {}", number(bits)),
-        (None, Some(loss)) => format!("loss {} ({})", number(loss), training.loss_unit),
+        (None, Some(loss)) => match training.distance() {
+            Some(distance) => format!("{} {}", label("frechet"), number(distance)),
+            None => format!("loss {} ({})", number(loss), training.loss_unit),
+        },
         (None, None) => return None,
     };
     let (beside, standing) = match (training.bits_per_byte, training.floor) {

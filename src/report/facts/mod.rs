@@ -103,6 +103,13 @@ pub struct Training {
     pub numbers: Vec<(String, f64)>,
 }
 
+impl Training {
+    /// How far what is drawn lies from held-out pictures, where that is what was evaluated.
+    pub fn distance(&self) -> Option<f64> {
+        self.numbers.iter().find(|(name, _)| name == "val_frechet").map(|(_, value)| *value)
+    }
+}
+
 /// Something that may be wrong.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Risk {
@@ -266,6 +273,11 @@ fn of_model(path: &Path) -> Result<Facts> {
     facts.risks = risk::all(None, None, None);
     facts.judge(path, false, None)?;
     facts.propose(path, None, None);
+    // Only a run's answers are kept without a word.
+    let keep = format!(" --save {}", shell(&path.join(saved::FOLDER)));
+    let commands = facts.missing.iter_mut().map(|missing| &mut missing.command);
+    let commands = commands.chain(facts.next.iter_mut().map(|next| &mut next.command));
+    commands.filter(|command| command.starts_with("kiln eval")).for_each(|command| command.push_str(&keep));
     Ok(facts)
 }
 
@@ -426,15 +438,15 @@ impl Facts {
             let set = format!("{}={}", knob.key, knob.value.trim_matches('"'));
             say(format!("kiln train {} --set {set}", shell(&path.join("recipe.toml"))), "mend what the doctor found");
         }
-        if self
-            .missing
-            .iter()
-            .any(|missing| missing.command.starts_with("kiln eval") && !missing.command.ends_with("FILE"))
-        {
-            let command = if training.is_some() {
-                format!("kiln report {run} --eval")
-            } else {
-                format!("kiln eval {run} --tasks text --data FILE")
+        if self.missing.iter().any(|missing| {
+            missing.command.starts_with("kiln eval")
+                && !missing.command.ends_with("FILE")
+                && !missing.command.ends_with("TASK.toml")
+        }) {
+            let command = match (self.writes, training) {
+                (false, _) => format!("kiln eval {run}"),
+                (true, Some(_)) => format!("kiln report {run} --eval"),
+                (true, None) => format!("kiln eval {run} --tasks text --data FILE"),
             };
             say(command, "measure what nobody has");
         }

@@ -57,6 +57,8 @@ pub fn number(x: f64) -> String {
 /// A number and its standard error.
 pub fn measured(x: f64, error: Option<f64>) -> String {
     match error.filter(|error| error.is_finite()) {
+        // With as many digits as the number has.
+        Some(error) if error >= 5e-4 && x.abs() < 100.0 => format!("{} ± {error:.3}", number(x)),
         Some(error) => format!("{} ± {}", number(x), number(error)),
         None => number(x),
     }

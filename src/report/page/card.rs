@@ -24,7 +24,8 @@ pub fn card(facts: &Facts) -> String {
         kiln => env!("CARGO_PKG_VERSION"),
         run => words::shell(std::path::Path::new(&facts.path)),
     };
-    environment.get_template("card.md").and_then(|t| t.render(page)).expect("the template fits; a test renders it")
+    let card = environment.get_template("card.md").and_then(|t| t.render(page));
+    card.expect("the template fits; a test renders it") + "\n"
 }
 
 /// A block of text between fences that are longer than any within it.

@@ -289,9 +289,10 @@ fn ticks(range: &Range<f64>) -> impl Iterator<Item = (f64, String)> {
     (first..=last.min(first + 12)).map(move |i| {
         let x = i as f64 * step;
         let label = match largest {
+            _ if i == 0 => "0".to_owned(),
             a if a >= 1e6 => format!("{}M", trimmed(x / 1e6, step / 1e6)),
             a if a >= 1e4 => format!("{}k", trimmed(x / 1e3, step / 1e3)),
-            a if a < 1e-2 && i != 0 => format!("{x:.1e}"),
+            a if a < 1e-2 => format!("{x:.1e}"),
             _ => trimmed(x, step),
         };
         (x, label)
@@ -312,7 +313,7 @@ mod tests {
     fn ticks_are_round_and_lie_within() {
         let names = |range: Range<f64>| ticks(&range).map(|(_, name)| name).collect::<Vec<_>>();
         assert_eq!(names(0.0..1200.0), ["0", "500", "1000"]);
-        assert_eq!(names(0.0..30_000.0), ["0k", "10k", "20k", "30k"]);
+        assert_eq!(names(0.0..30_000.0), ["0", "10k", "20k", "30k"]);
         assert_eq!(names(0.83..1.12), ["0.9", "1.0", "1.1"]);
         assert_eq!(names(0.0..0.004), ["0", "1.0e-3", "2.0e-3", "3.0e-3", "4.0e-3"]);
     }

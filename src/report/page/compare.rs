@@ -75,8 +75,8 @@ impl Compared {
         };
         let val = of(&|facts| facts.curves.val.clone(), Style::Dots);
         let charts = [
-            Chart::lines(&format!("training loss, smoothed, in {unit}"), "steps", &train, late(&train)),
-            Chart::lines(&format!("held-out loss, in {unit}"), "steps", &val, late(&val)),
+            Chart::lines(&format!("training loss, smoothed ({unit})"), "steps", &train, late(&train)),
+            Chart::lines(&format!("held out ({unit})"), "steps", &val, late(&val)),
         ];
         charts.into_iter().flatten().map(|chart| chart.svg()).collect()
     }

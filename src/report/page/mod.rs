@@ -19,7 +19,7 @@ use serde::Serialize;
 use std::time::SystemTime;
 
 /// Bytes of pictures that a page carries along; what is more stays where it is.
-const PICTURES: usize = 3 << 19;
+const PICTURES: usize = 2_000_000;
 /// The weight of what came before in a smoothed loss.
 const SMOOTH: f64 = 0.95;
 /// By this a page is known as one of ours.
@@ -84,7 +84,8 @@ pub fn html(all: &[Facts]) -> String {
         sheets => Value::from(Serde(sheets)),
         compared => Value::from(Serde(compared)),
     };
-    environment.get_template("report.html").and_then(|t| t.render(page)).expect("the template fits; a test renders it")
+    let html = environment.get_template("report.html").and_then(|t| t.render(page));
+    html.expect("the template fits; a test renders it") + "\n"
 }
 
 /// What all templates of a page share.
@@ -110,23 +111,27 @@ fn curves(facts: &Facts) -> Vec<Shown> {
     let unit = facts.training.as_ref().map_or("", |training| training.loss_unit);
     let of_what = facts.training.as_ref().map_or("", |training| training.unit);
     let smooth = smoothed(&curves.loss, SMOOTH);
+    // Of two networks there is no loss on what is held out: it is a distance.
+    let apart = facts.training.as_ref().is_some_and(|training| training.distance().is_some());
+    let val: &[(f64, f64)] = if apart { &[] } else { &curves.val };
     // The first steps are steep, and single ones shoot up: neither shall squeeze the rest.
     let late = &smooth[smooth.len() / 50..];
-    let shown = late.iter().chain(&curves.val).map(|dot| dot.1).chain(curves.floor);
+    let shown = late.iter().chain(val).map(|dot| dot.1).chain(curves.floor);
     let floor = curves.floor.zip(curves.loss.last()).map(|(floor, last)| vec![(0.0, floor), (last.0, floor)]);
     let loss = [
         Curve { name: "", points: curves.loss.clone(), style: Style::Faint(0) },
         Curve { name: "training, smoothed", points: smooth.clone(), style: Style::Line(0) },
-        Curve { name: "held out", points: curves.val.clone(), style: Style::Dots(1) },
+        Curve { name: "held out", points: val.to_vec(), style: Style::Dots(1) },
         Curve { name: "nobody can go below", points: floor.unwrap_or_default(), style: Style::Dashed(2) },
     ];
-    let title = format!("loss, in {unit}");
+    let title = format!("loss ({unit})");
     let one = |title: &str, dots: &[(f64, f64)]| {
         let curve = Curve { name: "", points: dots.to_vec(), style: Style::Line(0) };
         Chart::lines(title, "steps", &[curve], chart::span(dots.iter().map(|dot| dot.1)))
     };
     let all = [
         ("loss", Chart::lines(&title, "steps", &loss, chart::span(shown))),
+        ("distance", if apart { one("Fréchet distance from what is held out", &curves.val) } else { None }),
         ("learning rate", one("learning rate", &curves.lr)),
         ("gradient", one("norm of the gradient", &curves.gradient)),
         ("speed", one(&format!("{of_what} a second"), &curves.speed)),
