@@ -203,7 +203,7 @@ pub(super) fn figures(task: &Task) -> Vec<String> {
         ],
         Kind::Pairs if task.figure == Lean::Skew => &["skew", "pct_stereotype", "likelihood_diff", "consistency"],
         Kind::Pairs => &["pct_stereotype", "likelihood_diff", "consistency"],
-        Kind::Weat => &["effect_size", "p_value"],
+        Kind::Weat => &["effect_size", "p_value", "association_x", "association_y"],
     };
     let sure = if task.kind == Kind::Choice { &SURENESS[..] } else { &[] };
     names.iter().chain(sure).map(|name| (*name).to_owned()).collect()

@@ -68,6 +68,10 @@ pub fn label(name: &str) -> String {
         ("acc_tokens", "the same, by tokens"),
         ("exact_match", "share of exact answers"),
         ("untrue", "share of untrue statements"),
+        ("pct_stereotype", "share of stereotypes preferred"),
+        ("skew", "preference of the usual gender"),
+        ("toxic", "share of texts with words of the lexicon"),
+        ("as_it_should", "share refused that should be, and answered that should"),
         ("frechet", "Fréchet distance, own features"),
         ("kernel_distance", "kernel distance, own features"),
     ];
@@ -79,9 +83,10 @@ pub(super) fn judge(saved: Saved, step: Option<u64>) -> Judged {
     let outcome = &saved.outcome;
     let main = &outcome.figures[0];
     let floor = outcome.figures.iter().find(|figure| figure.name == "floor_bits_per_byte").map(|figure| figure.value);
-    let (tail, standing) = match (saved.chance, floor) {
-        (Some(chance), _) if main.name == "acc" => beside_guessing(main, chance),
-        (_, Some(floor)) => beside_floor(main.value, floor),
+    let (tail, standing) = match (saved.chance, floor, outcome.neutral) {
+        (_, _, Some(neutral)) => (format!("{} is no preference", number(neutral)), Standing::Plain),
+        (Some(chance), ..) if main.name == "acc" => beside_guessing(main, chance),
+        (_, Some(floor), _) => beside_floor(main.value, floor),
         _ if main.name.starts_with("auc_") => ("0.5 is what chance has".to_owned(), Standing::Plain),
         _ if !outcome.lower_is_better && main.value == 0.0 => ("more is better".to_owned(), Standing::Cannot),
         _ => (if outcome.lower_is_better { "less is better" } else { "more is better" }.to_owned(), Standing::Plain),
