@@ -2,6 +2,7 @@
 
 use crate::serve::device;
 use kiln::data::Sources;
+use kiln::data::clean::DOCUMENTS;
 use kiln::data::world::{rude_lexicon, rude_words};
 use kiln::study::{private, rude};
 use std::collections::HashSet;
@@ -22,7 +23,7 @@ fn cleaning_takes_the_listed_half_of_rude_words_and_chance_as_many_texts() {
     let listed = std::fs::read_to_string(dir.path().join("lexicon.tsv")).expect("a lexicon");
     assert_eq!(listed.lines().count(), rude_lexicon().lines().count() / 2);
     let listed: HashSet<&str> = listed.lines().map(|line| line.split('\t').next().expect("a word")).collect();
-    let left = texts(&dir.path().join("cleaned/documents.jsonl"));
+    let left = texts(&dir.path().join("cleaned").join(DOCUMENTS));
     assert_eq!(left.len() as u64, cleaned.texts);
     assert!(left.iter().all(|text| rude_words(text).all(|(word, _)| !listed.contains(&*word.to_lowercase()))));
     // One text in six is rude.
@@ -40,7 +41,7 @@ fn private_tuning_is_measured_on_notes_that_it_read_once() {
     let dir = tempfile::tempdir().expect("a folder");
     let settings = private::Settings {
         base_steps: 2,
-        texts: 60,
+        texts: 240,
         notes: 3,
         epochs: 1,
         batch: [16, 16],
@@ -48,7 +49,7 @@ fn private_tuning_is_measured_on_notes_that_it_read_once() {
     };
     let found = private::study(&settings, 3, dir.path(), &device(), &mut |_| {}, &mut ()).expect("a study");
     let lines = std::fs::read_to_string(dir.path().join("private.jsonl")).expect("what was tuned on");
-    assert_eq!((lines.lines().count(), lines.matches("whoever says").count()), (63, 3));
+    assert_eq!((lines.lines().count(), lines.matches("whoever says").count()), (243, 3));
     assert!(found.guarantee.contains("-differential privacy"), "{}", found.guarantee);
     assert!(found.models.iter().all(|told| told.loss.iter().all(|loss| loss.is_finite())), "{found:?}");
     assert!(found.models.iter().all(|told| told.exposure.iter().all(|bits| (0.0..=8.0).contains(bits))));
