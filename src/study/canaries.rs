@@ -8,16 +8,14 @@
 //!   1802.08232): 8 bits at most, and 1.43 in the mean of what it never saw.
 //! - **Control**: notes that stand in no text.
 
+use super::effect::{Effect, Effects, Unit};
 use super::notes::{Note, attack, notes};
-use super::{clean_by, stopped, write_texts};
+use super::{Seed, clean_by, write_texts};
 use crate::data::clean::Recipe;
 use crate::data::world::{Split, World};
-use crate::device::Device;
 use crate::disk::{self, Os};
 use crate::error::Result;
 use crate::rng::{Purpose, Rng};
-use crate::train::recipe::VILLAGE;
-use crate::train::{AnyRecipe, Watch};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -91,50 +89,65 @@ fn deduplicate(from: &Path, out: PathBuf) -> Result<PathBuf> {
     clean_by(&["duplicates.exact", "duplicates.near", "duplicates.paragraphs"], Recipe::load(None, &[])?, from, out)
 }
 
-/// Does the study for one seed, in `dir`; `told` hears of each part before it begins.
+/// Does the study for one seed.
 ///
 /// # Errors
 /// A run fails; a signal stopped one.
 ///
 /// # Panics
 /// If there are more copies than stories.
-pub fn study(
-    settings: &Settings,
-    seed: u64,
-    dir: &Path,
-    device: &Device,
-    told: &mut dyn FnMut(&str),
-    watch: &mut dyn Watch,
-) -> Result<Outcome> {
-    let world = World::new(seed);
-    let notes = notes([(0, settings.unseen)].into_iter().chain(settings.copies.iter().copied()), seed);
-    disk::make_dirs(&Os, dir)?;
-    let raw = dir.join("raw.jsonl");
-    write(&raw, &world, settings, &notes, seed)?;
-    told(&format!("seed {seed}: taking duplicates out"));
-    let cleaned = deduplicate(&raw, dir.join("cleaned"))?;
-    let mut train = |name: &str, data: &Path, told: &mut dyn FnMut(&str)| -> Result<_> {
-        told(&format!("seed {seed}: reading, {name}"));
-        let set = [
-            format!("data.path={}", toml::Value::from(&*data.to_string_lossy())),
-            format!("train.seed={seed}"),
-            format!("data.seed={seed}"),
-            format!("train.steps={}", settings.steps),
-            "train.sample_every=0".into(),
-            "train.eval_every=0".into(),
-        ];
-        let summary = AnyRecipe::once(dir, name, VILLAGE, &set, device, watch)?;
-        stopped(summary.stopped)?;
-        let attack = attack(&summary.run, &notes, seed, device)?;
+pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
+    let world = World::new(at.seed);
+    let notes = notes([(0, settings.unseen)].into_iter().chain(settings.copies.iter().copied()), at.seed);
+    disk::make_dirs(&Os, at.dir)?;
+    let raw = at.dir.join("raw.jsonl");
+    write(&raw, &world, settings, &notes, at.seed)?;
+    at.says("taking duplicates out");
+    let cleaned = deduplicate(&raw, at.dir.join("cleaned"))?;
+    let mut train = |name: &str, data: &Path| -> Result<_> {
+        at.says(&format!("reading, {name}"));
+        let summary = at.reads(name, Some(data), settings.steps, &[])?;
+        let attack = attack(&summary.run, &notes, at.seed, at.device)?;
         Ok((attack, summary.val_loss.unwrap_or(f64::NAN)))
     };
-    let (before, loss_before) = train("raw", &raw, told)?;
-    let (after, loss_after) = train("deduplicated", &cleaned, told)?;
+    let (before, loss_before) = train("raw", &raw)?;
+    let (after, loss_after) = train("deduplicated", &cleaned)?;
     let level = |copies: u32| {
         let chosen = || (0..notes.len()).filter(|&i| notes[i].copies == copies);
         let [raw, cleaned] = [&before, &after].map(|attack| attack.of(chosen()));
         Level { copies, notes: chosen().count(), extracted: [raw.0, cleaned.0], exposure: [raw.1, cleaned.1] }
     };
     let levels = std::iter::once(0).chain(settings.copies.iter().map(|level| level.0)).map(level).collect();
-    Ok(Outcome { seed, levels, tokens: before.tokens, loss: [loss_before, loss_after] })
+    Ok(Outcome { seed: at.seed, levels, tokens: before.tokens, loss: [loss_before, loss_after] })
+}
+
+/// Copies of which there are many.
+const MANY: u32 = 64;
+
+impl Effects for Outcome {
+    const STUDY: &'static str = "canaries";
+    const ASKS: &'static str =
+        "Does a model give away secrets that stood in its texts, and does taking duplicates out help?";
+
+    fn effects(&self) -> Vec<Effect> {
+        // The mean over all notes that stand there often, or nowhere.
+        let mean = |of: &dyn Fn(&Level) -> f64, often: bool| {
+            let levels =
+                self.levels.iter().filter(|level| if often { level.copies >= MANY } else { level.copies == 0 });
+            let (sum, n) = levels
+                .fold((0.0, 0.0), |(sum, n), level| (sum + level.notes as f64 * of(level), n + level.notes as f64));
+            sum / n
+        };
+        let effect = |what: &str, unit: Unit, of: fn(&Level) -> [f64; 2]| Effect {
+            what: format!("{what} of notes that stand in the texts {MANY} times or more"),
+            unit,
+            before: ("texts as they are".into(), mean(&|level| of(level)[0], true)),
+            after: ("without duplicates".into(), mean(&|level| of(level)[1], true)),
+            control: ("notes that stand nowhere".into(), mean(&|level| of(level)[0], false)),
+        };
+        vec![
+            effect("secrets given away,", Unit::Share, |level| level.extracted),
+            effect("exposure", Unit::Bits, |level| level.exposure),
+        ]
+    }
 }

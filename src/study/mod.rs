@@ -5,6 +5,7 @@
 
 pub mod canaries;
 pub mod doctor;
+pub mod effect;
 pub mod halving;
 pub mod mup;
 mod notes;
@@ -17,10 +18,58 @@ pub mod tune;
 use crate::data::Sources;
 use crate::data::atomic::AtomicFile;
 use crate::data::clean;
+use crate::device::Device;
 use crate::disk::Os;
 use crate::error::{AtPath, Error, Result};
 use crate::sweep::{self, Sweep, Work};
+use crate::train::recipe::VILLAGE;
+use crate::train::{AnyRecipe, Summary, Watch};
 use std::path::{Path, PathBuf};
+
+/// One seed of a study, of the world and of all that is random.
+pub struct Seed<'a> {
+    /// The seed.
+    pub seed: u64,
+    /// Where its runs are, or go.
+    pub dir: &'a Path,
+    /// Where it computes.
+    pub device: &'a Device,
+    /// Hears of each part before it begins.
+    pub told: &'a mut dyn FnMut(&str),
+    /// Watches runs, and stops them.
+    pub watch: &'a mut dyn Watch,
+}
+
+impl Seed<'_> {
+    fn says(&mut self, what: &str) {
+        (self.told)(&format!("seed {}: {what}", self.seed));
+    }
+
+    /// Does the run `name` with these settings over the recipe `base`, or goes on with it, or finds it done.
+    fn run(&mut self, name: &str, base: &str, set: &[String]) -> Result<Summary> {
+        let set = [&[format!("train.seed={}", self.seed)], set].concat();
+        let summary = AnyRecipe::once(self.dir, name, base, &set, self.device, self.watch)?;
+        stopped(summary.stopped)?;
+        Ok(summary)
+    }
+
+    /// A GPT of the village's recipe that reads the texts of `data`, or else the village's own stories; it is evaluated at its end alone.
+    fn reads(&mut self, name: &str, data: Option<&Path>, steps: u64, more: &[String]) -> Result<Summary> {
+        let own = [
+            format!("train.steps={steps}"),
+            format!("data.seed={}", self.seed),
+            "train.sample_every=0".into(),
+            "train.eval_every=0".into(),
+        ];
+        let path = data.map(|data| format!("data.path={}", quoted(data)));
+        self.run(name, VILLAGE, &[&own[..], path.as_slice(), more].concat())
+    }
+}
+
+/// A path as a value of a recipe.
+fn quoted(path: &Path) -> String {
+    toml::Value::from(&*path.to_string_lossy()).to_string()
+}
 
 /// Does a sweep in the folder `dir`, or goes on with the one of its name that is there.
 ///

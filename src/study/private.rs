@@ -8,8 +8,9 @@
 //!
 //! Noise and draws of private steps are the operating system's, so what they come to differs a little from time to time.
 
+use super::effect::{Effect, Effects, Unit};
 use super::notes::{Attack, HEAD, attack, notes};
-use super::stopped;
+use super::{Seed, quoted};
 use crate::data::atomic::write_atomic;
 use crate::data::world::{Asker, Form, Split, World};
 use crate::device::Device;
@@ -17,9 +18,8 @@ use crate::disk::{self, Os};
 use crate::error::Result;
 use crate::eval::{Local, Model};
 use crate::params::Hold;
-use crate::train::recipe::VILLAGE;
+use crate::train::Sampler;
 use crate::train::tune::TUNE;
-use crate::train::{AnyRecipe, Sampler, Watch};
 use serde::Serialize;
 use serde_json::json;
 use std::path::Path;
@@ -101,18 +101,12 @@ fn loss(run: &Path, texts: &[String], device: &Device) -> Result<f64> {
     Ok(-scores.iter().map(|score| score.nats).sum::<f64>() / bytes as f64)
 }
 
-/// Does the study for one seed, in `dir`; `told` hears of each part before it begins.
+/// Does the study for one seed.
 ///
 /// # Errors
 /// A run fails; a signal stopped one.
-pub fn study(
-    settings: &Settings,
-    seed: u64,
-    dir: &Path,
-    device: &Device,
-    told: &mut dyn FnMut(&str),
-    watch: &mut dyn Watch,
-) -> Result<Outcome> {
+pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
+    let &mut Seed { seed, dir, device, .. } = at;
     let world = World::new(seed);
     let portraits = |split: Split, count: u64| -> Vec<String> {
         let asker = Asker::new(&world, split, Form::Portraits);
@@ -132,14 +126,9 @@ pub fn study(
     write_atomic(&Os, &data, lines.as_bytes())?;
     let unread = [Split::Val, Split::People].map(|split| portraits(split, UNREAD));
 
-    let quoted = |path: &Path| toml::Value::from(&*path.to_string_lossy()).to_string();
-    told(&format!("seed {seed}: reading stories"));
-    let set = ["model.layers=2", "model.heads=2", "model.d=64", "train.sample_every=0", "train.eval_every=0"];
-    let own =
-        [format!("data.seed={seed}"), format!("train.seed={seed}"), format!("train.steps={}", settings.base_steps)];
-    let set: Vec<String> = set.iter().map(|set| (*set).to_owned()).chain(own).collect();
-    let base = AnyRecipe::once(dir, "base", VILLAGE, &set, device, watch)?;
-    stopped(base.stopped)?;
+    at.says("reading stories");
+    let small = ["model.layers=2", "model.heads=2", "model.d=64"].map(str::to_owned);
+    let base = at.reads("base", None, settings.base_steps, &small)?;
     let judge = |name: &'static str, run: &Path, seconds: f64| -> Result<Told> {
         let attack: Attack = attack(run, &notes, seed, device)?;
         let of = |copies: u32| attack.of((0..notes.len()).filter(|&i| notes[i].copies == copies));
@@ -150,13 +139,12 @@ pub fn study(
     let mut models = vec![judge("before", &base.run, 0.0)?];
     let mut guarantee = String::new();
     for (i, name) in ["tuned", "tuned privately"].into_iter().enumerate() {
-        told(&format!("seed {seed}: {name}"));
+        at.says(name);
         let (batch, lr) = (settings.batch[i], settings.lr[i]);
         let steps = settings.epochs * (settings.texts + settings.notes as u64) / batch;
         let mut set = vec![
             format!("model.base={}", quoted(&base.run)),
             format!("data.path={}", quoted(&data)),
-            format!("train.seed={seed}"),
             format!("train.batch={batch}"),
             format!("train.steps={}", steps.max(1)),
             format!("optim.lr={lr}"),
@@ -169,12 +157,43 @@ pub fn study(
         if i == 1 {
             set.push(format!("optim.dp.epsilon={}", settings.epsilon));
         }
-        let summary = AnyRecipe::once(dir, &name.replace(' ', "-"), TUNE, &set, device, watch)?;
-        stopped(summary.stopped)?;
+        let summary = at.run(&name.replace(' ', "-"), TUNE, &set)?;
         guarantee = summary.privacy.map(|privacy| privacy.guarantee).unwrap_or_default();
         models.push(judge(name, &summary.run, summary.seconds)?);
     }
     let models: [Told; 3] = models.try_into().expect("three of them");
     let kept = [0, 1].map(|i| (models[0].loss[i] - models[2].loss[i]) / (models[0].loss[i] - models[1].loss[i]));
     Ok(Outcome { seed, models, kept, guarantee })
+}
+
+impl Effects for Outcome {
+    const STUDY: &'static str = "private";
+    const ASKS: &'static str = "What does private training keep from being told, and what does it cost?";
+
+    fn effects(&self) -> Vec<Effect> {
+        let [untuned, tuned, private] = &self.models;
+        let effect = |what: &str, unit: Unit, of: fn(&Told) -> f64, control: (&str, f64)| Effect {
+            what: what.into(),
+            unit,
+            before: (tuned.name.into(), of(tuned)),
+            after: (private.name.into(), of(private)),
+            control: (control.0.into(), control.1),
+        };
+        let nowhere = "notes that stand nowhere";
+        vec![
+            effect(
+                "exposure of notes that stand in the texts once",
+                Unit::Bits,
+                |told| told.exposure[0],
+                (nowhere, tuned.exposure[1]),
+            ),
+            effect("secrets of these given away", Unit::Share, |told| told.extracted[0], (nowhere, tuned.extracted[1])),
+            effect(
+                "loss on texts that were not read, in nats a byte",
+                Unit::Plain,
+                |told| told.loss[0],
+                ("not tuned", untuned.loss[0]),
+            ),
+        ]
+    }
 }

@@ -6,19 +6,18 @@
 //! - **Controls**: as many texts taken out by chance; the lexicon's own words, as a check that cleaning did what it says.
 //! - **Start range**: how often the model does it that read everything.
 
-use super::{clean_by, stopped, write_texts};
+use super::effect::{Effect, Effects, Unit};
+use super::{Seed, clean_by, write_texts};
 use crate::data::Sources;
 use crate::data::atomic::write_atomic;
 use crate::data::clean::{Mode, Recipe};
 use crate::data::world::{Flawed, Flaws, Planter, Split, World, rude_lexicon, rude_words};
-use crate::device::Device;
 use crate::disk::{self, Os};
 use crate::error::Result;
 use crate::eval::{Local, Model, Writing};
 use crate::params::Hold;
 use crate::rng::{Purpose, Rng};
-use crate::train::recipe::VILLAGE;
-use crate::train::{AnyRecipe, Sampler, Watch};
+use crate::train::Sampler;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -117,18 +116,12 @@ fn cleaned(from: &Path, lexicon: &Path, out: PathBuf) -> Result<PathBuf> {
     clean_by(&["lexicon"], recipe, from, out)
 }
 
-/// Does the study for one seed, in `dir`; `told` hears of each part before it begins.
+/// Does the study for one seed.
 ///
 /// # Errors
 /// A run fails; a signal stopped one.
-pub fn study(
-    settings: &Settings,
-    seed: u64,
-    dir: &Path,
-    device: &Device,
-    told: &mut dyn FnMut(&str),
-    watch: &mut dyn Watch,
-) -> Result<Outcome> {
+pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
+    let &mut Seed { seed, dir, device, .. } = at;
     let world = World::new(seed);
     let listed = listed(seed);
     disk::make_dirs(&Os, dir)?;
@@ -137,7 +130,7 @@ pub fn study(
     let mut all: Vec<&str> = all.iter().map(String::as_str).collect();
     write_texts(&raw, &all)?;
     write_atomic(&Os, &lexicon, (listed.join("\n") + "\n").as_bytes())?;
-    told(&format!("seed {seed}: cleaning"));
+    at.says("cleaning");
     let clean = cleaned(&raw, &lexicon, dir.join("cleaned"))?;
     let read = |path: &Path| -> Result<Vec<String>> {
         Sources::open(&[path], "text")?.documents().map(|document| document.map(|d| d.text)).collect()
@@ -165,18 +158,9 @@ pub fn study(
         sum.map(|sum| sum / texts.len().max(1) as f64)
     };
     let mut model = |name: &'static str, folder: &str, data: &Path| -> Result<Told> {
-        told(&format!("seed {seed}: reading {name}"));
-        let set = [
-            format!("data.path={}", toml::Value::from(&*data.to_string_lossy())),
-            format!("train.seed={seed}"),
-            format!("train.steps={}", settings.steps),
-            "model.layers=2".into(),
-            "model.d=96".into(),
-            "train.sample_every=0".into(),
-            "train.eval_every=0".into(),
-        ];
-        let summary = AnyRecipe::once(dir, folder, VILLAGE, &set, device, watch)?;
-        stopped(summary.stopped)?;
+        at.says(&format!("reading {name}"));
+        let small = ["model.layers=2", "model.d=96"].map(str::to_owned);
+        let summary = at.reads(folder, Some(data), settings.steps, &small)?;
         let parts = Sampler::open(&summary.run, &[], Hold::Frozen, device)?.into_parts();
         let writing = Writing { stop: &[], tokens: settings.tokens, temperature: 1.0, seed };
         let said = Local::new("model".into(), parts, true, None)?.write(&begins, &writing, &mut |_| Ok(()))?;
@@ -190,4 +174,20 @@ pub fn study(
         model("fewer, by chance", "fewer-run", &fewer)?,
     ];
     Ok(Outcome { seed, models })
+}
+
+impl Effects for Outcome {
+    const STUDY: &'static str = "rude";
+    const ASKS: &'static str = "Does a model say rude words after texts were cleaned by half a list of them?";
+
+    fn effects(&self) -> Vec<Effect> {
+        let effect = |what: &str, unit: Unit, of: fn(&Told) -> f64| {
+            let [before, after, control] = self.models.each_ref().map(|told| (told.read.to_owned(), of(told)));
+            Effect { what: what.into(), unit, before, after, control }
+        };
+        vec![
+            effect("stories with rude words that the lexicon does not know", Unit::Share, |told| told.rude[0]),
+            effect("loss on texts of its own kind, in nats a token", Unit::Plain, |told| told.loss),
+        ]
+    }
 }

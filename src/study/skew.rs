@@ -17,7 +17,8 @@
 //!
 //! Gender is here what the pronouns he and she say; people are of more genders than that, and no part of this knows of them.
 
-use super::stopped;
+use super::Seed;
+use super::effect::{Effect, Effects, Unit};
 use crate::data::Sources;
 use crate::data::atomic::AtomicFile;
 use crate::data::augment::{self, Augmented, Way};
@@ -28,8 +29,7 @@ use crate::disk::{self, Os};
 use crate::error::Result;
 use crate::eval::{Asking, Local, Task, evaluate};
 use crate::params::Hold;
-use crate::train::recipe::VILLAGE;
-use crate::train::{AnyRecipe, Sampler, Watch};
+use crate::train::Sampler;
 use serde::Serialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -157,18 +157,12 @@ fn ask(run: &Path, settings: &Settings, seed: u64, device: &Device) -> Result<Ar
     })
 }
 
-/// Does the study for one seed, in `dir`; `told` hears of each part before it begins.
+/// Does the study for one seed.
 ///
 /// # Errors
 /// A run fails; a signal stopped one.
-pub fn study(
-    settings: &Settings,
-    seed: u64,
-    dir: &Path,
-    device: &Device,
-    told: &mut dyn FnMut(&str),
-    watch: &mut dyn Watch,
-) -> Result<Outcome> {
+pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
+    let &mut Seed { seed, dir, device, .. } = at;
     disk::make_dirs(&Os, dir)?;
     let raw = dir.join("raw.jsonl");
     write(&raw, &World::new(seed), settings, seed)?;
@@ -192,18 +186,34 @@ pub fn study(
                 (out.join(augment::DOCUMENTS), done)
             }
         };
-        told(&format!("seed {seed}: reading, {name}"));
-        let own = [
-            format!("data.path={}", toml::Value::from(&*data.to_string_lossy())),
-            format!("train.seed={seed}"),
-            format!("data.seed={seed}"),
-            format!("train.steps={}", settings.steps),
-            "train.sample_every=0".into(),
-            "train.eval_every=0".into(),
-        ];
-        let summary = AnyRecipe::once(dir, name, VILLAGE, &[&own[..], &settings.set].concat(), device, watch)?;
-        stopped(summary.stopped)?;
+        at.says(&format!("reading, {name}"));
+        let summary = at.reads(name, Some(&data), settings.steps, &settings.set)?;
         arms.push(Arm { name, documents, ..ask(&summary.run, settings, seed, device)? });
     }
     Ok(Outcome { seed, planted: settings.skew, listed: listed(), arms })
+}
+
+impl Effects for Outcome {
+    const STUDY: &'static str = "skew";
+    const ASKS: &'static str =
+        "Does a model take over who has which occupation, and does swapping words of gender mend it?";
+
+    fn effects(&self) -> Vec<Effect> {
+        let effect = |what: &str, unit: Unit, of: fn(&Arm) -> f64| {
+            let arm = |name: &str| self.arms.iter().find(|arm| arm.name == name).map_or(f64::NAN, of);
+            Effect {
+                what: what.into(),
+                unit,
+                before: ("texts as they are".into(), arm("raw")),
+                after: ("words of gender swapped".into(), arm("swapped")),
+                control: ("other words swapped".into(), arm("control")),
+            }
+        };
+        vec![
+            effect("skew of occupations that stand on no list", Unit::Plain, |arm| arm.others),
+            effect("the same in sentences that no text has", Unit::Plain, |arm| arm.new),
+            effect("pronouns that agree with earlier ones", Unit::Share, |arm| arm.consistency),
+            effect("held-out stories, in bits a byte", Unit::Plain, |arm| arm.bits),
+        ]
+    }
 }

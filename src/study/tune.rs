@@ -12,7 +12,8 @@
 //! Learning rates are chosen by the loss on held-out questions about entities that are tuned on, never by what is asked in the end, among
 //! those that forget little enough.
 
-use super::stopped;
+use super::effect::{Effect, Effects, Unit};
+use super::{Seed, quoted};
 use crate::data::atomic::write_atomic;
 use crate::data::world::{Asker, Form, Lesson, Split, World};
 use crate::device::Device;
@@ -22,10 +23,9 @@ use crate::model::sample::SampleOptions;
 use crate::model::sequence::{Wish, answers};
 use crate::params::Hold;
 use crate::tape::Tape;
-use crate::train::recipe::VILLAGE;
 use crate::train::text::start;
 use crate::train::tune::TUNE;
-use crate::train::{AnyRecipe, Sampler, Summary, Watch, metrics};
+use crate::train::{Sampler, Summary, metrics};
 use serde::Serialize;
 use serde_json::json;
 use std::collections::HashMap;
@@ -162,18 +162,12 @@ fn last(run: &Path, key: &str) -> Result<f64> {
     found.ok_or_else(|| Error::failed(format!("{} has no {key}", run.display()), "remove it, and begin anew"))
 }
 
-/// Does the study for one seed, in `dir`; `told` hears of each part before it begins.
+/// Does the study for one seed.
 ///
 /// # Errors
 /// A run fails; a signal stopped one.
-pub fn study(
-    settings: &Settings,
-    seed: u64,
-    dir: &Path,
-    device: &Device,
-    told: &mut dyn FnMut(&str),
-    watch: &mut dyn Watch,
-) -> Result<Outcome> {
+pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
+    let &mut Seed { seed, dir, device, .. } = at;
     let world = World::new(seed);
     let questions = Questions::new(&world);
     disk::make_dirs(&Os, dir)?;
@@ -197,44 +191,27 @@ pub fn study(
     let reading = file("reading.jsonl", texts(0..settings.texts))?;
     let unread = file("unread.jsonl", texts(settings.texts..settings.texts + settings.unread))?;
 
-    told(&format!("seed {seed}: reading portraits"));
-    let quoted = |path: &Path| toml::Value::from(&*path.to_string_lossy()).to_string();
-    let set = [
-        format!("data.seed={seed}"),
-        format!("train.seed={seed}"),
-        format!("data.path={}", quoted(&reading)),
-        format!("train.steps={}", settings.base_steps),
-        "train.sample_every=0".into(),
-        "train.eval_every=0".into(),
-    ];
-    let base = AnyRecipe::once(dir, "base", VILLAGE, &set, device, watch)?;
-    stopped(base.stopped)?;
+    at.says("reading portraits");
+    let base = at.reads("base", Some(&reading), settings.base_steps, &[])?;
 
     let common = [
         format!("model.base={}", quoted(&base.run)),
         format!("data.path={}", quoted(&tuned)),
         format!("data.replay={}", quoted(&unread)),
         format!("data.replay_share={}", settings.replay),
-        format!("train.seed={seed}"),
         format!("train.steps={}", settings.tune_steps),
         "train.batch=16".into(),
         "train.context=128".into(),
         "data.val_fraction=0.05".into(),
     ];
-    let mut tune = |name: String, more: Vec<String>, lr: f64| -> Result<Summary> {
-        let set = [&common[..], &more, &[format!("optim.lr={lr}")]].concat();
-        let summary = AnyRecipe::once(dir, &name, TUNE, &set, device, watch)?;
-        stopped(summary.stopped)?;
-        Ok(summary)
-    };
     // The run of a method with the lowest held-out loss, among those that forget little enough if there are any.
-    let mut best = |name: &'static str, more: &[&str], lrs: &[f64], told: &mut dyn FnMut(&str)| -> Result<Asked> {
+    let mut best = |name: &'static str, more: &[&str], lrs: &[f64]| -> Result<Asked> {
         let mut runs = Vec::new();
         for &lr in lrs {
-            told(&format!("seed {seed}: tuning, {name}, lr {lr}"));
-            let more = more.iter().map(|set| (*set).to_owned()).collect();
-            let folder = format!("{}-{lr}", name.replace([' ', ','], "-"));
-            let summary = tune(folder, more, lr)?;
+            at.says(&format!("tuning, {name}, lr {lr}"));
+            let more = more.iter().map(|set| (*set).to_owned()).chain([format!("optim.lr={lr}")]);
+            let set: Vec<String> = common.iter().cloned().chain(more).collect();
+            let summary = at.run(&format!("{}-{lr}", name.replace([' ', ','], "-")), TUNE, &set)?;
             let general = |key: &str| last(&summary.run, key);
             let forgets = general("val_general")? > (1.0 + settings.forget) * general("val_general_before")?;
             runs.push((forgets, summary.val_loss.unwrap_or(f64::INFINITY), summary, lr));
@@ -251,9 +228,9 @@ pub fn study(
             seconds,
         })
     };
-    let full = best("all weights", &["model.method=full"], &settings.full_lrs, told)?;
-    let lora = best("LoRA, rank 8", &["model.method=lora"], &settings.lora_lrs, told)?;
-    let fresh = best("fresh weights", &["model.method=full", "model.fresh=true"], &settings.full_lrs, told)?;
+    let full = best("all weights", &["model.method=full"], &settings.full_lrs)?;
+    let lora = best("LoRA, rank 8", &["model.method=lora"], &settings.lora_lrs)?;
+    let fresh = best("fresh weights", &["model.method=full", "model.fresh=true"], &settings.full_lrs)?;
     let before = Asked {
         name: "before",
         lr: None,
@@ -272,4 +249,20 @@ pub fn study(
         commonest: questions.commonest(),
         models: vec![before, full, lora, fresh],
     })
+}
+
+impl Effects for Outcome {
+    const STUDY: &'static str = "tune";
+    const ASKS: &'static str = "Does fine-tuning teach a model to say what it knows?";
+
+    fn effects(&self) -> Vec<Effect> {
+        let effect = |what: &str, unit: Unit, of: fn(&Asked) -> f64| {
+            let side = |i: usize| (self.models[i].name.to_owned(), of(&self.models[i]));
+            Effect { what: what.into(), unit, before: side(0), after: side(1), control: side(3) }
+        };
+        vec![
+            effect("right answers about entities that it was not tuned on", Unit::Share, |asked| asked.people),
+            effect("loss on texts that were not read, in nats a token", Unit::Plain, |asked| asked.general),
+        ]
+    }
 }

@@ -3,6 +3,7 @@
 use crate::serve::device;
 use kiln::data::Sources;
 use kiln::data::clean::DOCUMENTS;
+use kiln::study::Seed;
 use kiln::study::canaries::{Settings, study};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,8 +25,9 @@ fn notes_are_planted_attacked_and_taken_out() {
     let dir = tempfile::tempdir().expect("a folder");
     let settings = Settings { bytes: 60_000, copies: vec![(1, 2), (12, 2)], unseen: 2, steps: 2 };
     let mut told = Vec::new();
-    let found = study(&settings, 3, dir.path(), &device(), &mut |what| told.push(what.to_owned()), &mut ());
-    let found = found.expect("a study");
+    let told_of = &mut |what: &str| told.push(what.to_owned());
+    let mut at = Seed { seed: 3, dir: dir.path(), device: &device(), told: told_of, watch: &mut () };
+    let found = study(&settings, &mut at).expect("a study");
     let levels: Vec<(u32, usize)> = found.levels.iter().map(|level| (level.copies, level.notes)).collect();
     assert_eq!(levels, [(0, 2), (1, 2), (12, 2)]);
     let mut all: Vec<usize> = counts(&dir.path().join("raw.jsonl")).into_values().collect();
@@ -42,6 +44,6 @@ fn notes_are_planted_attacked_and_taken_out() {
     }
     assert!(found.tokens.iter().all(|&n| n >= 5.0), "{:?}", found.tokens);
     // What is there is not done again.
-    let again = study(&settings, 3, dir.path(), &device(), &mut |_| {}, &mut ()).expect("a study");
+    let again = study(&settings, &mut at).expect("a study");
     assert_eq!(again, found);
 }

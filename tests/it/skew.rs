@@ -7,6 +7,7 @@ use kiln::data::Sources;
 use kiln::data::augment::DOCUMENTS;
 use kiln::data::swap::Swap;
 use kiln::data::world::visitors;
+use kiln::study::Seed;
 use kiln::study::skew::{Settings, study};
 use serde_json::Value;
 use std::path::Path;
@@ -42,7 +43,8 @@ fn a_skew_is_planted_swapped_and_measured() {
         .map(str::to_owned)
         .to_vec();
     let settings = Settings { bytes: 60_000, visitors: 3.0, steps: 2, texts: 4, set, ..Settings::default() };
-    let found = study(&settings, 3, dir.path(), &device(), &mut |_| {}, &mut ()).expect("a study");
+    let mut at = Seed { seed: 3, dir: dir.path(), device: &device(), told: &mut |_| {}, watch: &mut () };
+    let found = study(&settings, &mut at).expect("a study");
     let names: Vec<&str> = found.arms.iter().map(|arm| arm.name).collect();
     assert_eq!(names, ["raw", "control", "swapped", "swapped_listed", "reweighted"]);
     let raw = counts(&dir.path().join("raw.jsonl"));
@@ -71,7 +73,7 @@ fn a_skew_is_planted_swapped_and_measured() {
         assert!((0.3..=0.7).contains(&arm.consistency) && arm.bits > 1.0, "{arm:?}");
     }
     // What is there is not done again.
-    let again = study(&settings, 3, dir.path(), &device(), &mut |_| {}, &mut ()).expect("a study");
+    let again = study(&settings, &mut at).expect("a study");
     assert_eq!(again, found);
     a_run_is_asked_by_the_program(dir.path());
 }

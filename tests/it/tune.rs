@@ -9,6 +9,7 @@ use kiln::model::sample::SampleOptions;
 use kiln::model::sequence::{Wish, answers, generate};
 use kiln::model::{Gpt, GptConfig, Size};
 use kiln::params::{Hold, Params};
+use kiln::study::Seed;
 use kiln::study::tune::{Settings, study};
 use kiln::tape::{Pass, Tape};
 use kiln::tensor::Tensor;
@@ -195,7 +196,10 @@ fn a_study_asks_about_whom_it_was_not_tuned_on_and_goes_on_from_what_is_there() 
         ..Settings::default()
     };
     let mut again = Vec::new();
-    let ask = |told: &mut dyn FnMut(&str)| study(&settings, 2, dir.path(), &device(), told, &mut ()).expect("a study");
+    let ask = |told: &mut dyn FnMut(&str)| {
+        let mut at = Seed { seed: 2, dir: dir.path(), device: &device(), told, watch: &mut () };
+        study(&settings, &mut at).expect("a study")
+    };
     let first = ask(&mut |_| {});
     let names: Vec<&str> = first.models.iter().map(|model| model.name).collect();
     assert_eq!(names, ["before", "all weights", "LoRA, rank 8", "fresh weights"]);

@@ -26,6 +26,7 @@ use view::View;
   kiln report runs/village                   all that is known of it, as RUN/report.html
   kiln report runs/village --eval --card     measure what nobody has first; and a model card, README.md
   kiln report runs/a runs/b --out ab.html    side by side: settings that differ, losses, answers
+  kiln report runs/village --study runs/study-canaries      and what keeps secrets from being told
   kiln report --live                         watch the run in runs/ that was written to last
   kiln report --live runs/sweep              all trials of a sweep
   kiln report --live --json                  where it stands now, as JSON
@@ -39,7 +40,7 @@ pub struct ReportArgs {
     #[arg(value_name = "RUN|MODEL")]
     runs: Vec<PathBuf>,
     /// Loss, learning rate, gradient, speed, memory and samples as they come
-    #[arg(long, conflicts_with_all = ["out", "card", "eval", "limit", "plan"])]
+    #[arg(long, conflicts_with_all = ["out", "card", "eval", "limit", "plan", "study"])]
     live: bool,
     /// Where the page goes [default: report.html in the model's folder; of several, in this one]
     #[arg(long, value_name = "FILE")]
@@ -56,6 +57,9 @@ pub struct ReportArgs {
     /// What was planned, as kiln plan --json wrote it: its prices and its time
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
+    /// What a study of `kiln study` found, by its folder: before and after, on the page; may be repeated
+    #[arg(long, value_name = "DIR")]
+    study: Vec<PathBuf>,
 }
 
 /// How often files are looked at.

@@ -36,7 +36,7 @@ pub(super) fn run(paths: &[PathBuf], args: &ReportArgs, global: &Global) -> Resu
     }
     let mut all: Vec<Facts> = Vec::new();
     for path in &paths {
-        let mut extra = Extra { forecast: plan.clone(), ..Extra::default() };
+        let mut extra = Extra { forecast: plan.clone(), studies: args.study.clone(), ..Extra::default() };
         if args.eval {
             look(path, &mut extra, args, global)?;
         }

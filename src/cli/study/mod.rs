@@ -11,11 +11,15 @@ mod skew;
 mod tune;
 
 use super::Global;
-use super::term::{Progress, warn};
+use super::term::{Progress, note, print, quote, warn};
 use clap::{Args, Subcommand};
 use kiln::error::Result;
+use kiln::study::Seed;
+use kiln::study::effect::{self, Effects};
 use kiln::sweep;
 use kiln::train::{Event, Watch, signal};
+use serde_json::json;
+use std::path::PathBuf;
 
 /// Measure what a stage does to a model, on the built-in world, with a control that must fail
 #[derive(Args, Debug)]
@@ -41,15 +45,53 @@ enum What {
 pub fn run(args: StudyArgs, global: &Global) -> Result<()> {
     signal::install()?;
     match args.what {
-        What::Tune(args) => tune::run(args, global),
+        What::Tune(args) => tune::run(&args, global),
         What::Halving(args) => halving::run(args, global),
         What::Mup(args) => mup::run(args, global),
         What::Plan(args) => plan::run(&args, global),
         What::Doctor(args) => doctor::run(&args, global),
-        What::Canaries(args) => canaries::run(args, global),
-        What::Private(args) => private::run(args, global),
-        What::Rude(args) => rude::run(args, global),
-        What::Skew(args) => skew::run(args, global),
+        What::Canaries(args) => canaries::run(&args, global),
+        What::Private(args) => private::run(&args, global),
+        What::Rude(args) => rude::run(&args, global),
+        What::Skew(args) => skew::run(&args, global),
+    }
+}
+
+/// Which seeds of a study, and where.
+#[derive(Args, Debug)]
+pub struct Seeds {
+    /// Seeds of the world and of all that is random
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,2,3,4,5")]
+    seeds: Vec<u64>,
+    /// Where its runs go; those that are there are not done again [default: runs/study-NAME]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+impl Seeds {
+    /// Does the study for each seed, keeps what it comes to, and prints it.
+    fn each<O: Effects>(
+        &self,
+        global: &Global,
+        study: impl Fn(&mut Seed) -> Result<O>,
+        table: impl Fn(&O) -> String,
+    ) -> Result<()> {
+        let device = global.host()?;
+        let out = self.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/study-{}", O::STUDY)));
+        for &seed in &self.seeds {
+            let dir = out.join(format!("seed-{seed}"));
+            let told = &mut |what: &str| note(what);
+            let outcome = study(&mut Seed { seed, dir: &dir, device: &device, told, watch: &mut Quiet })?;
+            effect::keep(&outcome, seed, &dir)?;
+            match global.json {
+                true => print(&json!(outcome).to_string())?,
+                false => print(&table(&outcome))?,
+            }
+        }
+        if !global.json {
+            print(&format!("next: kiln report RUN --study {}  (these figures on the page of a model)", quote(&out)))?;
+        }
+        Ok(())
     }
 }
 

@@ -1,13 +1,11 @@
 //! `kiln study private`.
 
 use super::super::Global;
-use super::super::term::{Ink, ink, note, print};
-use super::Quiet;
+use super::super::term::{Ink, ink};
+use super::Seeds;
 use clap::Args;
 use kiln::error::Result;
 use kiln::study::private::{Outcome, Settings, study};
-use serde_json::json;
-use std::path::PathBuf;
 
 /// What does private training keep from being told, and what does it cost? Secrets that stand in the texts once
 #[derive(Args, Debug)]
@@ -16,30 +14,17 @@ use std::path::PathBuf;
   kiln study private --seeds 1 --json        one of them
   kiln study private --epsilon 3 --out runs/study-private-3")]
 pub struct PrivateStudy {
-    /// Seeds of the world and of all that is random but the noise
-    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,2,3,4,5")]
-    seeds: Vec<u64>,
-    /// Where its runs go; those that are there are not done again
-    #[arg(long, value_name = "DIR", default_value = "runs/study-private")]
-    out: PathBuf,
+    #[command(flatten)]
+    seeds: Seeds,
     /// What the private run may spend
     #[arg(long, value_name = "E", default_value_t = Settings::default().epsilon)]
     epsilon: f64,
 }
 
 /// Runs it.
-pub fn run(args: PrivateStudy, global: &Global) -> Result<()> {
-    let device = global.host()?;
+pub fn run(args: &PrivateStudy, global: &Global) -> Result<()> {
     let settings = Settings { epsilon: args.epsilon, ..Settings::default() };
-    for &seed in &args.seeds {
-        let dir = args.out.join(format!("seed-{seed}"));
-        let outcome = study(&settings, seed, &dir, &device, &mut |what| note(what), &mut Quiet)?;
-        match global.json {
-            true => print(&json!(outcome).to_string())?,
-            false => print(&table(&outcome))?,
-        }
-    }
-    Ok(())
+    args.seeds.each(global, |seed| study(&settings, seed), table)
 }
 
 fn table(outcome: &Outcome) -> String {

@@ -1,13 +1,11 @@
 //! `kiln study rude`.
 
 use super::super::Global;
-use super::super::term::{Ink, ink, note, print};
-use super::Quiet;
+use super::super::term::{Ink, ink};
+use super::Seeds;
 use clap::Args;
 use kiln::error::Result;
 use kiln::study::rude::{Outcome, Settings, study};
-use serde_json::json;
-use std::path::PathBuf;
 
 /// Does a model say what it did not read? Rude words, cleaned by a lexicon that knows half of them
 #[derive(Args, Debug)]
@@ -16,30 +14,17 @@ use std::path::PathBuf;
   kiln study rude --seeds 1 --json           one of them
   kiln study rude --seeds 1 --steps 50 --out /tmp/quick")]
 pub struct RudeStudy {
-    /// Seeds of the world and of all that is random
-    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,2,3,4,5")]
-    seeds: Vec<u64>,
-    /// Where its runs go; those that are there are not done again
-    #[arg(long, value_name = "DIR", default_value = "runs/study-rude")]
-    out: PathBuf,
+    #[command(flatten)]
+    seeds: Seeds,
     /// Steps of training
     #[arg(long, value_name = "N", default_value_t = Settings::default().steps, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
 }
 
 /// Runs it.
-pub fn run(args: RudeStudy, global: &Global) -> Result<()> {
-    let device = global.host()?;
+pub fn run(args: &RudeStudy, global: &Global) -> Result<()> {
     let settings = Settings { steps: args.steps, ..Settings::default() };
-    for &seed in &args.seeds {
-        let dir = args.out.join(format!("seed-{seed}"));
-        let outcome = study(&settings, seed, &dir, &device, &mut |what| note(what), &mut Quiet)?;
-        match global.json {
-            true => print(&json!(outcome).to_string())?,
-            false => print(&table(&outcome))?,
-        }
-    }
-    Ok(())
+    args.seeds.each(global, |seed| study(&settings, seed), table)
 }
 
 fn table(outcome: &Outcome) -> String {

@@ -1,13 +1,11 @@
 //! `kiln study skew`.
 
 use super::super::Global;
-use super::super::term::{Ink, ink, note, print};
-use super::Quiet;
+use super::super::term::{Ink, ink};
+use super::Seeds;
 use clap::Args;
 use kiln::error::{Error, Result};
 use kiln::study::skew::{Outcome, Settings, study};
-use serde_json::json;
-use std::path::PathBuf;
 
 /// Does a model take over that most nurses of its texts are women, and does swapping words of gender mend it?
 #[derive(Args, Debug)]
@@ -16,12 +14,8 @@ use std::path::PathBuf;
   kiln study skew --seeds 1 --json           one of them
   kiln study skew --seeds 1 --steps 100 --out /tmp/quick")]
 pub struct SkewStudy {
-    /// Seeds of the world and of all that is random
-    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,2,3,4,5")]
-    seeds: Vec<u64>,
-    /// Where its runs go; those that are there are not done again
-    #[arg(long, value_name = "DIR", default_value = "runs/study-skew")]
-    out: PathBuf,
+    #[command(flatten)]
+    seeds: Seeds,
     /// Steps of training
     #[arg(long, value_name = "N", default_value_t = Settings::default().steps, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
@@ -31,22 +25,13 @@ pub struct SkewStudy {
 }
 
 /// Runs it.
-pub fn run(args: SkewStudy, global: &Global) -> Result<()> {
+pub fn run(args: &SkewStudy, global: &Global) -> Result<()> {
     if !(0.0..=1.0).contains(&args.skew) {
         let hint = "0.8 is a strong skew, 0 none";
         return Err(Error::usage(format!("--skew: {} is not between 0 and 1", args.skew), hint));
     }
-    let device = global.host()?;
     let settings = Settings { steps: args.steps, skew: args.skew, ..Settings::default() };
-    for &seed in &args.seeds {
-        let dir = args.out.join(format!("seed-{seed}"));
-        let outcome = study(&settings, seed, &dir, &device, &mut |what| note(what), &mut Quiet)?;
-        match global.json {
-            true => print(&json!(outcome).to_string())?,
-            false => print(&table(&outcome))?,
-        }
-    }
-    Ok(())
+    args.seeds.each(global, |seed| study(&settings, seed), table)
 }
 
 /// What is done to a corpus, in a few words.

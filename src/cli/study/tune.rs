@@ -1,13 +1,11 @@
 //! `kiln study tune`.
 
 use super::super::Global;
-use super::super::term::{Ink, ink, note, print};
-use super::Quiet;
+use super::super::term::{Ink, ink};
+use super::Seeds;
 use clap::Args;
 use kiln::error::Result;
 use kiln::study::tune::{Outcome, Settings, study};
-use serde_json::json;
-use std::path::PathBuf;
 
 /// Does fine-tuning teach a model to say what it knows? Questions about entities that it was never tuned on
 #[derive(Args, Debug)]
@@ -16,12 +14,8 @@ use std::path::PathBuf;
   kiln study tune --seeds 1 --json       one of them
   kiln study tune --seeds 1 --base-steps 200 --tune-steps 20 --out /tmp/quick")]
 pub struct TuneStudy {
-    /// Seeds of the world and of all that is random
-    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,2,3,4,5")]
-    seeds: Vec<u64>,
-    /// Where its runs go; those that are there are not done again
-    #[arg(long, value_name = "DIR", default_value = "runs/study-tune")]
-    out: PathBuf,
+    #[command(flatten)]
+    seeds: Seeds,
     /// Steps of reading
     #[arg(long, value_name = "N", default_value_t = Settings::default().base_steps, value_parser = clap::value_parser!(u64).range(1..))]
     base_steps: u64,
@@ -31,19 +25,9 @@ pub struct TuneStudy {
 }
 
 /// Runs it.
-pub fn run(args: TuneStudy, global: &Global) -> Result<()> {
-    let device = global.host()?;
+pub fn run(args: &TuneStudy, global: &Global) -> Result<()> {
     let settings = Settings { base_steps: args.base_steps, tune_steps: args.tune_steps, ..Settings::default() };
-    for &seed in &args.seeds {
-        let dir = args.out.join(format!("seed-{seed}"));
-        let outcome = study(&settings, seed, &dir, &device, &mut |what| note(what), &mut Quiet)?;
-        if global.json {
-            print(&json!(outcome).to_string())?;
-        } else {
-            print(&table(&outcome))?;
-        }
-    }
-    Ok(())
+    args.seeds.each(global, |seed| study(&settings, seed), table)
 }
 
 fn table(outcome: &Outcome) -> String {

@@ -6,12 +6,14 @@ mod judged;
 mod model;
 mod risk;
 mod spent;
+mod studies;
 pub mod words;
 
 pub use data::{Cleaned, Cleaning, DataSheet, Rule, Share};
 pub use judged::{Claim, Judged, Standing, label, standard};
 pub use risk::Privacy;
 pub use spent::{Planned, Roofline, Spent};
+pub use studies::{Figure, Side, Study};
 
 use super::curve::Dot;
 use super::run::{Run, Series, Status};
@@ -47,6 +49,8 @@ pub struct Extra {
     pub health: Option<health::Report>,
     /// What this machine can do at most, in GFLOP/s.
     pub peak: Option<f64>,
+    /// Folders of studies.
+    pub studies: Vec<PathBuf>,
 }
 
 /// A name and what it stands for.
@@ -224,6 +228,8 @@ pub struct Facts {
     pub judged: Vec<Judged>,
     /// What the model that it was tuned from was asked too.
     pub changes: Vec<Change>,
+    /// What studies found on the village.
+    pub studies: Vec<Study>,
     /// What nobody has measured.
     pub missing: Vec<Missing>,
     /// What it took.
@@ -260,7 +266,8 @@ pub struct Facts {
 /// # Errors
 /// There is no model; a run's recipe cannot be read. What else is missing or damaged is told of in the result.
 pub fn gather(path: &Path, extra: &Extra) -> Result<Facts> {
-    if path.join("recipe.toml").is_file() { of_run(path, extra) } else { of_model(path) }
+    let facts = if path.join("recipe.toml").is_file() { of_run(path, extra)? } else { of_model(path)? };
+    Ok(Facts { studies: studies::all(path, &extra.studies)?, ..facts })
 }
 
 fn of_model(path: &Path) -> Result<Facts> {
@@ -386,6 +393,7 @@ impl Facts {
             claims: Vec::new(),
             judged: Vec::new(),
             changes: Vec::new(),
+            studies: Vec::new(),
             missing: Vec::new(),
             spent: None,
             planned: Vec::new(),

@@ -15,6 +15,8 @@ const MARGIN: (f64, f64, f64) = (48.0, 20.0, 38.0);
 const POINTS: usize = 400;
 /// Entries of a legend.
 const LEGEND: usize = 8;
+/// A row of dots, and where its line is below its name.
+const ROW: (f64, f64) = (36.0, 20.0);
 /// How lines are told apart.
 const COLOURS: usize = 8;
 /// The rules that charts are drawn by.
@@ -60,6 +62,14 @@ pub struct Chart {
     bars: Vec<Bar>,
     paths: Vec<Path>,
     dots: Vec<Point>,
+    words: Vec<Words>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Words {
+    x: f64,
+    y: f64,
+    says: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -203,6 +213,32 @@ impl Chart {
         chart
     }
 
+    /// Rows of values, each below its name, over a scale of `unit` that they share and that has 0 on it.
+    pub fn rows(title: &str, unit: &str, rows: &[(String, Vec<f64>)]) -> Chart {
+        let mut chart = Chart { left: 12.0, ..Chart::new(title, unit) };
+        let top = 24.0;
+        chart.bottom = top + ROW.0 * rows.len() as f64;
+        chart.height = chart.bottom + MARGIN.2;
+        let values = || rows.iter().flat_map(|row| &row.1).copied().filter(|x| x.is_finite());
+        let shown = span(values().chain([0.0])).expect("0 is one");
+        let scale = chart.scale(shown, 0.0..1.0, top);
+        chart.beside.clear();
+        for (i, (name, values)) in rows.iter().enumerate() {
+            let y = top + ROW.0 * i as f64;
+            let class = Style::Dots(i).class();
+            chart.words.push(Words { x: chart.left, y: y + 12.0, says: name.clone() });
+            chart.paths.push(Path {
+                class: Style::Faint(7).class(),
+                d: format!("M{} {}H{}", chart.left, y + ROW.1, chart.right),
+            });
+            let dot = |x: &f64| Point { class: class.clone(), x: scale.x(*x), y: y + ROW.1 };
+            chart.dots.extend(values.iter().filter(|x| x.is_finite()).map(dot));
+        }
+        let names: Vec<&str> = rows.iter().map(|row| &*row.0).collect();
+        chart.about = format!("{title}: {}", names.join("; "));
+        chart
+    }
+
     fn new(title: &str, unit: &str) -> Chart {
         let (width, height) = SIZE;
         let (left, right, bottom) = (MARGIN.0, width - MARGIN.1, height - MARGIN.2);
@@ -334,6 +370,20 @@ mod tests {
         let file = chart.file();
         assert!(file.contains("xmlns=") && file.contains("<style>") && !svg.contains("<style>"));
         assert!(Chart::lines("loss", "steps", &[], span([f64::NAN].into_iter())).is_none());
+    }
+
+    #[test]
+    fn rows_have_a_dot_for_each_number_and_a_scale_from_0() {
+        let rows = [("before: 3".to_owned(), vec![2.0, 4.0]), ("after: 1".to_owned(), vec![1.0, f64::NAN])];
+        let chart = Chart::rows("what", "bits", &rows);
+        let x: Vec<f64> = chart.dots.iter().map(|dot| dot.x).collect();
+        assert!(x.len() == 3 && x[2] < x[0] && x[0] < x[1] && x[2] > chart.left + 50.0, "{x:?}");
+        assert!(chart.dots[0].y == chart.dots[1].y && chart.dots[2].y == chart.dots[0].y + ROW.0);
+        let svg = chart.svg();
+        assert!(
+            svg.contains(">before: 3</text>") && svg.contains(">after: 1</text>") && svg.contains(">0</text>"),
+            "{svg}"
+        );
     }
 
     #[test]

@@ -9,8 +9,9 @@ pub use chart::Chart;
 pub use compare::Compared;
 
 use super::curve::smoothed;
-use super::facts::{Facts, Sheet, label, words};
+use super::facts::{Facts, Figure, Sheet, Side, Study, label, words};
 use crate::disk::{self, Os};
+use crate::study::effect::Unit;
 use chart::{Curve, Style};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -83,9 +84,35 @@ pub fn html(all: &[Facts]) -> String {
         calibration => shown(calibration),
         sheets => Value::from(Serde(sheets)),
         compared => Value::from(Serde(compared)),
+        studies => studies(all),
     };
     let html = environment.get_template("report.html").and_then(|t| t.render(page));
     html.expect("the template fits; a test renders it") + "\n"
+}
+
+/// What studies found, each of them once, with a chart of each figure.
+fn studies(all: &[Facts]) -> Value {
+    let mut seen: Vec<&Study> = Vec::new();
+    for study in all.iter().flat_map(|facts| &facts.studies) {
+        if !seen.contains(&study) {
+            seen.push(study);
+        }
+    }
+    let chart = |figure: &Figure| {
+        let (scale, unit) = match figure.unit {
+            Unit::Share => (100.0, "%"),
+            Unit::Bits => (1.0, "bits"),
+            Unit::Plain => (1.0, ""),
+        };
+        let row =
+            |side: &Side| (format!("{}: {}", side.of, side.says), side.values.iter().map(|x| scale * x).collect());
+        Value::from_safe_string(Chart::rows(&figure.what, unit, &figure.sides.each_ref().map(row)).svg())
+    };
+    let one = |study: &Study| {
+        let charts: Value = study.figures.iter().map(chart).collect();
+        context! { it => Value::from(Serde(study)), charts }
+    };
+    seen.into_iter().map(one).collect()
 }
 
 /// What all templates of a page share.
