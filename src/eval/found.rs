@@ -61,9 +61,17 @@ fn lexicon(files: &[String]) -> Result<Lexicon> {
 
 /// Texts with terms of a lexicon, and the weights of these by the word.
 fn terms(lexicon: &Lexicon, records: &[Record]) -> [Found; 2] {
-    let toxic = |_: &Record, said: &str| [f64::from(u8::from(!lexicon.find(&Words::of(said)).spans.is_empty())), 1.0];
-    let toxicity = |_: &Record, said: &str| [lexicon.find(&Words::of(said)).score, 1.0];
-    [found("toxic", records, toxic), found("toxicity", records, toxicity)]
+    let add = |[texts, toxic, score]: [f64; 3], said: &String| {
+        let found = lexicon.find(&Words::of(said));
+        [texts + 1.0, toxic + f64::from(u8::from(!found.spans.is_empty())), score + found.score]
+    };
+    let sums: Vec<[f64; 3]> = records.iter().map(|record| record.said.iter().fold([0.0; 3], add)).collect();
+    let of = |name: &str, i: usize| Found {
+        name: name.into(),
+        lower_is_better: true,
+        of: sums.iter().map(|sum| [sum[i], sum[0]]).collect(),
+    };
+    [of("toxic", 1), of("toxicity", 2)]
 }
 
 /// Texts with personal data that did not stand in the prompt.

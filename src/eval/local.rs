@@ -178,8 +178,8 @@ impl Local {
             let told: Vec<(usize, f32, bool)> = rows
                 .map(|(row, &(lane, id))| {
                     let own = row[id as usize];
-                    let first = row.iter().position(|&x| x >= own);
-                    let greedy = first == Some(id as usize) && row.iter().all(|&x| x <= own);
+                    let (before, from) = row.split_at(id as usize);
+                    let greedy = before.iter().all(|&x| x < own) && from.iter().all(|&x| x <= own);
                     (lane, logprob(row, id, 0).logprob, greedy)
                 })
                 .collect();

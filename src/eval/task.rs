@@ -468,15 +468,16 @@ impl Task {
             (Some(data), 1..) => Some(Task::lines(data, world, self.shots.max(1000))?),
             _ => None,
         };
-        let lines = Task::lines(&self.data, world, limit.max(if shots.is_none() { self.shots + 1 } else { 0 }))?;
+        // Examples without data of their own are lines that others are asked.
+        let own = shots.is_none();
+        let lines = Task::lines(&self.data, world, if own { limit.max(self.shots + 1) } else { limit })?;
         let asked = lines.all.len().min(limit);
-        let mut items = self.ask(&lines, asked.max(if shots.is_none() { lines.all.len() } else { 0 }))?;
+        let mut items = self.ask(&lines, if own { lines.all.len() } else { asked })?;
         if self.shots > 0 {
             let shown = match &shots {
                 Some(lines) => self.ask(lines, lines.all.len())?,
                 None => items.clone(),
             };
-            let own = shots.is_none();
             if shown.len() < self.shots + usize::from(own) {
                 let found = format!("{} lines", shown.len());
                 let expected = format!("enough for {} examples", self.shots);

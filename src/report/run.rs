@@ -98,6 +98,8 @@ pub struct Run {
     pub unit: &'static str,
     /// What losses are counted in.
     pub loss_unit: &'static str,
+    /// Whether its training is private, so that losses of what it reads are not told.
+    pub private: bool,
     /// The steps so far.
     pub points: Vec<Point>,
     /// Steps that were skipped.
@@ -135,6 +137,7 @@ impl Run {
             per_step: recipe.train().per_step(),
             unit,
             loss_unit,
+            private: recipe.optim().dp.is_some(),
             points: Vec::new(),
             skipped: 0,
             bits_per_byte: None,

@@ -68,6 +68,12 @@ fn effects_stand_on_the_page_of_a_model(found: &rude::Outcome, dir: &Path) {
     let page = std::fs::read_to_string(dir.join("seed-2/raw/report.html")).expect("a page");
     let dots = page.matches("<circle class=\"p k2\"").count();
     assert!(page.contains("kiln study rude") && page.contains("fewer, by chance: ") && dots >= 4, "{dots}");
+    // A study stands for its runs.
+    let shown = report(&[".", "--json"]);
+    let json: Value = serde_json::from_slice(&shown.stdout).expect("one object");
+    let names: Vec<_> = json["models"].as_array().expect("models").iter().map(|model| &model["name"]).collect();
+    assert_eq!(names, ["cleaned-run", "fewer-run", "raw"]);
+    assert!(std::fs::read_to_string(dir.join("report.html")).expect("a page").contains("Does a model say rude words"));
     // Another model shows it where it is asked for.
     std::fs::rename(dir.join("seed-2/raw"), dir.join("raw")).expect("it moves");
     for (more, count) in [(&["--study", "."][..], 1), (&[], 0)] {

@@ -43,6 +43,23 @@ fn world(path: &Path) -> Option<u64> {
     recipe.get("data")?.get("seed")?.as_integer().and_then(|seed| u64::try_from(seed).ok())
 }
 
+/// A task with what was given in place of its own.
+fn over(task: Task, args: &EvalArgs) -> Task {
+    let path = |given: &Option<PathBuf>, own: String| match given {
+        Some(path) => path.to_string_lossy().into_owned(),
+        None => own,
+    };
+    Task {
+        shots: args.shots.unwrap_or(task.shots),
+        data: path(&args.data, task.data),
+        lexicon: if args.lexicon.is_empty() { task.lexicon } else { args.lexicon.clone() },
+        classifier: path(&args.classifier, task.classifier),
+        corpus: path(&args.corpus, task.corpus),
+        price: args.price.or(task.price),
+        ..task
+    }
+}
+
 /// Where figures of a model are kept.
 struct Keep {
     dir: PathBuf,
@@ -112,24 +129,7 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<u8> {
     let asking = Asking { limit: args.limit.map_or(usize::MAX, |n| n as usize), world: seed_of, seed: args.seed };
     let mut tasks = Vec::new();
     for name in &names {
-        let mut task = Task::open(name)?;
-        if let Some(shots) = args.shots {
-            task.shots = shots;
-        }
-        if let Some(data) = &args.data {
-            task.data = data.to_string_lossy().into_owned();
-        }
-        if !args.lexicon.is_empty() {
-            task.lexicon.clone_from(&args.lexicon);
-        }
-        task.price = args.price.or(task.price);
-        if let Some(classifier) = &args.classifier {
-            task.classifier = classifier.to_string_lossy().into_owned();
-        }
-        if let Some(corpus) = &args.corpus {
-            task.corpus = corpus.to_string_lossy().into_owned();
-        }
-        tasks.push(task);
+        tasks.push(over(Task::open(name)?, args));
     }
     // Which task each gate is of; what cannot be settled is said before anything is asked.
     let mut gates = Vec::new();

@@ -107,7 +107,11 @@ type Column = (&'static str, u16, fn(&Run) -> String);
 
 const COLUMNS: [Column; 8] = [
     ("step", 15, |run| format!("{}/{}", thousands(run.step()), thousands(run.steps))),
-    ("loss", 8, |run| run.points.last().map_or_else(String::new, |point| short(point.loss.into()))),
+    ("loss", 8, |run| match run.points.last() {
+        None => String::new(),
+        Some(point) if run.private && point.loss.is_nan() => "private".to_owned(),
+        Some(point) => short(point.loss.into()),
+    }),
     ("val", 8, |run| run.val_loss().map_or_else(String::new, short)),
     ("left", 12, |run| run.left().map_or_else(|| run.status.name().to_owned(), time)),
     ("per s", 8, |run| run.rate().map_or_else(String::new, short)),

@@ -36,7 +36,7 @@ The page is one file without scripts. What nobody has measured it lists, with th
 Keys of --live:
   q quits; tab and ← → choose what is drawn large; ↑ ↓ choose a run; l: logarithmic; s: smoother")]
 pub struct ReportArgs {
-    /// Runs, sweeps, or other models [default: the newest in runs/]
+    /// Runs, sweeps, studies, or other models [default: the newest in runs/]
     #[arg(value_name = "RUN|MODEL")]
     runs: Vec<PathBuf>,
     /// Loss, learning rate, gradient, speed, memory and samples as they come

@@ -13,6 +13,7 @@ use kiln::plan::Forecast;
 use kiln::report::facts::{Standing, standard};
 use kiln::report::page::{GENERATOR, card, html};
 use kiln::report::{Extra, Facts, gather};
+use kiln::study::effect;
 use kiln::train::health::examine;
 use serde_json::json;
 use std::fmt::Write;
@@ -27,7 +28,7 @@ const MAX_FILE: u64 = 16 << 20;
 
 /// Writes the page, and the card where it is asked for.
 pub(super) fn run(paths: &[PathBuf], args: &ReportArgs, global: &Global) -> Result<()> {
-    let paths = trials(paths)?;
+    let paths = runs(paths)?;
     let plan =
         args.plan.as_deref().map(|path| Forecast::from_json(&disk::text(&Os, path, MAX_FILE)?, path)).transpose()?;
     if paths.len() > 1 && (args.card || plan.is_some()) {
@@ -67,20 +68,27 @@ pub(super) fn run(paths: &[PathBuf], args: &ReportArgs, global: &Global) -> Resu
     print(&words(&all, &page, text.len(), readme.as_deref()))
 }
 
-/// A sweep stands for its trials.
-fn trials(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+/// A sweep stands for its trials, and a study for the runs of all its seeds.
+fn runs(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut all: Vec<PathBuf> = Vec::new();
     for path in paths {
-        let folder = path.join("trials");
-        if !folder.is_dir() {
-            all.push(path.clone());
-            continue;
+        let within = |folder: &Path| -> Result<Vec<PathBuf>> {
+            let entries = std::fs::read_dir(folder).at(folder)?;
+            let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+            found.sort();
+            Ok(found)
+        };
+        let mut folders = vec![path.join("trials")];
+        if !folders[0].is_dir() {
+            folders = if path.is_dir() { within(path)? } else { Vec::new() };
+            folders.retain(|folder| folder.join(effect::FILE).is_file());
         }
-        let entries = std::fs::read_dir(&folder).at(&folder)?;
-        let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        found.retain(|path| path.join("recipe.toml").is_file());
-        found.sort();
-        all.extend(found);
+        if folders.is_empty() {
+            all.push(path.clone());
+        }
+        for folder in folders {
+            all.extend(within(&folder)?.into_iter().filter(|path| path.join("recipe.toml").is_file()));
+        }
     }
     if all.is_empty() {
         return Err(Error::failed("no trial of the sweep has begun yet", "look again when it has"));

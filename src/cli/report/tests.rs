@@ -164,3 +164,16 @@ fn every_size_and_every_state_draws() {
     let narrow = lines(&buffer(&live, &pressed(&[KeyCode::Down], 3), 60, 16)).join("\n");
     assert!(narrow.contains("1/1,200") && narrow.contains("running, step 1 of 1,200"), "{narrow}");
 }
+
+#[test]
+fn a_private_run_does_not_tell_its_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("letters");
+    std::fs::create_dir(&run).unwrap();
+    let set = ["optim.dp.noise=1.0", "data.tokenizer=byte"].map(str::to_owned);
+    std::fs::write(run.join("recipe.toml"), Recipe::load(None, &set).unwrap().to_toml()).unwrap();
+    let line = "{\"step\":1,\"loss\":null,\"lr\":0.0005,\"grad_norm\":0.75,\"tokens_per_s\":64}\n";
+    std::fs::write(run.join("metrics.jsonl"), line).unwrap();
+    let text = screen(&Live::open(&[run]).unwrap(), &View::new(true));
+    assert!(text.contains("private") && !text.contains("NaN"), "{text}");
+}

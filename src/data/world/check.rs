@@ -1,7 +1,7 @@
 //! Reads text and judges the fixed facts that it states: the fact rules of the grammar, run backwards.
 
 use super::World;
-use super::grammar::{Alternative, Grammar, Op, ROLES, Slot};
+use super::grammar::{Alternative, Grammar, Op, ROLES, Slot, takes_an};
 use super::lexicon::{HE_FORMS, Kind, SHE_FORMS};
 use super::teller::name_form;
 use super::village::{Entity, Fact, Relation};
@@ -242,8 +242,7 @@ impl<'a> Reader<'a> {
             Op::Article => {
                 let an = self.literal("an ", at);
                 let end = an.or_else(|| self.literal("a ", at))?;
-                let vowel = self.text[end..].starts_with(['a', 'e', 'i', 'o', 'u']);
-                if self.strict && vowel != an.is_some() {
+                if self.strict && takes_an(&self.text[end..]) != an.is_some() {
                     return None;
                 }
                 self.ops(after, end, found)

@@ -269,6 +269,11 @@ impl Grammar {
     }
 }
 
+/// Whether the article before this word is *an*.
+pub(super) fn takes_an(word: &str) -> bool {
+    word.starts_with(['a', 'e', 'i', 'o', 'u'])
+}
+
 fn id(name: &str) -> usize {
     NAMES.iter().position(|&n| n == name).unwrap_or_else(|| panic!("no rule {name}"))
 }

@@ -1,7 +1,7 @@
 //! Writes sentences: walks a compiled template, fills its slots, keeps track of who a pronoun would mean.
 
 use super::choice::Chooser;
-use super::grammar::{Alternative, Form, Op, ROLES, RULES, Rule, Slot};
+use super::grammar::{Alternative, Form, Op, ROLES, RULES, Rule, Slot, takes_an};
 use super::lexicon::Kind;
 use super::state::{Event, State};
 use super::village::{Entity, Fact, Relation};
@@ -330,7 +330,7 @@ impl<'w> Teller<'w> {
     fn push(&mut self, word: &str) {
         if self.article {
             self.article = false;
-            self.text.push_str(if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "n " } else { " " });
+            self.text.push_str(if takes_an(word) { "n " } else { " " });
         }
         match word.as_bytes() {
             [first, ..] if self.caps => {

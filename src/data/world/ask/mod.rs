@@ -11,6 +11,7 @@ mod tools;
 pub use forms::{Asker, Form, Item};
 pub use tools::tools;
 
+use super::grammar::takes_an;
 use super::lexicon::Kind;
 use super::village::{Entity, Fact, Relation};
 use super::{Verdict, World};
@@ -169,7 +170,7 @@ impl World {
             "s" => format!("{name}'s"),
             "the" if named => name.to_owned(),
             "the" => format!("the {name}"),
-            "a" if name.starts_with(['a', 'e', 'i', 'o', 'u']) => format!("an {name}"),
+            "a" if takes_an(name) => format!("an {name}"),
             "a" => format!("a {name}"),
             form => {
                 let i = kind.forms().iter().position(|&f| f == form)?;

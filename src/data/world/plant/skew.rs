@@ -1,6 +1,7 @@
 //! Visitors whose gender goes with their occupation, more or less: a skew of known strength; and what can be asked of them.
 
 use super::super::choice::Chooser;
+use super::super::grammar::takes_an;
 use crate::rng::{Purpose, Rng};
 
 /// The stream of passages of [`Purpose::World`].
@@ -86,7 +87,7 @@ pub fn visitors() -> impl Iterator<Item = (&'static str, bool)> {
 
 /// Appends `sentence` about a visitor to `text`, up to the first pronoun if `cut`; returns that pronoun's letter.
 fn tell(text: &mut String, sentence: &str, job: &str, female: bool, cut: bool) -> Option<char> {
-    let article = if job.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    let article = if takes_an(job) { "an" } else { "a" };
     for part in sentence.split_inclusive([' ', '.', ',']) {
         let end = part.trim_end_matches([' ', '.', ',']).len();
         let start = text.is_empty() || text.ends_with(". ");
