@@ -43,9 +43,9 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            budgets: vec![2e12, 4e12, 8e12],
-            widths: vec![48, 64, 80, 96, 112, 128],
-            hold_out: Some((128, 1.6e13)),
+            budgets: vec![4e12, 8e12, 1.6e13],
+            widths: vec![64, 80, 96, 112, 128],
+            hold_out: Some((128, 3.2e13)),
             least_ratio: 5.0,
         }
     }

@@ -16,7 +16,7 @@ use super::tune::{Tune, TuneRecipe};
 use super::{checkpoint, pretrain};
 use crate::device::Device;
 use crate::disk::{self, Disk, Os};
-use crate::error::{AtPath, Result};
+use crate::error::{AtPath, Error, Result};
 use std::path::{Path, PathBuf};
 
 /// A recipe, whatever it trains.
@@ -170,7 +170,7 @@ impl AnyRecipe {
     /// again, and one that was interrupted goes on.
     ///
     /// # Errors
-    /// As of [`load`](AnyRecipe::load) and [`run`](AnyRecipe::run).
+    /// The run that is there has other settings; as of [`load`](AnyRecipe::load) and [`run`](AnyRecipe::run).
     pub fn once(
         dir: &Path,
         name: &str,
@@ -189,9 +189,32 @@ impl AnyRecipe {
                 }
                 (fresh, None)
             }
-            false => (AnyRecipe::of_run(&path, &[])?, Some(&*path)),
+            false => {
+                let was = AnyRecipe::of_run(&path, &[])?;
+                if let Some(key) = was.differs(&fresh.settled(&mut |_, _, _| {})?) {
+                    let problem =
+                        format!("{} has been trained with another {key} than is asked for now", path.display());
+                    let hint = format!("name another folder, or remove it: {}", path.display());
+                    return Err(Error::failed(problem, hint));
+                }
+                (was, Some(&*path))
+            }
         };
         recipe.run(&Os, resume, device, watch)
+    }
+
+    /// A key that two recipes do not agree on, but for what a run is called.
+    fn differs(&self, other: &AnyRecipe) -> Option<String> {
+        let [own, others] =
+            [self, other].map(|recipe| recipe.to_toml().parse::<toml::Table>().expect("it was written so"));
+        let of = |tables: &toml::Table, section: &str, key: &str| {
+            tables.get(section).and_then(|keys| keys.get(key)).cloned()
+        };
+        let keys = own.iter().chain(&others).filter(|(section, _)| *section != "run");
+        let mut keys =
+            keys.flat_map(|(section, keys)| keys.as_table().into_iter().flatten().map(move |(key, _)| (section, key)));
+        let found = keys.find(|(section, key)| of(&own, section, key) != of(&others, section, key));
+        found.map(|(section, key)| format!("{section}.{key}"))
     }
 
     /// The largest `train.batch` with which the run fits, all else being as it is, and its plan; `None` where not even 1 does.

@@ -46,4 +46,7 @@ fn notes_are_planted_attacked_and_taken_out() {
     // What is there is not done again.
     let again = study(&settings, &mut at).expect("a study");
     assert_eq!(again, found);
+    // With other settings it would be another study.
+    let e = study(&Settings { steps: 3, ..settings }, &mut at).expect_err("two steps are there").to_string();
+    assert!(e.contains("train.steps") && e.contains("another folder"), "{e}");
 }

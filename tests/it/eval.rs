@@ -321,3 +321,53 @@ fn searched(dir: &Path) {
         assert!(!output.status.success() && said.contains(says) && said.contains("hint:"), "{args:?}: {said}");
     }
 }
+
+#[test]
+fn why_two_runs_differ_adds_up_and_is_not_trained_twice() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let train = |name: &str, more: &[&str]| {
+        let small = ["layers=1", "heads=2"].map(|set| format!("model.{set}"));
+        let brief = ["batch=2", "context=32", "sample_every=0", "eval_every=0"].map(|set| format!("train.{set}"));
+        let own = [format!("run.name={name}"), "data.bytes=100000".into(), "data.vocab=300".into()];
+        let mut args = vec!["train".to_owned(), "--json".to_owned()];
+        let more = more.iter().map(|set| (*set).to_owned());
+        args.extend(small.into_iter().chain(brief).chain(own).chain(more).flat_map(|set| ["--set".to_owned(), set]));
+        let output = kiln(dir.path(), &args.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    train("a", &["model.d=16", "train.steps=4", "train.seed=1"]);
+    train("b", &["model.d=32", "train.steps=40", "train.seed=2"]);
+    let ask = || {
+        let args = ["eval", "runs/a", "runs/b", "--why", "--tasks", "village-text", "--limit", "8", "--out", "why"];
+        object(dir.path(), &[&args[..], &["--json"]].concat())
+    };
+    let found = ask();
+    let steps = found[0]["steps"].as_array().expect("steps");
+    let factors: Vec<&str> = steps.iter().filter_map(|step| step["factor"].as_str()).collect();
+    assert_eq!(factors, ["", "size", "steps", "seed"]);
+    assert_eq!(steps[1]["changes"], serde_json::json!(["model.d 16 → 32"]));
+    assert_eq!((&steps[0]["run"], &steps[3]["run"]), (&"runs/a".into(), &"runs/b".into()));
+    let value = |i: usize| steps[i]["value"].as_f64().expect("a figure");
+    for (i, step) in steps.iter().enumerate().skip(1) {
+        let (change, low, high) = (&step["change"][0], &step["change"][1][0], &step["change"][1][1]);
+        let [change, low, high] = [change, low, high].map(|x| x.as_f64().expect("a number"));
+        assert!((change - (value(i) - value(i - 1))).abs() < 1e-9 && low <= change && change <= high, "{found}");
+    }
+    // More steps helped more than a width that had four of them.
+    assert!(value(2) < value(1) - 0.1, "{found}");
+    let plain = object(dir.path(), &["eval", "runs/b", "--tasks", "village-text", "--limit", "8", "--json"]);
+    assert_eq!(plain["tasks"][0]["models"][0]["figures"][0]["value"].as_f64(), Some(value(3)));
+    let picture = std::fs::read_to_string(dir.path().join("why/why-village-text.svg")).expect("a picture");
+    assert!(picture.contains("size") && picture.contains("seed"));
+    let trained = || std::fs::read(dir.path().join("why/1-size/metrics.jsonl")).expect("metrics");
+    let before = trained();
+    assert_eq!((ask(), trained()), (found.clone(), before));
+    // What lies between other runs is another thing.
+    train("c", &["model.d=48", "train.steps=40", "train.seed=2"]);
+    for (runs, says) in [(["runs/a", "runs/c"], "model.d"), (["runs/a", "runs/a"], "the same recipe")] {
+        let output =
+            kiln(dir.path(), &[&["eval"][..], &runs, &["--why", "--tasks", "village-text", "--out", "why"]].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(says) && said.contains("hint:"), "{said}");
+    }
+}

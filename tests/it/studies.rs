@@ -81,6 +81,17 @@ fn effects_stand_on_the_page_of_a_model(found: &rude::Outcome, dir: &Path) {
         let json: Value = serde_json::from_slice(&shown.stdout).expect("one object");
         assert_eq!(json["models"][0]["studies"].as_array().map(Vec::len), Some(count), "{json}");
     }
+    // Of many runs each has a line.
+    assert!(report(&["raw"; 6]).status.success());
+    let page = std::fs::read_to_string(dir.join("report.html")).expect("a page");
+    let loss = page.matches("<th class=\"n\">validation loss</th>").count();
+    assert!(loss == 1 && page.matches("<tr><td>raw</td>").count() == 6 && page.contains("what they are"), "{loss}");
+    // Runs that are called alike are told apart by their folders.
+    std::fs::rename(dir.join("raw"), dir.join("seed-5/fewer-run")).expect("it moves");
+    let shown = report(&[".", "--json"]);
+    let json: Value = serde_json::from_slice(&shown.stdout).expect("one object");
+    let names: Vec<_> = json["models"].as_array().expect("models").iter().map(|model| &model["name"]).collect();
+    assert_eq!(names, ["cleaned-run", "seed-2/fewer-run", "seed-5/fewer-run"]);
 }
 
 #[test]

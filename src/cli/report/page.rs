@@ -43,6 +43,7 @@ pub(super) fn run(paths: &[PathBuf], args: &ReportArgs, global: &Global) -> Resu
         }
         all.push(gather(path, &extra)?);
     }
+    tell_apart(&mut all);
     let place = match &paths[..] {
         [path] if path.is_dir() => path.join("report.html"),
         _ => PathBuf::from("report.html"),
@@ -94,6 +95,17 @@ fn runs(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         return Err(Error::failed("no trial of the sweep has begun yet", "look again when it has"));
     }
     Ok(all)
+}
+
+/// Models that are called alike are called by their folder too.
+fn tell_apart(all: &mut [Facts]) {
+    let names: Vec<String> = all.iter().map(|facts| facts.name.clone()).collect();
+    for facts in all {
+        let folder = Path::new(&facts.path).parent().and_then(Path::file_name);
+        if let (Some(folder), 2..) = (folder, names.iter().filter(|name| **name == facts.name).count()) {
+            facts.name = format!("{}/{}", folder.display(), facts.name);
+        }
+    }
 }
 
 /// A name that takes no other page's place: training writes one of pictures.

@@ -109,7 +109,10 @@ pub(super) fn sheet(run: &Path, recipe: &AnyRecipe, absent: &mut Vec<String>) ->
         AnyRecipe::Tune(recipe) => {
             let data = &recipe.data;
             sheet.rows.push(row("template of conversations", &data.template));
-            sheet.rows.push(row("each example is seen, in the mean", format!("{} times", data.epochs)));
+            sheet.rows.push(row(
+                "each example is seen, in the mean",
+                if data.epochs == 1.0 { "once".to_owned() } else { format!("{} times", data.epochs) },
+            ));
             if data.replay.is_some() {
                 sheet.rows.push(row("share of general text", data.replay_share));
             }

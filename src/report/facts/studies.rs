@@ -1,6 +1,5 @@
 //! What studies found on the village: figures before something is done against a fault, after it, and of a control, over all seeds.
 
-use super::words::number;
 use crate::error::{Error, Result};
 use crate::study::effect::{self, Record, Unit};
 use serde::Serialize;
@@ -90,7 +89,7 @@ fn says(values: &[f64], unit: Unit) -> String {
     let one = |x: f64| match unit {
         Unit::Share => format!("{:.1} %", 100.0 * x),
         Unit::Bits => format!("{x:.2} bits"),
-        Unit::Plain => number(x),
+        Unit::Plain => format!("{x:.3}").replace('-', "−"),
     };
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     let (least, most) = values.iter().fold((f64::MAX, f64::MIN), |(a, b), x| (a.min(*x), b.max(*x)));

@@ -42,7 +42,7 @@ impl Compared {
                 facts.training.as_ref().map(|t| format!("{} {}", words::count(t.seen), t.unit))
             }),
             row(all, "steps", |facts| facts.training.as_ref().map(|t| words::count(t.step))),
-            row(all, "training loss, the last steps", |facts| facts.training.as_ref()?.loss.map(words::number)),
+            row(all, "training loss", |facts| facts.training.as_ref()?.loss.map(words::number)),
             row(all, "validation loss", |facts| facts.training.as_ref()?.val_loss.map(words::number)),
             row(all, "bits a byte", |facts| facts.training.as_ref()?.bits_per_byte.map(words::number)),
             row(all, "time", |facts| facts.spent.as_ref()?.seconds.map(words::span)),
