@@ -47,6 +47,9 @@ fn notes_are_planted_attacked_and_taken_out() {
     let again = study(&settings, &mut at).expect("a study");
     assert_eq!(again, found);
     // With other settings it would be another study.
-    let e = study(&Settings { steps: 3, ..settings }, &mut at).expect_err("two steps are there").to_string();
-    assert!(e.contains("train.steps") && e.contains("another folder"), "{e}");
+    let e = study(&Settings { steps: 3, ..settings }, &mut at).expect_err("two steps are there");
+    assert!(
+        e.to_string().contains("train.steps") && e.hint().is_some_and(|hint| hint.contains("another folder")),
+        "{e}"
+    );
 }

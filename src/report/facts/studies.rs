@@ -48,7 +48,7 @@ pub struct Side {
 /// One of the folders has no study, or a damaged one.
 pub(super) fn all(path: &Path, folders: &[PathBuf]) -> Result<Vec<Study>> {
     let seed = path.parent().filter(|seed| seed.join(effect::FILE).is_file());
-    let own = seed.and_then(Path::parent).map(Path::to_owned);
+    let own = seed.and_then(Path::parent).map(|own| if own == Path::new("") { Path::new(".") } else { own }.to_owned());
     let more = folders.iter().filter(|folder| Some(*folder) != own.as_ref());
     own.iter().chain(more).map(|folder| of(folder)).collect()
 }
