@@ -60,7 +60,10 @@ impl Schema {
                 if !self.knows(&path) {
                     return Err(self.unknown(&path, &from_file(&path)));
                 }
-                known.insert(key, value);
+                match (known.get_mut(&key), value) {
+                    (Some(Value::Table(own)), Value::Table(value)) => own.extend(value),
+                    (_, value) => _ = known.insert(key, value),
+                }
             }
         }
         let mut set = Vec::new();

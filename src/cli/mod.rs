@@ -1,5 +1,6 @@
 //! The command line: one file a command, each of which parses, calls the library and prints.
 
+mod align;
 mod bench;
 mod chat;
 mod convert;
@@ -140,6 +141,7 @@ enum Command {
     Plan(plan::PlanArgs),
     Train(train::TrainArgs),
     Tune(tune::TuneArgs),
+    Align(align::AlignArgs),
     Sweep(sweep::SweepArgs),
     Eval(Box<eval::EvalArgs>),
     Review(review::ReviewArgs),
@@ -157,7 +159,7 @@ enum Command {
 /// The commands along the life cycle, as `kiln --help` shows them.
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Prepare", &["data", "plan"]),
-    ("Train", &["train", "tune", "sweep"]),
+    ("Train", &["train", "tune", "align", "sweep"]),
     ("Judge", &["eval", "review", "report"]),
     ("Use", &["sample", "chat", "serve", "convert"]),
     ("Study", &["study", "bench", "kernels", "doctor"]),
@@ -278,6 +280,7 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Plan(args) => plan::run(&args, &global).map(|()| 0),
         Command::Train(args) => train::run(args, &global),
         Command::Tune(args) => tune::run(args, &global),
+        Command::Align(args) => align::run(args, &global),
         Command::Sweep(args) => sweep::run(args, &global),
         Command::Eval(args) => eval::run(&args, &global),
         Command::Review(args) => review::run(&args, &global),
@@ -309,8 +312,7 @@ fn command() -> clap::Command {
     text += &format!("\n{header}Options:{header:#}\n{{options}}{{after-help}}");
     let example = "kiln train            trains a small model on stories that kiln makes up, in two minutes\n  \
                    kiln COMMAND --help   shows a command's options and an example";
-    let codes = "0 done; 1 failed; 2 wrong flag, key or value; 130, 143 stopped, saved";
-    let after = format!("{header}Start here:{header:#}\n  {example}\n  exit codes            {codes}");
+    let after = format!("{header}Start here:{header:#}\n  {example}");
     command = command.help_template(text).after_help(after);
     command.disable_help_subcommand(true)
 }

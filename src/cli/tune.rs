@@ -28,24 +28,8 @@ An example is a line of JSON with one of:
   {\"prompt\": \"…\", \"completion\": \"…\"}           {\"instruction\": \"…\", \"input\": \"…\", \"output\": \"…\"}
   {\"text\": \"…\"}, of which all is trained on; else what the assistant says is, and the completion")]
 pub struct TuneArgs {
-    /// What to start from: a run, a Hugging Face directory, a GGUF file, an adapter
-    #[arg(value_name = "MODEL", required_unless_present_any = ["resume", "recipe"])]
-    model: Option<PathBuf>,
-    /// Files of examples
-    #[arg(long, value_name = "FILE.jsonl", num_args = 1..)]
-    data: Vec<PathBuf>,
-    /// Train all weights, not adapters
-    #[arg(long)]
-    full: bool,
-    /// Settings that differ from the default's [see: data/recipes/tune.toml]
-    #[arg(long, value_name = "RECIPE.toml")]
-    recipe: Option<PathBuf>,
-    /// Override a key of the recipe; may be repeated
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Go on with the run in this directory, from its last checkpoint
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["model", "recipe", "data", "full"])]
-    resume: Option<PathBuf>,
+    #[command(flatten)]
+    start: Start,
     /// Show the tokens of the first N examples, which of them are trained on, and do no more
     #[arg(long, value_name = "N", conflicts_with_all = ["plan", "until"])]
     show_mask: Option<usize>,
@@ -53,40 +37,69 @@ pub struct TuneArgs {
     course: Course,
 }
 
+/// What a run starts from, and learns from.
+#[derive(Args, Debug)]
+pub struct Start {
+    /// What to start from: a run, a Hugging Face directory, a GGUF file, an adapter
+    #[arg(value_name = "MODEL", required_unless_present_any = ["resume", "recipe"])]
+    model: Option<PathBuf>,
+    /// Files to learn from
+    #[arg(long, value_name = "FILE.jsonl", num_args = 1..)]
+    data: Vec<PathBuf>,
+    /// Train all weights, not adapters
+    #[arg(long)]
+    full: bool,
+    /// Settings that differ from the default's [see: data/recipes]
+    #[arg(long, value_name = "RECIPE.toml")]
+    recipe: Option<PathBuf>,
+    /// Override a key of the recipe; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Go on with the run in this directory, from its last checkpoint
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["model", "recipe", "data", "full"])]
+    pub resume: Option<PathBuf>,
+}
+
+impl Start {
+    /// The recipe: of the run that goes on; else of the file or of `base`, under `more` and what is asked for. All weights take `full_lr`.
+    pub fn recipe(&self, base: &str, more: &[&str], full_lr: &str) -> Result<AnyRecipe> {
+        if let Some(run) = &self.resume {
+            return AnyRecipe::of_run(run, &self.set);
+        }
+        let mut set = Vec::new();
+        if let (None, Some(name)) = (&self.recipe, self.data.first().and_then(|path| path.file_stem())) {
+            let name = name.to_string_lossy();
+            set.push(format!("run.name={}", name.strip_suffix(".jsonl").unwrap_or(&name)));
+        }
+        if self.full {
+            set.extend(["model.method=full".to_owned(), format!("optim.lr={full_lr}")]);
+        }
+        set.extend(more.iter().map(|&set| set.to_owned()));
+        set.extend(self.set.iter().cloned());
+        if let Some(model) = &self.model {
+            let text = model.to_str().ok_or_else(|| {
+                let problem = format!("{} is not UTF-8, so no recipe can name it", model.display());
+                Error::config("model.base", problem, "rename it, or give a link to it")
+            })?;
+            set.push(format!("model.base={}", toml::Value::from(text)));
+        }
+        set.extend(data_path(&self.data)?);
+        AnyRecipe::load(self.recipe.as_deref(), base, &set)
+    }
+}
+
 /// Runs `kiln tune` and gives the exit code.
 pub fn run(args: TuneArgs, global: &Global) -> Result<u8> {
     let recipe = recipe(&args)?;
     match args.show_mask {
         Some(count) => show_mask(&recipe, count, global).map(|()| 0),
-        None => carry_out(&recipe, args.resume.as_deref(), args.course, global),
+        None => carry_out(&recipe, args.start.resume.as_deref(), args.course, global),
     }
 }
 
 fn recipe(args: &TuneArgs) -> Result<AnyRecipe> {
-    let recipe = match &args.resume {
-        Some(run) => AnyRecipe::of_run(run, &args.set)?,
-        None => {
-            let mut set = Vec::new();
-            if let (None, Some(name)) = (&args.recipe, args.data.first().and_then(|path| path.file_stem())) {
-                let name = name.to_string_lossy();
-                set.push(format!("run.name={}", name.strip_suffix(".jsonl").unwrap_or(&name)));
-            }
-            if args.full {
-                // A tenth of what adapters take.
-                set.extend(["model.method=full", "optim.lr=5e-5"].map(str::to_owned));
-            }
-            set.extend(args.set.iter().cloned());
-            if let Some(model) = &args.model {
-                let text = model.to_str().ok_or_else(|| {
-                    let problem = format!("{} is not UTF-8, so no recipe can name it", model.display());
-                    Error::config("model.base", problem, "rename it, or give a link to it")
-                })?;
-                set.push(format!("model.base={}", toml::Value::from(text)));
-            }
-            set.extend(data_path(&args.data)?);
-            AnyRecipe::load(args.recipe.as_deref(), TUNE, &set)?
-        }
-    };
+    // All weights take a tenth of what adapters take.
+    let recipe = args.start.recipe(TUNE, &[], "5e-5")?;
     match recipe {
         AnyRecipe::Tune(_) => Ok(recipe),
         _ => Err(Error::config("model.kind", "this recipe does not fine-tune a model", "run it with: kiln train")),

@@ -8,7 +8,7 @@
 use super::block::Format;
 use super::header::Header;
 use super::weights::{Place, Weights, images};
-use super::{Pretrained, check_size};
+use super::{Pretrained, SCORE_TENSOR, check_size};
 use crate::data::Tokenizer;
 use crate::data::map::Map;
 use crate::data::tokenizer::TOKENIZER_FILE;
@@ -73,6 +73,7 @@ pub fn open(dir: &Path) -> Result<Pretrained> {
         }
     }
     untie(&mut config, &mut tensors, &maps);
+    let score = tensors.remove(SCORE_TENSOR).map(|one| score(&one, &maps, config.d)).transpose()?;
     check_size(&config, tensors.values().map(|one| one.shape.iter().product()), maps[0].path())?;
     let (_, decls) = Gpt::new(config.clone());
     let mut places = HashMap::new();
@@ -102,7 +103,22 @@ pub fn open(dir: &Path) -> Result<Pretrained> {
     }
     let file = dir.join(TOKENIZER_FILE);
     let tokenizer = if file.is_file() { Some(Tokenizer::load(&file)?) } else { None };
-    Pretrained::new(dir, config, tokenizer, Weights::new(maps, places))
+    Ok(Pretrained { score, ..Pretrained::new(dir, config, tokenizer, Weights::new(maps, places))? })
+}
+
+/// What makes a stream of `d` channels a reward.
+fn score(one: &Found, maps: &[Map], d: usize) -> Result<Vec<f32>> {
+    let map = &maps[one.map];
+    let format = Format::of(one.dtype).filter(|_| one.shape == [1, d]);
+    let Some(format) = format else {
+        let found = format!("shape {:?} in {:?}", one.shape, one.dtype);
+        let hint = "kiln has models with one number for an answer, no classifiers of texts";
+        return Err(Error::format(map.path(), &one.name, format!("[1, {d}] in F32, F16 or BF16"), found, hint));
+    };
+    let mut x = vec![0.0; d];
+    format.decode(&map[one.start..one.end], &mut x);
+    map.check()?;
+    Ok(x)
 }
 
 /// The files with weights, and the tensors in them.

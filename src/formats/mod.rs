@@ -35,6 +35,9 @@ use crate::params::{Hold, Params};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+/// The tensor of a reward model that makes its stream a reward, (1, C), as `transformers` names it.
+pub const SCORE_TENSOR: &str = "score.weight";
+
 /// No model has more blocks; a file that claims more is damaged.
 const MAX_LAYERS: usize = 4096;
 
@@ -46,6 +49,8 @@ pub struct Pretrained {
     tokenizer: Option<Tokenizer>,
     /// Its weights.
     pub weights: Weights,
+    /// Of a reward model, what makes its stream a reward: (C).
+    score: Option<Vec<f32>>,
 }
 
 impl std::fmt::Debug for Pretrained {
@@ -71,7 +76,12 @@ impl Pretrained {
                 hint,
             ));
         }
-        Ok(Pretrained { path: path.to_owned(), config, tokenizer, weights })
+        Ok(Pretrained { path: path.to_owned(), config, tokenizer, weights, score: None })
+    }
+
+    /// Of a reward model, what makes the stream after an answer its reward: (C).
+    pub fn score(&self) -> Option<&[f32]> {
+        self.score.as_deref()
     }
 
     /// Its tokenizer, if it came with one.

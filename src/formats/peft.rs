@@ -9,10 +9,10 @@
 //! one can; several follow one another. Tensors are named by the module of `transformers` that they belong to:
 //! `base_model.model.MODULE.lora_A.weight`, `….lora_B.weight`, `….lora_magnitude_vector`.
 
-use super::Pretrained;
 use super::block::Format;
 use super::hf;
 use super::weights::images;
+use super::{Pretrained, SCORE_TENSOR};
 use crate::data::Tokenizer;
 use crate::data::map::Map;
 use crate::data::tokenizer::TOKENIZER_FILE;
@@ -129,7 +129,9 @@ impl PeftConfig {
             return wrong("bias", "\"none\"", format!("{:?}", self.bias));
         }
         match &self.modules_to_save {
-            Some(modules) if !modules.is_empty() => wrong("modules_to_save", "none", format!("{modules:?}")),
+            Some(modules) if modules.iter().any(|module| module != "score") => {
+                wrong("modules_to_save", "none, or that of a reward model", format!("{modules:?}"))
+            }
             _ => Ok(()),
         }
     }
@@ -233,16 +235,9 @@ pub fn open(dir: &Path, base: Pretrained) -> Result<Pretrained> {
         }
     }
     let mut parts: HashMap<String, [Option<Numbers>; 3]> = HashMap::new();
+    let mut score = None;
     for name in header.names() {
         const ENDS: [&str; 3] = [".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"];
-        let tensor = name.strip_prefix(PREFIX).unwrap_or(&name);
-        let end = ENDS.iter().position(|end| tensor.ends_with(end));
-        let Some((module, end)) = end.and_then(|i| Some((tensor.strip_suffix(ENDS[i])?, i))) else {
-            return Err(wrong(&name, "lora_A, lora_B or lora_magnitude_vector of a layer".into(), "another".into()));
-        };
-        if !known.contains_key(module) {
-            return Err(wrong(&name, "a linear layer of the base".into(), format!("{module:?}, which it has not")));
-        }
         let info = header.info(&name).expect("a name of the header");
         let Some(format) = Format::of(info.dtype) else {
             return Err(wrong(&name, "F32, F16 or BF16".into(), format!("{:?}", info.dtype)));
@@ -252,6 +247,18 @@ pub fn open(dir: &Path, base: Pretrained) -> Result<Pretrained> {
         format.decode(&map[start + from..start + to], &mut x);
         if let Some(bad) = x.iter().find(|x| !x.is_finite()) {
             return Err(wrong(&name, "finite numbers".into(), bad.to_string()));
+        }
+        let tensor = name.strip_prefix(PREFIX).unwrap_or(&name);
+        if tensor == SCORE_TENSOR && info.shape == [1, base.config.d] {
+            score = Some(x);
+            continue;
+        }
+        let end = ENDS.iter().position(|end| tensor.ends_with(end));
+        let Some((module, end)) = end.and_then(|i| Some((tensor.strip_suffix(ENDS[i])?, i))) else {
+            return Err(wrong(&name, "lora_A, lora_B or lora_magnitude_vector of a layer".into(), "another".into()));
+        };
+        if !known.contains_key(module) {
+            return Err(wrong(&name, "a linear layer of the base".into(), format!("{module:?}, which it has not")));
         }
         parts.entry(module.to_owned()).or_default()[end] = Some((info.shape.clone(), x));
     }
@@ -279,7 +286,7 @@ pub fn open(dir: &Path, base: Pretrained) -> Result<Pretrained> {
     }
     let file = dir.join(TOKENIZER_FILE);
     let tokenizer = if file.is_file() { Some(Tokenizer::load(&file)?) } else { base.tokenizer().cloned() };
-    let mut weights = base.weights;
+    let (mut weights, score) = (base.weights, score.or(base.score));
     weights.adapt(Adapter { path, deltas });
-    Pretrained::new(dir, base.config, tokenizer, weights)
+    Ok(Pretrained { score, ..Pretrained::new(dir, base.config, tokenizer, weights)? })
 }

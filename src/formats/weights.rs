@@ -1,5 +1,6 @@
 //! The weights of a model in files that are mapped into memory, read tensor by tensor.
 
+use super::SCORE_TENSOR;
 use super::block::Format;
 use super::peft::Adapter;
 use super::tensors::transpose;
@@ -141,11 +142,11 @@ impl Weights {
         }
     }
 
-    /// Reads all of `params` but those of an adapter in training.
+    /// Reads all of `params` but those of an adapter in training and a [score](SCORE_TENSOR).
     pub fn load(&self, params: &mut Params) -> Result<()> {
         let mut values = Vec::new();
         for id in params.ids() {
-            if is_adapter(params.name(id)) {
+            if is_adapter(params.name(id)) || params.name(id) == SCORE_TENSOR {
                 continue;
             }
             values.resize(params.weight(id).numel(), 0.0);

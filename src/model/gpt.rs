@@ -286,6 +286,11 @@ impl Gpt {
         self.whole(ids, Some(places)).linear_xent(head, targets, Some(weights), Some(norm))
     }
 
+    /// What the head reads (B, T, C) after each of ids (B, T).
+    pub fn hidden<'t>(&self, ids: Var<'t>) -> Var<'t> {
+        self.whole(ids, None)
+    }
+
     /// The logits (B, T, V) of the token after each position.
     pub fn logits<'t>(&self, ids: Var<'t>) -> Var<'t> {
         self.whole(ids, None).linear(self.head.table(ids.tape()), None)

@@ -3,8 +3,10 @@
 //! Each study is one command. It says where it starts from, splits what it asks by entities and by ways of asking, has a control that must
 //! fail, and reports every seed. What it trains are ordinary runs, left in a folder: one that was interrupted goes on from them.
 
+mod asked;
 pub mod canaries;
 pub mod doctor;
+pub mod dpo;
 pub mod effect;
 pub mod halving;
 pub mod mup;
@@ -99,14 +101,18 @@ fn stopped(signal: Option<i32>) -> Result<()> {
     }
 }
 
-/// Writes texts as lines of JSON.
-fn write_texts(path: &Path, texts: &[impl AsRef<str>]) -> Result<()> {
+/// Writes objects as lines of JSON.
+fn write_lines(path: &Path, lines: impl IntoIterator<Item = serde_json::Value>) -> Result<()> {
     let mut file = AtomicFile::create(&Os, path)?;
-    for text in texts {
-        let line = serde_json::json!({"text": text.as_ref()}).to_string() + "\n";
-        file.write(line.as_bytes())?;
+    for line in lines {
+        file.write((line.to_string() + "\n").as_bytes())?;
     }
     file.commit()
+}
+
+/// Writes texts as lines of JSON.
+fn write_texts(path: &Path, texts: &[impl AsRef<str>]) -> Result<()> {
+    write_lines(path, texts.iter().map(|text| serde_json::json!({"text": text.as_ref()})))
 }
 
 /// Cleans the texts of `from` by these rules alone, as `recipe` has them, into the folder `out`; the file of what is left.

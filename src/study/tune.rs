@@ -12,23 +12,19 @@
 //! Learning rates are chosen by the loss on held-out questions about entities that are tuned on, never by what is asked in the end, among
 //! those that forget little enough.
 
+use super::asked::{Questions, prompt, read_portraits, said};
 use super::effect::{Effect, Effects, Unit};
 use super::{Seed, quoted};
 use crate::data::atomic::write_atomic;
-use crate::data::world::{Asker, Form, Lesson, Split, World};
+use crate::data::world::{Lesson, World};
 use crate::device::Device;
 use crate::disk::{self, Os};
 use crate::error::{Error, Result};
 use crate::model::sample::SampleOptions;
-use crate::model::sequence::{Wish, answers};
-use crate::params::Hold;
-use crate::tape::Tape;
-use crate::train::text::start;
 use crate::train::tune::TUNE;
-use crate::train::{Sampler, Summary, metrics};
+use crate::train::{Summary, metrics};
 use serde::Serialize;
 use serde_json::json;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// How long the parts are, and what is tried.
@@ -99,59 +95,10 @@ pub struct Outcome {
     pub models: Vec<Asked>,
 }
 
-/// The questions of a world, by what they are for.
-struct Questions {
-    tuned: Vec<Lesson>,
-    people: Vec<Lesson>,
-    other_words: Vec<Lesson>,
-}
-
-impl Questions {
-    fn new(world: &World) -> Questions {
-        let (mut tuned, mut people, mut other_words) = (Vec::new(), Vec::new(), Vec::new());
-        for lesson in world.lessons() {
-            match (lesson.held_out, lesson.paraphrase) {
-                (false, false) => tuned.push(lesson),
-                (true, false) => people.push(lesson),
-                (true, true) => other_words.push(lesson),
-                (false, true) => {}
-            }
-        }
-        Questions { tuned, people, other_words }
-    }
-
-    /// Whoever gives the commonest answer to each kind of question is so often right.
-    fn commonest(&self) -> f64 {
-        let mut counts: HashMap<_, HashMap<&str, usize>> = HashMap::new();
-        for lesson in &self.tuned {
-            *counts.entry(lesson.relation.name()).or_default().entry(&lesson.answer).or_default() += 1;
-        }
-        let best = |lesson: &Lesson| {
-            let counts = counts.get(lesson.relation.name())?;
-            counts
-                .iter()
-                .max_by_key(|(answer, count)| (**count, std::cmp::Reverse(**answer)))
-                .map(|(answer, _)| *answer)
-        };
-        let right = self.people.iter().filter(|lesson| best(lesson) == Some(&lesson.answer)).count();
-        right as f64 / self.people.len().max(1) as f64
-    }
-}
-
-fn prompt(lesson: &Lesson) -> String {
-    format!("Question: {}\nAnswer:", lesson.question)
-}
-
 /// The share of `lessons` that the model of `run` answers rightly.
 fn right(run: &Path, lessons: &[Lesson], device: &Device) -> Result<f64> {
-    let sampler = Sampler::open(run, &[], Hold::Frozen, device)?;
-    let (gpt, params, tokenizer) = sampler.into_parts();
-    let prompts = lessons.iter().map(|lesson| start(&tokenizer, &prompt(lesson))).collect::<Result<Vec<_>>>()?;
-    let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-    let mut tape = Tape::new(device);
-    let options = SampleOptions::greedy(24);
-    let said = answers(&gpt, &params, &mut tape, &prompts, tokenizer.ends(), &|_| options, &mut |_, _, _| Wish::More);
-    let right = lessons.iter().zip(&said).filter(|(lesson, said)| tokenizer.decode(said).trim() == lesson.answer);
+    let said = said(run, lessons, &|_| SampleOptions::greedy(24), device)?;
+    let right = lessons.iter().zip(&said).filter(|(lesson, said)| said.trim() == lesson.answer);
     Ok(right.count() as f64 / lessons.len().max(1) as f64)
 }
 
@@ -183,16 +130,7 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     // For those who want to ask by other means.
     file("people.jsonl", questions.people.iter().map(line).collect())?;
     file("other-words.jsonl", questions.other_words.iter().map(line).collect())?;
-    let asker = Asker::new(&world, Split::Train, Form::Portraits);
-    let mut hand = asker.hand();
-    let mut texts = |numbers: std::ops::Range<u64>| -> String {
-        numbers.map(|i| asker.item(&mut hand, i).body.to_string() + "\n").collect()
-    };
-    let reading = file("reading.jsonl", texts(0..settings.texts))?;
-    let unread = file("unread.jsonl", texts(settings.texts..settings.texts + settings.unread))?;
-
-    at.says("reading portraits");
-    let base = at.reads("base", Some(&reading), settings.base_steps, &[])?;
+    let (base, unread) = read_portraits(at, &world, [settings.texts, settings.unread], settings.base_steps)?;
 
     let common = [
         format!("model.base={}", quoted(&base.run)),

@@ -7,7 +7,8 @@ use super::pictures::gan::GanRecipe;
 use super::pictures::vae::VaeRecipe;
 use super::pictures::vqvae::VqVaeRecipe;
 use super::pictures::{GanTask, PictureData, VaeTask, VqVaeTask};
-use super::recipe::{MAX_FILE, Optim, Recipe, RecipeOf, Train};
+use super::prefer::Prefer;
+use super::recipe::{MAX_FILE, Optim, Recipe, RecipeOf, Train, kind};
 use super::rehearse::{Rehearsed, rehearse};
 use super::source;
 use super::task::{Progress, Task};
@@ -32,6 +33,8 @@ pub enum AnyRecipe {
     Gan(GanRecipe),
     /// A model that is there already, on examples.
     Tune(TuneRecipe),
+    /// The same, on preferences.
+    Prefer(TuneRecipe),
 }
 
 /// What `f` makes of the recipe within.
@@ -58,6 +61,10 @@ macro_rules! within {
                 type $task = Tune;
                 $result
             }
+            AnyRecipe::Prefer($inner) => {
+                type $task = Prefer;
+                $result
+            }
         }
     };
 }
@@ -75,6 +82,7 @@ impl AnyRecipe {
             Some("vqvae") => AnyRecipe::VqVae(RecipeOf::from_toml(&text, file, overrides)?),
             Some("gan") => AnyRecipe::Gan(RecipeOf::from_toml(&text, file, overrides)?),
             Some("tune") => AnyRecipe::Tune(RecipeOf::from_toml(&text, file, overrides)?),
+            Some("prefer") => AnyRecipe::Prefer(RecipeOf::from_toml(&text, file, overrides)?),
             _ => AnyRecipe::Text(RecipeOf::from_toml(&text, file, overrides)?),
         })
     }
@@ -91,6 +99,7 @@ impl AnyRecipe {
             Some("vqvae") => AnyRecipe::VqVae(RecipeOf::of_run(run, overrides)?),
             Some("gan") => AnyRecipe::Gan(RecipeOf::of_run(run, overrides)?),
             Some("tune") => AnyRecipe::Tune(RecipeOf::of_run(run, overrides)?),
+            Some("prefer") => AnyRecipe::Prefer(RecipeOf::of_run(run, overrides)?),
             _ => AnyRecipe::Text(RecipeOf::of_run(run, overrides)?),
         })
     }
@@ -106,6 +115,7 @@ impl AnyRecipe {
             AnyRecipe::VqVae(_) => AnyRecipe::VqVae(origin.recipe(overrides)?),
             AnyRecipe::Gan(_) => AnyRecipe::Gan(origin.recipe(overrides)?),
             AnyRecipe::Tune(_) => AnyRecipe::Tune(origin.recipe(overrides)?),
+            AnyRecipe::Prefer(_) => AnyRecipe::Prefer(origin.recipe(overrides)?),
         })
     }
 
@@ -120,7 +130,7 @@ impl AnyRecipe {
     /// `[data]`, where it is of pictures.
     pub fn pictures(&self) -> Option<&PictureData> {
         match self {
-            AnyRecipe::Text(_) | AnyRecipe::Tune(_) => None,
+            AnyRecipe::Text(_) | AnyRecipe::Tune(_) | AnyRecipe::Prefer(_) => None,
             AnyRecipe::Vae(recipe) => Some(&recipe.data),
             AnyRecipe::VqVae(recipe) => Some(&recipe.data),
             AnyRecipe::Gan(recipe) => Some(&recipe.data),
@@ -240,6 +250,7 @@ impl AnyRecipe {
     pub fn settled(&self, progress: &mut Progress) -> Result<AnyRecipe> {
         Ok(match self {
             AnyRecipe::Tune(recipe) => AnyRecipe::Tune(Tune::settle(recipe, progress)?.into_owned()),
+            AnyRecipe::Prefer(recipe) => AnyRecipe::Prefer(Prefer::settle(recipe, progress)?.into_owned()),
             other => other.clone(),
         })
     }
@@ -262,15 +273,4 @@ impl AnyRecipe {
     ) -> Result<Summary> {
         within!(self, Kind, recipe => pretrain::run::<Kind>(disk, recipe, resume, device, watch))
     }
-}
-
-/// `model.kind` of a recipe with overrides; `None` where nothing says it, as in what is no TOML.
-fn kind(text: &str, overrides: &[String]) -> Option<String> {
-    let table: toml::Table = text.parse().unwrap_or_default();
-    let own = table.get("model").and_then(|model| model.get("kind")?.as_str()).map(str::to_owned);
-    let set = overrides.iter().rev().find_map(|set| {
-        let (key, value) = set.split_once('=')?;
-        (key.trim() == "model.kind").then(|| value.trim().trim_matches('"').to_owned())
-    });
-    set.or(own)
 }

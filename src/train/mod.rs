@@ -1,6 +1,7 @@
 //! The training loop and what surrounds it: recipes, schedules, run directories, checkpoints, the loss curve.
 
 pub mod account;
+pub mod answers;
 pub mod any;
 pub mod branch;
 pub mod checkpoint;
@@ -14,6 +15,7 @@ pub mod metrics;
 pub mod objective;
 pub mod pictures;
 pub mod plot;
+pub mod prefer;
 pub mod pretrain;
 pub mod private;
 pub mod recipe;
@@ -39,6 +41,7 @@ pub use event::{Event, Summary, Watch};
 pub use fit::Plan;
 pub use lm::Lm;
 pub use objective::Objective;
+pub use prefer::Prefer;
 pub use pretrain::{plan, run, train};
 pub use recipe::Recipe;
 pub use rehearse::{Rehearsed, Times};

@@ -8,7 +8,7 @@ use crate::tensor::{DType, Out, Spec, Tensor};
 use arrayvec::ArrayVec;
 
 /// The most tensors of a micro-batch.
-pub const MAX_TENSORS: usize = 4;
+pub const MAX_TENSORS: usize = 5;
 
 /// The most numbers that a step reports beside its loss.
 pub const MAX_PARTS: usize = 6;

@@ -19,12 +19,12 @@ use kiln::train::{AnyRecipe, Recipe, Summary, Watch, checkpoint, metrics, train}
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-fn device() -> Device {
+pub fn device() -> Device {
     Device::cpu(2).expect("a CPU")
 }
 
 /// A model of two small blocks that has read a village for a moment.
-fn base() -> &'static Path {
+pub fn base() -> &'static Path {
     static BASE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     &BASE
         .get_or_init(|| {
@@ -69,7 +69,7 @@ fn tuned(dir: &Path, more: &[&str], watch: &mut dyn Watch) -> Summary {
     recipe(dir, more).run(&Os, None, &device(), watch).expect("a run")
 }
 
-fn losses(run: &Path) -> Vec<f32> {
+pub fn losses(run: &Path) -> Vec<f32> {
     let records = metrics::read(&Os, &run.join("metrics.jsonl")).expect("metrics");
     records.iter().map(|record| record.loss).collect()
 }

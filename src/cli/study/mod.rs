@@ -2,6 +2,7 @@
 
 mod canaries;
 mod doctor;
+mod dpo;
 mod halving;
 mod mup;
 mod plan;
@@ -31,6 +32,7 @@ pub struct StudyArgs {
 #[derive(Subcommand, Debug)]
 enum What {
     Tune(tune::TuneStudy),
+    Dpo(dpo::DpoStudy),
     Halving(halving::HalvingStudy),
     Mup(mup::MupStudy),
     Plan(plan::PlanStudy),
@@ -46,6 +48,7 @@ pub fn run(args: StudyArgs, global: &Global) -> Result<()> {
     signal::install()?;
     match args.what {
         What::Tune(args) => tune::run(&args, global),
+        What::Dpo(args) => dpo::run(&args, global),
         What::Halving(args) => halving::run(args, global),
         What::Mup(args) => mup::run(args, global),
         What::Plan(args) => plan::run(&args, global),

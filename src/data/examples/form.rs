@@ -41,32 +41,48 @@ impl Part {
     }
 }
 
-const FORMS: &str = "messages; or prompt and completion; or question and answer; or instruction and output; or text";
+pub(super) const FORMS: &str =
+    "messages; or prompt and completion; or question and answer; or instruction and output; or text";
 
 /// Fields of an object, taken out one by one.
-struct Fields<'a> {
-    all: Map<String, Value>,
+pub(super) struct Fields<'a> {
+    pub all: Map<String, Value>,
     document: &'a Document,
 }
 
-impl Fields<'_> {
-    fn wrong(&self, expected: &str, found: impl ToString) -> Error {
+impl<'a> Fields<'a> {
+    /// Those of a line of JSON.
+    pub fn of(document: &'a Document) -> Result<Fields<'a>> {
+        let malformed = |e: serde_json::Error| {
+            let at = format!("line {}, column {}", document.line, e.column());
+            Error::format(&document.source, at, "one JSON object", e, "each line of a .jsonl file is one JSON object")
+        };
+        Ok(Fields { all: serde_json::from_str(&document.text).map_err(malformed)?, document })
+    }
+
+    pub fn wrong(&self, expected: &str, found: impl ToString) -> Error {
         let hint = "see the forms that an example may have: kiln tune --help";
         Error::format(&self.document.source, format!("line {}", self.document.line), expected, found, hint)
     }
 
-    fn has(&self, names: &[&str]) -> bool {
+    /// That none of the `forms` is there.
+    pub fn none_of(&self, forms: &str) -> Error {
+        let names: Vec<&str> = self.all.keys().take(8).map(String::as_str).collect();
+        self.wrong(forms, format!("the fields {names:?}"))
+    }
+
+    pub fn has(&self, names: &[&str]) -> bool {
         names.iter().all(|name| self.all.contains_key(*name))
     }
 
-    fn text(&mut self, name: &str) -> Result<String> {
+    pub fn text(&mut self, name: &str) -> Result<String> {
         match self.all.remove(name) {
             Some(Value::String(text)) => Ok(text),
             other => Err(self.wrong(&format!("a text in the field {name:?}"), short(&other.unwrap_or_default()))),
         }
     }
 
-    fn messages(&mut self, name: &str) -> Result<Vec<Message>> {
+    pub fn messages(&mut self, name: &str) -> Result<Vec<Message>> {
         let found = self.all.remove(name).unwrap_or_default();
         let messages = serde_json::from_value::<Vec<Message>>(found);
         let messages = messages.map_err(|e| self.wrong(&format!("a list of messages in the field {name:?}"), e))?;
@@ -76,7 +92,7 @@ impl Fields<'_> {
         Ok(messages)
     }
 
-    fn tools(&mut self) -> Result<Option<Vec<Value>>> {
+    pub fn tools(&mut self) -> Result<Option<Vec<Value>>> {
         match self.all.remove("tools") {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Array(tools)) => Ok((!tools.is_empty()).then_some(tools)),
@@ -102,12 +118,7 @@ impl Form {
         if !document.is_json() {
             return Ok(Form::Text(document.text));
         }
-        let malformed = |e: serde_json::Error| {
-            let at = format!("line {}, column {}", document.line, e.column());
-            Error::format(&document.source, at, "one JSON object", e, "each line of a .jsonl file is one JSON object")
-        };
-        let all: Map<String, Value> = serde_json::from_str(&document.text).map_err(malformed)?;
-        let mut fields = Fields { all, document: &document };
+        let mut fields = Fields::of(&document)?;
         if fields.has(&["messages"]) {
             let (messages, tools) = (fields.messages("messages")?, fields.tools()?);
             return Ok(Form::Chat { messages, tools, from: 0 });
@@ -142,8 +153,7 @@ impl Form {
         if fields.has(&["text"]) {
             return fields.text("text").map(Form::Text);
         }
-        let names: Vec<&str> = fields.all.keys().take(8).map(String::as_str).collect();
-        Err(fields.wrong(FORMS, format!("the fields {names:?}")))
+        Err(fields.none_of(FORMS))
     }
 
     /// Whether it has a part that is given and not learnt.

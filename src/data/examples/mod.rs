@@ -19,9 +19,11 @@
 
 mod form;
 mod pack;
+mod prefer;
 
 pub use form::Form;
 pub use pack::{Row, RowMut, Rows, pack};
+pub use prefer::{Judged, Preferences};
 
 use super::chat::ChatTemplate;
 use super::split::{Rule, Split};
@@ -46,6 +48,32 @@ pub struct Example {
 }
 
 impl Example {
+    /// The tokens of these parts, and how many of them were cut off at the end since there are more than `longest`; or why nothing can be
+    /// learnt from them.
+    fn of(
+        parts: &[Part],
+        tokenizer: &Tokenizer,
+        source: &(PathBuf, u64),
+        longest: usize,
+    ) -> Result<std::result::Result<(Example, usize), &'static str>> {
+        let key = key(parts.iter().take_while(|part| !part.train).map(|part| part.text.as_str()));
+        let (mut ids, mut trained) = tokens(parts, tokenizer, source)?;
+        let cut = ids.len().saturating_sub(longest);
+        ids.truncate(longest);
+        trained.truncate(longest);
+        Ok(match trained.get(1..) {
+            None | Some([]) => Err("it has no two tokens"),
+            Some(rest) if trained[0] && rest.iter().all(|&trained| trained) => {
+                Err("all of it would be trained on, so there is no prompt: give such texts as {\"text\": …}")
+            }
+            Some(rest) if rest.iter().any(|&trained| trained) => {
+                Ok((Example { ids, trained, source: source.clone(), key }, cut))
+            }
+            Some(_) if cut > 0 => Err("its prompt alone is longer than a row (train.context)"),
+            Some(_) => Err("nothing in it is the assistant's, so nothing would be trained on"),
+        })
+    }
+
     /// How many tokens are trained on: the first never is, since nothing comes before it.
     pub fn targets(&self) -> usize {
         self.trained[1..].iter().filter(|&&trained| trained).count()
@@ -73,6 +101,38 @@ pub struct Found {
     pub refused: usize,
     /// Why the first of them was, with its place.
     pub first_refused: Option<String>,
+}
+
+impl Found {
+    fn count(&mut self, example: &Example, tokenizer: &Tokenizer) {
+        let last = example.trained.iter().rposition(|&trained| trained).map(|at| example.ids[at]);
+        self.examples += 1;
+        self.tokens += example.ids.len();
+        self.trained += example.targets();
+        self.ended += usize::from(last.is_some_and(|id| tokenizer.ends().contains(&id)));
+    }
+
+    /// So many tokens of an example were cut off.
+    fn cut(&mut self, tokens: usize) {
+        self.truncated += usize::from(tokens > 0);
+        self.cut += tokens;
+    }
+
+    fn refuse(&mut self, (path, line): &(PathBuf, u64), wrong: &str) {
+        self.refused += 1;
+        self.first_refused.get_or_insert_with(|| format!("{}, line {line}: {wrong}", path.display()));
+    }
+
+    /// That nothing in `paths` can be used.
+    fn nothing(&self, paths: &[PathBuf]) -> Error {
+        let name = paths.first().map_or(Path::new("the data"), PathBuf::as_path);
+        let found = match &self.first_refused {
+            Some(first) => format!("{} that cannot be used; the first: {first}", self.refused),
+            None => "none".into(),
+        };
+        let hint = "look at what is trained on with --show-mask 3";
+        Error::format(name, "examples", "at least one with tokens to train on", found, hint)
+    }
 }
 
 /// Examples in the order of their files.
@@ -113,8 +173,10 @@ impl Examples {
             examples.add(&parts, conversational, at, tokenizer, longest)?;
             progress(read.min(bytes), bytes);
         }
-        examples.check(paths)?;
-        examples.hash = examples.digest();
+        if examples.all.is_empty() {
+            return Err(examples.found.nothing(paths));
+        }
+        examples.hash = digest(&examples.all);
         Ok(examples)
     }
 
@@ -127,15 +189,9 @@ impl Examples {
         tokenizer: &Tokenizer,
         longest: usize,
     ) -> Result<()> {
-        let (mut ids, mut trained) = (Vec::new(), Vec::new());
-        let prompt = parts.iter().take_while(|part| !conversational || !part.train);
-        let key = key(prompt.map(|part| part.text.as_str()));
-        for Part { text, train } in parts {
-            let part = tokenizer.encode_with_special(text).map_err(|e| placed(e, &source))?;
-            trained.resize(trained.len() + part.len(), *train);
-            ids.extend(part);
-        }
         if !conversational {
+            let (ids, trained) = tokens(parts, tokenizer, &source)?;
+            let key = key(parts.iter().map(|part| part.text.as_str()));
             // A window ends where the next one begins, so that every token but the first is a target once.
             for start in (0..ids.len().saturating_sub(1)).step_by(longest - 1) {
                 let end = ids.len().min(start + longest);
@@ -146,61 +202,19 @@ impl Examples {
             }
             return Ok(());
         }
-        let whole = ids.len();
-        if whole > longest {
-            ids.truncate(longest);
-            trained.truncate(longest);
-        }
-        let wrong = match trained.get(1..) {
-            None | Some([]) => Some("it has no two tokens"),
-            Some(rest) if trained[0] && rest.iter().all(|&trained| trained) => {
-                Some("all of it would be trained on, so there is no prompt: give such texts as {\"text\": …}")
+        match Example::of(parts, tokenizer, &source, longest)? {
+            Err(wrong) => self.found.refuse(&source, wrong),
+            Ok((example, cut)) => {
+                self.found.cut(cut);
+                self.take(example, tokenizer);
             }
-            Some(rest) if rest.iter().any(|&trained| trained) => None,
-            Some(_) if whole > longest => Some("its prompt alone is longer than a row (train.context)"),
-            Some(_) => Some("nothing in it is the assistant's, so nothing would be trained on"),
-        };
-        if let Some(wrong) = wrong {
-            self.found.refused += 1;
-            let place = || format!("{}, line {}: {wrong}", source.0.display(), source.1);
-            self.found.first_refused.get_or_insert_with(place);
-            return Ok(());
         }
-        self.found.truncated += usize::from(whole > longest);
-        self.found.cut += whole.saturating_sub(longest);
-        self.take(Example { ids, trained, source, key }, tokenizer);
         Ok(())
     }
 
     fn take(&mut self, example: Example, tokenizer: &Tokenizer) {
-        let last = example.trained.iter().rposition(|&trained| trained).map(|at| example.ids[at]);
-        self.found.examples += 1;
-        self.found.tokens += example.ids.len();
-        self.found.trained += example.targets();
-        self.found.ended += usize::from(last.is_some_and(|id| tokenizer.ends().contains(&id)));
+        self.found.count(&example, tokenizer);
         self.all.push(example);
-    }
-
-    fn check(&self, paths: &[PathBuf]) -> Result<()> {
-        if !self.all.is_empty() {
-            return Ok(());
-        }
-        let name = paths.first().map_or(Path::new("the data"), PathBuf::as_path);
-        let found = match &self.found.first_refused {
-            Some(first) => format!("{} that cannot be used; the first: {first}", self.found.refused),
-            None => "none".into(),
-        };
-        let hint = "look at what is trained on with --show-mask 3";
-        Err(Error::format(name, "examples", "at least one with tokens to train on", found, hint))
-    }
-
-    fn digest(&self) -> String {
-        let mut sum = Sha256::new();
-        for Example { ids, trained, .. } in &self.all {
-            sum.update(bytemuck::cast_slice(ids));
-            sum.update(trained.iter().map(|&trained| u8::from(trained)).collect::<Vec<_>>());
-        }
-        sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The examples apart into those to learn from and those that are held out, a share of about `fraction`: by their
@@ -210,6 +224,27 @@ impl Examples {
         let (val, train) = self.all.into_iter().partition(|example| split.holds_out(example.key));
         [train, val]
     }
+}
+
+/// The tokens of parts, and which of them are trained on.
+fn tokens(parts: &[Part], tokenizer: &Tokenizer, source: &(PathBuf, u64)) -> Result<(Vec<u32>, Vec<bool>)> {
+    let (mut ids, mut trained) = (Vec::new(), Vec::new());
+    for Part { text, train } in parts {
+        let part = tokenizer.encode_with_special(text).map_err(|e| placed(e, source))?;
+        trained.resize(trained.len() + part.len(), *train);
+        ids.extend(part);
+    }
+    Ok((ids, trained))
+}
+
+/// The SHA-256 of all ids and of what of them is trained on.
+fn digest<'e>(examples: impl IntoIterator<Item = &'e Example>) -> String {
+    let mut sum = Sha256::new();
+    for Example { ids, trained, .. } in examples {
+        sum.update(bytemuck::cast_slice(ids));
+        sum.update(trained.iter().map(|&trained| u8::from(trained)).collect::<Vec<_>>());
+    }
+    sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The start of the SHA-256 of these texts.

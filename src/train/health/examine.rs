@@ -18,6 +18,7 @@ use crate::train::lm::Lm;
 use crate::train::metrics::{self, Record};
 use crate::train::objective::{Objective, fill, room};
 use crate::train::pictures::{self, Painter, PictureTask, task::PictureRecipe};
+use crate::train::prefer::Prefer;
 use crate::train::recipe::{Optim, Recipe};
 use crate::train::seen;
 use crate::train::task::{Progress, Task};
@@ -72,6 +73,12 @@ pub fn examine(run: &Path, device: &Device, progress: &mut Progress) -> Result<R
         AnyRecipe::Vae(recipe) => work.pictures::<pictures::vae::VaeObjective>(recipe, device, progress),
         AnyRecipe::VqVae(recipe) => work.pictures::<pictures::vqvae::VqVaeObjective>(recipe, device, progress),
         AnyRecipe::Gan(_) => Ok(()),
+        AnyRecipe::Prefer(_) => {
+            work.report
+                .left_out
+                .push("its weights, its gradients and its preferences: they have no rules yet".to_owned());
+            Ok(())
+        }
     };
     if let Err(e) = looked {
         work.report.left_out.push(e.to_string());
@@ -99,6 +106,7 @@ fn begin(run: &Path) -> Result<(AnyRecipe, Work<'_>)> {
     let terms = match &recipe {
         AnyRecipe::Text(recipe) => Text::terms(recipe),
         AnyRecipe::Tune(recipe) => Tune::terms(recipe),
+        AnyRecipe::Prefer(recipe) => Prefer::terms(recipe),
         AnyRecipe::Vae(recipe) => pictures::VaeTask::terms(recipe),
         AnyRecipe::VqVae(recipe) => pictures::VqVaeTask::terms(recipe),
         AnyRecipe::Gan(recipe) => pictures::GanTask::terms(recipe),

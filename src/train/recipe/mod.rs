@@ -109,6 +109,12 @@ pub trait Architecture: Section {
     /// Whether a batch may be cut into micro-batches.
     const ACCUMULATES: bool = true;
 
+    /// [`SCHEMA`](Architecture::SCHEMA), or that of recipes of this `model.kind`, where it has a default of its own.
+    fn schema(kind: Option<&str>) -> Schema {
+        let _ = kind;
+        Self::SCHEMA
+    }
+
     /// What makes a run smaller and its model another one, the cheapest first; `train` may be meant as well.
     fn smaller(&self, train: &Train) -> Vec<Family>;
 }
@@ -264,6 +270,17 @@ pub struct Sample {
     pub top_p: f32,
 }
 
+/// `model.kind` of a recipe with overrides; `None` where nothing says it, as in what is no TOML.
+pub(super) fn kind(text: &str, overrides: &[String]) -> Option<String> {
+    let table: toml::Table = text.parse().unwrap_or_default();
+    let own = table.get("model").and_then(|model| model.get("kind")?.as_str()).map(str::to_owned);
+    let set = overrides.iter().rev().find_map(|set| {
+        let (key, value) = set.split_once('=')?;
+        (key.trim() == "model.kind").then(|| value.trim().trim_matches('"').to_owned())
+    });
+    set.or(own)
+}
+
 impl Default for Recipe {
     /// The built-in village.
     fn default() -> Recipe {
@@ -288,7 +305,8 @@ impl<M: Architecture, D: Section, S: Section> RecipeOf<M, D, S> {
 
     /// As [`load`](RecipeOf::load), from the text of a recipe; `file` names it in messages.
     pub fn from_toml(text: &str, file: &Path, overrides: &[String]) -> Result<Self> {
-        let recipe = M::SCHEMA.parse::<Self>(text, file, overrides)?;
+        let schema = M::schema(kind(text, overrides).as_deref());
+        let recipe = schema.parse::<Self>(text, file, overrides)?;
         recipe.validate()?;
         Ok(recipe)
     }

@@ -3,12 +3,8 @@
 use super::objective::Sft;
 use crate::data::Tokenizer;
 use crate::data::examples::{Example, Rows};
-use crate::device::Device;
 use crate::error::Result;
 use crate::model::sample::SampleOptions;
-use crate::model::sequence::{answers, counted};
-use crate::params::{Hold, Params};
-use crate::tape::Tape;
 use crate::tensor::Out;
 use crate::train::objective::{fill, room};
 use crate::train::trainer::Trainer;
@@ -78,7 +74,7 @@ impl Trainer<Sft> {
             whole
         };
         let options = SampleOptions::greedy(exact.tokens);
-        let said = self.answers(&prompts, tokenizer.ends(), &options, &mut told);
+        let said = self.answers(&prompts, tokenizer.ends(), &|_| options, &mut told);
         if !whole {
             return Ok(None);
         }
@@ -89,37 +85,16 @@ impl Trainer<Sft> {
         let right = chosen.iter().zip(&said).filter(right).count();
         Ok(Some(right as f64 / chosen.len() as f64))
     }
-
-    /// Lets the model answer many prompts; see [`answers`]. A model on a GPU answers on the host, with a copy of its weights.
-    pub(super) fn answers(
-        &mut self,
-        prompts: &[&[u32]],
-        stop: &[u32],
-        options: &SampleOptions,
-        done: &mut dyn FnMut(usize) -> bool,
-    ) -> Vec<Vec<u32>> {
-        let gpt = &self.objective.gpt;
-        let host = match self.params.device() {
-            Device::Cpu(_) => {
-                let mut see = counted(done);
-                return answers(gpt, &self.params, &mut self.tape, prompts, stop, &|_| *options, &mut see);
-            }
-            gpu @ Device::Gpu(_) => gpu.on_host(),
-        };
-        let mut params = Params::frozen(&host, self.decls(), Hold::Frozen);
-        self.params.ids().for_each(|id| params.set_weight(id, &self.params.weight(id).read()));
-        answers(gpt, &params, &mut Tape::new(&host), prompts, stop, &|_| *options, &mut counted(done))
-    }
 }
 
 /// The tokens of an example before what is trained on.
-pub(super) fn prompt(example: &Example) -> &[u32] {
+pub(in crate::train) fn prompt(example: &Example) -> &[u32] {
     let first = example.trained.iter().skip(1).position(|&trained| trained).map_or(0, |at| at + 1);
     &example.ids[..first.max(1)]
 }
 
 /// What an example has after its prompt, up to the token that ends it.
-pub(super) fn expected<'e>(example: &'e Example, ends: &[u32]) -> &'e [u32] {
+pub(in crate::train) fn expected<'e>(example: &'e Example, ends: &[u32]) -> &'e [u32] {
     let first = prompt(example).len();
     let trained = example.trained[first..].iter().take_while(|&&trained| trained).count();
     let rest = &example.ids[first..first + trained];

@@ -8,6 +8,7 @@ use crate::model::Gpt;
 use crate::params::{Decl, Hold, Kind, Params};
 use crate::tape::{Tape, Var};
 use crate::tensor::{DType, Shape, Spec};
+use crate::train::answers::Speaks;
 use crate::train::objective::{Batch, Examples, Found, MAX_TENSORS, Objective, Turn, Values};
 use arrayvec::ArrayVec;
 use std::rc::Rc;
@@ -134,8 +135,20 @@ impl Objective for Sft {
     }
 }
 
+impl Speaks for Sft {
+    fn gpt(&self) -> &Gpt {
+        &self.gpt
+    }
+}
+
 /// The operations of a pass over `tokens` tokens in rows of `context`: of a matrix that is frozen two thirds of the others'.
-pub(super) fn flops(gpt: &Gpt, decls: &[Decl], hold: &dyn Fn(&Decl) -> Hold, context: usize, tokens: usize) -> f64 {
+pub(in crate::train) fn flops(
+    gpt: &Gpt,
+    decls: &[Decl],
+    hold: &dyn Fn(&Decl) -> Hold,
+    context: usize,
+    tokens: usize,
+) -> f64 {
     let per_token = gpt.config().flops_per_token(context);
     let matrices = decls.iter().filter(|decl| decl.kind == Kind::Matrix || decl.name.starts_with("lm_head"));
     let saved: f64 =

@@ -16,6 +16,50 @@ const CONTEXT: usize = 1024;
 /// The day on which templates that write the day are rendered: that of Llama 3.1's own examples.
 const DAY: &str = "2024-07-26";
 
+/// A base model, and how it reads and how much.
+pub struct Base {
+    /// The model.
+    pub model: Pretrained,
+    /// Its tokenizer, with the template.
+    pub tokenizer: Tokenizer,
+    /// What makes conversations text.
+    pub template: Option<ChatTemplate>,
+    /// T.
+    pub context: usize,
+}
+
+/// Opens the base model of `recipe`.
+///
+/// # Errors
+/// It cannot be used; rows are longer than its context.
+pub fn open(recipe: &TuneRecipe) -> Result<Base> {
+    let TuneModel { base: Some(path), .. } = &recipe.model else { unreachable!("checked with the recipe") };
+    let model = sampler::model(path)?.0;
+    let own = model.need_tokenizer()?.clone();
+    let spells = |token: &str| own.id(token).is_some();
+    let named = match recipe.data.template.as_str() {
+        "auto" if own.chat_template().is_some() => None,
+        "auto" if spells("<|im_start|>") && spells("<|im_end|>") => Some("chatml"),
+        "auto" => Some("plain"),
+        name => Some(name),
+    };
+    let tokenizer = match named {
+        Some(name) => own.with_chat_template(&ChatTemplate::source(Path::new(name))?),
+        None => own,
+    };
+    let template = ChatTemplate::of(&tokenizer)?.map(|template| template.dated(DAY)).transpose()?;
+    let most = model.config.context;
+    let context = match recipe.train.context {
+        0 => most.min(CONTEXT),
+        context if context > most => {
+            let problem = format!("rows of {context} tokens, but the model's context is {most}");
+            return Err(Error::config("train.context", problem, format!("give {most} or less")));
+        }
+        context => context,
+    };
+    Ok(Base { model, tokenizer, template, context })
+}
+
 /// A base model and examples for it.
 pub struct Prepared {
     /// The base model.
@@ -35,30 +79,7 @@ pub struct Prepared {
 /// # Errors
 /// One of them cannot be used.
 pub fn read(recipe: &TuneRecipe, progress: &mut Progress) -> Result<Prepared> {
-    let TuneModel { base: Some(path), .. } = &recipe.model else { unreachable!("checked with the recipe") };
-    let base = sampler::model(path)?.0;
-    let own = base.need_tokenizer()?.clone();
-    let spells = |token: &str| own.id(token).is_some();
-    let named = match recipe.data.template.as_str() {
-        "auto" if own.chat_template().is_some() => None,
-        "auto" if spells("<|im_start|>") && spells("<|im_end|>") => Some("chatml"),
-        "auto" => Some("plain"),
-        name => Some(name),
-    };
-    let tokenizer = match named {
-        Some(name) => own.with_chat_template(&ChatTemplate::source(Path::new(name))?),
-        None => own,
-    };
-    let template = ChatTemplate::of(&tokenizer)?.map(|template| template.dated(DAY)).transpose()?;
-    let most = base.config.context;
-    let context = match recipe.train.context {
-        0 => most.min(CONTEXT),
-        context if context > most => {
-            let problem = format!("rows of {context} tokens, but the model's context is {most}");
-            return Err(Error::config("train.context", problem, format!("give {most} or less")));
-        }
-        context => context,
-    };
+    let Base { model: base, tokenizer, template, context } = open(recipe)?;
     let paths = recipe.data.path.as_deref().unwrap_or_default();
     let mut told = |done, all| progress("reading examples", done, all);
     let examples = Examples::read(paths, &tokenizer, template.as_ref(), context + 1, &mut told)?;

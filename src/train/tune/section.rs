@@ -5,12 +5,16 @@ use crate::nn::LoraConfig;
 use crate::params::Hold;
 use crate::settings::{Schema, range, require};
 use crate::train::fit::Family;
+use crate::train::prefer::Preference;
 use crate::train::recipe::{Architecture, RecipeOf, Section, Train, one_or_many, paths};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// The default recipe, as TOML with comments.
 pub const TUNE: &str = include_str!("../../../data/recipes/tune.toml");
+
+/// That of [preferences](crate::train::prefer).
+pub const PREFER: &str = include_str!("../../../data/recipes/prefer.toml");
 
 /// A recipe of a fine-tuning.
 pub type TuneRecipe = RecipeOf<TuneModel, TuneData, TuneSample>;
@@ -19,7 +23,7 @@ pub type TuneRecipe = RecipeOf<TuneModel, TuneData, TuneSample>;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TuneModel {
-    /// `tune`.
+    /// `tune` or `prefer`.
     pub kind: TuneKind,
     /// The model to start from: whatever [`model`](crate::train::sampler::model) opens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,14 +46,19 @@ pub struct TuneModel {
     pub freeze: Vec<String>,
     /// How what is frozen is held.
     pub frozen: Held,
+    /// How preferences are learnt; of kind [`Prefer`](TuneKind::Prefer) alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preference: Option<Preference>,
 }
 
 /// `model.kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TuneKind {
-    /// Fine-tuning.
+    /// To answer as examples show.
     Tune,
+    /// To answer, or to judge answers, as preferences show.
+    Prefer,
 }
 
 /// `model.method`.
@@ -117,7 +126,23 @@ pub fn patterns(key: &str, texts: &[String]) -> Result<Vec<glob::Pattern>> {
 }
 
 impl Section for TuneModel {
-    fn check(&self, _: &Train) -> Result<()> {
+    fn check(&self, train: &Train) -> Result<()> {
+        match (self.kind, &self.preference) {
+            (TuneKind::Tune, None) => {}
+            (TuneKind::Prefer, Some(preference)) => preference.check(train)?,
+            (TuneKind::Tune, Some(_)) => {
+                let problem = "a model is tuned on examples, which nothing is preferred to";
+                return Err(Error::config("model.preference", problem, "leave it out, or set model.kind = \"prefer\""));
+            }
+            (TuneKind::Prefer, None) => {
+                let hint = "data/recipes/prefer.toml has one";
+                return Err(Error::config(
+                    "model.preference",
+                    "it says how preferences are learnt, and is not there",
+                    hint,
+                ));
+            }
+        }
         if self.base.is_none() {
             let hint = "name a run, a directory or a file: kiln tune MODEL --data FILE";
             return Err(Error::config("model.base", "no model is named to start from", hint));
@@ -145,6 +170,7 @@ impl Section for TuneModel {
             ("model.rslora", self.rslora.to_string()),
             ("model.targets", format!("{:?}", self.targets)),
             ("model.freeze", format!("{:?}", self.freeze)),
+            ("model.preference", format!("{:?}", self.preference)),
             ("train.context", train.context.to_string()),
         ]
     }
@@ -155,6 +181,7 @@ impl Architecture for TuneModel {
         default: TUNE,
         optional: &[
             "model.base",
+            "model.preference",
             "data.path",
             "data.replay",
             "train.context",
@@ -167,6 +194,13 @@ impl Architecture for TuneModel {
         example: "model.rank=16",
     };
     const LEAST_STEPS: u64 = 0;
+
+    fn schema(kind: Option<&str>) -> Schema {
+        match kind {
+            Some("prefer") => Schema { default: PREFER, file: "data/recipes/prefer.toml", ..Self::SCHEMA },
+            _ => Self::SCHEMA,
+        }
+    }
 
     fn smaller(&self, train: &Train) -> Vec<Family> {
         let frozen = [Held::F32, Held::Bf16, Held::Q8, Held::Q4];

@@ -1,10 +1,10 @@
 //! From a recipe to a model that learns from examples.
 
+use super::adapt::{files_of, layout, place, supported, with_base};
 use super::exam::{Exact, expected, prompt};
 use super::objective::{Sft, flops};
 use super::prepared::{Lessons, Parts, Prepared, read, rows};
-use super::section::{Held, Method, TuneData, TuneModel, TuneRecipe, TuneSample, means, patterns};
-use crate::cpu::gemm::Precision;
+use super::section::{TuneData, TuneModel, TuneRecipe, TuneSample};
 use crate::data::Tokenizer;
 use crate::data::atomic::write_atomic;
 use crate::data::examples::{Example, Found, Rows};
@@ -12,25 +12,19 @@ use crate::device::Device;
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::formats::Pretrained;
-use crate::formats::peft::PeftConfig;
+use crate::model::GptConfig;
 use crate::model::sample::SampleOptions;
 use crate::model::sequence::LANES;
-use crate::model::{Gpt, GptConfig};
-use crate::nn::lora::{is_adapter, module};
-use crate::ops::attention::PACKED;
-use crate::params::{Decl, Hold, Kind};
 use crate::train::event::{Event, Watch};
 use crate::train::fit::{self, Other, Plan};
 use crate::train::health::{self, Terms};
-use crate::train::lm::Lm;
 use crate::train::run::RunDir;
-use crate::train::sampler;
 use crate::train::setup::Setup;
 use crate::train::task::{Evaluation, Opened, PlannerOf, Progress, Rehearsal, Task};
 use crate::train::trainer::Trainer;
 use serde_json::Value;
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 /// A model that learns from examples.
@@ -48,82 +42,7 @@ pub struct Tune {
     config: Value,
 }
 
-/// How each parameter is held.
-type HoldOf = Box<dyn Fn(&Decl) -> Hold>;
-
-/// The modules that have an adapter, of all that may.
-fn chosen(model: &TuneModel, decls: &[Decl]) -> Result<[Vec<String>; 2]> {
-    let matrices = decls.iter().filter(|decl| decl.kind == Kind::Matrix);
-    let images = matrices.flat_map(Decl::images);
-    let all: Vec<String> = images.filter_map(|image| module(&image.name).map(str::to_owned)).collect();
-    let patterns = patterns("model.targets", &model.targets)?;
-    let chosen: Vec<String> = all.iter().filter(|name| means(&patterns, name)).cloned().collect();
-    if chosen.is_empty() {
-        let mut ends: Vec<&str> = all.iter().filter_map(|name| name.rsplit('.').next()).collect();
-        ends.sort_unstable();
-        ends.dedup();
-        let problem = format!("no linear layer is called so: {:?}", model.targets);
-        return Err(Error::config("model.targets", problem, format!("the model has {}", ends.join(", "))));
-    }
-    Ok([chosen, all])
-}
-
 impl Tune {
-    /// Whether a device can do it.
-    fn supported(recipe: &TuneRecipe, config: &GptConfig, device: &Device) -> Result<()> {
-        Setup::of(recipe).supported(device)?;
-        let (TuneModel { method, rank, frozen, .. }, precision) = (&recipe.model, recipe.train.precision);
-        Lm::supported(config, precision, device)?;
-        let Device::Gpu(_) = device else { return Ok(()) };
-        if recipe.data.packing {
-            return Err(Error::config("data.packing", PACKED, "set it to false: each example has a row of its own"));
-        }
-        if *method == Method::Dora {
-            let hint = "set it to \"lora\", or train on the CPU (--device cpu)";
-            return Err(Error::config("model.method", "DoRA has no kernels for a GPU", hint));
-        }
-        let half = precision == Precision::Bf16;
-        if *frozen != if half { Held::Bf16 } else { Held::F32 } {
-            let problem = format!("on a GPU frozen weights are held in train.precision, {}", precision.name());
-            return Err(Error::config("model.frozen", problem, format!("set it to {:?}", precision.name())));
-        }
-        if *method == Method::Lora && half && !rank.is_multiple_of(8) {
-            let problem = format!("rows of {rank} elements: those of a GPU's products in bf16 are multiples of 8");
-            return Err(Error::config("model.rank", problem, "take a multiple of 8, or train.precision = \"f32\""));
-        }
-        Ok(())
-    }
-
-    /// The model `config` with what is trained of it: its parameters, and how each is held.
-    ///
-    /// # Errors
-    /// Patterns of the recipe mean no layer, or all parameters.
-    fn layout(model: &TuneModel, config: &GptConfig, device: &Device) -> Result<(Gpt, Vec<Decl>, HoldOf)> {
-        let (mut gpt, mut decls) = Gpt::new(config.clone());
-        let on_gpu = matches!(device, Device::Gpu(_));
-        let frozen = model.frozen.hold();
-        // A GPU's kernels take vectors in f32.
-        let held = move |decl: &Decl| if on_gpu && decl.kind == Kind::Vector { Hold::Frozen } else { frozen };
-        let hold: HoldOf = match model.method {
-            Method::Lora | Method::Dora => {
-                let patterns = patterns("model.targets", &model.targets)?;
-                chosen(model, &decls)?;
-                gpt.adapt(&mut decls, &model.lora(), &|name| means(&patterns, name));
-                Box::new(move |decl| if is_adapter(&decl.name) { Hold::Train } else { held(decl) })
-            }
-            Method::Full => {
-                let patterns = patterns("model.freeze", &model.freeze)?;
-                let stays = move |decl: &Decl| decl.images().iter().all(|image| means(&patterns, &image.name));
-                if decls.iter().all(&stays) {
-                    let hint = "leave some of them out";
-                    return Err(Error::config("model.freeze", "nothing is left to train", hint));
-                }
-                Box::new(move |decl| if stays(decl) { held(decl) } else { Hold::Train })
-            }
-        };
-        Ok((gpt, decls, hold))
-    }
-
     /// A trainer of the model `config`, with its weights and rows or, on a [dry](Device::dry) device, without.
     fn trainer(
         recipe: &TuneRecipe,
@@ -132,7 +51,7 @@ impl Tune {
         device: &Device,
     ) -> Result<Trainer<Sft>> {
         let train = &recipe.train;
-        let (gpt, decls, hold) = Self::layout(&recipe.model, config, device)?;
+        let (gpt, decls, hold) = layout(&recipe.model, config, device)?;
         let shape = [train.batch, train.context];
         let flops = flops(&gpt, &decls, &*hold, train.context, shape[0] * shape[1]);
         let (base, lessons) = data.unzip();
@@ -144,8 +63,8 @@ impl Tune {
 
     /// What memory the run takes, where it fits.
     fn memory(recipe: &TuneRecipe, config: &GptConfig, prompt: usize, device: &Device) -> Result<Plan> {
-        Self::supported(recipe, config, device)?;
-        drop(Self::layout(&recipe.model, config, device)?);
+        supported(recipe, config, device)?;
+        drop(layout(&recipe.model, config, device)?);
         fit::check(recipe, device, &|recipe, dry| Self::dry(recipe, config, prompt, dry))
     }
 
@@ -160,7 +79,7 @@ impl Tune {
             if texts > 0 && matches!(dry, Device::Cpu(_)) {
                 let options = SampleOptions::greedy(tokens.min(config.context + 1));
                 let prompt = vec![0; prompt.clamp(1, config.context)];
-                trainer.answers(&vec![&prompt[..]; texts.min(LANES)], &[], &options, &mut |_| true);
+                trainer.answers(&vec![&prompt[..]; texts.min(LANES)], &[], &|_| options, &mut |_| true);
             }
         };
         let judge = |trainer: &mut Trainer<Sft>| {
@@ -201,23 +120,7 @@ impl Tune {
         let [of_val, of_general] = before;
         let before = [of_val?, of_general?].map(|loss| loss.unwrap_or(f64::NAN));
         let exact = Exact { count: recipe.sample.exact, tokens: recipe.sample.tokens };
-        let config = match recipe.model.method {
-            Method::Full => config.to_json(),
-            Method::Lora | Method::Dora => {
-                let TuneModel { base, rank, alpha, dropout, rslora, .. } = &recipe.model;
-                let [chosen, all] = chosen(&recipe.model, &Gpt::new(config.clone()).1)?;
-                let path = base.as_deref().unwrap_or(Path::new(""));
-                let numbers = [*rank as f64, f64::from(*alpha), f64::from(*dropout)];
-                let peft = PeftConfig::lora(&path.to_string_lossy(), numbers, &chosen, &all);
-                let peft = PeftConfig {
-                    use_rslora: *rslora,
-                    use_dora: recipe.model.method == Method::Dora,
-                    fan_in_fan_out: config.positions == crate::model::Positions::Learned,
-                    ..peft
-                };
-                serde_json::to_value(peft).expect("plain data")
-            }
-        };
+        let config = files_of(&recipe.model, &config)?;
         Ok(Opened {
             task: Tune { tokenizer, lessons, val, general, found, before, exact, config },
             trainer,
@@ -272,13 +175,9 @@ impl Task for Tune {
     }
 
     fn settle<'r>(recipe: &'r TuneRecipe, progress: &mut Progress) -> Result<Cow<'r, TuneRecipe>> {
-        // A run may go on, and is another model then; what its adapter belongs to is one of its checkpoints.
-        let base = recipe.model.base.as_deref().map(sampler::place).transpose()?.map(|(path, _)| absolute(&path));
+        let base = place(&recipe.model)?;
         if recipe.train.steps > 0 && recipe.train.context > 0 {
-            if base == recipe.model.base {
-                return Ok(Cow::Borrowed(recipe));
-            }
-            return Ok(Cow::Owned(TuneRecipe { model: TuneModel { base, ..recipe.model.clone() }, ..recipe.clone() }));
+            return Ok(with_base(recipe, base));
         }
         let Prepared { examples, replay, context, .. } = read(recipe, progress)?;
         let mut settled = recipe.clone();
@@ -296,8 +195,8 @@ impl Task for Tune {
         let Prepared { base, examples, .. } = read(recipe, &mut |_, _, _| {})?;
         let longest = examples.all.iter().map(|example| prompt(example).len()).max().unwrap_or(1);
         let config = base.config;
-        Self::supported(recipe, &config, device)?;
-        drop(Self::layout(&recipe.model, &config, device)?);
+        supported(recipe, &config, device)?;
+        drop(layout(&recipe.model, &config, device)?);
         Ok(Box::new(move |recipe, dry| Self::dry(recipe, &config, longest, dry)))
     }
 
@@ -393,7 +292,7 @@ impl Task for Tune {
         let examples: Vec<&Example> = self.val.examples().iter().take(count).collect();
         let prompts: Vec<&[u32]> = examples.iter().map(|example| &prompt(example)[last(example)..]).collect();
         let options = SampleOptions { tokens, temperature, seed: step, ..SampleOptions::default() };
-        let said = trainer.answers(&prompts, self.tokenizer.ends(), &options, &mut |_| watch.stop().is_none());
+        let said = trainer.answers(&prompts, self.tokenizer.ends(), &|_| options, &mut |_| watch.stop().is_none());
         let mut text = String::new();
         for ((example, prompt), said) in examples.iter().zip(&prompts).zip(&said) {
             let wanted = expected(example, self.tokenizer.ends());
@@ -418,9 +317,4 @@ fn one_each(examples: &[Example]) -> Result<()> {
         path.display()
     );
     Err(Error::config("train.context", problem, "make rows longer, or cut such texts: a line is what is hidden"))
-}
-
-/// A path that means the same from any folder.
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or(path.to_owned())
 }

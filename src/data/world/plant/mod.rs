@@ -365,6 +365,17 @@ impl<'w> Page<'w> {
     }
 }
 
+impl World {
+    /// A rude sentence about two of the village's people.
+    pub fn rude_sentence(&self, rng: Rng) -> String {
+        let mut c = Chooser::new();
+        c.draw(rng);
+        let people = self.entities(Kind::Person);
+        let (x, y) = (c.one_of(people), c.one_of(people));
+        Planter::rude(&mut c, self.name(x), self.name(y))
+    }
+}
+
 /// The rude words of the rude register with their weights, one a line, separated by a tab.
 pub fn rude_lexicon() -> String {
     rude::lexicon().map(|(word, weight)| format!("{word}\t{weight}\n")).collect()

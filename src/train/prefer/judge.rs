@@ -1,0 +1,114 @@
+//! What a reward model says of answers.
+
+use super::section::PreferenceLoss;
+use crate::data::Tokenizer;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::formats::SCORE_TENSOR;
+use crate::model::Gpt;
+use crate::nn::lora::PREFIX;
+use crate::params::{Decl, Hold, Init, Kind, Params};
+use crate::tape::{Pass, Tape};
+use crate::tensor::{DType, Out, Shape, Spec, Tensor};
+use crate::train::sampler;
+use crate::train::tune::Method;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// The tensor that makes the stream after an answer its reward, (1, C), as `transformers` names it.
+pub const SCORE: &str = SCORE_TENSOR;
+
+/// Texts that are read side by side.
+const ROWS: usize = 16;
+
+/// The parameter of the reward: of an adapter it is saved whole beside it, as PEFT's `modules_to_save`. It begins at 0.
+pub(super) fn score_decl(method: Method, channels: usize) -> Decl {
+    let name = match method {
+        Method::Full => SCORE.to_owned(),
+        Method::Lora | Method::Dora => format!("{PREFIX}{SCORE}"),
+    };
+    Decl::new(name, Shape::new(&[1, channels]), Kind::Matrix, Init::Zeros)
+}
+
+/// `config.json` or `adapter_config.json` of what is trained by this loss.
+pub(super) fn with_score(mut config: Value, loss: PreferenceLoss) -> Value {
+    if loss != PreferenceLoss::Reward {
+        return config;
+    }
+    match config["peft_type"].is_null() {
+        true => {
+            let class = match config["model_type"].as_str() {
+                Some("gpt2") => "GPT2ForSequenceClassification",
+                _ => "LlamaForSequenceClassification",
+            };
+            config["architectures"] = json!([class]);
+            config["num_labels"] = json!(1);
+        }
+        false => {
+            config["task_type"] = json!("SEQ_CLS");
+            config["modules_to_save"] = json!(["score"]);
+        }
+    }
+    config
+}
+
+/// A reward model.
+pub struct Judge {
+    gpt: Gpt,
+    params: Params,
+    score: Tensor,
+    tape: Tape,
+    tokenizer: Tokenizer,
+}
+
+impl Judge {
+    /// Opens the reward model `path`.
+    ///
+    /// # Errors
+    /// As of [`sampler::model`]; it gives no rewards.
+    pub fn open(path: &Path, device: &Device) -> Result<Judge> {
+        let (model, _) = sampler::model(path)?;
+        let Some(score) = model.score() else {
+            let hint = "name what kiln align reward made";
+            return Err(Error::format(path, SCORE, "the weights of a reward model", "none", hint));
+        };
+        let host = device.on_host();
+        let score = Tensor::from_slice(&host, score, [1, model.config.d]);
+        let tokenizer = model.need_tokenizer()?.clone();
+        let (gpt, params) = model.load(Hold::Frozen, &host)?;
+        Ok(Judge { gpt, params, score, tape: Tape::new(&host), tokenizer })
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The rewards of texts: prompts with answers, and the tokens that end these. Of one that is longer than the model's context its last
+    /// tokens count.
+    pub fn rewards(&mut self, texts: &[&[u32]]) -> Vec<f32> {
+        let context = self.gpt.config().context;
+        let texts: Vec<&[u32]> = texts.iter().map(|text| &text[text.len().saturating_sub(context)..]).collect();
+        // Rows of like lengths side by side.
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        order.sort_by_key(|&i| texts[i].len());
+        let mut rewards = vec![0.0; texts.len()];
+        for some in order.chunks(ROWS) {
+            let t = some.iter().map(|&i| texts[i].len()).max().unwrap_or(1).max(1);
+            let mut ids = Out::new(self.tape.device(), Spec { shape: [some.len(), t].into(), dtype: DType::I32 });
+            for (row, &i) in ids.as_mut_slice::<i32>().chunks_exact_mut(t).zip(some) {
+                row.fill(0);
+                row.iter_mut().zip(texts[i]).for_each(|(to, &id)| *to = id as i32);
+            }
+            self.tape.begin(&self.params, Pass::default());
+            let (tape, score) = (&self.tape, self.score.clone());
+            let all = tape
+                .no_grad(|| self.gpt.hidden(tape.constant(ids.freeze())).linear(tape.constant(score), None).value());
+            for (row, &i) in some.iter().enumerate() {
+                rewards[i] = texts[i].len().checked_sub(1).map_or(0.0, |last| all.f32()[row * t + last]);
+            }
+        }
+        self.tape.reset();
+        rewards
+    }
+}
