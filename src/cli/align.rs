@@ -1,13 +1,17 @@
 //! `kiln align`.
 
 use super::Global;
+use super::term::{Progress, print};
 use super::train::{Course, carry_out};
 use super::tune::Start;
 use clap::{Args, Subcommand, ValueEnum};
 use kiln::error::{Error, Result};
+use kiln::measure::mean_and_error;
 use kiln::train::AnyRecipe;
-use kiln::train::prefer::PreferenceLoss;
+use kiln::train::prefer::{Judge, PreferenceLoss};
 use kiln::train::tune::PREFER;
+use serde_json::json;
+use std::path::PathBuf;
 
 /// Bring a model closer to what people prefer
 #[derive(Args, Debug)]
@@ -45,6 +49,24 @@ data/recipes/prefer.toml names every key.")]
 
 data/recipes/prefer.toml names every key.")]
     Reward(RewardArgs),
+    /// What a reward model says of answers
+    #[command(after_help = "Examples:
+  kiln align score runs/judge --data pairs.jsonl          how often it prefers the better answer, and how sure it is
+  kiln align score runs/judge --data pairs.jsonl --json   the rewards, line by line")]
+    Score(ScoreArgs),
+}
+
+#[derive(Args, Debug)]
+struct ScoreArgs {
+    /// What `kiln align reward` made
+    #[arg(value_name = "RUN")]
+    judge: PathBuf,
+    /// Files of pairs, or of single answers
+    #[arg(long, value_name = "FILE.jsonl", num_args = 1.., required = true)]
+    data: Vec<PathBuf>,
+    /// How conversations become text: the model's own template, chatml, plain, or a file
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    template: String,
 }
 
 #[derive(Args, Debug)]
@@ -79,6 +101,7 @@ const FULL_LR: &str = "1e-5";
 /// Runs `kiln align` and gives the exit code.
 pub fn run(args: AlignArgs, global: &Global) -> Result<u8> {
     let (start, more, course, reward) = match &args.command {
+        Command::Score(args) => return score(args, global).map(|()| 0),
         Command::Dpo(DpoArgs { start, loss, course }) => {
             let loss = loss.map(|loss| match loss {
                 Loss::Sigmoid => "model.preference.loss=sigmoid",
@@ -102,4 +125,31 @@ pub fn run(args: AlignArgs, global: &Global) -> Result<u8> {
         return Err(Error::config("model.preference.loss", problem, format!("run it with: {name}")));
     }
     carry_out(&recipe, start.resume.as_deref(), *course, global)
+}
+
+fn score(args: &ScoreArgs, global: &Global) -> Result<()> {
+    let mut judge = Judge::open(&args.judge, &global.host()?)?;
+    let mut bar = None;
+    let scores = judge.score(&args.data, &args.template, &mut |done, all| {
+        bar.get_or_insert_with(|| Progress::count("answers", all)).set(done);
+    })?;
+    drop(bar);
+    if global.json {
+        for line in &scores.lines {
+            print(&json!(line).to_string())?;
+        }
+        return Ok(());
+    }
+    if scores.pairs == 0 {
+        let rewards: Vec<f64> = scores.lines.iter().flat_map(|line| &line.rewards).map(|&x| f64::from(x)).collect();
+        let [mean, error] = mean_and_error(&rewards);
+        return print(&format!("{} answers, mean reward {mean:.3} ± {error:.3}", rewards.len()));
+    }
+    let [margin, error] = scores.margin;
+    print(&format!(
+        "{} pairs: the better answer has the higher reward in {:.1} %; margin {margin:.3} ± {error:.3}; calibration error {:.3}",
+        scores.pairs,
+        100.0 * scores.accuracy,
+        scores.ece
+    ))
 }

@@ -110,6 +110,11 @@ impl Form {
         [ids, ids, Spec::f32(shape), Spec::f32([2 * self.b]), Spec::f32([2 * self.b])]
     }
 
+    /// Tokens of a batch.
+    pub fn tokens(&self) -> usize {
+        2 * self.b * self.t
+    }
+
     /// Tokens that an answer with its prompt may have.
     pub fn longest(loss: PreferenceLoss, context: usize) -> usize {
         context + usize::from(loss != PreferenceLoss::Reward)

@@ -1,19 +1,23 @@
 //! What a reward model says of answers.
 
 use super::section::PreferenceLoss;
+use super::task::right_and_sure;
 use crate::data::Tokenizer;
+use crate::data::examples::{Judged, Preferences};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::formats::SCORE_TENSOR;
+use crate::measure::mean_and_error;
 use crate::model::Gpt;
 use crate::nn::lora::PREFIX;
 use crate::params::{Decl, Hold, Init, Kind, Params};
 use crate::tape::{Pass, Tape};
 use crate::tensor::{DType, Out, Shape, Spec, Tensor};
 use crate::train::sampler;
-use crate::train::tune::Method;
+use crate::train::tune::{Method, templated};
+use serde::Serialize;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The tensor that makes the stream after an answer its reward, (1, C), as `transformers` names it.
 pub const SCORE: &str = SCORE_TENSOR;
@@ -52,6 +56,32 @@ pub(super) fn with_score(mut config: Value, loss: PreferenceLoss) -> Value {
     config
 }
 
+/// What a reward model says of a line of preferences.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Scored {
+    /// The file.
+    pub source: PathBuf,
+    /// The line.
+    pub line: u64,
+    /// The reward of the better answer and of the worse one, or of the only one.
+    pub rewards: Vec<f32>,
+}
+
+/// All lines, and what of pairs is known together.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Scores {
+    /// Line by line.
+    pub lines: Vec<Scored>,
+    /// Pairs.
+    pub pairs: usize,
+    /// The share of them whose better answer has the higher reward.
+    pub accuracy: f64,
+    /// The mean of the difference, and its standard error.
+    pub margin: [f64; 2],
+    /// By how much it is surer than right.
+    pub ece: f64,
+}
+
 /// A reward model.
 pub struct Judge {
     gpt: Gpt,
@@ -82,6 +112,35 @@ impl Judge {
     /// Its tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// What it says of the preferences in `paths`. `progress` is told of answers.
+    ///
+    /// # Errors
+    /// As of [`Preferences::read`].
+    pub fn score(&mut self, paths: &[PathBuf], template: &str, progress: &mut dyn FnMut(u64, u64)) -> Result<Scores> {
+        let (tokenizer, template) = templated(self.tokenizer.clone(), template)?;
+        let longest = self.gpt.config().context;
+        let all = Preferences::read(paths, &tokenizer, template.as_ref(), longest, &mut |_, _| {})?.all;
+        let total = all.len() as u64;
+        let mut lines = Vec::with_capacity(all.len());
+        for some in all.chunks(ROWS) {
+            let texts: Vec<&[u32]> = some.iter().flat_map(Judged::answers).map(|answer| &answer.ids[..]).collect();
+            let mut rewards = self.rewards(&texts).into_iter();
+            for judged in some {
+                let (source, line) = judged.answers().next().expect("an answer").source.clone();
+                let rewards = rewards.by_ref().take(judged.answers().count()).collect();
+                lines.push(Scored { source, line, rewards });
+            }
+            progress(lines.len() as u64, total);
+        }
+        let margin = |scored: &Scored| match scored.rewards[..] {
+            [better, worse] => Some(f64::from(better) - f64::from(worse)),
+            _ => None,
+        };
+        let margins: Vec<f64> = lines.iter().filter_map(margin).collect();
+        let [accuracy, ece] = right_and_sure(&margins);
+        Ok(Scores { pairs: margins.len(), accuracy, margin: mean_and_error(&margins), ece, lines })
     }
 
     /// The rewards of texts: prompts with answers, and the tokens that end these. Of one that is longer than the model's context its last

@@ -14,7 +14,7 @@ mod objective;
 mod section;
 mod task;
 
-pub use judge::{Judge, SCORE};
+pub use judge::{Judge, SCORE, Scored, Scores};
 pub use loss::{Compared, kto_kl};
 pub use objective::Answers;
 pub use section::{Preference, PreferenceLoss};

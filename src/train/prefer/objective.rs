@@ -75,11 +75,6 @@ impl Answers {
             _ => self.preference.pairs(all.halves(), tape.constant(x[3].clone()).halves()),
         }
     }
-
-    /// The operations of a pass over a batch, of which `per_row` are a row's.
-    pub(super) fn rows_of(form: Form) -> usize {
-        2 * form.b * form.t
-    }
 }
 
 impl Objective for Answers {

@@ -11,6 +11,8 @@ use crate::device::Device;
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::formats::Pretrained;
+use crate::measure::{calibration_error, reliability};
+use crate::measure::mean_and_error;
 use crate::model::GptConfig;
 use crate::model::sample::SampleOptions;
 use crate::model::sequence::LANES;
@@ -30,6 +32,9 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::path::Path;
 use std::rc::Rc;
+
+/// Bins of the calibration error.
+const BINS: usize = 15;
 
 /// A model that learns from preferences.
 pub struct Prefer {
@@ -103,7 +108,7 @@ impl Prefer {
         let preference = preference(recipe);
         let train = &recipe.train;
         let form = Form { b: train.batch, t: train.context, loss: preference.loss };
-        let flops = flops(&gpt, &decls, &*hold, form.t, Answers::rows_of(form));
+        let flops = flops(&gpt, &decls, &*hold, form.t, form.tokens());
         let score = (preference.loss == PreferenceLoss::Reward).then(|| {
             decls.push(score_decl(recipe.model.method, config.d));
             ParamId(decls.len() as u32 - 1)
@@ -190,12 +195,39 @@ impl Trainer<Answers> {
     }
 }
 
-/// The mean, and its standard error.
-fn mean(x: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
-    let n = x.clone().count().max(1) as f64;
-    let mean = x.clone().sum::<f64>() / n;
-    let variance = x.map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-    (mean, (variance / n).sqrt())
+/// The share of right preferences, and by how much it is surer than right: the calibration error of Bradley's and Terry's probabilities.
+pub(super) fn right_and_sure(margins: &[f64]) -> [f64; 2] {
+    let right = margins.iter().filter(|margin| **margin > 0.0).count() as f64 / margins.len().max(1) as f64;
+    // How sure it is of whichever answer it prefers, and whether that is the better one.
+    let sure = |margin: &f64| (1.0 / (1.0 + (-margin.abs()).exp()), *margin > 0.0);
+    let sure: Vec<(f64, bool)> = margins.iter().map(sure).collect();
+    [right, calibration_error(&reliability(&sure, BINS))]
+}
+
+/// What held-out duos come to, by the names of metrics.
+fn held_out(loss: PreferenceLoss, found: &[Looked]) -> Vec<(&'static str, f64)> {
+    let of = |i: usize, good: bool| -> Vec<f64> {
+        found.iter().filter(|looked| looked.good == good).map(|looked| f64::from(looked.rewards[i])).collect()
+    };
+    if loss == PreferenceLoss::Kto {
+        let [good, bad] = [true, false].map(|good| mean_and_error(&of(0, good))[0]);
+        return vec![("rewards/chosen", good), ("rewards/rejected", bad), ("rewards/margins", good - bad)];
+    }
+    let [chosen, rejected] = [of(0, true), of(1, true)];
+    let margins: Vec<f64> = chosen.iter().zip(&rejected).map(|(chosen, rejected)| chosen - rejected).collect();
+    let [right, ece] = right_and_sure(&margins);
+    let [margin, error] = mean_and_error(&margins);
+    if loss == PreferenceLoss::Reward {
+        return vec![("accuracy", right), ("margin", margin), ("margin_error", error), ("ece", ece)];
+    }
+    let [chosen, rejected] = [&chosen, &rejected].map(|x| mean_and_error(x)[0]);
+    vec![
+        ("rewards/accuracies", right),
+        ("rewards/margins", margin),
+        ("rewards/margins_error", error),
+        ("rewards/chosen", chosen),
+        ("rewards/rejected", rejected),
+    ]
 }
 
 impl Task for Prefer {
@@ -320,31 +352,11 @@ impl Task for Prefer {
             }
         }
         trainer.tape.reset();
-        let (loss, _) = mean(found.iter().map(|looked| f64::from(looked.loss)));
-        let of = |i: usize, good: bool| {
-            mean(found.iter().filter(|looked| looked.good == good).map(|looked| f64::from(looked.rewards[i]))).0
-        };
-        let parts = match self.preference.loss {
-            PreferenceLoss::Kto => {
-                let [good, bad] = [of(0, true), of(0, false)];
-                vec![("rewards/chosen", good), ("rewards/rejected", bad), ("rewards/margins", good - bad)]
-            }
-            loss => {
-                let margins = found.iter().map(|looked| f64::from(looked.rewards[0]) - f64::from(looked.rewards[1]));
-                let (margin, error) = mean(margins.clone());
-                let (right, _) = mean(margins.map(|margin| f64::from(u8::from(margin > 0.0))));
-                match loss {
-                    PreferenceLoss::Reward => vec![("accuracy", right), ("margin", margin), ("margin_error", error)],
-                    _ => vec![
-                        ("rewards/accuracies", right),
-                        ("rewards/margins", margin),
-                        ("rewards/margins_error", error),
-                        ("rewards/chosen", of(0, true)),
-                        ("rewards/rejected", of(1, true)),
-                    ],
-                }
-            }
-        };
+        let losses: Vec<f64> = found.iter().map(|looked| f64::from(looked.loss)).collect();
+        let loss = mean_and_error(&losses)[0];
+        let mut parts = held_out(self.preference.loss, &found);
+        // Of a kind that none is held out of, nothing is known.
+        parts.retain(|(_, value)| value.is_finite());
         Ok(Some(Evaluation { loss, parts, ..Evaluation::default() }))
     }
 

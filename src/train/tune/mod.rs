@@ -17,6 +17,6 @@ pub(super) use adapt::{files_of, layout, place, supported, with_base};
 pub(super) use exam::prompt;
 pub use objective::Sft;
 pub(super) use objective::flops;
-pub use prepared::{Base, Prepared, open, read};
+pub use prepared::{Base, Prepared, open, read, templated};
 pub use section::{Held, Method, PREFER, TUNE, TuneData, TuneKind, TuneModel, TuneRecipe, TuneSample};
 pub use task::Tune;

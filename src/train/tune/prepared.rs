@@ -16,6 +16,26 @@ const CONTEXT: usize = 1024;
 /// The day on which templates that write the day are rendered: that of Llama 3.1's own examples.
 const DAY: &str = "2024-07-26";
 
+/// A tokenizer with the template that `name` means, and that template: `auto` is the tokenizer's own, else the usual one of its tokens.
+///
+/// # Errors
+/// There is none of that name, or it is no template.
+pub fn templated(own: Tokenizer, name: &str) -> Result<(Tokenizer, Option<ChatTemplate>)> {
+    let spells = |token: &str| own.id(token).is_some();
+    let named = match name {
+        "auto" if own.chat_template().is_some() => None,
+        "auto" if spells("<|im_start|>") && spells("<|im_end|>") => Some("chatml"),
+        "auto" => Some("plain"),
+        name => Some(name),
+    };
+    let tokenizer = match named {
+        Some(name) => own.with_chat_template(&ChatTemplate::source(Path::new(name))?),
+        None => own,
+    };
+    let template = ChatTemplate::of(&tokenizer)?.map(|template| template.dated(DAY)).transpose()?;
+    Ok((tokenizer, template))
+}
+
 /// A base model, and how it reads and how much.
 pub struct Base {
     /// The model.
@@ -35,19 +55,7 @@ pub struct Base {
 pub fn open(recipe: &TuneRecipe) -> Result<Base> {
     let TuneModel { base: Some(path), .. } = &recipe.model else { unreachable!("checked with the recipe") };
     let model = sampler::model(path)?.0;
-    let own = model.need_tokenizer()?.clone();
-    let spells = |token: &str| own.id(token).is_some();
-    let named = match recipe.data.template.as_str() {
-        "auto" if own.chat_template().is_some() => None,
-        "auto" if spells("<|im_start|>") && spells("<|im_end|>") => Some("chatml"),
-        "auto" => Some("plain"),
-        name => Some(name),
-    };
-    let tokenizer = match named {
-        Some(name) => own.with_chat_template(&ChatTemplate::source(Path::new(name))?),
-        None => own,
-    };
-    let template = ChatTemplate::of(&tokenizer)?.map(|template| template.dated(DAY)).transpose()?;
+    let (tokenizer, template) = templated(model.need_tokenizer()?.clone(), &recipe.data.template)?;
     let most = model.config.context;
     let context = match recipe.train.context {
         0 => most.min(CONTEXT),
