@@ -84,17 +84,36 @@ fn figure(what: &str, unit: Unit, records: &[Record]) -> Figure {
     Figure { what: what.to_owned(), unit, sides }
 }
 
-/// The mean, and between which values all lie.
+/// The mean, and between which values all lie; how many are no number, as of runs that diverged.
 fn says(values: &[f64], unit: Unit) -> String {
     let one = |x: f64| match unit {
         Unit::Share => format!("{:.1} %", 100.0 * x),
         Unit::Bits => format!("{x:.2} bits"),
         Unit::Plain => format!("{x:.3}").replace('-', "−"),
     };
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
-    let (least, most) = values.iter().fold((f64::MAX, f64::MIN), |(a, b), x| (a.min(*x), b.max(*x)));
-    match values {
-        [_, _, ..] => format!("{} ({} to {})", one(mean), one(least), one(most)),
-        _ => one(mean),
+    let known: Vec<f64> = values.iter().copied().filter(|x| x.is_finite()).collect();
+    let mean = known.iter().sum::<f64>() / known.len() as f64;
+    let (least, most) = known.iter().fold((f64::MAX, f64::MIN), |(a, b), x| (a.min(*x), b.max(*x)));
+    let said = match known[..] {
+        [] => return "no number".to_owned(),
+        [_] => one(mean),
+        [..] => format!("{} ({} to {})", one(mean), one(least), one(most)),
+    };
+    match values.len() - known.len() {
+        0 => said,
+        none => format!("{said}; no number for {none} of {} seeds", values.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_is_counted_and_not_averaged() {
+        assert_eq!(says(&[0.25, 0.75], Unit::Share), "50.0 % (25.0 % to 75.0 %)");
+        assert_eq!(says(&[0.25, f64::NAN, 0.75], Unit::Share), "50.0 % (25.0 % to 75.0 %); no number for 1 of 3 seeds");
+        assert_eq!(says(&[-2.0, f64::NAN], Unit::Plain), "−2.000; no number for 1 of 2 seeds");
+        assert_eq!(says(&[f64::NAN], Unit::Bits), "no number");
     }
 }
