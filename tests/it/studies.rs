@@ -77,6 +77,18 @@ fn effects_stand_on_the_page_of_a_model(found: &rude::Outcome, dir: &Path) {
     assert_eq!(names, ["cleaned-run", "fewer-run", "raw"]);
     let page = std::fs::read_to_string(dir.join("report.html")).expect("a page");
     assert_eq!(page.matches("Does a model say rude words").count(), 1);
+    // A damaged one takes no page along, but where it was asked for.
+    let [file, whole] = [dir.join("seed-5/effects.json"), dir.join("whole.json")];
+    std::fs::rename(&file, &whole).expect("it moves");
+    std::fs::write(&file, "{\"study\":").expect("a file");
+    let shown = report(&["seed-2/raw", "--json"]);
+    let json: Value = serde_json::from_slice(&shown.stdout).expect("one object");
+    let model = &json["models"][0];
+    assert_eq!(model["studies"], serde_json::json!([]), "{json}");
+    let absent = model["absent"].as_array().expect("a list");
+    assert!(absent.iter().any(|what| what.as_str().is_some_and(|what| what.contains("effects.json"))), "{absent:?}");
+    assert!(!report(&["seed-2/raw", "--study", "."]).status.success());
+    std::fs::rename(&whole, &file).expect("it moves");
     // Another model shows it where it is asked for.
     std::fs::rename(dir.join("seed-2/raw"), dir.join("raw")).expect("it moves");
     for (more, count) in [(&["--study", "."][..], 1), (&[], 0)] {
