@@ -170,7 +170,7 @@ impl AnyRecipe {
     /// again, and one that was interrupted goes on.
     ///
     /// # Errors
-    /// The run that is there has other settings; as of [`load`](AnyRecipe::load) and [`run`](AnyRecipe::run).
+    /// The run that is there has other settings; a signal stopped it; as of [`load`](AnyRecipe::load) and [`run`](AnyRecipe::run).
     pub fn once(
         dir: &Path,
         name: &str,
@@ -200,7 +200,13 @@ impl AnyRecipe {
                 (was, Some(&*path))
             }
         };
-        recipe.run(&Os, resume, device, watch)
+        let summary = recipe.run(&Os, resume, device, watch)?;
+        match summary.stopped {
+            None => Ok(summary),
+            Some(signal) => {
+                Err(Error::failed(format!("stopped by signal {signal}"), "the same command goes on where it stopped"))
+            }
+        }
     }
 
     /// A key that two recipes do not agree on, but for what a run is called.
