@@ -219,7 +219,10 @@ impl AnyRecipe {
         let keys = own.iter().chain(&others).filter(|(section, _)| *section != "run");
         let mut keys =
             keys.flat_map(|(section, keys)| keys.as_table().into_iter().flatten().map(move |(key, _)| (section, key)));
-        let found = keys.find(|(section, key)| of(&own, section, key) != of(&others, section, key));
+        let found = keys.find(|(section, key)| match (of(&own, section, key), of(&others, section, key)) {
+            (Some(a), Some(b)) => !same(&a, &b),
+            (a, b) => a != b,
+        });
         found.map(|(section, key)| format!("{section}.{key}"))
     }
 
@@ -267,6 +270,19 @@ impl AnyRecipe {
         watch: &mut dyn Watch,
     ) -> Result<Summary> {
         within!(self, Kind, recipe => pretrain::run::<Kind>(disk, recipe, resume, device, watch))
+    }
+}
+
+/// Whether two values mean the same: texts that differ do where they name the same thing on disk, since no key but of paths has such values.
+fn same(a: &toml::Value, b: &toml::Value) -> bool {
+    use toml::Value::{Array, String};
+    match (a, b) {
+        (String(a), String(b)) => {
+            let place = |text: &str| std::fs::canonicalize(text).ok();
+            a == b || place(a).is_some_and(|a| place(b) == Some(a))
+        }
+        (Array(a), Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (a, b) => a == b,
     }
 }
 
