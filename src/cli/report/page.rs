@@ -63,7 +63,7 @@ pub(super) fn run(paths: &[PathBuf], args: &ReportArgs, global: &Global) -> Resu
                 "name another place: --out FOLDER/report.html writes the card there too",
             ));
         }
-        write_atomic(&Os, path, card(&all[0]).as_bytes())?;
+        write_atomic(&Os, path, card(&all[0], None).as_bytes())?;
     }
     if global.json {
         let [page, card] = [Some(&page), readme.as_ref()].map(|path| path.map(|path| path.display().to_string()));
