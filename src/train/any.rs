@@ -7,6 +7,7 @@ use super::pictures::gan::GanRecipe;
 use super::pictures::vae::VaeRecipe;
 use super::pictures::vqvae::VqVaeRecipe;
 use super::pictures::{GanTask, PictureData, VaeTask, VqVaeTask};
+use super::private::{self, Promise};
 use super::recipe::{MAX_FILE, Optim, Recipe, RecipeOf, Train};
 use super::rehearse::{Rehearsed, rehearse};
 use super::source;
@@ -224,6 +225,14 @@ impl AnyRecipe {
             (a, b) => a != b,
         });
         found.map(|(section, key)| format!("{section}.{key}"))
+    }
+
+    /// As [`promise`](private::promise).
+    ///
+    /// # Errors
+    /// As of there.
+    pub fn promise(&self, resume: Option<&Path>, progress: &mut Progress) -> Result<Option<Promise>> {
+        within!(self, Kind, recipe => private::promise::<Kind>(recipe, resume, progress))
     }
 
     /// The largest `train.batch` with which the run fits, all else being as it is, and its plan; `None` where not even 1 does.
