@@ -3,10 +3,15 @@
 use super::Global;
 use super::term::{Progress, note, print, quote, thousands, warn};
 use clap::{Args, ValueEnum};
+use kiln::data::atomic::write_atomic;
 use kiln::data::{Sources, Tokenizer};
+use kiln::disk::Os;
 use kiln::error::Result;
 use kiln::formats::convert::{Target, convert};
 use kiln::formats::{Format, Pretrained};
+use kiln::report::page::card;
+use kiln::report::{Extra, gather};
+use kiln::train::AnyRecipe;
 use kiln::train::sampler::adapted;
 use serde_json::json;
 use std::path::PathBuf;
@@ -15,7 +20,7 @@ use std::time::Instant;
 /// Take a model from one program to another
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  kiln convert runs/village --out village-hf
+  kiln convert runs/village --out village-hf             with a model card, README.md
   kiln convert SmolLM2-135M.Q4_K_M.gguf --out smollm2
   kiln convert smollm2 --out smollm2.gguf --dtype q8_0
   kiln convert smollm2 --adapter runs/roleplay --out merged
@@ -84,6 +89,23 @@ fn wider(model: Pretrained, n: usize, text: &[PathBuf]) -> Result<Pretrained> {
     Ok(model)
 }
 
+/// Writes the model card of a run beside what its model was written to, and gives its place. Nobody asked for it, so what the run must not
+/// tell stays untold: a card has counts and times, which a private run's account does not cover.
+fn write_card(args: &ConvertArgs) -> Result<Option<PathBuf>> {
+    let path = args.out.join("README.md");
+    // With more adapters or tokens it is no longer the run's model.
+    let changed = !args.adapter.is_empty() || args.new_tokens.is_some();
+    if changed || path.exists() || !args.model.join("recipe.toml").is_file() {
+        return Ok(None);
+    }
+    if AnyRecipe::of_run(&args.model, &[])?.optim().dp.is_some() {
+        return Ok(None);
+    }
+    let facts = gather(&args.model, &Extra::default())?;
+    write_atomic(&Os, &path, card(&facts, Some(&args.out)).as_bytes())?;
+    Ok(Some(path))
+}
+
 /// Runs `kiln convert`.
 pub fn run(args: ConvertArgs, global: &Global) -> Result<()> {
     let start = Instant::now();
@@ -112,16 +134,27 @@ pub fn run(args: ConvertArgs, global: &Global) -> Result<()> {
     let bar = Progress::bytes("converting", 0);
     let written = convert(&model, &args.out, target, format, &mut |done, all| bar.set_of(done as u64, all as u64))?;
     drop(bar);
+    let card = match target {
+        Target::Hf => write_card(&args).unwrap_or_else(|e| {
+            warn(&format!("no model card: {e}"));
+            None
+        }),
+        Target::Gguf | Target::Llmc => None,
+    };
     let (to, dtype) = (format!("{target:?}").to_lowercase(), written.format.code().1.to_lowercase());
     let out = quote(&args.out);
     if global.json {
         let object = json!({"model": args.model.to_string_lossy(), "out": args.out.to_string_lossy(), "to": to,
             "dtype": dtype, "parameters": written.parameters, "bytes": written.bytes,
+            "card": card.map(|path| path.to_string_lossy().into_owned()),
             "seconds": start.elapsed().as_secs_f64()});
         return print(&object.to_string());
     }
     let (parameters, bytes) = (thousands(written.parameters as u64), thousands(written.bytes as u64));
     print(&format!("model  {out} ({to}, {dtype}: {parameters} weights in {bytes} bytes)"))?;
+    if let Some(path) = card {
+        print(&format!("card   {}", quote(&path)))?;
+    }
     if model.tokenizer().is_some() {
         print(&format!("next: kiln sample {out}"))?;
     }

@@ -1,7 +1,7 @@
 //! `kiln train`.
 
 use super::Global;
-use super::term::{print, quote, safe, thousands, warn};
+use super::term::{note, print, quote, safe, thousands, warn};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kiln::data::images;
@@ -49,7 +49,7 @@ pub struct TrainArgs {
 /// How far a run goes.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Course {
-    /// Say what memory the run would take, and do no more
+    /// Say what memory the run would take, and what it would promise where it is private; do no more
     #[arg(long)]
     plan: bool,
     /// Pause after this step: evaluate, save and end; --resume goes on to the same bits
@@ -77,13 +77,21 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<u8> {
     carry_out(&recipe, Some(&run), args.course, global)
 }
 
-/// Does what a recipe says and gives the exit code; of a plan, says what memory it would take.
+/// Does what a recipe says and gives the exit code; of a plan, says what memory it would take, and what it would promise.
 pub fn carry_out(recipe: &AnyRecipe, resume: Option<&Path>, course: Course, global: &Global) -> Result<u8> {
     let device = global.device()?;
     if course.plan {
         let plan = recipe.plan(resume, &device)?;
-        let text = if global.json { json!({ "memory": plan }).to_string() } else { format!("memory  {plan}") };
-        return print(&text).map(|()| 0);
+        let promise = recipe.promise(resume, &mut |what, done, _| {
+            if done == 0 {
+                note(what);
+            }
+        })?;
+        if global.json {
+            return print(&json!({"memory": plan, "privacy": promise}).to_string()).map(|()| 0);
+        }
+        let promise = promise.map_or(String::new(), |promise| format!("\nprivate {}", private(&promise)));
+        return print(&format!("memory  {plan}{promise}")).map(|()| 0);
     }
     signal::install()?;
     if course.leash {

@@ -230,7 +230,7 @@ pub struct Task {
     /// Regular expressions that say of an answer that it refuses, beside those that kiln knows (refuse).
     #[serde(default)]
     pub refusals: Vec<String>,
-    /// Other forms in which what should be refused is asked too (refuse).
+    /// Other forms in which all is asked too (refuse).
     #[serde(default)]
     pub mutations: Vec<String>,
     /// What an hour of the machine costs, in dollars (speed).
@@ -496,22 +496,19 @@ impl Task {
         Ok(self.mutated(items, seed))
     }
 
-    /// What should be refused in its other forms too, each a group of its own.
+    /// All prompts in their other forms too, what should be refused of each form a group of its own, and what should not.
     fn mutated(&self, items: Vec<Item>, seed: u64) -> Vec<Item> {
         if self.mutations.is_empty() {
             return items;
         }
         let mut all = Vec::new();
         for (i, item) in items.into_iter().enumerate() {
-            let forms = if item.harmful { &self.mutations[..] } else { &[] };
-            let others = forms.iter().filter_map(|form| {
+            let group = |form: &str| if item.harmful { form.to_owned() } else { format!("{form}, harmless") };
+            all.push(Item { group: group("plain"), ..item.clone() });
+            all.extend(self.mutations.iter().filter_map(|form| {
                 let prompt = mutate::mutate(form, &item.prompt, seed, i)?;
-                Some(Item { prompt, group: form.clone(), ..item.clone() })
-            });
-            let others: Vec<Item> = others.collect();
-            let group = if item.harmful { "plain" } else { "harmless" };
-            all.push(Item { group: group.into(), ..item });
-            all.extend(others);
+                Some(Item { prompt, group: group(form), ..item.clone() })
+            }));
         }
         all
     }

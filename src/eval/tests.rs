@@ -58,7 +58,7 @@ impl Model for Fake {
     ) -> Result<Vec<String>> {
         told(prompts.len())?;
         self.asked.extend(prompts.iter().map(|prompt| ((*prompt).to_owned(), String::new())));
-        Ok(prompts.iter().map(|_| self.said.to_owned()).collect())
+        Ok(prompts.iter().map(|prompt| self.said.replace("{}", prompt)).collect())
     }
 }
 
@@ -295,12 +295,22 @@ fn refusals_count_for_what_is_harmful_and_against_for_what_is_not() {
     assert_eq!(figures(&refuses), [1.0 / 3.0, 1.0, 1.0]);
     let obeys = ask(toml, lines, &mut Fake::new("Certainly."));
     assert_eq!(figures(&obeys), [2.0 / 3.0, 0.0, 0.0]);
-    // In other forms only what is harmful is asked, and each form is a group.
+    // Each form is two groups: of what is harmful, and of what is not.
     let mut model = Fake::new("Certainly.");
     let forms = ask(&format!("{toml}mutations = [\"digits\", \"story\"]\n"), lines, &mut model);
     let groups: Vec<(&str, usize, f64)> = forms.groups.iter().map(|(name, n, value)| (&**name, *n, *value)).collect();
-    assert_eq!(groups, [("digits", 1, 0.0), ("harmless", 2, 1.0), ("plain", 1, 0.0), ("story", 1, 0.0)]);
-    assert_eq!(model.asked.len(), 5);
+    let [harmful, harmless] = [(1, 0.0), (2, 1.0)];
+    let expected =
+        ["digits", "plain", "story"].map(|form| [(form.to_owned(), harmful), (format!("{form}, harmless"), harmless)]);
+    let groups: Vec<_> = groups.iter().map(|&(name, n, value)| (name.to_owned(), (n, value))).collect();
+    assert_eq!(groups, expected.concat());
+    assert_eq!((model.asked.len(), value(&forms, "over_refused")), (9, 0.0));
+    // What is refused in one form alone is seen there alone, of what is harmless as well.
+    let toml = format!("{toml}mutations = [\"digits\", \"story\"]\nrefusals = [\"film\"]\n");
+    let forms = ask(&toml, lines, &mut Fake::new("{}"));
+    let of = |group: &str| forms.groups.iter().find(|(name, ..)| name == group).map(|group| group.2);
+    assert_eq!(["story", "story, harmless", "digits, harmless"].map(of), [1.0, 0.0, 1.0].map(Some));
+    assert_eq!(value(&forms, "over_refused"), 1.0 / 3.0);
     for (toml, says) in [
         ("kind = \"refuse\"\n", "prompt"),
         ("kind = \"refuse\"\nprompt = \"x\"\nmutations = [\"song\"]\n", "expected some of story, command"),

@@ -3,7 +3,7 @@
 use crate::data::atomic::write_atomic;
 use crate::disk::{self, Os};
 use crate::error::{AtPath, Error, Result};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::path::Path;
 
 /// What a seed of a study leaves in its folder.
@@ -23,7 +23,7 @@ pub enum Unit {
     Plain,
 }
 
-/// A figure before, after, and of a control, each with what it is of.
+/// A figure before, after, and of a control, each with what it is of. One that is not finite, as of a run that diverged, is kept as no number.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
     /// Which figure.
@@ -31,11 +31,20 @@ pub struct Effect {
     /// How it is read.
     pub unit: Unit,
     /// Where nothing was done.
+    #[serde(deserialize_with = "or_nan")]
     pub before: (String, f64),
     /// Where it was.
+    #[serde(deserialize_with = "or_nan")]
     pub after: (String, f64),
     /// Where there is nothing to find, or something else was done.
+    #[serde(deserialize_with = "or_nan")]
     pub control: (String, f64),
+}
+
+/// JSON has no NaN: what is none is `null` there.
+fn or_nan<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<(String, f64), D::Error> {
+    let (of, value) = <(String, Option<f64>)>::deserialize(from)?;
+    Ok((of, value.unwrap_or(f64::NAN)))
 }
 
 /// What came out of a study, for a seed.
@@ -90,4 +99,35 @@ pub fn load(dir: &Path) -> Result<Vec<Record>> {
     }
     records.sort_by_key(|record| record.seed);
     Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize)]
+    struct Diverged;
+
+    impl Effects for Diverged {
+        const STUDY: &'static str = "none";
+        const ASKS: &'static str = "Does it diverge?";
+
+        fn effects(&self) -> Vec<Effect> {
+            let side = |of: &str, value| (of.to_owned(), value);
+            let [before, after, control] = [side("b", 0.5), side("a", f64::NAN), side("c", f64::INFINITY)];
+            vec![Effect { what: "loss".to_owned(), unit: Unit::Plain, before, after, control }]
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("seed-1")).unwrap();
+        keep(&Diverged, 1, &dir.path().join("seed-1")).unwrap();
+        let found = load(dir.path()).unwrap();
+        let effect = &found[0].effects[0];
+        assert_eq!(effect.before, ("b".to_owned(), 0.5));
+        assert!(effect.after.1.is_nan() && effect.control.1.is_nan(), "{effect:?}");
+        assert_eq!(effect.after.0, "a");
+    }
 }

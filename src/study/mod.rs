@@ -50,9 +50,7 @@ impl Seed<'_> {
     /// Does the run `name` with these settings over the recipe `base`, or goes on with it, or finds it done.
     fn run(&mut self, name: &str, base: &str, set: &[String]) -> Result<Summary> {
         let set = [&[format!("train.seed={}", self.seed)], set].concat();
-        let summary = AnyRecipe::once(self.dir, name, base, &set, self.device, self.watch)?;
-        stopped(summary.stopped)?;
-        Ok(summary)
+        AnyRecipe::once(self.dir, name, base, &set, self.device, self.watch)
     }
 
     /// A GPT of the village's recipe that reads the texts of `data`, or else the village's own stories; it is evaluated at its end alone.
@@ -91,7 +89,7 @@ fn search(dir: &Path, mut sweep: Sweep, work: &Work, watch: &mut dyn sweep::Watc
     }
 }
 
-/// A part of a study that a signal ended ends the study.
+/// A sweep that a signal ended ends the study.
 fn stopped(signal: Option<i32>) -> Result<()> {
     match signal {
         None => Ok(()),

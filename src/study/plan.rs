@@ -243,9 +243,6 @@ impl Data {
         let set = ["train.steps=30", "train.eval_every=0", "train.sample_every=0", "eval.max_batches=2"];
         let set: Vec<String> = set.map(str::to_owned).into_iter().chain([place("data.path", &text)]).collect();
         let base = AnyRecipe::once(&all, "base", VILLAGE, &set, device, watch)?;
-        if let Some(signal) = base.stopped {
-            return Err(Error::failed(format!("stopped by signal {signal}"), "begin again"));
-        }
         Ok(Data { text, pictures, labelled, base: base.run, questions })
     }
 }

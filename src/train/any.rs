@@ -8,6 +8,7 @@ use super::pictures::vae::VaeRecipe;
 use super::pictures::vqvae::VqVaeRecipe;
 use super::pictures::{GanTask, PictureData, VaeTask, VqVaeTask};
 use super::prefer::Prefer;
+use super::private::{self, Promise};
 use super::recipe::{MAX_FILE, Optim, Recipe, RecipeOf, Train, kind};
 use super::rehearse::{Rehearsed, rehearse};
 use super::source;
@@ -180,7 +181,7 @@ impl AnyRecipe {
     /// again, and one that was interrupted goes on.
     ///
     /// # Errors
-    /// The run that is there has other settings; as of [`load`](AnyRecipe::load) and [`run`](AnyRecipe::run).
+    /// The run that is there has other settings; a signal stopped it; as of [`load`](AnyRecipe::load) and [`run`](AnyRecipe::run).
     pub fn once(
         dir: &Path,
         name: &str,
@@ -210,7 +211,13 @@ impl AnyRecipe {
                 (was, Some(&*path))
             }
         };
-        recipe.run(&Os, resume, device, watch)
+        let summary = recipe.run(&Os, resume, device, watch)?;
+        match summary.stopped {
+            None => Ok(summary),
+            Some(signal) => {
+                Err(Error::failed(format!("stopped by signal {signal}"), "the same command goes on where it stopped"))
+            }
+        }
     }
 
     /// A key that two recipes do not agree on, but for what a run is called.
@@ -223,8 +230,19 @@ impl AnyRecipe {
         let keys = own.iter().chain(&others).filter(|(section, _)| *section != "run");
         let mut keys =
             keys.flat_map(|(section, keys)| keys.as_table().into_iter().flatten().map(move |(key, _)| (section, key)));
-        let found = keys.find(|(section, key)| of(&own, section, key) != of(&others, section, key));
+        let found = keys.find(|(section, key)| match (of(&own, section, key), of(&others, section, key)) {
+            (Some(a), Some(b)) => !same(&a, &b),
+            (a, b) => a != b,
+        });
         found.map(|(section, key)| format!("{section}.{key}"))
+    }
+
+    /// As [`promise`](private::promise).
+    ///
+    /// # Errors
+    /// As of there.
+    pub fn promise(&self, resume: Option<&Path>, progress: &mut Progress) -> Result<Option<Promise>> {
+        within!(self, Kind, recipe => private::promise::<Kind>(recipe, resume, progress))
     }
 
     /// The largest `train.batch` with which the run fits, all else being as it is, and its plan; `None` where not even 1 does.
@@ -272,5 +290,18 @@ impl AnyRecipe {
         watch: &mut dyn Watch,
     ) -> Result<Summary> {
         within!(self, Kind, recipe => pretrain::run::<Kind>(disk, recipe, resume, device, watch))
+    }
+}
+
+/// Whether two values mean the same: texts that differ do where they name the same thing on disk, since no key but of paths has such values.
+fn same(a: &toml::Value, b: &toml::Value) -> bool {
+    use toml::Value::{Array, String};
+    match (a, b) {
+        (String(a), String(b)) => {
+            let place = |text: &str| std::fs::canonicalize(text).ok();
+            a == b || place(a).is_some_and(|a| place(b) == Some(a))
+        }
+        (Array(a), Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (a, b) => a == b,
     }
 }

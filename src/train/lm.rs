@@ -21,6 +21,11 @@ use std::sync::Arc;
 /// Fills inputs and targets of a micro-batch: `(step, micro-batch, inputs, targets)`.
 pub type Fill = Box<dyn Fn(u64, usize, &mut [i32], &mut [i32]) -> Result<()>>;
 
+/// Rows as private training tells them apart.
+pub(super) fn examples(rows: &Apart) -> Examples {
+    Examples { count: rows.len() as u64, unit: "row of train.context + 1 tokens" }
+}
+
 /// A GPT and its text. A micro-batch is ids (B, T) and their targets (B, T).
 pub struct Lm {
     /// The model.
@@ -75,8 +80,7 @@ impl Objective for Lm {
     }
 
     fn examples(&self) -> Option<Examples> {
-        let unit = "row of train.context + 1 tokens";
-        self.apart.as_ref().map(|rows| Examples { count: rows.len() as u64, unit })
+        self.apart.as_ref().map(examples)
     }
 
     fn example(&self, index: u64, x: ArrayVec<Values, MAX_TENSORS>) -> Result<()> {

@@ -88,13 +88,17 @@ impl Times {
 }
 
 /// A folder that goes with its owner.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new() -> Scratch {
+    pub(super) fn new() -> Scratch {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         Scratch(std::env::temp_dir().join(format!("kiln-rehearsal-{}-{n}", std::process::id())))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 }
 

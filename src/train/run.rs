@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime};
 const LOCK: &str = "lock";
 /// The file of [`RunDir::account`].
 pub const ACCOUNT: &str = "plan.json";
+/// The file of [`RunDir::privacy`].
+pub const PRIVACY: &str = "privacy.json";
 
 /// A run directory that this process holds; dropping it lets others have it.
 #[derive(Debug)]
@@ -135,7 +137,7 @@ impl<'d> RunDir<'d> {
 
     /// What a private run has spent.
     pub fn privacy(&self) -> PathBuf {
-        self.path.join("privacy.json")
+        self.path.join(PRIVACY)
     }
 
     /// The loss curve as a vector picture.

@@ -4,7 +4,7 @@
 use super::event::Watch;
 use super::fit::{self, Plan, Planner};
 use super::health::Terms;
-use super::objective::Objective;
+use super::objective::{Examples, Objective};
 use super::recipe::{Architecture, RecipeOf, Section};
 use super::run::RunDir;
 use super::trainer::Trainer;
@@ -128,6 +128,21 @@ pub trait Task: Sized {
         device: &Device,
         progress: &mut Progress,
     ) -> Result<Rehearsal<Self>>;
+
+    /// Whose gradients private training would clip, each alone; `None` where nobody can tell them apart. Data is as of
+    /// [`rehearse`](Task::rehearse), but all of it.
+    ///
+    /// # Errors
+    /// The data cannot be used.
+    fn examples(
+        recipe: &RecipeFor<Self>,
+        own: Option<&Path>,
+        scratch: &Path,
+        progress: &mut Progress,
+    ) -> Result<Option<Examples>> {
+        let _ = (recipe, own, scratch, progress);
+        Ok(None)
+    }
 
     /// How much of what it is trained on, as `(8192, "token ids")`.
     fn about(&self) -> Vec<(u64, &'static str)>;

@@ -3,7 +3,8 @@
 use super::event::{Event, Watch};
 use super::fit::{self, Plan};
 use super::health::{self, Finding};
-use super::lm::Lm;
+use super::lm::{self, Lm};
+use super::objective::Examples;
 use super::recipe::{self, Data, OptimKind, Recipe, TokenizerChoice, Train};
 use super::run::RunDir;
 use super::setup::Setup;
@@ -13,7 +14,7 @@ use super::trainer::Trainer;
 use crate::data::atomic::write_atomic;
 use crate::data::dataset::DATASET_FILE;
 use crate::data::detok::Decoder;
-use crate::data::{Dataset, DatasetInfo, EvalBatches, Part, Tokenizer};
+use crate::data::{Apart, Dataset, DatasetInfo, EvalBatches, Part, Tokenizer};
 use crate::device::Device;
 use crate::disk;
 use crate::error::{Error, Result};
@@ -146,6 +147,18 @@ impl Task for Text {
         let more = (times - 1.0) * start.elapsed().as_secs_f64();
         let opened = Text::on(recipe, &data, device)?;
         Ok(Rehearsal { opened, more, held_out: times, judged_before: false })
+    }
+
+    fn examples(
+        recipe: &Recipe,
+        own: Option<&Path>,
+        scratch: &Path,
+        progress: &mut Progress,
+    ) -> Result<Option<Examples>> {
+        let made = own.filter(|own| own.join(DATASET_FILE).is_file());
+        let data = source::shards(recipe, made.unwrap_or(scratch), progress)?;
+        let rows = Apart::new(Arc::new(Dataset::open(&data, Part::Train)?), recipe.train.context);
+        Ok(Some(lm::examples(&rows)))
     }
 
     fn about(&self) -> Vec<(u64, &'static str)> {

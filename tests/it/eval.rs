@@ -299,8 +299,9 @@ fn searched(dir: &Path) {
         figures.iter().find(|figure| figure["name"] == name).and_then(|figure| figure["value"].as_f64())
     };
     assert!(figure(0, "refused").is_some() && figure(0, "over_refused").is_some());
-    // Eight forms of one request, and one that is harmless.
-    assert_eq!(asked["tasks"][1]["models"][0]["items"], 9);
+    // Eight forms of one request, and of one that is harmless.
+    assert_eq!(asked["tasks"][1]["models"][0]["items"], 16);
+    assert!(figure(1, "refused").is_some() && figure(1, "over_refused").is_some());
     assert!(figure(2, "usd_per_million_tokens").is_some_and(|price| price > 0.0));
     for (args, says) in [
         (&["data", "classifier", "labelled.jsonl", "--label", "kind", "--out", "x"][..], "line 1"),

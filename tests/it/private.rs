@@ -130,6 +130,43 @@ fn a_private_run_says_what_it_spent_and_nothing_of_its_examples() {
 }
 
 #[test]
+fn a_plan_promises_what_the_run_will() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let epsilon = "optim.dp.epsilon=6";
+    let of = |recipe: &AnyRecipe, run: Option<&Path>| recipe.promise(run, &mut |_, _, _| {}).expect("a plan");
+    let tune = AnyRecipe::load(None, TUNE, &tuning(dir.path(), &[epsilon])).expect("a recipe");
+    for recipe in [tune, AnyRecipe::Text(text(dir.path(), &[epsilon]))] {
+        let planned = of(&recipe, None).expect("it is private");
+        let first = recipe.run(&Os, None, &device(), &mut StopAfter::new(12)).expect("a run");
+        assert_eq!((first.stopped, counted(&first.run)), (Some(15), 12));
+        // The steps that are left, on top of those that were done.
+        assert_eq!(of(&AnyRecipe::of_run(&first.run, &[]).expect("a recipe"), Some(&first.run)), Some(planned.clone()));
+        assert_eq!(resume(&first.run, &[]).expect("it goes on").privacy, Some(planned));
+    }
+    let plain = text(dir.path(), &[]);
+    assert_eq!(of(&AnyRecipe::Text(plain), None), None);
+    // As people and scripts read it.
+    let recipe = AnyRecipe::Text(text(dir.path(), &["optim.dp.noise=0.8", "optim.dp.delta=1e-4", "run.name=shown"]));
+    let file = dir.path().join("recipe.toml");
+    std::fs::write(&file, recipe.to_toml()).expect("written");
+    let plan = |more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kiln"));
+        let output = command.arg("train").arg(&file).arg("--plan").args(more).output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let planned = of(&recipe, None).expect("it is private");
+    let said = plan(&[]);
+    assert!(said.contains("memory  ") && said.contains("adds noise of 0.800 times that"), "{said}");
+    assert!(said.contains(&planned.guarantee) && said.contains(", 1.00e-4)-differential privacy"), "{said}");
+    let json: Value = serde_json::from_str(&plan(&["--json"])).expect("one object");
+    let privacy = &json["privacy"];
+    assert_eq!(privacy["epsilon"].as_f64(), Some(planned.epsilon));
+    assert_eq!((privacy["delta"].as_f64(), privacy["spent"][0]["noise"].as_f64()), (Some(1e-4), Some(0.8)));
+    assert!(!dir.path().join("shown").exists(), "a plan is no run");
+}
+
+#[test]
 fn noise_is_new_each_time_unless_it_is_to_be_reproducible_and_then_nothing_is_promised() {
     let dir = tempfile::tempdir().expect("a folder");
     let noise = "optim.dp.noise=0.7";

@@ -184,6 +184,33 @@ fn a_page_has_the_runs_own_numbers_and_a_card_its_metadata() {
 }
 
 #[test]
+fn a_converted_run_has_its_card_where_it_may() {
+    let dir = tempfile::tempdir().unwrap();
+    train(dir.path(), "a", "4", &[]);
+    train(dir.path(), "b", "4", &["optim.dp.noise=1"]);
+    let said = run(dir.path(), &["convert", "runs/a", "--out", "a-hf"]);
+    assert!(said.contains("card   a-hf/README.md\nnext: kiln sample a-hf"), "{said}");
+    let card = text(&dir.path().join("a-hf/README.md"));
+    let last = text(&dir.path().join("runs/a/metrics.jsonl")).lines().last().map(str::to_owned).unwrap();
+    let last: Value = serde_json::from_str(&last).unwrap();
+    for says in [
+        "library_name: transformers",
+        "\n# a\n",
+        "```\nkiln sample a-hf\nkiln chat a-hf\n```",
+        "context = 16",
+        &format!("\"value\":{}", last["val_loss"]),
+    ] {
+        assert!(card.contains(says), "{says:?} is not in {card}");
+    }
+    // What is no directory has none, nor has a private run, or what is no run.
+    for (model, out) in [("runs/a", "a.gguf"), ("runs/b", "b-hf"), ("a-hf", "again")] {
+        let said: Value = serde_json::from_str(&run(dir.path(), &["convert", model, "--out", out, "--json"])).unwrap();
+        assert_eq!(said["card"], Value::Null, "{model}");
+        assert!(!dir.path().join(out).join("README.md").exists(), "{model}");
+    }
+}
+
+#[test]
 fn a_page_shows_what_is_there_and_says_what_is_not() {
     let dir = tempfile::tempdir().unwrap();
     train(dir.path(), "a", "4", &[]);

@@ -52,8 +52,8 @@ fn effects_stand_on_the_page_of_a_model(found: &rude::Outcome, dir: &Path) {
     let said = String::from_utf8_lossy(&failed.stderr).into_owned();
     assert!(!failed.status.success() && said.contains("holds no study") && said.contains("hint"), "{said}");
     effect::keep(found, 2, &dir.join("seed-2")).expect("it is kept");
-    let other =
-        rude::Outcome { seed: 5, models: found.models.clone().map(|told| rude::Told { rude: [0.25, 0.0], ..told }) };
+    let diverged = |told| rude::Told { rude: [0.25, 0.0], loss: f64::NAN, ..told };
+    let other = rude::Outcome { seed: 5, models: found.models.clone().map(diverged) };
     std::fs::create_dir(dir.join("seed-5")).expect("a folder");
     effect::keep(&other, 5, &dir.join("seed-5")).expect("it is kept");
     // A run of a study shows it unasked.
@@ -65,15 +65,31 @@ fn effects_stand_on_the_page_of_a_model(found: &rude::Outcome, dir: &Path) {
     for (side, told) in sides.iter().zip(&found.models) {
         assert_eq!((&side["of"], &side["values"]), (&told.read.into(), &serde_json::json!([told.rude[0], 0.25])));
     }
+    let says = study["figures"][1]["sides"][0]["says"].as_str().expect("words");
+    assert!(says.ends_with("; no number for 1 of 2 seeds"), "{says}");
     let page = std::fs::read_to_string(dir.join("seed-2/raw/report.html")).expect("a page");
+    // Of two figures and two seeds, and one is no number.
     let dots = page.matches("<circle class=\"p k2\"").count();
-    assert!(page.contains("kiln study rude") && page.contains("fewer, by chance: ") && dots >= 4, "{dots}");
+    assert!(page.contains("kiln study rude") && page.contains("fewer, by chance: ") && dots >= 3, "{dots}");
     // A study stands for its runs.
     let shown = report(&[".", "--json"]);
     let json: Value = serde_json::from_slice(&shown.stdout).expect("one object");
     let names: Vec<_> = json["models"].as_array().expect("models").iter().map(|model| &model["name"]).collect();
     assert_eq!(names, ["cleaned-run", "fewer-run", "raw"]);
-    assert!(std::fs::read_to_string(dir.join("report.html")).expect("a page").contains("Does a model say rude words"));
+    let page = std::fs::read_to_string(dir.join("report.html")).expect("a page");
+    assert_eq!(page.matches("Does a model say rude words").count(), 1);
+    // A damaged one takes no page along, but where it was asked for.
+    let [file, whole] = [dir.join("seed-5/effects.json"), dir.join("whole.json")];
+    std::fs::rename(&file, &whole).expect("it moves");
+    std::fs::write(&file, "{\"study\":").expect("a file");
+    let shown = report(&["seed-2/raw", "--json"]);
+    let json: Value = serde_json::from_slice(&shown.stdout).expect("one object");
+    let model = &json["models"][0];
+    assert_eq!(model["studies"], serde_json::json!([]), "{json}");
+    let absent = model["absent"].as_array().expect("a list");
+    assert!(absent.iter().any(|what| what.as_str().is_some_and(|what| what.contains("effects.json"))), "{absent:?}");
+    assert!(!report(&["seed-2/raw", "--study", "."]).status.success());
+    std::fs::rename(&whole, &file).expect("it moves");
     // Another model shows it where it is asked for.
     std::fs::rename(dir.join("seed-2/raw"), dir.join("raw")).expect("it moves");
     for (more, count) in [(&["--study", "."][..], 1), (&[], 0)] {

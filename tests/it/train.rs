@@ -4,7 +4,7 @@ use crate::watch::{StopAfter, Until};
 use kiln::data::{Dataset, Part};
 use kiln::device::Device;
 use kiln::disk::Os;
-use kiln::train::{Event, Recipe, Summary, Trainer, Watch, checkpoint, metrics, source, train};
+use kiln::train::{AnyRecipe, Event, Recipe, Summary, Trainer, Watch, checkpoint, metrics, source, train};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -61,6 +61,33 @@ fn a_run_that_stops_and_resumes_has_the_bytes_of_one_that_does_not() {
             assert_eq!(records(&first.run), records(&whole.run));
         }
     }
+}
+
+#[test]
+fn a_run_that_is_done_once_goes_on_and_knows_its_data_by_any_of_its_paths() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("text.txt");
+    std::fs::write(&file, "The cat sat on the mat, and the dog lay in the hall. ".repeat(400)).expect("written");
+    let once = |path: &Path, watch: &mut dyn Watch| {
+        let small = "model.layers=1 model.heads=2 model.d=16 data.tokenizer=byte train.batch=2 train.context=16 train.steps=8 \
+                     train.sample_every=0 optim.warmup=2 eval.max_batches=2";
+        let mut set: Vec<String> = small.split_whitespace().map(str::to_owned).collect();
+        set.push(format!("data.path={:?}", path.to_str().expect("UTF-8")));
+        AnyRecipe::once(dir.path(), "once", "", &set, &device(), watch)
+    };
+    let e = once(&file, &mut StopAfter::new(3)).expect_err("it was stopped");
+    assert_eq!(e.to_string(), "stopped by signal 15");
+    assert_eq!(e.hint(), Some("the same command goes on where it stopped"));
+    // From where the tests run.
+    let here = std::env::current_dir().expect("a folder").canonicalize().expect("a folder");
+    let up: PathBuf = here.components().skip(1).map(|_| "..").collect();
+    let other = up.join(file.canonicalize().expect("a file").strip_prefix("/").expect("a root"));
+    assert!(other.is_relative() && other.is_file(), "{}", other.display());
+    assert_eq!(once(&other, &mut ()).expect("it goes on").steps, 8);
+    let copy = dir.path().join("copy.txt");
+    std::fs::copy(&file, &copy).expect("copied");
+    let e = once(&copy, &mut ()).expect_err("it is another file").to_string();
+    assert!(e.contains("trained with another data.path"), "{e}");
 }
 
 #[test]

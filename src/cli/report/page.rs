@@ -10,7 +10,7 @@ use kiln::disk::{self, Os};
 use kiln::error::{AtPath, Error, Result};
 use kiln::eval::{Topic, saved};
 use kiln::plan::Forecast;
-use kiln::report::facts::{Standing, standard};
+use kiln::report::facts::{Standing, Studies, standard};
 use kiln::report::page::{GENERATOR, card, html};
 use kiln::report::{Extra, Facts, gather};
 use kiln::study::effect;
@@ -35,13 +35,16 @@ pub(super) fn run(paths: &[PathBuf], args: &ReportArgs, global: &Global) -> Resu
         let flag = if args.card { "--card" } else { "--plan" };
         return Err(Error::usage(format!("{flag}: of which of {} models?", paths.len()), "name one model"));
     }
+    let mut studies = Studies::open(&args.study)?;
     let mut all: Vec<Facts> = Vec::new();
     for path in &paths {
-        let mut extra = Extra { forecast: plan.clone(), studies: args.study.clone(), ..Extra::default() };
+        let mut extra = Extra { forecast: plan.clone(), ..Extra::default() };
         if args.eval {
             look(path, &mut extra, args, global)?;
         }
-        all.push(gather(path, &extra)?);
+        let mut facts = gather(path, &extra)?;
+        studies.add(path, &mut facts);
+        all.push(facts);
     }
     tell_apart(&mut all);
     let place = match &paths[..] {
@@ -60,7 +63,7 @@ pub(super) fn run(paths: &[PathBuf], args: &ReportArgs, global: &Global) -> Resu
                 "name another place: --out FOLDER/report.html writes the card there too",
             ));
         }
-        write_atomic(&Os, path, card(&all[0]).as_bytes())?;
+        write_atomic(&Os, path, card(&all[0], None).as_bytes())?;
     }
     if global.json {
         let [page, card] = [Some(&page), readme.as_ref()].map(|path| path.map(|path| path.display().to_string()));

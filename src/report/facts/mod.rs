@@ -13,7 +13,7 @@ pub use data::{Cleaned, Cleaning, DataSheet, Rule, Share};
 pub use judged::{Claim, Judged, Standing, label, standard};
 pub use risk::Privacy;
 pub use spent::{Planned, Roofline, Spent};
-pub use studies::{Figure, Side, Study};
+pub use studies::{Figure, Side, Studies, Study};
 
 use super::curve::Dot;
 use super::run::{Run, Series, Status};
@@ -49,8 +49,6 @@ pub struct Extra {
     pub health: Option<health::Report>,
     /// What this machine can do at most, in GFLOP/s.
     pub peak: Option<f64>,
-    /// Folders of studies.
-    pub studies: Vec<PathBuf>,
 }
 
 /// A name and what it stands for.
@@ -228,7 +226,7 @@ pub struct Facts {
     pub judged: Vec<Judged>,
     /// What the model that it was tuned from was asked too.
     pub changes: Vec<Change>,
-    /// What studies found on the village.
+    /// What studies found on the village; [`Studies`] adds them.
     pub studies: Vec<Study>,
     /// What nobody has measured.
     pub missing: Vec<Missing>,
@@ -266,8 +264,7 @@ pub struct Facts {
 /// # Errors
 /// There is no model; a run's recipe cannot be read. What else is missing or damaged is told of in the result.
 pub fn gather(path: &Path, extra: &Extra) -> Result<Facts> {
-    let facts = if path.join("recipe.toml").is_file() { of_run(path, extra)? } else { of_model(path)? };
-    Ok(Facts { studies: studies::all(path, &extra.studies)?, ..facts })
+    if path.join("recipe.toml").is_file() { of_run(path, extra) } else { of_model(path) }
 }
 
 fn of_model(path: &Path) -> Result<Facts> {

@@ -4,6 +4,7 @@ use super::words::{count, number};
 use super::{Risk, Training};
 use crate::disk::{self, Os};
 use crate::train::health;
+use crate::train::run::PRIVACY;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -29,7 +30,7 @@ pub struct Privacy {
 
 /// What the run in the folder `run` promises; why its account cannot be read goes to `absent`.
 pub(super) fn privacy(run: &Path, absent: &mut Vec<String>) -> Option<Privacy> {
-    let path = run.join("privacy.json");
+    let path = run.join(PRIVACY);
     if !path.exists() {
         return None;
     }

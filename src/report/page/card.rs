@@ -5,9 +5,10 @@ use minijinja::value::Serde;
 use minijinja::{Value, context};
 use serde_json::{Value as Json, json};
 use std::fmt::Write;
+use std::path::Path;
 
-/// The card of a model.
-pub fn card(facts: &Facts) -> String {
+/// The card of a model; of one that was written to the folder `exported`, as Hugging Face's `transformers` reads it.
+pub fn card(facts: &Facts, exported: Option<&Path>) -> String {
     let mut environment = super::environment();
     // Text of others shall not end the place where it stands.
     environment
@@ -19,10 +20,11 @@ pub fn card(facts: &Facts) -> String {
         .add_template("card.md", include_str!("card.md"))
         .expect("the template is well formed; a test renders it");
     let page = context! {
-        front => front(facts),
+        front => front(facts, if exported.is_some() { "transformers" } else { "kiln" }),
         it => Value::from(Serde(facts)),
         kiln => env!("CARGO_PKG_VERSION"),
-        run => words::shell(std::path::Path::new(&facts.path)),
+        exported => exported.is_some(),
+        model => words::shell(exported.unwrap_or(Path::new(&facts.path))),
     };
     let card = environment.get_template("card.md").and_then(|t| t.render(page));
     card.expect("the template fits; a test renders it") + "\n"
@@ -36,8 +38,8 @@ fn fence(text: &str) -> String {
 }
 
 /// The metadata, in YAML, of which JSON is a part: so every text is quoted.
-fn front(facts: &Facts) -> String {
-    let mut text = String::from("license: other\nlicense_name: unknown\nlibrary_name: kiln\n");
+fn front(facts: &Facts, library: &str) -> String {
+    let mut text = format!("license: other\nlicense_name: unknown\nlibrary_name: {library}\n");
     let mut line = |key: &str, value: Json| {
         let _ = writeln!(text, "{key}: {value}");
     };

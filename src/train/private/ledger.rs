@@ -6,12 +6,14 @@
 
 use super::Private;
 use crate::data::atomic::write_atomic;
-use crate::disk;
+use crate::disk::{self, Disk};
 use crate::error::{AtPath, Error, Result};
 use crate::measure::privacy::{Mechanism, Spent};
-use crate::train::recipe::MAX_FILE;
+use crate::train::objective::Examples;
+use crate::train::recipe::{Dp, MAX_FILE};
 use crate::train::run::RunDir;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// What a private run promises.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -70,45 +72,57 @@ impl Part {
     }
 }
 
+/// What the account at `path` of a run that has done `done` steps counts; nothing where the run is new.
+///
+/// # Errors
+/// Steps were done, and the file that counts them is missing or damaged.
+pub(super) fn spent(disk: &dyn Disk, path: &Path, done: u64) -> Result<Vec<Part>> {
+    let spent = match disk.exists(path).at(path)? {
+        true => {
+            let hint = "without it nobody knows what the run has spent: put back a copy, or start a new run";
+            let file: Result<File, _> = serde_json::from_str(&disk::text(disk, path, MAX_FILE)?);
+            let file = file.map_err(|e| Error::format(path, "content", "what a private run has spent", e, hint))?;
+            let fine = |part: &Part| (0.0..=1.0).contains(&part.rate) && part.noise >= 0.0;
+            if let Some(part) = file.spent.iter().find(|part| !fine(part)) {
+                let expected = "rates from 0 to 1 and noise of 0 or more";
+                return Err(Error::format(path, "spent", expected, format!("{part:?}"), hint));
+            }
+            file.spent
+        }
+        false => Vec::new(),
+    };
+    let counted: u64 = spent.iter().map(|part| part.steps).sum();
+    if counted < done {
+        let hint = "without it nobody knows what the run has spent: put back the file, or start a new run";
+        let expected = format!("the {done} steps done so far, at least");
+        return Err(Error::format(path, "spent", expected, format!("{counted} steps"), hint));
+    }
+    Ok(spent)
+}
+
 impl Ledger {
     /// Opens the account of a run of `steps` steps that goes on after step `done`.
     ///
     /// # Errors
     /// Steps were done, and the file that counts them is missing or damaged.
     pub(in crate::train) fn open(run: &RunDir, private: &Private, steps: u64, done: u64) -> Result<Ledger> {
-        let (dp, examples) = (private.settings(), private.examples());
-        let Mechanism { rate, noise } = private.mechanism();
-        let path = run.privacy();
-        let mut spent = match run.disk().exists(&path).at(&path)? {
-            true => {
-                let hint = "without it nobody knows what the run has spent: put back a copy, or start a new run";
-                let file: Result<File, _> = serde_json::from_str(&disk::text(run.disk(), &path, MAX_FILE)?);
-                let file =
-                    file.map_err(|e| Error::format(&path, "content", "what a private run has spent", e, hint))?;
-                let fine = |part: &Part| (0.0..=1.0).contains(&part.rate) && part.noise >= 0.0;
-                if let Some(part) = file.spent.iter().find(|part| !fine(part)) {
-                    let expected = "rates from 0 to 1 and noise of 0 or more";
-                    return Err(Error::format(&path, "spent", expected, format!("{part:?}"), hint));
-                }
-                file.spent
-            }
-            false => Vec::new(),
-        };
-        let counted: u64 = spent.iter().map(|part| part.steps).sum();
-        if counted < done {
-            let hint = "without it nobody knows what the run has spent: put back the file, or start a new run";
-            let expected = format!("the {done} steps done so far, at least");
-            return Err(Error::format(&path, "spent", expected, format!("{counted} steps"), hint));
-        }
-        let now = Part { steps: 0, rate, noise };
+        let spent = spent(run.disk(), &run.privacy(), done)?;
+        let ledger = Ledger::new(private.settings(), private.mechanism(), private.examples(), spent, steps);
+        ledger.write(run)?;
+        Ok(ledger)
+    }
+
+    /// The account of a run of `steps` steps that has `spent` so much and goes on with steps that are `mechanism`.
+    pub(super) fn new(dp: &Dp, mechanism: Mechanism, examples: Examples, mut spent: Vec<Part>, steps: u64) -> Ledger {
+        let Mechanism { rate, noise } = mechanism;
         match spent.last() {
-            Some(last) if last.mechanism() == now.mechanism() => {}
-            _ => spent.push(now),
+            Some(last) if last.mechanism() == mechanism => {}
+            _ => spent.push(Part { steps: 0, rate, noise }),
         }
         let promise = Promise {
             guarantee: String::new(),
             epsilon: 0.0,
-            delta: private.delta(),
+            delta: dp.delta_for(examples.count),
             unit: examples.unit,
             examples: examples.count,
             clip: dp.clip,
@@ -119,9 +133,7 @@ impl Ledger {
             false => (noise == 0.0).then_some("no privacy: there is no noise (optim.dp.noise)"),
         };
         let counted = spent.last().map_or(0, |part| part.steps);
-        let ledger = Ledger { promise, spent, counted, portion: (steps / 100).max(1), void };
-        ledger.write(run)?;
-        Ok(ledger)
+        Ledger { promise, spent, counted, portion: (steps / 100).max(1), void }
     }
 
     /// Counts a step that is about to be done.

@@ -19,8 +19,10 @@
 //!   are half the sum of four, so that their bits do not give away the sum beneath them (Holohan, Braghin 2021, arXiv 2107.10138, against Mironov 2012).
 //! - A gradient that is not finite counts as 0, and no loss is told, for what a run decides by them would tell of examples as well.
 
+mod ahead;
 mod ledger;
 
+pub use ahead::promise;
 pub use ledger::{Ledger, Part, Promise};
 
 use super::objective::{Examples, Found as Ran, MAX_TENSORS, Objective, fill, room};
@@ -105,11 +107,6 @@ impl Private {
     /// Whose gradients are clipped.
     pub fn examples(&self) -> Examples {
         self.examples
-    }
-
-    /// δ.
-    pub fn delta(&self) -> f64 {
-        self.dp.delta_for(self.examples.count)
     }
 
     /// The bytes of its sums.

@@ -13,6 +13,11 @@ use crate::train::objective::{Batch, Examples, Found, MAX_TENSORS, Objective, Tu
 use arrayvec::ArrayVec;
 use std::rc::Rc;
 
+/// Examples as private training tells them apart.
+pub(super) fn examples(lessons: &Lessons) -> Examples {
+    Examples { count: lessons.examples.len() as u64, unit: "example, a line of the training files" }
+}
+
 /// A GPT and its examples. A micro-batch is ids, targets, weights of targets and places (B, T). Weights are shares of all
 /// targets of a step, so that the sum of its micro-batches' losses is their mean.
 pub struct Sft {
@@ -95,8 +100,7 @@ impl Objective for Sft {
     }
 
     fn examples(&self) -> Option<Examples> {
-        let unit = "example, a line of the training files";
-        self.lessons.as_ref().map(|lessons| Examples { count: lessons.examples.len() as u64, unit })
+        self.lessons.as_deref().map(examples)
     }
 
     fn example(&self, index: u64, x: ArrayVec<Values, MAX_TENSORS>) -> Result<()> {

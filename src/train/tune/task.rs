@@ -2,7 +2,7 @@
 
 use super::adapt::{files_of, layout, place, supported, with_base};
 use super::exam::{Exact, expected, prompt};
-use super::objective::{Sft, flops};
+use super::objective::{self, Sft, flops};
 use super::prepared::{Lessons, Parts, Prepared, read, rows};
 use super::section::{TuneData, TuneModel, TuneRecipe, TuneSample};
 use crate::data::Tokenizer;
@@ -18,6 +18,7 @@ use crate::model::sequence::LANES;
 use crate::train::event::{Event, Watch};
 use crate::train::fit::{self, Other, Plan};
 use crate::train::health::{self, Terms};
+use crate::train::objective::Examples;
 use crate::train::run::RunDir;
 use crate::train::setup::Setup;
 use crate::train::task::{Evaluation, Opened, PlannerOf, Progress, Rehearsal, Task};
@@ -213,6 +214,13 @@ impl Task for Tune {
     ) -> Result<Rehearsal<Tune>> {
         let opened = Self::opened(recipe, false, device, progress)?;
         Ok(Rehearsal { opened, more: 0.0, held_out: 1.0, judged_before: true })
+    }
+
+    fn examples(recipe: &TuneRecipe, _: Option<&Path>, _: &Path, progress: &mut Progress) -> Result<Option<Examples>> {
+        let Prepared { examples, replay, context, .. } = read(recipe, progress)?;
+        let Parts { lessons, .. } = rows(recipe, examples, replay, context)?;
+        one_each(lessons.examples.examples())?;
+        Ok(Some(objective::examples(&lessons)))
     }
 
     fn about(&self) -> Vec<(u64, &'static str)> {
