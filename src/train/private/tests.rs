@@ -36,10 +36,10 @@ fn gradients(params: &Params) -> Vec<f64> {
     params.ids().flat_map(|id| params.grad(id).expect("written").f32().to_vec()).map(f64::from).collect()
 }
 
-/// The private gradients of step 0.
-fn private(trainer: &mut Trainer<Lm>) -> (Vec<u64>, Vec<f64>) {
+/// The examples and the private gradients of a step.
+fn private(trainer: &mut Trainer<Lm>, step: u64) -> (Vec<u64>, Vec<f64>) {
     let mut private = trainer.private.take().expect("training is private");
-    private.gradients(trainer, At::from(0), &mut Parts::new()).unwrap();
+    private.gradients(trainer, At::from(step), &mut Parts::new()).unwrap();
     let drawn = private.drawn.clone();
     trainer.private = Some(private);
     let found = gradients(&trainer.params);
@@ -73,24 +73,30 @@ fn a_step_sums_the_clipped_gradients_of_the_examples_that_it_drew() {
     // Some are clipped, and some are not.
     let clip = norms[10];
     trainer.private.as_mut().unwrap().dp.clip = clip;
-    let (drawn, found) = private(&mut trainer);
-    assert!(drawn.len() > 3 && drawn.len() < 20, "{drawn:?}");
-    let (mut expected, mut clipped) = (vec![0.0; found.len()], 0);
-    for &example in &drawn {
-        let gradient = alone(&mut trainer, example);
-        let share = (clip / norm(&gradient)).min(1.0);
-        clipped += usize::from(share < 1.0);
-        expected.iter_mut().zip(&gradient).for_each(|(sum, x)| *sum += share * x / 8.0);
+    let mut sizes = Vec::new();
+    for step in 0..4 {
+        let (drawn, found) = private(&mut trainer, step);
+        assert!(drawn.len() > 3 && drawn.len() < 20, "{drawn:?}");
+        let (mut expected, mut clipped) = (vec![0.0; found.len()], 0);
+        for &example in &drawn {
+            let gradient = alone(&mut trainer, example);
+            let share = (clip / norm(&gradient)).min(1.0);
+            clipped += usize::from(share < 1.0);
+            expected.iter_mut().zip(&gradient).for_each(|(sum, x)| *sum += share * x / 8.0);
+        }
+        assert!(clipped > 0 && clipped < drawn.len(), "{clipped} of {} are clipped", drawn.len());
+        let off: Vec<f64> = found.iter().zip(&expected).map(|(a, b)| a - b).collect();
+        assert!(norm(&off) < 2e-5 * norm(&expected), "off by {} of {}", norm(&off), norm(&expected));
+        sizes.push(drawn.len());
     }
-    assert!(clipped > 0 && clipped < drawn.len(), "{clipped} of {} are clipped", drawn.len());
-    let off: Vec<f64> = found.iter().zip(&expected).map(|(a, b)| a - b).collect();
-    assert!(norm(&off) < 2e-5 * norm(&expected), "off by {} of {}", norm(&off), norm(&expected));
+    // So that a sum divided by what was drawn, and not by what is expected, is seen.
+    assert!(sizes.iter().any(|&size| size != 8), "{sizes:?}");
 }
 
 #[test]
 fn without_clipping_and_noise_a_step_over_all_rows_is_the_ordinary_one() {
     let (_dir, mut trainer) = trainer(6, "train.batch=6 optim.dp.clip=1e6 optim.dp.noise=0");
-    let (drawn, found) = private(&mut trainer);
+    let (drawn, found) = private(&mut trainer, 0);
     assert_eq!(drawn, [0, 1, 2, 3, 4, 5]);
     // The same rows as one micro-batch.
     let device = trainer.params.device().clone();
