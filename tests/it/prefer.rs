@@ -1,6 +1,7 @@
 //! Preferences: the losses against torch and TRL's formulas (`tests/reference/preferences.py`), and runs that learn from them.
 
 use crate::gpt::read;
+use crate::gpu::sim;
 use crate::tune::{base, device, losses};
 use crate::watch::StopAfter;
 use kiln::disk::Os;
@@ -9,6 +10,7 @@ use kiln::params::Params;
 use kiln::tape::{Pass, Tape, Var};
 use kiln::tensor::Tensor;
 use kiln::train::prefer::{Compared, Judge, Preference, PreferenceLoss, kto_kl};
+use kiln::train::recipe::VILLAGE;
 use kiln::train::tune::PREFER;
 use kiln::train::{AnyRecipe, Summary, Watch, metrics};
 use safetensors::SafeTensors;
@@ -246,6 +248,33 @@ fn a_reward_model_prefers_what_it_learnt_to_prefer_wherever_it_is_opened() {
     }
     let error = Judge::open(base(), &device()).map(|_| ()).expect_err("it gives no rewards");
     assert!(error.hint().is_some_and(|hint| hint.contains("kiln align reward")), "{error}");
+}
+
+#[test]
+fn a_gpu_learns_preferences_as_the_cpu_does() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let small = "run.name=base model.kind=llama model.layers=1 model.heads=2 model.d=64 data.vocab=300 data.bytes=60000 \
+                 train.batch=2 train.context=32 train.sample_every=0 train.steps=2 eval.max_batches=1";
+    let mut set: Vec<String> = small.split_whitespace().map(str::to_owned).collect();
+    set.push(format!("run.dir={:?}", dir.path().to_str().expect("UTF-8")));
+    let own = AnyRecipe::load(None, VILLAGE, &set).expect("a recipe");
+    let own = own.run(&Os, None, &device(), &mut ()).expect("a run").run;
+    let base = format!("model.base={:?}", own.to_str().expect("UTF-8"));
+    let all: [(PathBuf, &str); 3] = [
+        (pairs(dir.path()), "model.preference.loss=sigmoid"),
+        (thumbs(dir.path()), "model.preference.loss=kto"),
+        (pairs(dir.path()), "model.preference.loss=reward"),
+    ];
+    for (data, loss) in all {
+        let more = [loss, &base, "train.steps=4", "train.batch=2", "sample.count=0", "eval.max_batches=1"];
+        let recipe = recipe(dir.path(), &data, &more).expect("a recipe");
+        let [cpu, gpu] =
+            [device(), sim(false)].map(|device| losses(&recipe.run(&Os, None, &device, &mut ()).expect("a run").run));
+        for (a, b) in cpu.iter().zip(&gpu) {
+            assert!((a - b).abs() < 2e-4 * a.abs().max(0.1), "{loss}: {cpu:?} on the CPU, {gpu:?} on a GPU");
+        }
+        assert_ne!(cpu[0], cpu[3], "{loss}: {cpu:?}");
+    }
 }
 
 #[test]
