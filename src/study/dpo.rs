@@ -38,6 +38,8 @@ pub struct Settings {
     pub slips: f64,
     /// The learning rate of DPO.
     pub lr: f64,
+    /// Its β.
+    pub beta: f64,
     /// Those of fine-tuning on the preferred answers: the best of them counts.
     pub chosen_lrs: Vec<f64>,
 }
@@ -47,18 +49,19 @@ impl Default for Settings {
         Settings {
             texts: [36_000, 12_000],
             base_steps: 1100,
-            start_steps: 300,
-            rude: 0.6,
+            start_steps: 500,
+            rude: 0.7,
             pairs: 2000,
             slips: 0.2,
             lr: 5e-5,
+            beta: 0.3,
             chosen_lrs: vec![1e-4, 1e-3],
         }
     }
 }
 
 /// Answers to each question.
-const SAMPLES: usize = 2;
+const SAMPLES: usize = 4;
 
 /// A model that was asked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -187,9 +190,9 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     };
     let before = asked("before", &start.run, start.seconds)?;
 
-    let lr = [format!("optim.lr={}", settings.lr)];
+    let own = [format!("optim.lr={}", settings.lr), format!("model.preference.beta={}", settings.beta)];
     at.says("learning from pairs");
-    let dpo = at.run("dpo", PREFER, &on(&start.run, &pairs, &lr))?;
+    let dpo = at.run("dpo", PREFER, &on(&start.run, &pairs, &own))?;
     let learnt = asked("DPO", &dpo.run, dpo.seconds)?;
     let mut imitated: Option<Asked> = None;
     for lr in &settings.chosen_lrs {
@@ -201,7 +204,7 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
         imitated = imitated.filter(|best| best.polite[0] >= asked.polite[0]).or(Some(asked));
     }
     at.says("learning from pairs in a random order");
-    let random = at.run("random", PREFER, &on(&start.run, &random, &lr))?;
+    let random = at.run("random", PREFER, &on(&start.run, &random, &own))?;
     let control = asked("pairs by chance", &random.run, random.seconds)?;
     Ok(Outcome {
         seed,

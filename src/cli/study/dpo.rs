@@ -25,12 +25,15 @@ pub struct DpoStudy {
     /// The learning rate of DPO
     #[arg(long, value_name = "X", default_value_t = Settings::default().lr)]
     lr: f64,
+    /// Its β: how closely it is held to the model before
+    #[arg(long, value_name = "X", default_value_t = Settings::default().beta)]
+    beta: f64,
 }
 
 /// Runs it.
 pub fn run(args: &DpoStudy, global: &Global) -> Result<()> {
-    let DpoStudy { base_steps, pairs, lr, .. } = *args;
-    let settings = Settings { base_steps, pairs, lr, ..Settings::default() };
+    let DpoStudy { base_steps, pairs, lr, beta, .. } = *args;
+    let settings = Settings { base_steps, pairs, lr, beta, ..Settings::default() };
     args.seeds.each(global, |seed| study(&settings, seed), table)
 }
 
