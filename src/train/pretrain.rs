@@ -326,7 +326,7 @@ impl<'a, T: Task> Work<'a, T> {
             of_steps: steps,
             loss: self.state.loss.unwrap_or(f32::NAN),
             judged: T::JUDGED,
-            next: T::NEXT,
+            next: self.task.next(),
             val_loss: self.state.val_loss,
             bits_per_byte: self.state.val_loss.and_then(|loss| self.task.bits_per_byte(loss)),
             seconds: began.elapsed().as_secs_f64(),

@@ -144,6 +144,11 @@ pub trait Task: Sized {
         Ok(None)
     }
 
+    /// [`NEXT`](Task::NEXT), or what else suits what was trained.
+    fn next(&self) -> [&'static str; 2] {
+        Self::NEXT
+    }
+
     /// How much of what it is trained on, as `(8192, "token ids")`.
     fn about(&self) -> Vec<(u64, &'static str)>;
 

@@ -227,6 +227,38 @@ fn recipes() -> Vec<Case> {
     ]
 }
 
+fn preferences() -> Vec<Case> {
+    const DPO: &str = "align dpo runs/a --data p.jsonl";
+    let lines =
+        |line: &str| file("p.jsonl", (0..60).map(|i| line.replace('#', &i.to_string()) + "\n").collect::<String>());
+    let pairs = || lines("{\"prompt\": \"#\", \"chosen\": \"a\", \"rejected\": \"b\"}");
+    vec![
+        ("align dpo runs/a --data none.jsonl", 1, "none.jsonl", nothing()),
+        (DPO, 1, "p.jsonl: line 1, column", file("p.jsonl", "{\"prompt\": \n")),
+        (DPO, 1, "expected prompt, chosen and rejected", file("p.jsonl", "{\"text\": \"a\"}\n")),
+        (DPO, 1, "\"chosen\"", file("p.jsonl", "{\"prompt\": \"a\", \"chosen\": 3, \"rejected\": \"b\"}\n")),
+        (
+            DPO,
+            1,
+            "both answers are the same",
+            file("p.jsonl", "{\"prompt\": \"\", \"chosen\": \"b\", \"rejected\": \"b\"}\n"),
+        ),
+        (DPO, 1, "\"label\"", file("p.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\", \"label\": \"good\"}\n")),
+        (DPO, 2, "model.preference.loss", lines("{\"prompt\": \"#\", \"completion\": \"b\", \"label\": true}")),
+        ("align dpo runs/a --data p.jsonl --set model.preference.beta=-1", 2, "model.preference.beta", pairs()),
+        ("align dpo runs/a --data p.jsonl --set model.preference.bta=1", 2, "model.preference.bta", pairs()),
+        ("align dpo runs/a --data p.jsonl --set model.preference=3", 2, "model.preference", pairs()),
+        ("align dpo runs/a --data p.jsonl --set train.context=17", 2, "train.context", pairs()),
+        ("align dpo runs/a --data p.jsonl --loss hinge", 2, "--loss", pairs()),
+        ("align dpo ok.txt --data p.jsonl", 1, "ok.txt", pairs()),
+        ("align dpo --data p.jsonl", 2, "MODEL", pairs()),
+        ("align dpo --resume runs/a", 2, "model.kind", nothing()),
+        ("align reward runs/a --data p.jsonl --set model.preference.loss=ipo", 2, "model.preference.loss", pairs()),
+        ("align score runs/a --data p.jsonl", 1, "score.weight", pairs()),
+        ("align", 2, "subcommand", nothing()),
+    ]
+}
+
 /// Values of keys, each after `train tiny.toml --set`: all of them are wrong calls.
 const KEYS: &[(&str, &str)] = &[
     ("train.steps", "no value"),
@@ -610,7 +642,8 @@ fn a_full_disk_a_full_pipe_and_a_locked_file_are_named() {
 
 #[test]
 fn bad_inputs_give_one_error_that_names_them_and_change_nothing() {
-    let mut cases: Vec<Case> = [shards(), recipes(), flags(), texts(), runs()].into_iter().flatten().collect();
+    let mut cases: Vec<Case> =
+        [shards(), recipes(), preferences(), flags(), texts(), runs()].into_iter().flatten().collect();
     for (set, says) in KEYS {
         let call = format!("train tiny.toml --set {}", set.replace(' ', " --set "));
         cases.push((call.leak(), 2, says, nothing()));

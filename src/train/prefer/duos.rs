@@ -104,7 +104,7 @@ impl Form {
     /// A batch: ids, targets and weights of targets (2B, T), first answers before second ones; what the reference says of each (2B); and (2B)
     /// B signs, −1 where an answer was not liked, and B shares, 1 over how many have the same sign. Of a reward model the last token of each answer
     /// has a weight, the others have none.
-    pub fn specs(&self) -> [Spec; MAX_TENSORS] {
+    pub fn specs(&self) -> [Spec; 5] {
         let shape: Shape = [2 * self.b, self.t].into();
         let ids = Spec { shape, dtype: DType::I32 };
         [ids, ids, Spec::f32(shape), Spec::f32([2 * self.b]), Spec::f32([2 * self.b])]
@@ -120,18 +120,21 @@ impl Form {
         context + usize::from(loss != PreferenceLoss::Reward)
     }
 
-    /// Fills a batch.
-    pub fn fill(&self, duos: &[(&Duo, [f32; 2])], x: ArrayVec<Values, MAX_TENSORS>) {
+    /// Fills a batch: `duo(i)` is the i-th, with what the reference says of it.
+    pub fn fill<'d>(&self, duo: impl Fn(usize) -> (&'d Duo, [f32; 2]), x: ArrayVec<Values, MAX_TENSORS>) {
         let mut x = x.into_iter();
         let mut next = || x.next().expect("five tensors");
         let (ids, targets, weights, refs, signs) =
             (next().ids(), next().ids(), next().numbers(), next().numbers(), next().numbers());
         let (signs, shares) = signs.split_at_mut(self.b);
-        for (i, (duo, said)) in duos.iter().enumerate() {
-            let same = duos.iter().filter(|(other, _)| other.good == duo.good).count();
-            signs[i] = if duo.good { 1.0 } else { -1.0 };
-            shares[i] = 1.0 / same as f32;
-            for (half, (answer, &said)) in duo.answers.iter().zip(said).enumerate() {
+        let good = (0..self.b).filter(|&i| duo(i).0.good).count();
+        for i in 0..self.b {
+            let (Duo { answers, good: own }, said) = duo(i);
+            (signs[i], shares[i]) = match own {
+                true => (1.0, 1.0 / good as f32),
+                false => (-1.0, 1.0 / (self.b - good) as f32),
+            };
+            for (half, (answer, said)) in answers.iter().zip(said).enumerate() {
                 let row = half * self.b + i;
                 let own = row * self.t..(row + 1) * self.t;
                 refs[row] = said;

@@ -8,7 +8,7 @@ use crate::formats::Pretrained;
 use crate::model::Gpt;
 use crate::params::{Decl, Hold, ParamId, Params};
 use crate::tape::{Tape, Var};
-use crate::tensor::{Out, Tensor};
+use crate::tensor::{Out, Spec, Tensor};
 use crate::train::answers::Speaks;
 use crate::train::objective::{Batch, Found, MAX_TENSORS, Objective, Turn, Values, fill, room};
 use crate::train::trainer::Trainer;
@@ -23,6 +23,7 @@ pub struct Answers {
     pub(super) base: Option<Rc<Pretrained>>,
     /// What it learns from; as above.
     pub(super) duos: Option<Rc<Duos>>,
+    /// How answers become rows.
     pub(super) form: Form,
     /// Micro-batches in a step.
     pub(super) micros: usize,
@@ -78,7 +79,7 @@ impl Answers {
 }
 
 impl Objective for Answers {
-    fn batch(&self) -> ArrayVec<crate::tensor::Spec, MAX_TENSORS> {
+    fn batch(&self) -> ArrayVec<Spec, MAX_TENSORS> {
         self.form.specs().into_iter().collect()
     }
 
@@ -87,11 +88,11 @@ impl Objective for Answers {
         let refs = duos.refs.get().map(|refs| &refs[0]);
         let b = self.form.b;
         let first = (batch * self.micros as u64 + micro as u64) * b as u64;
-        let chosen = (first..first + b as u64).map(|index| {
-            let which = duos.at(index);
+        let duo = |i: usize| {
+            let which = duos.at(first + i as u64);
             (&duos.train[which], refs.map_or([0.0; 2], |refs| refs[which]))
-        });
-        self.form.fill(&chosen.collect::<Vec<_>>(), x);
+        };
+        self.form.fill(duo, x);
         Ok(())
     }
 
@@ -139,14 +140,15 @@ impl Speaks for Answers {
 }
 
 impl Trainer<Answers> {
-    /// A batch of duos, the first ones again where there are too few; of zeros, where none are given.
+    /// A batch of duos, the first ones again where there are too few; as memory has it, where none are given.
     fn look_at(&mut self, duos: &[(&Duo, [f32; 2])]) -> Result<Batch> {
         let device = self.params.device().clone();
         let form = self.objective.form;
         let mut out = room(&device, &form.specs());
-        let all: Vec<_> = duos.iter().copied().cycle().take(if duos.is_empty() { 0 } else { form.b }).collect();
         fill(&mut out, |x| {
-            form.fill(&all, x);
+            if !duos.is_empty() {
+                form.fill(|i| duos[i % duos.len()], x);
+            }
             Ok(())
         })?;
         Ok(out.into_iter().map(Out::freeze).collect())

@@ -286,6 +286,13 @@ impl Task for Prefer {
         Ok(Rehearsal { opened, more: 0.0, held_out: 1.0, judged_before: false })
     }
 
+    fn next(&self) -> [&'static str; 2] {
+        match self.preference.loss {
+            PreferenceLoss::Reward => ["kiln align score ", " --data FILE.jsonl"],
+            _ => Self::NEXT,
+        }
+    }
+
     fn about(&self) -> Vec<(u64, &'static str)> {
         let [learnt, held_out] = match self.preference.loss {
             PreferenceLoss::Kto => ["answers to learn from", "answers held out"],
