@@ -255,7 +255,6 @@ fn preferences() -> Vec<Case> {
         ("align dpo --resume runs/a", 2, "model.kind", nothing()),
         ("align reward runs/a --data p.jsonl --set model.preference.loss=ipo", 2, "model.preference.loss", pairs()),
         ("align score runs/a --data p.jsonl", 1, "score.weight", pairs()),
-        ("align", 2, "subcommand", nothing()),
     ]
 }
 

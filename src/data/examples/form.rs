@@ -48,20 +48,22 @@ pub(super) const FORMS: &str =
 pub(super) struct Fields<'a> {
     pub all: Map<String, Value>,
     document: &'a Document,
+    /// What tells the forms that there are.
+    help: &'static str,
 }
 
 impl<'a> Fields<'a> {
     /// Those of a line of JSON.
-    pub fn of(document: &'a Document) -> Result<Fields<'a>> {
+    pub fn of(document: &'a Document, help: &'static str) -> Result<Fields<'a>> {
         let malformed = |e: serde_json::Error| {
             let at = format!("line {}, column {}", document.line, e.column());
             Error::format(&document.source, at, "one JSON object", e, "each line of a .jsonl file is one JSON object")
         };
-        Ok(Fields { all: serde_json::from_str(&document.text).map_err(malformed)?, document })
+        Ok(Fields { all: serde_json::from_str(&document.text).map_err(malformed)?, document, help })
     }
 
     pub fn wrong(&self, expected: &str, found: impl ToString) -> Error {
-        let hint = "see the forms that an example may have: kiln tune --help";
+        let hint = format!("see the forms that a line may have: {}", self.help);
         Error::format(&self.document.source, format!("line {}", self.document.line), expected, found, hint)
     }
 
@@ -118,7 +120,7 @@ impl Form {
         if !document.is_json() {
             return Ok(Form::Text(document.text));
         }
-        let mut fields = Fields::of(&document)?;
+        let mut fields = Fields::of(&document, "kiln tune --help")?;
         if fields.has(&["messages"]) {
             let (messages, tools) = (fields.messages("messages")?, fields.tools()?);
             return Ok(Form::Chat { messages, tools, from: 0 });

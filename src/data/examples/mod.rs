@@ -124,13 +124,12 @@ impl Found {
     }
 
     /// That nothing in `paths` can be used.
-    fn nothing(&self, paths: &[PathBuf]) -> Error {
+    fn nothing(&self, paths: &[PathBuf], hint: &str) -> Error {
         let name = paths.first().map_or(Path::new("the data"), PathBuf::as_path);
         let found = match &self.first_refused {
             Some(first) => format!("{} that cannot be used; the first: {first}", self.refused),
             None => "none".into(),
         };
-        let hint = "look at what is trained on with --show-mask 3";
         Error::format(name, "examples", "at least one with tokens to train on", found, hint)
     }
 }
@@ -174,7 +173,7 @@ impl Examples {
             progress(read.min(bytes), bytes);
         }
         if examples.all.is_empty() {
-            return Err(examples.found.nothing(paths));
+            return Err(examples.found.nothing(paths, "look at what is trained on with --show-mask 3"));
         }
         examples.hash = digest(&examples.all);
         Ok(examples)

@@ -116,7 +116,7 @@ impl Preferences {
             progress(read.min(bytes), bytes);
         }
         if preferences.all.is_empty() {
-            return Err(preferences.found.nothing(paths));
+            return Err(preferences.found.nothing(paths, "see the forms that a line may have: kiln align --help"));
         }
         let thumbs = preferences.all.iter().map(|judged| match judged {
             Judged::Pair { .. } => 'p',
@@ -152,7 +152,7 @@ impl Preferences {
 
 /// What a document says.
 fn said(document: &Document) -> Result<Said> {
-    let mut fields = Fields::of(document)?;
+    let mut fields = Fields::of(document, "kiln align --help")?;
     if fields.has(&["prompt", "completion", "label"]) {
         let good = match fields.all.remove("label") {
             Some(Value::Bool(good)) => good,
