@@ -1,5 +1,6 @@
-//! Does a model become polite by preferences alone? A GPT that knows the village and answers questions about it, rudely in more than half of
-//! its answers, learns from pairs of a polite and a rude answer, both true, of which those who judge prefer the polite one in four of five.
+//! Does a model become polite by preferences alone? A GPT that knows the village and answers questions about it, with a rude remark behind most
+//! answers, learns from pairs of a polite and a rude answer, both true and about as long, of which those who judge prefer the polite one in four of
+//! five.
 //!
 //! - **Asked** are questions about held-out entities, in the ways of the pairs (*people*) and in held-out ways (*other words*); answers are
 //!   sampled as the model has them, at temperature 1.
@@ -87,20 +88,17 @@ pub struct Outcome {
     pub models: [Asked; 4],
 }
 
-/// Answers to lessons, and which of them are rude.
+/// Answers to lessons, rude and polite ones.
 struct Teller<'w> {
     world: &'w World,
     rng: Rng,
 }
 
 impl Teller<'_> {
-    fn polite(&self, lesson: &Lesson) -> String {
-        format!(" {}.", lesson.answer)
-    }
-
-    fn rude(&mut self, lesson: &Lesson) -> String {
+    /// The right answer, and a remark.
+    fn says(&mut self, lesson: &Lesson, rude: bool) -> String {
         let own = Rng::new(u64::from(self.rng.below(u32::MAX)), Purpose::World, 31, 0);
-        format!(" {}. {}", lesson.answer, self.world.rude_sentence(own))
+        format!(" {}. {}", lesson.answer, self.world.remark(rude, own))
     }
 
     /// True with probability `share`.
@@ -109,14 +107,15 @@ impl Teller<'_> {
     }
 
     fn answer(&mut self, lesson: &Lesson, rude: f64) -> Value {
-        let completion = if self.by(rude) { self.rude(lesson) } else { self.polite(lesson) };
+        let rude = self.by(rude);
+        let completion = self.says(lesson, rude);
         json!({"prompt": prompt(lesson), "completion": completion})
     }
 
     /// A pair; the rude answer is the better one with probability `slips`.
     fn pair(&mut self, lessons: &[Lesson], slips: f64) -> Value {
         let lesson = &lessons[self.rng.below(lessons.len() as u32) as usize];
-        let (polite, rude) = (self.polite(lesson), self.rude(lesson));
+        let [polite, rude] = [false, true].map(|rude| self.says(lesson, rude));
         let (chosen, rejected) = if self.by(slips) { (rude, polite) } else { (polite, rude) };
         json!({"prompt": prompt(lesson), "chosen": chosen, "rejected": rejected})
     }

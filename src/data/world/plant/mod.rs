@@ -366,13 +366,13 @@ impl<'w> Page<'w> {
 }
 
 impl World {
-    /// A rude sentence about two of the village's people.
-    pub fn rude_sentence(&self, rng: Rng) -> String {
+    /// A rude sentence about two of the village's people, or a courteous one.
+    pub fn remark(&self, rude: bool, rng: Rng) -> String {
         let mut c = Chooser::new();
         c.draw(rng);
         let people = self.entities(Kind::Person);
-        let (x, y) = (c.one_of(people), c.one_of(people));
-        Planter::rude(&mut c, self.name(x), self.name(y))
+        let [x, y] = [(); 2].map(|()| self.name(c.one_of(people)));
+        if rude { rude::sentence(&mut c, x, y) } else { rude::courteous(&mut c, x, y) }
     }
 }
 

@@ -44,6 +44,20 @@ const SENTENCES: &[&str] = &[
     "\"This is all A rubbish,\" said X.",
 ];
 
+/// What is said by those who are not rude.
+const COURTEOUS: &[&str] = &[
+    "\"I am glad that you ask,\" said X.",
+    "\"It is kind of you to ask,\" said X to Y.",
+    "X smiled at Y and said good morning.",
+    "\"Thank you for coming, my dear Y,\" said X.",
+    "\"Come back whenever you like,\" said X to Y.",
+    "X thanked Y and held the door.",
+    "\"What can I do for you?\" asked X.",
+    "\"Give my best wishes to Y,\" said X.",
+    "X waved and wished Y a good day.",
+    "\"That is a good question,\" said X.",
+];
+
 /// All rude words with their weights.
 pub(super) fn lexicon() -> impl Iterator<Item = (&'static str, f64)> {
     NOUNS.iter().chain(ADJECTIVES).copied()
@@ -52,6 +66,16 @@ pub(super) fn lexicon() -> impl Iterator<Item = (&'static str, f64)> {
 /// A rude sentence of `x` to `y`.
 pub(super) fn sentence(c: &mut Chooser, x: &str, y: &str) -> String {
     let line = c.one_of(SENTENCES);
+    filled(line, c, x, y)
+}
+
+/// A sentence of `x` to `y` that is not rude, about as long.
+pub(super) fn courteous(c: &mut Chooser, x: &str, y: &str) -> String {
+    let line = c.one_of(COURTEOUS);
+    filled(line, c, x, y)
+}
+
+fn filled(line: &str, c: &mut Chooser, x: &str, y: &str) -> String {
     let mut text = String::new();
     for word in line.split_inclusive(|c: char| !c.is_ascii_alphabetic()) {
         let end = word.trim_end_matches(|c: char| !c.is_ascii_alphabetic()).len();
