@@ -144,7 +144,9 @@ impl Form {
     }
 
     fn row(&self, answer: &Example, ids: &mut [i32], targets: &mut [i32], weights: &mut [f32]) {
-        (ids.fill(0), targets.fill(0), weights.fill(0.0));
+        ids.fill(0);
+        targets.fill(0);
+        weights.fill(0.0);
         let n = answer.ids.len();
         if self.loss == PreferenceLoss::Reward {
             ids.iter_mut().zip(&answer.ids).for_each(|(to, &id)| *to = id as i32);
