@@ -67,6 +67,9 @@ fn advantages_of_groups() {
     }
 }
 
+/// What a token of a row counts.
+type Weigh<'a> = &'a dyn Fn(usize) -> f64;
+
 #[test]
 fn losses_of_grpo() {
     const B: usize = 6;
@@ -75,7 +78,7 @@ fn losses_of_grpo() {
     let (advantages, lengths) = (f32s("tokens.advantages"), stored("tokens.lengths"));
     let all: f64 = lengths.iter().sum();
     let wide = Policy { low: 0.2, high: 0.28, beta: 0.04 };
-    let cases: [(&str, Policy, &dyn Fn(usize) -> f64); 5] = [
+    let cases: [(&str, Policy, Weigh); 5] = [
         ("grpo", Policy::default(), &|b| 1.0 / (B as f64 * lengths[b])),
         ("grpo_kl", wide, &|b| 1.0 / (B as f64 * lengths[b])),
         ("dapo", wide, &|_| 1.0 / all),
