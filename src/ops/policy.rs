@@ -17,7 +17,7 @@
 //! k + d come of the series of k near 0, where digits would cancel: policies begin as their reference.
 //!
 //! Sources: Schulman et al. 2017 (arXiv 1707.06347), equation 7; Shao et al. 2024 (arXiv 2402.03300), equations 3 and 4; Yu et
-//! al. 2025 (arXiv 2503.14476) for a range that is wider above; k3 of Schulman, http://joschu.net/blog/kl-approx.html.
+//! al. 2025 (arXiv 2503.14476) for a range that is wider above; k3 of Schulman, <http://joschu.net/blog/kl-approx.html>.
 
 use super::{Case, Input};
 use crate::cpu::elementwise::{CHUNK, accumulate};

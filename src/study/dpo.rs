@@ -55,7 +55,7 @@ impl Default for Settings {
             pairs: 2000,
             slips: 0.2,
             lr: 5e-5,
-            beta: 0.3,
+            beta: 0.1,
             chosen_lrs: vec![1e-4, 1e-3],
         }
     }

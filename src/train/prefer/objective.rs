@@ -15,7 +15,7 @@ use crate::train::trainer::Trainer;
 use arrayvec::ArrayVec;
 use std::rc::Rc;
 
-/// A GPT and preferences. A micro-batch is as [`Form`] says; a step's loss is the mean over its duos.
+/// A GPT and preferences. A micro-batch has the first answers of its duos before the second ones; a step's loss is the mean over its duos.
 pub struct Answers {
     /// The model.
     pub gpt: Gpt,
