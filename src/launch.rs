@@ -3,7 +3,7 @@
 //! Everything here launches and returns; see [`Gpu::launch`]. Which variant of a kernel runs over which grid is
 //! [`kernels`]' affair.
 
-use crate::device::kernels::{self, Float, Form, Unit};
+use crate::device::kernels::{self, Float, Form, Plan, Unit};
 use crate::device::{Arg, Gpu};
 use crate::error::Error;
 use crate::tensor::{DType, Out, Spec, Tensor};
@@ -87,6 +87,21 @@ pub fn column_sums(gpu: &Gpu, beta: f32, y: &Tensor, x: &Tensor) {
 pub fn sum_blocks(gpu: &Gpu, beta: f32, y: &Tensor, partial: &Tensor) {
     let (runs, c) = partial.shape().as_matrix();
     gpu.launch(kernels::sum_blocks(c), &[at(partial), at(y), n(runs), n(c), flag(beta != 0.0)]);
+}
+
+/// Sums over all elements, one for each of the scalars `y`: `plan`'s kernel leaves what each of its blocks has. Its arguments are
+/// `first`, an array of f64 for each sum, and `rest`.
+pub fn sums(gpu: &Gpu, plan: Plan, first: &[Arg], y: &[Out], rest: &[Arg]) {
+    let parts = plan.grid.blocks[0] as usize;
+    // f64.
+    let part = |y: &Out| Out::new(y.device(), Spec::f32([2 * parts]));
+    let partial: ArrayVec<Out, 3> = y.iter().map(part).collect();
+    let to = partial.iter().map(|partial| at(partial));
+    let args: ArrayVec<Arg, 16> = first.iter().copied().chain(to).chain(rest.iter().copied()).collect();
+    gpu.launch(plan, &args);
+    for (partial, y) in partial.iter().zip(y) {
+        gpu.launch(kernels::total(), &[at(partial), at(y), n(parts), n(1)]);
+    }
 }
 
 /// A matrix product C = f(op(A)·op(B) + bias) + beta C; see kernels/gemm.ptx.

@@ -460,6 +460,14 @@ impl<V: Vector> Lanes<V> {
         }
     }
 
+    /// Adds `x`, which is made of the elements from `i` on, a multiple of `W`, to their lanes, and 0 where there are none: for
+    /// several sums in one pass of [`each`].
+    #[inline(always)]
+    pub fn add(&mut self, i: usize, x: V) {
+        let r = i / V::W % Self::N;
+        self.0[r] = self.0[r] + x;
+    }
+
     /// Folds the 64 lanes by halves: 64 to 32, 16, 8, 4, 2, 1; `f` must work lane by lane.
     #[inline(always)]
     pub fn fold(mut self, f: impl Fn(V, V) -> V, scalar: impl Fn(f32, f32) -> f32) -> f32 {

@@ -35,6 +35,7 @@ files!(
     "loss.ptx",
     "norm.ptx",
     "picture_norm.ptx",
+    "policy.ptx",
     "reduce.ptx",
     "resample.ptx",
     "rope.ptx",
@@ -405,6 +406,12 @@ pub fn row_sums_backward(t: Float, rows: usize, columns: usize) -> Plan {
 pub fn partial_sums(entry: &'static str, t: Float, n: usize, aligned: bool) -> Plan {
     let v = if aligned { 16 / t.bytes() as i64 } else { 1 };
     plan("reduce.ptx", entry, [("T", t.into()), ("V", v.into())], Grid::new(blocks(n, 8192).min(1024), 256))
+}
+
+/// `policy_fwd` or `value_fwd` of `n` tokens.
+pub fn token_sums(entry: &'static str, t: Float, n: usize, aligned: bool) -> Plan {
+    let like = partial_sums(entry, t, n, aligned);
+    plan("policy.ptx", entry, like.variant.settings, like.grid)
 }
 
 /// `sum_total`.

@@ -53,6 +53,8 @@ table! {
     linear_xent,
     token_logprob,
     loss,
+    policy,
+    value,
     kl,
     sphere,
     reduce,

@@ -19,6 +19,7 @@ mod logits;
 mod losses;
 mod norm;
 mod picture_norm;
+mod policy;
 mod resample;
 mod rows;
 mod second;
@@ -85,7 +86,7 @@ pub fn cases() -> Vec<Case> {
     parts
         .into_iter()
         .chain([losses::cases as fn(&mut Vec<Case>), picture_norm::cases, resample::cases, conv::cases])
-        .chain([codes::cases as fn(&mut Vec<Case>), second::cases, augment::cases])
+        .chain([codes::cases as fn(&mut Vec<Case>), second::cases, augment::cases, policy::cases])
         .chain([limits::cases as fn(&mut Vec<Case>), study::cases])
         .for_each(|add| add(&mut cases));
     cases.sort_by_key(|case| case.file);

@@ -22,7 +22,15 @@ pub fn plans() -> Vec<Plan> {
     let mut plans = Vec::new();
     for t in TYPES {
         for aligned in [true, false] {
-            for file in ["activation.ptx", "dropout.ptx", "elementwise.ptx", "sample.ptx", "slope.ptx", "swiglu.ptx"] {
+            for file in [
+                "activation.ptx",
+                "dropout.ptx",
+                "elementwise.ptx",
+                "policy.ptx",
+                "sample.ptx",
+                "slope.ptx",
+                "swiglu.ptx",
+            ] {
                 plans.push(flat(file, "", t, 1, aligned));
             }
             plans.push(partial_sums("", t, 1, aligned));

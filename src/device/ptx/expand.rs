@@ -24,12 +24,13 @@ use super::{Place, Problem};
 use std::collections::HashMap;
 
 /// Files of macros that kernels include, by name.
-pub const LIBRARY: [(&str, &str); 6] = [
+pub const LIBRARY: [(&str, &str); 7] = [
     ("columns", include_str!("../../../kernels/lib/columns.ptx")),
     ("each", include_str!("../../../kernels/lib/each.ptx")),
     ("math", include_str!("../../../kernels/lib/math.ptx")),
     ("philox", include_str!("../../../kernels/lib/philox.ptx")),
     ("rows", include_str!("../../../kernels/lib/rows.ptx")),
+    ("sums", include_str!("../../../kernels/lib/sums.ptx")),
     ("vec", include_str!("../../../kernels/lib/vec.ptx")),
 ];
 

@@ -57,6 +57,11 @@ fn the_divergence_of_normal_distributions() {
 }
 
 #[test]
+fn losses_of_policies_and_values() {
+    hold("policy.ptx", |_| true);
+}
+
+#[test]
 fn norms_of_pictures_and_their_gradients() {
     hold("picture_norm.ptx", |_| true);
 }
