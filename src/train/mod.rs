@@ -20,6 +20,7 @@ pub mod pretrain;
 pub mod private;
 pub mod recipe;
 pub mod rehearse;
+pub mod rl;
 pub mod run;
 pub mod sampler;
 pub mod schedule;

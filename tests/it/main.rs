@@ -38,6 +38,7 @@ mod ops;
 mod painters;
 mod penalty;
 mod plan;
+mod policy;
 mod prefer;
 mod private;
 mod recompute;
