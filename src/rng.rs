@@ -50,6 +50,8 @@ pub enum Purpose {
     Resample = 11,
     /// Keys of private training that is to be reproducible, and so is not private.
     Privacy = 12,
+    /// Rewards by chance.
+    Reward = 13,
 }
 
 /// One addressable sequence of random numbers, `(seed, purpose, tensor, step)`; the index counts inside it.

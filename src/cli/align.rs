@@ -9,21 +9,26 @@ use kiln::error::{Error, Result};
 use kiln::measure::mean_and_error;
 use kiln::train::AnyRecipe;
 use kiln::train::prefer::{Judge, PreferenceLoss};
-use kiln::train::tune::PREFER;
+use kiln::train::rl::Method;
+use kiln::train::tune::{PREFER, REINFORCE};
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Bring a model closer to what people prefer
+/// Bring a model closer to what people prefer, or to what is worth a reward
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   kiln align dpo runs/chats --data pairs.jsonl            a model that answers as the better answers do
   kiln align dpo runs/chats --data thumbs.jsonl --loss kto
   kiln align reward runs/chats --data pairs.jsonl         a model that gives an answer a number
+  kiln align grpo runs/chats --data prompts.jsonl --reward exact
+  kiln align ppo runs/chats --data prompts.jsonl --reward model --set model.reinforce.judge=runs/pairs
 
 A preference is a line of JSON with one of:
   {\"prompt\": …, \"chosen\": …, \"rejected\": …}        {\"chosen\": …, \"rejected\": …}, which begin alike
   {\"prompt\": …, \"completion\": …, \"label\": true}    as kiln chat and kiln serve keep thumbs
-where … is a text, or a list of messages: {\"role\": \"user\", \"content\": \"…\"}")]
+where … is a text, or a list of messages: {\"role\": \"user\", \"content\": \"…\"}
+
+A prompt is a line of JSON with \"prompt\": …, or \"question\": a text; and what its answers are compared with, as \"answer\": a text")]
 pub struct AlignArgs {
     #[command(subcommand)]
     command: Command,
@@ -49,6 +54,28 @@ data/recipes/prefer.toml names every key.")]
 
 data/recipes/prefer.toml names every key.")]
     Reward(RewardArgs),
+    /// Learn from rewards, each answer beside the others to its prompt: GRPO
+    #[command(after_help = "Examples:
+  kiln align grpo runs/chats --data prompts.jsonl --reward exact         the line's answer, word for word
+  kiln align grpo runs/village --data qa.jsonl --reward verified --reward short=0.1
+  kiln align grpo runs/village --data qa.jsonl --reward truth --set model.reinforce.village=1
+  kiln align grpo runs/chats --data prompts.jsonl --reward random        a control, of which nothing is learnt
+  kiln align grpo smollm2 --data gsm8k.jsonl --full --set model.reinforce.tokens=256 --set model.reinforce.kl=0.04
+  kiln align grpo --resume runs/prompts                                  goes on where a run was stopped
+
+Rewards: exact, begins, polite, verified, truth, format, short, model, random; docs/reinforce.md says of each.
+data/recipes/reinforce.toml names every key.")]
+    Grpo(RlArgs),
+    /// Learn from rewards, each token beside what a critic expected: PPO
+    #[command(after_help = "Examples:
+  kiln align ppo runs/chats --data prompts.jsonl --reward exact
+  kiln align ppo runs/chats --data prompts.jsonl --reward model --set model.reinforce.judge=runs/pairs
+  kiln align ppo runs/chats --data prompts.jsonl --reward exact --set model.reinforce.updates=4 --set model.reinforce.target_kl=6
+  kiln align ppo --resume runs/prompts                    goes on where a run was stopped
+
+Rewards: exact, begins, polite, verified, truth, format, short, model, random; docs/reinforce.md says of each.
+data/recipes/reinforce.toml names every key.")]
+    Ppo(RlArgs),
     /// What a reward model says of answers
     #[command(after_help = "Examples:
   kiln align score runs/judge --data pairs.jsonl          how often it prefers the better answer, and how sure it is
@@ -88,6 +115,17 @@ struct RewardArgs {
     course: Course,
 }
 
+#[derive(Args, Debug)]
+struct RlArgs {
+    #[command(flatten)]
+    start: Start,
+    /// What an answer is worth; may be repeated, with weights
+    #[arg(long, value_name = "NAME[=WEIGHT]", conflicts_with = "resume")]
+    reward: Vec<String>,
+    #[command(flatten)]
+    course: Course,
+}
+
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum Loss {
     Sigmoid,
@@ -102,6 +140,8 @@ const FULL_LR: &str = "1e-5";
 pub fn run(args: AlignArgs, global: &Global) -> Result<u8> {
     let (start, more, course, reward) = match &args.command {
         Command::Score(args) => return score(args, global).map(|()| 0),
+        Command::Grpo(args) => return reinforce(args, Method::Grpo, global),
+        Command::Ppo(args) => return reinforce(args, Method::Ppo, global),
         Command::Dpo(DpoArgs { start, loss, course }) => {
             let loss = loss.map(|loss| match loss {
                 Loss::Sigmoid => "model.preference.loss=sigmoid",
@@ -152,4 +192,38 @@ fn score(args: &ScoreArgs, global: &Global) -> Result<()> {
         100.0 * scores.accuracy,
         scores.ece
     ))
+}
+
+/// Runs `kiln align grpo` or `ppo`.
+fn reinforce(args: &RlArgs, method: Method, global: &Global) -> Result<u8> {
+    let RlArgs { start, reward, course } = args;
+    let name = if method == Method::Ppo { "ppo" } else { "grpo" };
+    let mut more = Vec::new();
+    if start.resume.is_none() {
+        more.push(format!("model.reinforce.method={name}"));
+    }
+    if !reward.is_empty() {
+        let all = reward.iter().map(|reward| rewarded(reward)).collect::<Result<Vec<_>>>()?;
+        more.push(format!("model.reinforce.rewards={{ {} }}", all.join(", ")));
+    }
+    let more: Vec<&str> = more.iter().map(String::as_str).collect();
+    let recipe = start.recipe(REINFORCE, &more, FULL_LR)?;
+    let AnyRecipe::Reinforce(own) = &recipe else {
+        return Err(Error::config("model.kind", "this recipe does not learn from rewards", "run it with: kiln train"));
+    };
+    if own.model.reinforce.as_ref().is_some_and(|reinforce| reinforce.method != method) {
+        let other = if method == Method::Ppo { "grpo" } else { "ppo" };
+        let problem = "the run is of the other method";
+        return Err(Error::config("model.reinforce.method", problem, format!("run it with: kiln align {other}")));
+    }
+    carry_out(&recipe, start.resume.as_deref(), *course, global)
+}
+
+/// `exact`, or `short=0.1`, in TOML.
+fn rewarded(text: &str) -> Result<String> {
+    let (name, weight) = text.split_once('=').unwrap_or((text, "1"));
+    let weight: f64 = weight.trim().parse().map_err(|_| {
+        Error::usage(format!("--reward {text}: {weight:?} is no number"), "write --reward exact, or --reward short=0.1")
+    })?;
+    Ok(format!("{}={weight:?}", toml::Value::from(name.trim())))
 }

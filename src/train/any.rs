@@ -11,6 +11,7 @@ use super::prefer::Prefer;
 use super::private::{self, Promise};
 use super::recipe::{MAX_FILE, Optim, Recipe, RecipeOf, Train, kind};
 use super::rehearse::{Rehearsed, rehearse};
+use super::rl::Reinforce;
 use super::source;
 use super::task::{Progress, Task};
 use super::text::Text;
@@ -36,6 +37,8 @@ pub enum AnyRecipe {
     Tune(TuneRecipe),
     /// The same, on preferences.
     Prefer(TuneRecipe),
+    /// The same, on prompts whose answers are worth something.
+    Reinforce(TuneRecipe),
 }
 
 /// What `f` makes of the recipe within.
@@ -66,6 +69,10 @@ macro_rules! within {
                 type $task = Prefer;
                 $result
             }
+            AnyRecipe::Reinforce($inner) => {
+                type $task = Reinforce;
+                $result
+            }
         }
     };
 }
@@ -84,6 +91,7 @@ impl AnyRecipe {
             Some("gan") => AnyRecipe::Gan(RecipeOf::from_toml(&text, file, overrides)?),
             Some("tune") => AnyRecipe::Tune(RecipeOf::from_toml(&text, file, overrides)?),
             Some("prefer") => AnyRecipe::Prefer(RecipeOf::from_toml(&text, file, overrides)?),
+            Some("reinforce") => AnyRecipe::Reinforce(RecipeOf::from_toml(&text, file, overrides)?),
             _ => AnyRecipe::Text(RecipeOf::from_toml(&text, file, overrides)?),
         })
     }
@@ -101,6 +109,7 @@ impl AnyRecipe {
             Some("gan") => AnyRecipe::Gan(RecipeOf::of_run(run, overrides)?),
             Some("tune") => AnyRecipe::Tune(RecipeOf::of_run(run, overrides)?),
             Some("prefer") => AnyRecipe::Prefer(RecipeOf::of_run(run, overrides)?),
+            Some("reinforce") => AnyRecipe::Reinforce(RecipeOf::of_run(run, overrides)?),
             _ => AnyRecipe::Text(RecipeOf::of_run(run, overrides)?),
         })
     }
@@ -117,6 +126,7 @@ impl AnyRecipe {
             AnyRecipe::Gan(_) => AnyRecipe::Gan(origin.recipe(overrides)?),
             AnyRecipe::Tune(_) => AnyRecipe::Tune(origin.recipe(overrides)?),
             AnyRecipe::Prefer(_) => AnyRecipe::Prefer(origin.recipe(overrides)?),
+            AnyRecipe::Reinforce(_) => AnyRecipe::Reinforce(origin.recipe(overrides)?),
         })
     }
 
@@ -131,7 +141,7 @@ impl AnyRecipe {
     /// `[data]`, where it is of pictures.
     pub fn pictures(&self) -> Option<&PictureData> {
         match self {
-            AnyRecipe::Text(_) | AnyRecipe::Tune(_) | AnyRecipe::Prefer(_) => None,
+            AnyRecipe::Text(_) | AnyRecipe::Tune(_) | AnyRecipe::Prefer(_) | AnyRecipe::Reinforce(_) => None,
             AnyRecipe::Vae(recipe) => Some(&recipe.data),
             AnyRecipe::VqVae(recipe) => Some(&recipe.data),
             AnyRecipe::Gan(recipe) => Some(&recipe.data),
@@ -269,6 +279,7 @@ impl AnyRecipe {
         Ok(match self {
             AnyRecipe::Tune(recipe) => AnyRecipe::Tune(Tune::settle(recipe, progress)?.into_owned()),
             AnyRecipe::Prefer(recipe) => AnyRecipe::Prefer(Prefer::settle(recipe, progress)?.into_owned()),
+            AnyRecipe::Reinforce(recipe) => AnyRecipe::Reinforce(Reinforce::settle(recipe, progress)?.into_owned()),
             other => other.clone(),
         })
     }

@@ -46,6 +46,7 @@ pub use prefer::Prefer;
 pub use pretrain::{plan, run, train};
 pub use recipe::Recipe;
 pub use rehearse::{Rehearsed, Times};
+pub use rl::Reinforce;
 pub use run::RunDir;
 pub use sampler::Sampler;
 pub use task::Task;

@@ -15,7 +15,7 @@ use super::run::RunDir;
 use super::task::{Evaluation, Opened, RecipeFor, Task};
 use super::tensorboard::Board;
 use super::text::Text;
-use super::trainer::{At, Bad, Step, Trainer};
+use super::trainer::{At, Bad, Parts, Step, Trainer};
 use crate::device::Device;
 use crate::disk::{Disk, Os};
 use crate::error::Result;
@@ -245,6 +245,7 @@ impl<'a, T: Task> Work<'a, T> {
             let started = Instant::now();
             let State { step, optimizer_steps: updates, .. } = self.state;
             let at = At { step, batch: step + self.state.guard.offset, updates };
+            let made = self.task.before(&mut self.trainer, at, &self.run, watch)?;
             let looks = watch.looks_into_steps();
             let mut look = |micro, params: &mut Params, loss: &mut Tensor| watch.backward(at, micro, params, loss);
             let done = self.trainer.step_with(at, if looks { Some(&mut look) } else { None });
@@ -255,6 +256,7 @@ impl<'a, T: Task> Work<'a, T> {
             let flops = Some(self.trainer.flops_per_step()).filter(|&flops| flops > 0.0);
             let share_of_peak = self.peak.zip(flops).map(|(peak, flops)| flops / seconds / peak);
             let Step { loss, lr, grad_norm, bad, parts } = done?;
+            let parts: Parts = made.iter().map(|&(name, value)| (name, value as f32)).chain(parts).collect();
             let skipped = bad.map(|bad| match bad {
                 Bad::Loss => LOSS.to_owned(),
                 Bad::Grad(id) => self.trainer.params.name(id).to_owned(),

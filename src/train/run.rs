@@ -70,7 +70,7 @@ impl<'d> RunDir<'d> {
             let hint = "let it finish or stop it (it saves first), then resume; or start a run under another name";
             return Err(Error::Io { path: path.to_owned(), source, hint: hint.into() });
         };
-        for dir in [path.to_owned(), run.data(), run.samples()] {
+        for dir in [path.to_owned(), run.data(), run.samples(), run.rollouts()] {
             disk::sweep(disk, &dir)?;
         }
         Ok(run)
@@ -128,6 +128,11 @@ impl<'d> RunDir<'d> {
     /// What the model made after `step` steps, in a file of this type, as `txt`.
     pub fn sample(&self, step: u64, extension: &str) -> PathBuf {
         self.samples().join(format!("step-{step:06}.{extension}"))
+    }
+
+    /// The folder of the answers that it learns from, of reinforcement learning.
+    pub fn rollouts(&self) -> PathBuf {
+        self.path.join("rollouts")
     }
 
     /// What was planned, and what it took.

@@ -7,7 +7,7 @@ use super::health::Terms;
 use super::objective::{Examples, Objective};
 use super::recipe::{Architecture, RecipeOf, Section};
 use super::run::RunDir;
-use super::trainer::Trainer;
+use super::trainer::{At, Trainer};
 use crate::device::Device;
 use crate::error::Result;
 use serde_json::Value;
@@ -163,6 +163,21 @@ pub trait Task: Sized {
     /// Files that belong to a checkpoint beside weights: names and texts.
     fn files(&self) -> Vec<(&str, &str)> {
         Vec::new()
+    }
+
+    /// Called before each step: makes what the step learns from, where that is not there from the start. Gives numbers that are told with the step's.
+    ///
+    /// # Errors
+    /// It cannot be made, or kept in the run's directory.
+    fn before(
+        &mut self,
+        trainer: &mut Trainer<Self::Objective>,
+        at: At,
+        run: &RunDir,
+        watch: &mut dyn Watch,
+    ) -> Result<Vec<(&'static str, f64)>> {
+        let _ = (trainer, at, run, watch);
+        Ok(Vec::new())
     }
 
     /// Judges the model by what is held out, in at most `max_batches` batches; more thoroughly after the `last` step. `None` where `progress(done, total)` said

@@ -44,6 +44,7 @@ mod private;
 mod recompute;
 mod report;
 mod review;
+mod rl;
 mod serve;
 mod sim;
 mod skew;

@@ -20,10 +20,12 @@
 mod form;
 mod pack;
 mod prefer;
+mod prompts;
 
 pub use form::Form;
 pub use pack::{Row, RowMut, Rows, pack};
 pub use prefer::{Judged, Preferences};
+pub use prompts::{Prompt, Prompts};
 
 use super::chat::ChatTemplate;
 use super::split::{Rule, Split};
@@ -243,6 +245,11 @@ fn digest<'e>(examples: impl IntoIterator<Item = &'e Example>) -> String {
         sum.update(bytemuck::cast_slice(ids));
         sum.update(trained.iter().map(|&trained| u8::from(trained)).collect::<Vec<_>>());
     }
+    hex(sum)
+}
+
+/// A digest as hexadecimal digits.
+fn hex(sum: Sha256) -> String {
     sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -106,7 +106,7 @@ pub(super) fn sheet(run: &Path, recipe: &AnyRecipe, absent: &mut Vec<String>) ->
     let mut sheet = DataSheet { rows: vec![row("data", model::reads(recipe))], ..DataSheet::default() };
     let paths: Vec<PathBuf> = match recipe {
         AnyRecipe::Text(recipe) => recipe.data.path.clone().unwrap_or_default(),
-        AnyRecipe::Tune(recipe) | AnyRecipe::Prefer(recipe) => {
+        AnyRecipe::Tune(recipe) | AnyRecipe::Prefer(recipe) | AnyRecipe::Reinforce(recipe) => {
             let data = &recipe.data;
             sheet.rows.push(row("template of conversations", &data.template));
             sheet.rows.push(row(

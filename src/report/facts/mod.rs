@@ -320,7 +320,7 @@ fn of_run(path: &Path, extra: &Extra) -> Result<Facts> {
     let mut facts = Facts::of(path, &made);
     facts.what = model::sentence(&made, Some(&training));
     facts.tags = model::tags(&recipe);
-    if let AnyRecipe::Tune(recipe) | AnyRecipe::Prefer(recipe) = &recipe {
+    if let AnyRecipe::Tune(recipe) | AnyRecipe::Prefer(recipe) | AnyRecipe::Reinforce(recipe) = &recipe {
         facts.base = recipe.model.base.as_deref().map(|base| base.display().to_string());
     }
     facts.claims.extend(judged::held_out(&training));
@@ -356,7 +356,7 @@ fn of_run(path: &Path, extra: &Extra) -> Result<Facts> {
     }
     let step = state.map(|state| state.step);
     facts.judge(path, model::of_village(&recipe), step)?;
-    if let AnyRecipe::Tune(recipe) | AnyRecipe::Prefer(recipe) = &recipe
+    if let AnyRecipe::Tune(recipe) | AnyRecipe::Prefer(recipe) | AnyRecipe::Reinforce(recipe) = &recipe
         && let Some(base) = &recipe.model.base
     {
         facts.changes = judged::changes(base, &facts.judged);

@@ -36,7 +36,9 @@ pub(super) fn of_run(recipe: &AnyRecipe, vocab: Option<usize>, account: Option<&
             }
             (format!("A language model of {} kind", like(&config)), gpt(&config), true)
         }
-        AnyRecipe::Tune(recipe) | AnyRecipe::Prefer(recipe) => (tuned(recipe), adapters(recipe), true),
+        AnyRecipe::Tune(recipe) | AnyRecipe::Prefer(recipe) | AnyRecipe::Reinforce(recipe) => {
+            (tuned(recipe), adapters(recipe), true)
+        }
         AnyRecipe::Vae(_) => (<VaeObjective as Painter>::WHAT.to_owned(), Vec::new(), false),
         AnyRecipe::VqVae(_) => (<VqVaeObjective as Painter>::WHAT.to_owned(), Vec::new(), false),
         AnyRecipe::Gan(_) => (<GanObjective as Painter>::WHAT.to_owned(), Vec::new(), false),
@@ -103,7 +105,7 @@ pub(super) fn reads(recipe: &AnyRecipe) -> String {
     };
     match recipe {
         AnyRecipe::Text(recipe) => named(&recipe.data.path, village(recipe)),
-        AnyRecipe::Tune(recipe) | AnyRecipe::Prefer(recipe) => {
+        AnyRecipe::Tune(recipe) | AnyRecipe::Prefer(recipe) | AnyRecipe::Reinforce(recipe) => {
             let own = named(&recipe.data.path, "nothing".to_owned());
             match &recipe.data.replay {
                 None => own,
@@ -125,7 +127,7 @@ fn village(recipe: &Recipe) -> String {
 pub(super) fn of_village(recipe: &AnyRecipe) -> bool {
     match recipe {
         AnyRecipe::Text(recipe) => recipe.data.path.is_none(),
-        AnyRecipe::Tune(recipe) | AnyRecipe::Prefer(recipe) => {
+        AnyRecipe::Tune(recipe) | AnyRecipe::Prefer(recipe) | AnyRecipe::Reinforce(recipe) => {
             recipe.model.base.as_deref().is_some_and(base_of_village)
         }
         _ => false,
@@ -184,7 +186,8 @@ pub(super) fn tags(recipe: &AnyRecipe) -> Vec<&'static str> {
                 ModelKind::Llama => "llama",
             },
         ],
-        AnyRecipe::Tune(recipe) | AnyRecipe::Prefer(recipe) => match recipe.model.method {
+        AnyRecipe::Tune(recipe) | AnyRecipe::Prefer(recipe) | AnyRecipe::Reinforce(recipe) => match recipe.model.method
+        {
             Method::Full => vec!["text-generation", "fine-tuned"],
             Method::Lora | Method::Dora => vec!["text-generation", "lora", "peft"],
         },

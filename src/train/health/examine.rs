@@ -20,6 +20,7 @@ use crate::train::objective::{Objective, fill, room};
 use crate::train::pictures::{self, Painter, PictureTask, task::PictureRecipe};
 use crate::train::prefer::Prefer;
 use crate::train::recipe::{Optim, Recipe};
+use crate::train::rl::Reinforce;
 use crate::train::seen;
 use crate::train::task::{Progress, Task};
 use crate::train::text::Text;
@@ -73,10 +74,9 @@ pub fn examine(run: &Path, device: &Device, progress: &mut Progress) -> Result<R
         AnyRecipe::Vae(recipe) => work.pictures::<pictures::vae::VaeObjective>(recipe, device, progress),
         AnyRecipe::VqVae(recipe) => work.pictures::<pictures::vqvae::VqVaeObjective>(recipe, device, progress),
         AnyRecipe::Gan(_) => Ok(()),
-        AnyRecipe::Prefer(_) => {
-            work.report
-                .left_out
-                .push("its weights, its gradients and its preferences: they have no rules yet".to_owned());
+        AnyRecipe::Prefer(_) | AnyRecipe::Reinforce(_) => {
+            let what = "its weights, its gradients and what it learns from: they have no rules yet";
+            work.report.left_out.push(what.to_owned());
             Ok(())
         }
     };
@@ -107,6 +107,7 @@ fn begin(run: &Path) -> Result<(AnyRecipe, Work<'_>)> {
         AnyRecipe::Text(recipe) => Text::terms(recipe),
         AnyRecipe::Tune(recipe) => Tune::terms(recipe),
         AnyRecipe::Prefer(recipe) => Prefer::terms(recipe),
+        AnyRecipe::Reinforce(recipe) => Reinforce::terms(recipe),
         AnyRecipe::Vae(recipe) => pictures::VaeTask::terms(recipe),
         AnyRecipe::VqVae(recipe) => pictures::VqVaeTask::terms(recipe),
         AnyRecipe::Gan(recipe) => pictures::GanTask::terms(recipe),

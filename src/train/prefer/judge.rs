@@ -6,15 +6,15 @@ use crate::data::Tokenizer;
 use crate::data::examples::{Judged, Preferences};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::formats::SCORE_TENSOR;
+use crate::formats::{Pretrained, SCORE_TENSOR};
 use crate::measure::mean_and_error;
 use crate::model::Gpt;
 use crate::nn::lora::PREFIX;
-use crate::params::{Decl, Hold, Init, Kind, Params};
+use crate::params::{Decl, Hold, Init, Kind, ParamId, Params};
 use crate::tape::{Pass, Tape};
 use crate::tensor::{DType, Out, Shape, Spec, Tensor};
 use crate::train::sampler;
-use crate::train::tune::{Method, templated};
+use crate::train::tune::{HoldOf, Method, templated};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -25,13 +25,40 @@ pub const SCORE: &str = SCORE_TENSOR;
 /// Texts that are read side by side.
 const ROWS: usize = 16;
 
-/// The parameter of the reward: of an adapter it is saved whole beside it, as PEFT's `modules_to_save`. It begins at 0.
-pub(super) fn score_decl(method: Method, channels: usize) -> Decl {
+/// Adds the parameter of the reward to those of a model with `channels`, and gives its number and how all of them are held. Of an adapter it is saved whole beside it, as PEFT's
+/// `modules_to_save`. It begins at 0.
+pub(in crate::train) fn add_score(
+    method: Method,
+    channels: usize,
+    decls: &mut Vec<Decl>,
+    hold: HoldOf,
+) -> (ParamId, HoldOf) {
     let name = match method {
         Method::Full => SCORE.to_owned(),
         Method::Lora | Method::Dora => format!("{PREFIX}{SCORE}"),
     };
-    Decl::new(name, Shape::new(&[1, channels]), Kind::Matrix, Init::Zeros)
+    decls.push(Decl::new(name.clone(), Shape::new(&[1, channels]), Kind::Matrix, Init::Zeros));
+    let hold: HoldOf = Box::new(move |decl| if decl.name == name { Hold::Train } else { hold(decl) });
+    (ParamId(decls.len() as u32 - 1), hold)
+}
+
+/// Gives `params` what a model starts with: the weights of `base`, adapters that change nothing, and its score where there is one.
+///
+/// # Errors
+/// A weight cannot be read.
+pub(in crate::train) fn start(
+    base: Option<&Pretrained>,
+    gpt: &Gpt,
+    score: Option<ParamId>,
+    params: &mut Params,
+) -> Result<()> {
+    let Some(base) = base else { return Ok(()) };
+    base.weights.load(params)?;
+    gpt.start_adapters(params);
+    if let (Some(id), Some(score)) = (score, base.score()) {
+        params.set_weight(id, score);
+    }
+    Ok(())
 }
 
 /// `config.json` or `adapter_config.json` of what is trained by this loss.

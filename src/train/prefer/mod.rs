@@ -15,6 +15,7 @@ mod section;
 mod task;
 
 pub use judge::{Judge, SCORE, Scored, Scores};
+pub(super) use judge::{add_score, start};
 pub use loss::{Compared, kto_kl};
 pub use objective::Answers;
 pub use section::{Preference, PreferenceLoss};

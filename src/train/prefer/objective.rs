@@ -1,6 +1,7 @@
 //! The loss of a step on preferences.
 
 use super::duos::{Duo, Duos, Form};
+use super::judge::start;
 use super::loss::{Compared, kto_kl};
 use super::section::{Preference, PreferenceLoss};
 use crate::error::Result;
@@ -101,13 +102,7 @@ impl Objective for Answers {
     }
 
     fn prepare(&self, params: &mut Params) -> Result<()> {
-        let Some(base) = &self.base else { return Ok(()) };
-        base.weights.load(params)?;
-        self.gpt.start_adapters(params);
-        if let (Some(id), Some(score)) = (self.score, base.score()) {
-            params.set_weight(id, score);
-        }
-        Ok(())
+        start(self.base.as_deref(), &self.gpt, self.score, params)
     }
 
     fn turn(&mut self, _: u8, turn: Turn, x: &Batch) -> Found {

@@ -1,14 +1,12 @@
 //! From a recipe to a model that learns from preferences.
 
 use super::duos::{Duo, Duos, Form, duos};
-use super::judge::{score_decl, with_score};
+use super::judge::{add_score, with_score};
 use super::objective::{Answers, Looked};
 use super::section::{Preference, PreferenceLoss};
 use crate::data::Tokenizer;
-use crate::data::atomic::write_atomic;
 use crate::data::examples::{Example, Found, Preferences};
 use crate::device::Device;
-use crate::disk;
 use crate::error::{Error, Result};
 use crate::formats::Pretrained;
 use crate::measure::mean_and_error;
@@ -16,8 +14,8 @@ use crate::measure::{calibration_error, reliability};
 use crate::model::GptConfig;
 use crate::model::sample::SampleOptions;
 use crate::model::sequence::LANES;
-use crate::params::{Decl, Hold, ParamId};
-use crate::train::event::{Event, Watch};
+use crate::train::answers::show;
+use crate::train::event::Watch;
 use crate::train::fit::{self, Other, Plan};
 use crate::train::health::Terms;
 use crate::train::run::RunDir;
@@ -109,13 +107,13 @@ impl Prefer {
         let train = &recipe.train;
         let form = Form { b: train.batch, t: train.context, loss: preference.loss };
         let flops = flops(&gpt, &decls, &*hold, form.t, form.tokens());
-        let score = (preference.loss == PreferenceLoss::Reward).then(|| {
-            decls.push(score_decl(recipe.model.method, config.d));
-            ParamId(decls.len() as u32 - 1)
-        });
-        let last = decls.last().map(|decl| decl.name.clone()).filter(|_| score.is_some());
-        let hold: Box<dyn Fn(&Decl) -> Hold> =
-            Box::new(move |decl| if Some(&decl.name) == last.as_ref() { Hold::Train } else { hold(decl) });
+        let (score, hold) = match preference.loss {
+            PreferenceLoss::Reward => {
+                let (score, hold) = add_score(recipe.model.method, config.d, &mut decls, hold);
+                (Some(score), hold)
+            }
+            _ => (None, hold),
+        };
         let (base, duos) = data.unzip();
         let base = base.filter(|_| !recipe.model.fresh);
         let micros = train.accumulate;
@@ -388,9 +386,6 @@ impl Task for Prefer {
         let decode = |ids: &[u32]| self.tokenizer.decode(ids);
         let text: String =
             prompts.iter().zip(&said).map(|(asked, said)| format!("{}{}\n\n", decode(asked), decode(said))).collect();
-        disk::make_dirs(run.disk(), &run.samples())?;
-        write_atomic(run.disk(), &run.sample(step, "txt"), text.as_bytes())?;
-        watch.event(&Event::Sample { step, text: &text });
-        Ok(())
+        show(&text, step, run, watch)
     }
 }

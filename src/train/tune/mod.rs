@@ -13,10 +13,10 @@ mod prepared;
 mod section;
 mod task;
 
-pub(super) use adapt::{files_of, layout, place, supported, with_base};
+pub(super) use adapt::{HoldOf, files_of, layout, place, supported, with_base};
 pub(super) use exam::prompt;
 pub use objective::Sft;
 pub(super) use objective::flops;
 pub use prepared::{Base, Prepared, open, read, templated};
-pub use section::{Held, Method, PREFER, TUNE, TuneData, TuneKind, TuneModel, TuneRecipe, TuneSample};
+pub use section::{Held, Method, PREFER, REINFORCE, TUNE, TuneData, TuneKind, TuneModel, TuneRecipe, TuneSample};
 pub use task::Tune;

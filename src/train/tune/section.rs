@@ -7,6 +7,7 @@ use crate::settings::{Schema, range, require};
 use crate::train::fit::Family;
 use crate::train::prefer::Preference;
 use crate::train::recipe::{Architecture, RecipeOf, Section, Train, one_or_many, paths};
+use crate::train::rl::Reinforcement;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -16,6 +17,9 @@ pub const TUNE: &str = include_str!("../../../data/recipes/tune.toml");
 /// That of [preferences](crate::train::prefer).
 pub const PREFER: &str = include_str!("../../../data/recipes/prefer.toml");
 
+/// That of [rewards](crate::train::rl).
+pub const REINFORCE: &str = include_str!("../../../data/recipes/reinforce.toml");
+
 /// A recipe of a fine-tuning.
 pub type TuneRecipe = RecipeOf<TuneModel, TuneData, TuneSample>;
 
@@ -23,7 +27,7 @@ pub type TuneRecipe = RecipeOf<TuneModel, TuneData, TuneSample>;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TuneModel {
-    /// `tune` or `prefer`.
+    /// `tune`, `prefer` or `reinforce`.
     pub kind: TuneKind,
     /// The model to start from: whatever [`model`](crate::train::sampler::model) opens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,6 +53,9 @@ pub struct TuneModel {
     /// How preferences are learnt; of kind [`Prefer`](TuneKind::Prefer) alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preference: Option<Preference>,
+    /// How rewards are learnt from; of kind [`Reinforce`](TuneKind::Reinforce) alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reinforce: Option<Reinforcement>,
 }
 
 /// `model.kind`.
@@ -59,6 +66,8 @@ pub enum TuneKind {
     Tune,
     /// To answer, or to judge answers, as preferences show.
     Prefer,
+    /// To answer as rewards ask.
+    Reinforce,
 }
 
 /// `model.method`.
@@ -127,22 +136,22 @@ pub fn patterns(key: &str, texts: &[String]) -> Result<Vec<glob::Pattern>> {
 
 impl Section for TuneModel {
     fn check(&self, train: &Train) -> Result<()> {
-        match (self.kind, &self.preference) {
-            (TuneKind::Tune, None) => {}
-            (TuneKind::Prefer, Some(preference)) => preference.check(train)?,
-            (TuneKind::Tune, Some(_)) => {
-                let problem = "a model is tuned on examples, which nothing is preferred to";
-                return Err(Error::config("model.preference", problem, "leave it out, or set model.kind = \"prefer\""));
+        let tables = [
+            ("model.preference", TuneKind::Prefer, "prefer", self.preference.is_some()),
+            ("model.reinforce", TuneKind::Reinforce, "reinforce", self.reinforce.is_some()),
+        ];
+        for (key, kind, name, there) in tables {
+            if there && self.kind != kind {
+                let hint = format!("leave it out, or set model.kind = \"{name}\"");
+                return Err(Error::config(key, "it says how a model of another kind is trained", hint));
             }
-            (TuneKind::Prefer, None) => {
-                let hint = "data/recipes/prefer.toml has one";
-                return Err(Error::config(
-                    "model.preference",
-                    "it says how preferences are learnt, and is not there",
-                    hint,
-                ));
+            if !there && self.kind == kind {
+                let problem = "it says how such a model is trained, and is not there";
+                return Err(Error::config(key, problem, format!("data/recipes/{name}.toml has one")));
             }
         }
+        self.preference.map_or(Ok(()), |preference| preference.check(train))?;
+        self.reinforce.as_ref().map_or(Ok(()), |reinforce| reinforce.check(train))?;
         if self.base.is_none() {
             let hint = "name a run, a directory or a file: kiln tune MODEL --data FILE";
             return Err(Error::config("model.base", "no model is named to start from", hint));
@@ -171,6 +180,7 @@ impl Section for TuneModel {
             ("model.targets", format!("{:?}", self.targets)),
             ("model.freeze", format!("{:?}", self.freeze)),
             ("model.preference", format!("{:?}", self.preference)),
+            ("model.reinforce", format!("{:?}", self.reinforce)),
             ("train.context", train.context.to_string()),
         ]
     }
@@ -182,6 +192,7 @@ impl Architecture for TuneModel {
         optional: &[
             "model.base",
             "model.preference",
+            "model.reinforce",
             "data.path",
             "data.replay",
             "train.context",
@@ -198,6 +209,7 @@ impl Architecture for TuneModel {
     fn schema(kind: Option<&str>) -> Schema {
         match kind {
             Some("prefer") => Schema { default: PREFER, file: "data/recipes/prefer.toml", ..Self::SCHEMA },
+            Some("reinforce") => Schema { default: REINFORCE, file: "data/recipes/reinforce.toml", ..Self::SCHEMA },
             _ => Self::SCHEMA,
         }
     }

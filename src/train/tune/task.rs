@@ -6,16 +6,15 @@ use super::objective::{self, Sft, flops};
 use super::prepared::{Lessons, Parts, Prepared, read, rows};
 use super::section::{TuneData, TuneModel, TuneRecipe, TuneSample};
 use crate::data::Tokenizer;
-use crate::data::atomic::write_atomic;
 use crate::data::examples::{Example, Found, Rows};
 use crate::device::Device;
-use crate::disk;
 use crate::error::{Error, Result};
 use crate::formats::Pretrained;
 use crate::model::GptConfig;
 use crate::model::sample::SampleOptions;
 use crate::model::sequence::LANES;
-use crate::train::event::{Event, Watch};
+use crate::train::answers::show;
+use crate::train::event::Watch;
 use crate::train::fit::{self, Other, Plan};
 use crate::train::health::{self, Terms};
 use crate::train::objective::Examples;
@@ -307,10 +306,7 @@ impl Task for Tune {
             let [asked, said, wanted] = [prompt, &said[..], wanted].map(|ids| self.tokenizer.decode(ids));
             text += &format!("{asked}{said}\n  (held out: {})\n\n", wanted.trim());
         }
-        disk::make_dirs(run.disk(), &run.samples())?;
-        write_atomic(run.disk(), &run.sample(step, "txt"), text.as_bytes())?;
-        watch.event(&Event::Sample { step, text: &text });
-        Ok(())
+        show(&text, step, run, watch)
     }
 }
 
