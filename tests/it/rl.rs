@@ -10,9 +10,9 @@ use kiln::train::tune::REINFORCE;
 use kiln::train::{AnyRecipe, Event, Summary, Watch, checkpoint, metrics};
 use std::path::{Path, PathBuf};
 
-/// Questions whose answers begin with the same word.
+/// Questions, of which it does not matter what is right.
 fn prompts(dir: &Path) -> PathBuf {
-    let line = |i: usize| format!("{{\"prompt\": \"Who is number {i}?\", \"answer\": \"the\"}}\n");
+    let line = |i: usize| format!("{{\"prompt\": \"Who is number {i}?\", \"answer\": \"Ann\"}}\n");
     let path = dir.join("prompts.jsonl");
     std::fs::write(&path, (0..60).map(line).collect::<String>()).expect("written");
     path
@@ -24,7 +24,9 @@ fn recipe(dir: &Path, more: &[&str]) -> Result<AnyRecipe, Error> {
         format!("run.dir={}", path(dir)),
         format!("model.base={}", path(base())),
         format!("data.path={}", path(&prompts(dir))),
-        "model.reinforce.rewards={ begins = 1.0 }".to_owned(),
+        // An answer without the letter e.
+        "model.reinforce.rewards={ format = 1.0 }".to_owned(),
+        "model.reinforce.format=[^e]*".to_owned(),
     ];
     let small = "model.method=full optim.lr=3e-3 optim.warmup=1 train.batch=8 train.accumulate=2 train.steps=8 \
                  train.checkpoint_every=4 data.val_fraction=0.2 sample.count=1 model.reinforce.tokens=4";
@@ -48,7 +50,7 @@ fn last(run: &Path, key: &str) -> f64 {
 }
 
 #[test]
-fn a_word_is_learnt_by_its_reward_and_nothing_by_chance() {
+fn what_is_worth_more_is_said_more_and_nothing_is_learnt_by_chance() {
     let dir = tempfile::tempdir().expect("a folder");
     let grpo: &[&str] = &["train.steps=30"];
     let ppo: &[&str] =
@@ -56,10 +58,11 @@ fn a_word_is_learnt_by_its_reward_and_nothing_by_chance() {
     for more in [grpo, ppo] {
         let run = learnt(dir.path(), more, &mut ()).run;
         let [before, after, best] = ["val_before", "val_reward", "val_best_of_start"].map(|key| last(&run, key));
-        assert!(before < 0.3 && after > before + 0.4 && best >= before, "{more:?}: {before}, {after}, {best}");
+        assert!(before < 0.75 && after > before + 0.2 && best >= before, "{more:?}: {before}, {after}, {best}");
         // The reward of steps tells the same, and the model can be opened.
         let rewards = course(&run, "reward");
-        assert!(rewards[29] > rewards[0] + 0.3, "{more:?}: {rewards:?}");
+        let [early, late] = [0..6, 24..30].map(|steps| rewards[steps].iter().sum::<f64>() / 6.0);
+        assert!(late > early + 0.15, "{more:?}: {rewards:?}");
         model(&run).expect("a model");
     }
     let random = ["train.steps=30", "model.reinforce.rewards={ random = 1.0 }"];
@@ -160,16 +163,16 @@ fn rows_hold_an_answer_after_its_prompt() {
 #[test]
 fn what_does_not_fit_is_refused_with_its_key() {
     let dir = tempfile::tempdir().expect("a folder");
-    let refused = |set: &str| {
-        let recipe = recipe(dir.path(), &[set]);
-        let error = recipe.and_then(|recipe| recipe.run(&Os, None, &device(), &mut ())).map(|_| ()).expect_err(set);
+    let refused = |more: &[&str]| {
+        let recipe = recipe(dir.path(), more);
+        let error = recipe.and_then(|recipe| recipe.run(&Os, None, &device(), &mut ())).map(|_| ()).expect_err(more[0]);
         format!("{error} {}", error.hint().unwrap_or_default())
     };
     for (set, named) in [
         ("model.reinforce.rewards={}", "model.reinforce.rewards"),
         ("model.reinforce.rewards={ exakt = 1.0 }", "did you mean exact"),
         ("model.reinforce.rewards={ truth = 1.0 }", "model.reinforce.village"),
-        ("model.reinforce.rewards={ format = 1.0 }", "model.reinforce.format"),
+        ("model.reinforce.format=[^e", "model.reinforce.format"),
         ("model.reinforce.rewards={ model = 1.0 }", "model.reinforce.judge"),
         ("model.reinforce.group=7", "model.reinforce.group"),
         ("model.reinforce.group=1", "model.reinforce.group"),
@@ -183,11 +186,12 @@ fn what_does_not_fit_is_refused_with_its_key() {
         ("train.context=3", "train.context"),
         ("data.val_fraction=0.00001", "data.val_fraction"),
     ] {
-        let said = refused(set);
+        let said = refused(&[set]);
         assert!(said.contains(named), "{set}: {said}");
     }
     std::fs::write(dir.path().join("a.jsonl"), "{\"prompt\": \"Who?\"}\n").expect("written");
     let path = dir.path().join("a.jsonl");
-    let said = refused(&format!("data.path={:?}", path.to_str().expect("UTF-8")));
+    let path = format!("data.path={:?}", path.to_str().expect("UTF-8"));
+    let said = refused(&[&path, "model.reinforce.rewards={ exact = 1.0 }"]);
     assert!(said.contains("answer") && said.contains("line 1"), "{said}");
 }

@@ -231,6 +231,12 @@ mod tests {
         Preferences::read(&[path], &tokenizer, template.as_ref(), 200, &mut |_, _| {})
     }
 
+    /// The tokens of all answers, and which of them are trained on.
+    fn tokens(preferences: &Preferences) -> Vec<(&[u32], &[bool])> {
+        let answers = preferences.all.iter().flat_map(Judged::answers);
+        answers.map(|answer| (&answer.ids[..], &answer.trained[..])).collect()
+    }
+
     #[test]
     fn all_forms_of_a_pair_are_one() {
         let told = read(r#"{"prompt": "1+1=", "chosen": "2", "rejected": "3"}"#).expect("a pair");
@@ -239,7 +245,7 @@ mod tests {
         assert_eq!((chosen.targets(), rejected.targets()), (2, 2), "the answer and the token that ends a text");
         let found = read(r#"{"chosen": "what is it? a hat", "rejected": "what is it? a house"}"#).expect("a pair");
         let asked = read(r#"{"prompt": "what is it? a", "chosen": " hat", "rejected": " house"}"#).expect("a pair");
-        assert_eq!(found.all[0].answers().collect::<Vec<_>>(), asked.all[0].answers().collect::<Vec<_>>());
+        assert_eq!(tokens(&found), tokens(&asked));
         let turns = |said: &str| {
             format!(r#"[{{"role": "user", "content": "Hi"}}, {{"role": "assistant", "content": "{said}"}}]"#)
         };
@@ -248,7 +254,7 @@ mod tests {
         let asked = r#"{"prompt": [{"role": "user", "content": "Hi"}], "chosen": "Ho",
             "rejected": [{"role": "assistant", "content": "No"}]}"#;
         let asked = read(&asked.replace('\n', "")).expect("a pair");
-        assert_eq!(found.all, asked.all);
+        assert_eq!(tokens(&found), tokens(&asked));
         assert_eq!(found.hash, asked.hash);
         assert_ne!(found.hash, told.hash);
     }
