@@ -194,8 +194,9 @@ mod tests {
             let (found, tokenizer) = read(&line, 500).expect("a prompt");
             std::fs::write(&path, &example).expect("a file");
             let template = ChatTemplate::of(&tokenizer).expect("a template");
-            let examples = Examples::read(&[path.clone()], &tokenizer, template.as_ref(), 500, &mut |_, _| {})
-                .expect("an example");
+            let examples =
+                Examples::read(std::slice::from_ref(&path), &tokenizer, template.as_ref(), 500, &mut |_, _| {})
+                    .expect("an example");
             let example = &examples.all[0];
             let first = example.trained.iter().position(|&trained| trained).expect("an answer");
             assert_eq!(found.all[0].ids, example.ids[..first], "{line}");
