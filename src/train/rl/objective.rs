@@ -17,7 +17,7 @@ use arrayvec::ArrayVec;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// A GPT and its answers. A micro-batch is ids and targets (B, T), and of each target what [`planes`](Reinforced::planes) says (K, B, T).
+/// A GPT and its answers. A micro-batch is ids and targets (B, T), and of each target its K numbers, plane by plane (K, B, T).
 /// Weights are shares of the whole step, so that the sum of its micro-batches' losses is the loss of all its answers.
 pub struct Reinforced {
     /// The model.

@@ -110,7 +110,7 @@ pub struct Rollouts {
     pub offset: u64,
     /// The answers.
     pub rows: Rows,
-    /// What is known of each token (N, T), in the order of [`Reinforced::planes`](super::Reinforced).
+    /// What is known of each token (N, T), in the order of the objective.
     pub planes: Vec<Vec<f32>>,
     /// What each is worth.
     pub rewards: Vec<f32>,
