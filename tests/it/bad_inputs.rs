@@ -571,7 +571,8 @@ fn faults((call, exit, says, damage): &Case) -> Vec<String> {
     let gone: Vec<_> = before.keys().filter(|path| !after.contains_key(*path)).collect();
     let lines: Vec<&str> = err.lines().collect();
     // The work that was under way is announced.
-    let shown = out.lines().filter(|line| !["learning the tokenizer", "tokenising"].contains(line)).count();
+    let announced = ["learning the tokenizer", "tokenising", "reading preferences"];
+    let shown = out.lines().filter(|line| !announced.contains(line)).count();
     let checks = [
         (output.status.code() == Some(*exit), format!("exit {:?} instead of {exit}", output.status)),
         (
