@@ -24,9 +24,9 @@ fn recipe(dir: &Path, more: &[&str]) -> Result<AnyRecipe, Error> {
         format!("run.dir={}", path(dir)),
         format!("model.base={}", path(base())),
         format!("data.path={}", path(&prompts(dir))),
-        // An answer without the letter e.
+        // An answer without the letters e and a.
         "model.reinforce.rewards={ format = 1.0 }".to_owned(),
-        "model.reinforce.format=[^e]*".to_owned(),
+        "model.reinforce.format=[^ea]*".to_owned(),
     ];
     let small = "model.method=full optim.lr=3e-3 optim.warmup=1 train.batch=8 train.accumulate=2 train.steps=8 \
                  train.checkpoint_every=4 data.val_fraction=0.2 sample.count=1 model.reinforce.tokens=4";
