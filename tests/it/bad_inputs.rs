@@ -241,7 +241,7 @@ fn preferences() -> Vec<Case> {
             DPO,
             1,
             "both answers are the same",
-            file("p.jsonl", "{\"prompt\": \"\", \"chosen\": \"b\", \"rejected\": \"b\"}\n"),
+            file("p.jsonl", "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"b\"}\n"),
         ),
         (DPO, 1, "\"label\"", file("p.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\", \"label\": \"good\"}\n")),
         (DPO, 2, "model.preference.loss", lines("{\"prompt\": \"#\", \"completion\": \"b\", \"label\": true}")),
