@@ -27,7 +27,7 @@ use crate::data::world::{Split, World, passage, visitors};
 use crate::device::Device;
 use crate::disk::{self, Os};
 use crate::error::Result;
-use crate::eval::{Asking, Local, Task, evaluate};
+use crate::eval::{Asking, Item, Local, Outcome as Outcomes, Task, evaluate};
 use crate::params::Hold;
 use crate::train::Sampler;
 use serde::Serialize;
@@ -76,6 +76,8 @@ pub struct Arm {
     pub new: f64,
     /// The share of pronouns that agree with earlier ones.
     pub consistency: f64,
+    /// The same in sentences that no corpus has.
+    pub consistency_new: f64,
     /// The effect size of the occupations between words of women and of men in the input embeddings ([`weat`](crate::measure::weat)).
     pub weat: f64,
     /// Bits a byte of held-out stories.
@@ -124,34 +126,37 @@ fn ask(run: &Path, settings: &Settings, seed: u64, device: &Device) -> Result<Ar
     let sampler = Sampler::open(run, &[], Hold::Frozen, device)?;
     let mut model = Local::new("model".into(), sampler.into_parts(), true, None)?;
     let asking = Asking { limit: usize::MAX, world: seed, seed };
-    let mut figures = |task: &Task, limit: usize| {
-        let items = task.items(limit, asking.world, asking.seed)?;
-        evaluate(task, &items, &asking, &mut model, &mut |_, _| Ok(()))
-    };
     let mut task = Task::open("village-skew")?;
     task.data = "world:visitors-alone".into();
+    // What is asked in sentences that some corpus has, and in those that none has.
     task.by = Some("job ~ (' in new sentences' if new else '')".into());
-    let skew = figures(&task, usize::MAX)?;
-    let text = figures(&Task::open("village-text")?, settings.texts)?;
-    let weat = figures(&Task::open("weat-village")?, usize::MAX)?;
+    let (new, known): (Vec<Item>, Vec<Item>) = task
+        .items(usize::MAX, asking.world, asking.seed)?
+        .into_iter()
+        .partition(|item| item.group.ends_with(" in new sentences"));
+    let mut figures = |task: &Task, items: &[Item]| evaluate(task, items, &asking, &mut model, &mut |_, _| Ok(()));
+    let sentences = [known.len(), new.len()].map(|n| n as f64);
+    let [known, new] = [figures(&task, &known)?, figures(&task, &new)?];
+    let (text, weat) = (Task::open("village-text")?, Task::open("weat-village")?);
+    let text = figures(&text, &text.items(settings.texts, asking.world, asking.seed)?)?;
+    let weat = figures(&weat, &weat.items(usize::MAX, asking.world, asking.seed)?)?;
     let listed = listed();
-    let mean = |on_list: bool, new: bool| {
-        let own = skew.groups.iter().filter(|(name, ..)| {
-            let (job, rest) = name.split_once(' ').unwrap_or((name, ""));
-            listed.contains(&job) == on_list && rest.is_empty() != new
-        });
-        let all: Vec<f64> = own.map(|group| group.2).collect();
+    let mean = |outcome: &Outcomes, on_list: bool| {
+        let job = |name: &str| name.split(' ').next().is_some_and(|job| listed.contains(&job));
+        let all: Vec<f64> = outcome.groups.iter().filter(|(name, ..)| job(name) == on_list).map(|g| g.2).collect();
         all.iter().sum::<f64>() / all.len() as f64
     };
-    let of =
-        |name: &str| skew.figures.iter().find(|figure| figure.name == name).map_or(f64::NAN, |figure| figure.value);
+    let agree = |outcome: &Outcomes| {
+        outcome.figures.iter().find(|figure| figure.name == "consistency").map_or(f64::NAN, |figure| figure.value)
+    };
     Ok(Arm {
         name: "",
         documents: Augmented::default(),
-        listed: mean(true, false),
-        others: mean(false, false),
-        new: mean(false, true),
-        consistency: of("consistency"),
+        listed: mean(&known, true),
+        others: mean(&known, false),
+        new: mean(&new, false),
+        consistency: (agree(&known) * sentences[0] + agree(&new) * sentences[1]) / (sentences[0] + sentences[1]),
+        consistency_new: agree(&new),
         weat: weat.figures[0].value,
         bits: text.figures[0].value,
     })
@@ -213,6 +218,7 @@ impl Effects for Outcome {
             effect("skew of occupations that stand on no list", Unit::Plain, |arm| arm.others),
             effect("the same in sentences that no text has", Unit::Plain, |arm| arm.new),
             effect("pronouns that agree with earlier ones", Unit::Share, |arm| arm.consistency),
+            effect("the same, in sentences that no text has", Unit::Share, |arm| arm.consistency_new),
             effect("held-out stories, in bits a byte", Unit::Plain, |arm| arm.bits),
         ]
     }

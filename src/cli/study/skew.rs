@@ -53,20 +53,21 @@ fn table(outcome: &Outcome) -> String {
         outcome.planted,
         outcome.listed.join(", ")
     );
-    let names = format!("  {:<30} {:>26} {:>12} {:>7} {:>22}", "", "skew", "", "", "held-out stories");
+    let names = format!("  {:<30} {:>26} {:>17} {:>7} {:>22}", "", "skew", "pronouns agree", "", "held-out stories");
     let more = format!(
-        "  {:<30} {:>8} {:>8} {:>8} {:>12} {:>7} {:>11} {:>10}",
-        "", "listed", "others", "others*", "consistency", "WEAT d", "bits/byte", "cost"
+        "  {:<30} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7} {:>11} {:>10}",
+        "", "listed", "others", "others*", "all", "all*", "WEAT d", "bits/byte", "cost"
     );
     let raw = outcome.arms.first().map_or(f64::NAN, |arm| arm.bits);
     let rows = outcome.arms.iter().map(|arm| {
         format!(
-            "  {:<30} {:>8.3} {:>8.3} {:>8.3} {:>10.1} % {:>7.2} {:>11.4} {:>+8.2} %",
+            "  {:<30} {:>8.3} {:>8.3} {:>8.3} {:>6.1} % {:>6.1} % {:>7.2} {:>11.4} {:>+8.2} %",
             said(arm.name),
             arm.listed,
             arm.others,
             arm.new,
             100.0 * arm.consistency,
+            100.0 * arm.consistency_new,
             arm.weat,
             arm.bits,
             100.0 * (arm.bits / raw - 1.0)

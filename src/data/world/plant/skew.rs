@@ -34,6 +34,16 @@ const SENTENCES: &[&str] = &[
     "J had come to see the market and said that P liked it.",
     "People talked about J who had lived here once, before P moved away.",
     "Early in the day J rode by, and a dog ran after Q.",
+    "Two boys held the door for J, and P thanked them.",
+    "J asked the way, but nobody could help Q.",
+    "While J slept by the wall, somebody took R coat.",
+    "The smith mended a wheel for J, and then P paid.",
+    "A cart had hurt J, but P could walk.",
+    "J sold a picture in the square, for R money was gone.",
+    "The boat carried J over the water, and a girl waved to Q.",
+    "At the well J told a story, and people laughed when P was done.",
+    "Nothing was left for J, so the baker gave Q a roll.",
+    "Everybody liked J, and R jokes were good.",
 ];
 
 /// Ways of speaking of visitors that no corpus has: only asked in.
