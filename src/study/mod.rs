@@ -9,16 +9,18 @@ pub mod doctor;
 pub mod dpo;
 pub mod effect;
 pub mod halving;
+pub mod manners;
 pub mod mup;
 mod notes;
 pub mod plan;
 pub mod private;
+pub mod reinforce;
 pub mod rude;
 pub mod skew;
 pub mod tune;
 
 use crate::data::Sources;
-use crate::data::atomic::AtomicFile;
+use crate::data::atomic::{AtomicFile, write_atomic};
 use crate::data::clean;
 use crate::device::Device;
 use crate::disk::Os;
@@ -27,6 +29,9 @@ use crate::sweep::{self, Sweep, Work};
 use crate::train::recipe::VILLAGE;
 use crate::train::{AnyRecipe, Summary, Watch};
 use std::path::{Path, PathBuf};
+
+/// In a run's folder: the seconds of the process that ended it, for when it is found done.
+const TOOK: &str = "seconds.txt";
 
 /// One seed of a study, of the world and of all that is random.
 pub struct Seed<'a> {
@@ -50,7 +55,13 @@ impl Seed<'_> {
     /// Does the run `name` with these settings over the recipe `base`, or goes on with it, or finds it done.
     fn run(&mut self, name: &str, base: &str, set: &[String]) -> Result<Summary> {
         let set = [&[format!("train.seed={}", self.seed)], set].concat();
-        AnyRecipe::once(self.dir, name, base, &set, self.device, self.watch)
+        let mut summary = AnyRecipe::once(self.dir, name, base, &set, self.device, self.watch)?;
+        let took = summary.run.join(TOOK);
+        match std::fs::read_to_string(&took).ok().and_then(|text| text.trim().parse().ok()) {
+            Some(seconds) => summary.seconds = seconds,
+            None => write_atomic(&Os, &took, format!("{}\n", summary.seconds).as_bytes())?,
+        }
+        Ok(summary)
     }
 
     /// A GPT of the village's recipe that reads the texts of `data`, or else the village's own stories; it is evaluated at its end alone.

@@ -6,6 +6,7 @@ use super::Seeds;
 use clap::Args;
 use kiln::error::Result;
 use kiln::study::dpo::{Outcome, Settings, study};
+use kiln::study::manners::Asked;
 
 /// Does a model become polite by preferences alone? Pairs of answers about the village, some judged the wrong way round
 #[derive(Args, Debug)]
@@ -17,7 +18,7 @@ pub struct DpoStudy {
     #[command(flatten)]
     seeds: Seeds,
     /// Steps of reading
-    #[arg(long, value_name = "N", default_value_t = Settings::default().base_steps, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = Settings::default().start.base_steps, value_parser = clap::value_parser!(u64).range(1..))]
     base_steps: u64,
     /// Pairs to learn from
     #[arg(long, value_name = "N", default_value_t = Settings::default().pairs, value_parser = clap::value_parser!(u64).range(20..))]
@@ -33,24 +34,30 @@ pub struct DpoStudy {
 /// Runs it.
 pub fn run(args: &DpoStudy, global: &Global) -> Result<()> {
     let DpoStudy { base_steps, pairs, lr, beta, .. } = *args;
-    let settings = Settings { base_steps, pairs, lr, beta, ..Settings::default() };
+    let mut settings = Settings { pairs, lr, beta, ..Settings::default() };
+    settings.start.base_steps = base_steps;
     args.seeds.each(global, |seed| study(&settings, seed), table)
 }
 
 fn table(outcome: &Outcome) -> String {
     let [people, other] = outcome.questions;
-    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let head =
         format!("seed {}: {people} questions about held-out entities, {other} more in held-out words", outcome.seed);
-    let names = format!("  {:<18} {:>21} {:>21} {:>9}", "", "polite", "true", "");
+    let names = format!("  {:<18} {:>43} {:>21} {:>9}", "", "people", "other words", "");
     let more = format!(
-        "  {:<18} {:>9} {:>11} {:>9} {:>11} {:>9}",
-        "learnt from", "people", "other words", "people", "other words", "seconds"
+        "  {:<18} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9}",
+        "learnt from", "polite", "true", "known", "words", "polite", "true", "seconds"
     );
     let rows = outcome.models.iter().map(|asked| {
-        let ([polite, polite_other], [truth, truth_other]) = (asked.polite.map(percent), asked.truth.map(percent));
-        let (name, seconds) = (asked.name, asked.seconds);
-        format!("  {name:<18} {polite:>9} {polite_other:>11} {truth:>9} {truth_other:>11} {seconds:>9.0}")
+        let Asked { name, people, other_words: other, seconds, .. } = asked;
+        let shares = [people.polite, people.truth, people.knows].map(percent).join(" ");
+        let others = [other.polite, other.truth].map(percent).join(" ");
+        format!("  {name:<18} {shares} {:>10.1} {others} {seconds:>9.0}", people.words)
     });
     [ink(&head, Ink::Bold), names, more].into_iter().chain(rows).collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// In ten columns.
+pub(super) fn percent(share: f64) -> String {
+    format!("{:>8.1} %", 100.0 * share)
 }

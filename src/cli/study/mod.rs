@@ -7,6 +7,7 @@ mod halving;
 mod mup;
 mod plan;
 mod private;
+mod reinforce;
 mod rude;
 mod skew;
 mod tune;
@@ -33,6 +34,7 @@ pub struct StudyArgs {
 enum What {
     Tune(tune::TuneStudy),
     Dpo(dpo::DpoStudy),
+    Reinforce(reinforce::ReinforceStudy),
     Halving(halving::HalvingStudy),
     Mup(mup::MupStudy),
     Plan(plan::PlanStudy),
@@ -49,6 +51,7 @@ pub fn run(args: StudyArgs, global: &Global) -> Result<()> {
     match args.what {
         What::Tune(args) => tune::run(&args, global),
         What::Dpo(args) => dpo::run(&args, global),
+        What::Reinforce(args) => reinforce::run(&args, global),
         What::Halving(args) => halving::run(args, global),
         What::Mup(args) => mup::run(args, global),
         What::Plan(args) => plan::run(&args, global),

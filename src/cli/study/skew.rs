@@ -10,8 +10,8 @@ use kiln::study::skew::{Outcome, Settings, study};
 /// Does a model take over that most nurses of its texts are women, and does swapping words of gender mend it?
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  kiln study skew                            seeds 1 to 5, five models each
-  kiln study skew --seeds 1 --json           one of them
+  kiln study skew                            seeds 1 to 5, three models each
+  kiln study skew --seeds 1 --lists --json   one of them, and lists of occupations
   kiln study skew --seeds 1 --steps 100 --out /tmp/quick")]
 pub struct SkewStudy {
     #[command(flatten)]
@@ -22,6 +22,9 @@ pub struct SkewStudy {
     /// How much more often visitors have the usual gender of their occupation, from 0 to 1
     #[arg(long, value_name = "F", default_value_t = Settings::default().skew)]
     skew: f64,
+    /// Two models more, swapped and reweighted beside listed occupations alone
+    #[arg(long)]
+    lists: bool,
 }
 
 /// Runs it.
@@ -30,7 +33,7 @@ pub fn run(args: &SkewStudy, global: &Global) -> Result<()> {
         let hint = "0.8 is a strong skew, 0 none";
         return Err(Error::usage(format!("--skew: {} is not between 0 and 1", args.skew), hint));
     }
-    let settings = Settings { steps: args.steps, skew: args.skew, ..Settings::default() };
+    let settings = Settings { steps: args.steps, skew: args.skew, lists: args.lists, ..Settings::default() };
     args.seeds.each(global, |seed| study(&settings, seed), table)
 }
 
