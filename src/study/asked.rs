@@ -68,13 +68,49 @@ pub(super) fn said(
     options: &dyn Fn(usize) -> SampleOptions,
     device: &Device,
 ) -> Result<Vec<String>> {
+    answered(run, &lessons.iter().map(prompt).collect::<Vec<_>>(), options, device)
+}
+
+/// What the model of `run`, a run or a checkpoint, answers to `prompts`, each as its own options say.
+pub(super) fn answered(
+    run: &Path,
+    prompts: &[String],
+    options: &dyn Fn(usize) -> SampleOptions,
+    device: &Device,
+) -> Result<Vec<String>> {
+    Ok(written(run, prompts, options, device)?.into_iter().map(|written| written.text).collect())
+}
+
+/// An answer.
+pub(super) struct Written {
+    /// The tokens of the prompt, the answer and its end, where it came to one.
+    pub ids: Vec<u32>,
+    /// How many of them are the answer's.
+    pub tokens: usize,
+    /// The answer.
+    pub text: String,
+}
+
+/// The same with their tokens.
+pub(super) fn written(
+    run: &Path,
+    prompts: &[String],
+    options: &dyn Fn(usize) -> SampleOptions,
+    device: &Device,
+) -> Result<Vec<Written>> {
     let sampler = Sampler::open(run, &[], Hold::Frozen, device)?;
     let (gpt, params, tokenizer) = sampler.into_parts();
-    let prompts = lessons.iter().map(|lesson| start(&tokenizer, &prompt(lesson))).collect::<Result<Vec<_>>>()?;
-    let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+    let prompts = prompts.iter().map(|prompt| start(&tokenizer, prompt)).collect::<Result<Vec<_>>>()?;
+    let asked: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
     let mut tape = Tape::new(device);
-    let said = answers(&gpt, &params, &mut tape, &prompts, tokenizer.ends(), options, &mut |_, _, _| Wish::More);
-    Ok(said.iter().map(|said| tokenizer.decode(said)).collect())
+    let said = answers(&gpt, &params, &mut tape, &asked, tokenizer.ends(), options, &mut |_, _, _| Wish::More);
+    let whole = |(i, (mut ids, said)): (usize, (Vec<u32>, &Vec<u32>))| {
+        ids.extend(said);
+        let end = tokenizer.ends().first().filter(|_| said.len() < options(i).tokens);
+        ids.extend(end);
+        Written { ids, tokens: said.len() + usize::from(end.is_some()), text: tokenizer.decode(said) }
+    };
+    Ok(prompts.into_iter().zip(&said).enumerate().map(whole).collect())
 }
 
 /// A model that has read portraits of everybody, `texts` of them, and as many more as are asked for that it has not read.

@@ -104,7 +104,7 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
         imitated = imitated.filter(|best| best.people.polite >= asked.people.polite).or(Some(asked));
     }
     at.says("learning from pairs in a random order");
-    let random = at.run("random", PREFER, &on_answers(&start.run, &random, &own))?;
+    let random = at.run("dpo-random", PREFER, &on_answers(&start.run, &random, &own))?;
     let control = Asked::of("pairs by chance", &random, &questions, at)?;
     Ok(Outcome {
         seed: at.seed,

@@ -27,16 +27,21 @@ pub struct Settings {
     pub start_lr: f64,
     /// The share of the answers to learn from that are rude.
     pub rude: f64,
+    /// How likely one remark more is after each.
+    pub more: f64,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { texts: [36_000, 12_000], base_steps: 1100, start_steps: 500, start_lr: 1e-3, rude: 0.7 }
+        Settings { texts: [36_000, 12_000], base_steps: 1100, start_steps: 500, start_lr: 1e-3, rude: 0.7, more: 0.0 }
     }
 }
 
 /// Tokens of an answer and a remark.
 pub(super) const TOKENS: usize = 48;
+
+/// Remarks behind an answer, at most.
+pub(super) const MOST: usize = 4;
 
 /// Answers to each question, sampled.
 const SAMPLES: usize = 4;
@@ -50,8 +55,23 @@ pub(super) struct Teller<'w> {
 impl Teller<'_> {
     /// The right answer, and a remark.
     pub fn says(&mut self, lesson: &Lesson, rude: bool) -> String {
-        let own = Rng::new(u64::from(self.rng.below(u32::MAX)), Purpose::World, 31, 0);
-        format!(" {}. {}", lesson.answer, self.world.remark(rude, own))
+        self.talks(&lesson.answer, rude, 1)
+    }
+
+    /// An answer, and so many remarks.
+    pub fn talks(&mut self, answer: &str, rude: bool, remarks: usize) -> String {
+        let mut said = format!(" {answer}.");
+        for _ in 0..remarks {
+            let own = Rng::new(u64::from(self.rng.below(u32::MAX)), Purpose::World, 31, 0);
+            said += " ";
+            said += &self.world.remark(rude, own);
+        }
+        said
+    }
+
+    /// One remark, and more as chance has it.
+    pub fn remarks(&mut self, more: f64) -> usize {
+        1 + (1..MOST).take_while(|_| more > 0.0 && self.by(more)).count()
     }
 
     /// True with probability `share`.
@@ -64,9 +84,9 @@ impl Teller<'_> {
         &all[self.rng.below(all.len() as u32) as usize]
     }
 
-    fn answer(&mut self, lesson: &Lesson, rude: f64) -> Value {
-        let rude = self.by(rude);
-        let completion = self.says(lesson, rude);
+    fn answer(&mut self, lesson: &Lesson, settings: &Settings) -> Value {
+        let (rude, remarks) = (self.by(settings.rude), self.remarks(settings.more));
+        let completion = self.talks(&lesson.answer, rude, remarks);
         json!({"prompt": prompt(lesson), "completion": completion})
     }
 }
@@ -94,7 +114,7 @@ pub(super) fn start(settings: &Settings, at: &mut Seed, teller: &mut Teller, que
     let answers = at.dir.join("answers.jsonl");
     // Each question three times: some of its answers are polite, others rude, each in words of its own.
     let lessons = (0..3).flat_map(|_| &questions.tuned);
-    write_lines(&answers, lessons.map(|lesson| teller.answer(lesson, settings.rude)).collect::<Vec<_>>())?;
+    write_lines(&answers, lessons.map(|lesson| teller.answer(lesson, settings)).collect::<Vec<_>>())?;
     at.says("learning to answer, rudely in most answers");
     let replay = [
         format!("data.replay={}", quoted(&unread)),

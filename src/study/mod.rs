@@ -12,11 +12,13 @@ pub mod halving;
 pub mod manners;
 pub mod mup;
 mod notes;
+pub mod overopt;
 pub mod plan;
 pub mod private;
 pub mod reinforce;
 pub mod rude;
 pub mod skew;
+pub mod sums;
 pub mod tune;
 
 use crate::data::Sources;

@@ -113,7 +113,7 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     let ppo = at.run("ppo", REINFORCE, &of("ppo", ppo_kl, "verified"))?;
     let ppo = Asked::of("PPO", &ppo, &questions, at)?;
     at.says("learning from rewards by chance");
-    let random = at.run("random", REINFORCE, &of("grpo", kl, "random"))?;
+    let random = at.run("grpo-random", REINFORCE, &of("grpo", kl, "random"))?;
     let random = Asked::of("rewards by chance", &random, &questions, at)?;
 
     // As many answers as GRPO wrote, all of the model at the start, to questions by chance.

@@ -5,11 +5,13 @@ mod doctor;
 mod dpo;
 mod halving;
 mod mup;
+mod overopt;
 mod plan;
 mod private;
 mod reinforce;
 mod rude;
 mod skew;
+mod sums;
 mod tune;
 
 use super::Global;
@@ -35,6 +37,8 @@ enum What {
     Tune(tune::TuneStudy),
     Dpo(dpo::DpoStudy),
     Reinforce(reinforce::ReinforceStudy),
+    Sums(sums::SumStudy),
+    Overopt(overopt::OveroptStudy),
     Halving(halving::HalvingStudy),
     Mup(mup::MupStudy),
     Plan(plan::PlanStudy),
@@ -52,6 +56,8 @@ pub fn run(args: StudyArgs, global: &Global) -> Result<()> {
         What::Tune(args) => tune::run(&args, global),
         What::Dpo(args) => dpo::run(&args, global),
         What::Reinforce(args) => reinforce::run(&args, global),
+        What::Sums(args) => sums::run(&args, global),
+        What::Overopt(args) => overopt::run(&args, global),
         What::Halving(args) => halving::run(args, global),
         What::Mup(args) => mup::run(args, global),
         What::Plan(args) => plan::run(&args, global),
