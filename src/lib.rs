@@ -24,6 +24,8 @@ pub mod train;
 
 pub mod infer;
 
+pub mod agent;
+
 pub mod formats;
 
 pub mod data;

@@ -1,5 +1,6 @@
 //! The command line: one file a command, each of which parses, calls the library and prints.
 
+mod agent;
 mod align;
 mod bench;
 mod chat;
@@ -142,6 +143,7 @@ enum Command {
     Train(train::TrainArgs),
     Tune(tune::TuneArgs),
     Align(align::AlignArgs),
+    Agent(agent::AgentArgs),
     Sweep(sweep::SweepArgs),
     Eval(Box<eval::EvalArgs>),
     Review(review::ReviewArgs),
@@ -159,7 +161,7 @@ enum Command {
 /// The commands along the life cycle, as `kiln --help` shows them.
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Prepare", &["data", "plan"]),
-    ("Train", &["train", "tune", "align", "sweep"]),
+    ("Train", &["train", "tune", "align", "agent", "sweep"]),
     ("Judge", &["eval", "review", "report"]),
     ("Use", &["sample", "chat", "serve", "convert"]),
     ("Study", &["study", "bench", "kernels", "doctor"]),
@@ -281,6 +283,7 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Train(args) => train::run(args, &global),
         Command::Tune(args) => tune::run(args, &global),
         Command::Align(args) => align::run(args, &global),
+        Command::Agent(args) => agent::run(&args, &global),
         Command::Sweep(args) => sweep::run(args, &global),
         Command::Eval(args) => eval::run(&args, &global),
         Command::Review(args) => review::run(&args, &global),

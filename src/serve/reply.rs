@@ -1,8 +1,9 @@
 //! Answers: what the engine tells, in OpenAI's words, whole or piece by piece.
 
 use super::ask::{Kind, Plan};
-use super::tools::{Call, calls};
+use super::tools::calls;
 use super::{Refusal, Server, now};
+use crate::agent::Call;
 use crate::data::Tokenizer;
 use crate::infer::{Event, Finish, Job, Refused, Sink, Usage};
 use crate::model::sample::Logprob;

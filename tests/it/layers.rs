@@ -8,7 +8,11 @@ const REEXPORTS: [(&str, &str); 4] =
     [("Error", "error"), ("Result", "error"), ("simd_fn", "cpu"), ("scalar_fn", "cpu")];
 
 /// Modules that import less than what stands below them.
-const NARROW: [(&str, &[&str]); 2] = [("data", &["disk", "error", "rng", "settings"]), ("measure", &["error", "rng"])];
+const NARROW: [(&str, &[&str]); 3] = [
+    ("agent", &["data", "disk", "error", "measure", "rng", "settings"]),
+    ("data", &["disk", "error", "rng", "settings"]),
+    ("measure", &["error", "rng"]),
+];
 
 /// Where `unsafe` may stand: kernels, devices, the memory of tensors and maps of files.
 const UNSAFE: [&str; 4] = ["cpu/", "device/", "tensor.rs", "data/map.rs"];

@@ -1,5 +1,6 @@
 //! All integration tests, in one binary so that linking stays cheap.
 
+mod agent;
 mod alloc;
 mod attention;
 mod bad_inputs;
