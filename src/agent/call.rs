@@ -4,7 +4,7 @@
 //! that is a JSON object with a `name` and `arguments` or `parameters`, or a list of such (Llama 3.1 and others).
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::io::{self, Write};
 
@@ -30,10 +30,24 @@ impl Call {
 
     /// The call as Hermes and Qwen write it, between marks on lines of their own.
     pub fn text(&self) -> String {
-        let mut text = Vec::new();
-        self.serialize(&mut serde_json::Serializer::with_formatter(&mut text, Spaced)).expect("JSON in memory");
-        format!("{OPEN}\n{}\n{CLOSE}", String::from_utf8(text).expect("JSON is UTF-8"))
+        format!("{OPEN}\n{}\n{CLOSE}", self.json())
     }
+
+    /// The call as JSON alone, as Llama 3.1 writes it.
+    pub fn json(&self) -> String {
+        spaced(self)
+    }
+
+    /// The call in OpenAI's form, without its id.
+    pub fn openai(&self) -> Value {
+        json!({"type": "function", "function": {"name": self.name, "arguments": spaced(&self.arguments)}})
+    }
+}
+
+fn spaced(value: &impl Serialize) -> String {
+    let mut text = Vec::new();
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, Spaced)).expect("JSON in memory");
+    String::from_utf8(text).expect("JSON is UTF-8")
 }
 
 /// JSON in one line with a blank behind commas and colons, as Python writes it.

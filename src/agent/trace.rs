@@ -122,8 +122,9 @@ impl Trace {
             let ids: Vec<String> = ids.by_ref().take(step.calls.len()).map(|i: usize| format!("call_{i}")).collect();
             let calls: Vec<Value> = std::iter::zip(&step.calls, &ids)
                 .map(|(call, id)| {
-                    let arguments = call.arguments.to_string();
-                    json!({"id": id, "type": "function", "function": {"name": call.name, "arguments": arguments}})
+                    let mut call = call.openai();
+                    call["id"] = id.as_str().into();
+                    call
                 })
                 .collect();
             all.push(json!({"role": "assistant", "content": before, "tool_calls": calls}));

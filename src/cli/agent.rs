@@ -1,12 +1,18 @@
 //! `kiln agent`.
 
 use super::Global;
-use super::term::{Ink, ink, print, quote, safe, thousands};
+use super::align::{FULL_LR, rewarded};
+use super::term::{Ink, Progress, ink, print, quote, safe, thousands};
+use super::train::{Course, carry_out};
+use super::tune::Start;
 use clap::{Args, Subcommand, ValueEnum};
 use kiln::agent::{self, Agent, Ended, Environment, Episode, Hold, Limits, Oracle, Random, Split, Trace};
 use kiln::disk::{Disk, Open, Os};
 use kiln::error::{AtPath, Error, Result};
 use kiln::measure::judgements::wilson;
+use kiln::train::rl::{Manner, Player, Reinforcement};
+use kiln::train::tune::REINFORCE;
+use kiln::train::{AnyRecipe, signal};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,6 +27,8 @@ use std::path::{Path, PathBuf};
   kiln agent run shop --hold mask                        what breaks a constraint is refused
   kiln agent replay traces.jsonl --task 3                what happened, call by call
   kiln agent demos --out demos.jsonl                     conversations for kiln tune
+  kiln agent train runs/cloned --full                    learns to act by rewards
+  kiln agent run --model runs/agent                      how often it succeeds
 
 Environments: village, shop, tools, or your own in a .toml file (docs/agents.md)")]
 pub struct AgentArgs {
@@ -43,13 +51,25 @@ enum Command {
   kiln agent replay traces.jsonl --task 3
   kiln agent replay traces.jsonl --check                 all of them, byte for byte")]
     Replay(ReplayArgs),
+    /// Learn to act: many trajectories at a task, of which those that fared better are learnt from (GRPO)
+    #[command(after_help = "Examples:
+  kiln agent train runs/cloned --full                    errands in the village
+  kiln agent train runs/cloned shop --reward success --reward calls=-0.1
+  kiln agent train runs/cloned --reward success --reward breaches=-0.3 --hold penalty
+  kiln agent train --resume runs/agent                   goes on where a run was stopped
+
+Rewards: success, breaches, calls, random; docs/agents.md says of each. data/recipes/reinforce.toml names every key.")]
+    Train(TrainArgs),
     /// Write what the planner does as conversations to learn from
     #[command(after_help = "Examples:
   kiln agent demos --out demos.jsonl
-  kiln agent demos shop --out demos.jsonl --tasks 1000 --form openai
+  kiln agent demos shop --out demos.jsonl --tasks 1000 --form text
   kiln tune runs/village --data demos.jsonl")]
     Demos(DemosArgs),
 }
+
+/// Tasks that a model acts at side by side.
+const AT_ONCE: usize = 256;
 
 /// Which tasks.
 #[derive(Args, Debug)]
@@ -72,6 +92,27 @@ struct RunArgs {
     /// Who acts: random or oracle
     #[arg(long, value_name = "NAME", default_value = "random", hide_possible_values = true)]
     agent: Actor,
+    /// A model that acts: a run, a checkpoint, a Hugging Face directory, a GGUF file
+    #[arg(long, value_name = "MODEL", conflicts_with = "agent")]
+    model: Option<PathBuf>,
+    /// Change it by this adapter first; may be repeated
+    #[arg(long, value_name = "DIR", requires = "model")]
+    adapter: Vec<PathBuf>,
+    /// Divides its logits; 0: always the likeliest token
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    temperature: f32,
+    /// Tokens of its messages at most
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    tokens: usize,
+    /// How conversations become text: the model's own template, chatml, plain, or a file
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    template: String,
+    /// Tell it of the tools first
+    #[arg(long)]
+    tools: bool,
+    /// Write the tasks that it did without a breach here, as conversations for kiln tune
+    #[arg(long, value_name = "FILE.jsonl")]
+    keep: Option<PathBuf>,
     /// Of which split: train, val or test
     #[arg(long, value_name = "NAME", default_value = "test", hide_possible_values = true)]
     split: Part,
@@ -87,6 +128,26 @@ struct RunArgs {
     /// Write what was done here, a task a line
     #[arg(long, value_name = "FILE.jsonl")]
     save: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct TrainArgs {
+    #[command(flatten)]
+    start: Start,
+    /// village, shop, tools, or a .toml file
+    #[arg(long, value_name = "ENV", default_value = "village", conflicts_with = "resume")]
+    env: String,
+    /// The seed of the environment
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "resume")]
+    seed: u64,
+    /// What a trajectory is worth; may be repeated, with weights [default: success]
+    #[arg(long, value_name = "NAME[=WEIGHT]", conflicts_with = "resume")]
+    reward: Vec<String>,
+    /// What a call that breaks a constraint does: log, penalty or mask
+    #[arg(long, value_name = "NAME", default_value = "log", hide_possible_values = true, conflicts_with = "resume")]
+    hold: Held,
+    #[command(flatten)]
+    course: Course,
 }
 
 #[derive(Args, Debug)]
@@ -112,8 +173,8 @@ struct DemosArgs {
     /// Of which split: train, val or test
     #[arg(long, value_name = "NAME", default_value = "train", hide_possible_values = true)]
     split: Part,
-    /// How calls are written: text, in what is said, or openai, as tool_calls
-    #[arg(long, value_name = "NAME", default_value = "text", hide_possible_values = true)]
+    /// How calls are written: openai, as tool_calls, or text, in what is said
+    #[arg(long, value_name = "NAME", default_value = "openai", hide_possible_values = true)]
     form: Form,
 }
 
@@ -163,6 +224,7 @@ pub fn run(args: &AgentArgs, global: &Global) -> Result<u8> {
     match &args.command {
         Command::Run(args) if args.agent == Actor::Hostile => hostile(&args.tasks).map(|()| 0),
         Command::Run(args) => act(args, global).map(|()| 0),
+        Command::Train(args) => train(args, global),
         Command::Replay(args) if args.check => check(args, global),
         Command::Replay(args) => show(args, global).map(|()| 0),
         Command::Demos(args) => demos(args, global).map(|()| 0),
@@ -259,6 +321,67 @@ impl Sum {
     }
 }
 
+/// Lets a model act at all tasks, many side by side.
+fn model(
+    path: &Path,
+    args: &RunArgs,
+    limits: Limits,
+    global: &Global,
+    mut each: impl FnMut(&Trace) -> Result<()>,
+) -> Result<()> {
+    signal::install()?;
+    let environment = agent::open(&args.tasks.environment, args.tasks.seed)?;
+    let mut player = Player::open(path, &args.adapter, &args.template, &*environment, args.tools, &global.host()?)?;
+    let hold = args.hold.hold();
+    let manner = Manner {
+        temperature: args.temperature,
+        seed: args.tasks.seed,
+        message: args.tokens,
+        only_allowed: hold == Hold::Mask,
+    };
+    let bar = Progress::count("tasks", args.tasks.tasks);
+    let name = path.to_string_lossy();
+    for first in (0..args.tasks.tasks).step_by(AT_ONCE) {
+        let some = first..args.tasks.tasks.min(first + AT_ONCE as u64);
+        let begin = |task| Episode::begin(environment.fresh(), task, args.split.split(), &name, hold, limits);
+        let mut told = |over: usize| {
+            bar.set(first + over as u64);
+            signal::caught().is_none()
+        };
+        let Some(traces) = player.play(some.map(begin).collect(), manner, &mut told)? else { break };
+        traces.iter().try_for_each(&mut each)?;
+    }
+    Ok(())
+}
+
+/// Runs `kiln agent train`.
+fn train(args: &TrainArgs, global: &Global) -> Result<u8> {
+    let TrainArgs { start, env, seed, reward, hold, course } = args;
+    if !start.data.is_empty() {
+        let hint = "leave --data out; kiln tune learns from demonstrations";
+        return Err(Error::usage("agents learn in an environment, not from files", hint));
+    }
+    let mut more = Vec::new();
+    if start.resume.is_none() {
+        let env = toml::Value::from(env.as_str());
+        let hold = hold.hold().name();
+        let agent = format!("model.reinforce.agent={{ environment = {env}, seed = {seed}, hold = \"{hold}\" }}");
+        more.extend(["run.name=agent".to_owned(), agent]);
+        let all = if reward.is_empty() { vec!["success".to_owned()] } else { reward.clone() };
+        let all = all.iter().map(|reward| rewarded(reward)).collect::<Result<Vec<_>>>()?;
+        more.push(format!("model.reinforce.rewards={{ {} }}", all.join(", ")));
+    }
+    let more: Vec<&str> = more.iter().map(String::as_str).collect();
+    let recipe = start.recipe(REINFORCE, &more, FULL_LR)?;
+    let acts = |own: &Reinforcement| own.agent.is_some();
+    match &recipe {
+        AnyRecipe::Reinforce(own) if own.model.reinforce.as_ref().is_some_and(acts) => {
+            carry_out(&recipe, start.resume.as_deref(), *course, global)
+        }
+        _ => Err(Error::config("model.reinforce.agent", "this recipe does not act", "run it with: kiln align")),
+    }
+}
+
 fn act(args: &RunArgs, global: &Global) -> Result<()> {
     let (split, hold) = (args.split.split(), args.hold.hold());
     if args.money.is_some_and(|money| money.is_nan() || money < 0.0) {
@@ -267,12 +390,27 @@ fn act(args: &RunArgs, global: &Global) -> Result<()> {
     let money = args.money.unwrap_or(f64::INFINITY);
     let limits = Limits { turns: args.turns.max(1), money, ..Limits::default() };
     let mut lines = args.save.as_deref().map(Lines::new).transpose()?;
-    let (mut agent, name) = actor(args);
+    let mut kept = args.keep.as_deref().map(Lines::new).transpose()?;
     let mut sum = Sum::default();
-    play(&args.tasks, split, hold, limits, (&mut *agent, name), |trace, _| {
+    let mut each = |trace: &Trace| {
         sum.add(trace);
+        if let (Some(kept), true) = (&mut kept, trace.success && trace.breaches == 0) {
+            kept.add(&json!({"messages": trace.messages()}).to_string())?;
+        }
         lines.as_mut().map_or(Ok(()), |lines| lines.add(&trace.line()))
-    })?;
+    };
+    let name = match &args.model {
+        Some(path) => {
+            model(path, args, limits, global, each)?;
+            "model"
+        }
+        None => {
+            let (mut agent, name) = actor(args);
+            play(&args.tasks, split, hold, limits, (&mut *agent, name), |trace, _| each(trace))?;
+            name
+        }
+    };
+    kept.map_or(Ok(()), Lines::end)?;
     lines.map_or(Ok(()), Lines::end)?;
     let Tasks { environment, seed, tasks } = &args.tasks;
     if global.json {

@@ -134,7 +134,7 @@ enum Loss {
 }
 
 /// What all weights take: a tenth of the recipe's rate of adapters.
-const FULL_LR: &str = "1e-5";
+pub(super) const FULL_LR: &str = "1e-5";
 
 /// Runs `kiln align` and gives the exit code.
 pub fn run(args: AlignArgs, global: &Global) -> Result<u8> {
@@ -220,7 +220,7 @@ fn reinforce(args: &RlArgs, method: Method, global: &Global) -> Result<u8> {
 }
 
 /// `exact`, or `short=0.1`, in TOML.
-fn rewarded(text: &str) -> Result<String> {
+pub(super) fn rewarded(text: &str) -> Result<String> {
     let (name, weight) = text.split_once('=').unwrap_or((text, "1"));
     let weight: f64 = weight.trim().parse().map_err(|_| {
         Error::usage(format!("--reward {text}: {weight:?} is no number"), "write --reward exact, or --reward short=0.1")

@@ -45,7 +45,7 @@ pub struct Start {
     model: Option<PathBuf>,
     /// Files to learn from
     #[arg(long, value_name = "FILE.jsonl", num_args = 1..)]
-    data: Vec<PathBuf>,
+    pub data: Vec<PathBuf>,
     /// Train all weights, not adapters
     #[arg(long)]
     full: bool,

@@ -24,38 +24,57 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The template of ChatML, for models that come without one: `<|im_start|>ROLE`, a line feed, what is said, `<|im_end|>`. A model
-/// learns it best where its tokenizer has the two as special tokens; elsewhere they are spelled out.
-pub const CHATML: &str = "\
-{%- for message in messages -%}
-{{- '<|im_start|>' + message['role'] + '\\n' -}}
+/// learns it best where its tokenizer has the two as special tokens; elsewhere they are spelled out. Calls of tools stand between marks, as
+/// Hermes and Qwen write them.
+pub const CHATML: &str = r#"{%- for message in messages -%}
+{{- '<|im_start|>' + message['role'] + '\n' -}}
 {%- if message['role'] == 'assistant' -%}
-{% generation %}{{- message['content'] + '<|im_end|>' -}}{% endgeneration %}
+{% generation %}{{- message['content'] | default('', true) -}}
+{%- for call in message['tool_calls'] | default([], true) -%}
+{{- '<tool_call>\n' + '{"name": "' + call['function']['name'] + '", "arguments": ' -}}
+{%- if call['function']['arguments'] is string -%}
+{{- call['function']['arguments'] -}}
+{%- else -%}
+{{- call['function']['arguments'] | tojson -}}
+{%- endif -%}
+{{- '}' + '\n</tool_call>' -}}
+{%- endfor -%}
+{{- '<|im_end|>' -}}{% endgeneration %}
 {%- else -%}
 {{- message['content'] + '<|im_end|>' -}}
 {%- endif -%}
-{{- '\\n' -}}
+{{- '\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
-{{- '<|im_start|>assistant\\n' -}}
+{{- '<|im_start|>assistant\n' -}}
 {%- endif -%}
-";
+"#;
 
 /// A template for models whose tokenizer has no tokens for turns: `User:`, a line feed, what is said, a line feed; the
-/// assistant's turn ends with the token that ends a text.
-pub const PLAIN: &str = "\
-{%- for message in messages -%}
-{{- message['role'] | capitalize + ':\\n' -}}
+/// assistant's turn ends with the token that ends a text. Calls of tools are JSON, as Llama 3.1 writes them.
+pub const PLAIN: &str = r#"{%- for message in messages -%}
+{{- message['role'] | capitalize + ':\n' -}}
 {%- if message['role'] == 'assistant' -%}
-{% generation %}{{- message['content'] + (eos_token | default('')) -}}{% endgeneration %}
+{% generation %}{{- message['content'] | default('', true) -}}
+{%- for call in message['tool_calls'] | default([], true) -%}
+{{- '{"name": "' + call['function']['name'] + '", "arguments": ' -}}
+{%- if call['function']['arguments'] is string -%}
+{{- call['function']['arguments'] -}}
+{%- else -%}
+{{- call['function']['arguments'] | tojson -}}
+{%- endif -%}
+{{- '}' -}}
+{%- endfor -%}
+{{- eos_token | default('') -}}{% endgeneration %}
 {%- else -%}
 {{- message['content'] -}}
 {%- endif -%}
-{{- '\\n' -}}
+{{- '\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
-{{- 'Assistant:\\n' -}}
+{{- 'Assistant:\n' -}}
 {%- endif -%}
-";
+"#;
 
 /// The name of the template that is used, but where there are tools and one for those.
 const DEFAULT: &str = "default";

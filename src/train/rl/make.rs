@@ -1,15 +1,18 @@
 //! From prompts to answers that can be learnt from: written, judged, and compared with what was expected.
 
+use super::act::{Acting, Turns, Walk};
 use super::advantage::{AdaptiveKl, gae, group_advantages, importance_weights, returns, token_rewards, whiten};
 use super::objective::{Reinforced, Speech, Voice};
 use super::reward::{Rewards, Said};
 use super::rollout::{Rollouts, Rows, weigh};
-use super::section::{Method, Reinforcement};
+use super::section::{Agency, Method, Reinforcement};
+use crate::agent::{self, Environment, Episode, Limits, Tool, Trace};
 use crate::data::Tokenizer;
 use crate::data::batch::Permutation;
+use crate::data::chat::ChatTemplate;
 use crate::data::examples::Prompt;
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::formats::Pretrained;
 use crate::model::sample::SampleOptions;
 use crate::model::{Gpt, GptConfig};
@@ -19,6 +22,7 @@ use crate::tape::{Pass, Tape};
 use crate::train::event::{Event, Watch};
 use crate::train::trainer::{At, Trainer};
 use crate::train::tune::{Method as Trained, TuneModel};
+use serde_json::json;
 
 /// Over so many answers the price of the KL follows its target; TRL's default.
 const HORIZON: f64 = 10_000.0;
@@ -63,13 +67,83 @@ pub(super) struct Written {
     pub ended: Vec<bool>,
     /// What each is worth.
     pub rewards: Vec<f32>,
+    /// Of trajectories, which of their tokens the model said.
+    pub own: Option<Vec<Vec<bool>>>,
+    /// What agents did.
+    pub traces: Vec<Trace>,
 }
 
 impl Written {
     /// Them after their prompts, as rows of `t` tokens.
     pub fn rows(&self, prompts: &[&Prompt], t: usize) -> Rows {
         let texts = prompts.iter().zip(&self.ids).map(|(prompt, ids)| (&prompt.ids[..], &ids[..]));
-        Rows::of(t, &texts.collect::<Vec<_>>())
+        let mut rows = Rows::of(t, &texts.collect::<Vec<_>>());
+        if let Some(own) = &self.own {
+            rows.disown(own);
+        }
+        rows
+    }
+}
+
+/// Where a model acts.
+pub(super) struct Stage {
+    pub environment: Box<dyn Environment>,
+    pub turns: Turns,
+    pub agency: Agency,
+}
+
+/// The field of a prompt that has the number of its task.
+const TASK: &str = "task";
+
+impl Stage {
+    /// The environment of a recipe.
+    ///
+    /// # Errors
+    /// There is none, or the template cannot write its turns.
+    pub fn open(agency: &Agency, template: Option<&ChatTemplate>) -> Result<Stage> {
+        let environment = agent::open(&agency.environment, agency.seed)?;
+        let Some(template) = template else {
+            let hint = "take \"chatml\" or \"plain\"";
+            return Err(Error::config("data.template", "agents speak by a chat template", hint));
+        };
+        let tools = agency.tools.then(|| environment.tools().iter().map(Tool::openai).collect());
+        Ok(Stage { environment, turns: Turns::new(template, tools)?, agency: agency.clone() })
+    }
+
+    /// An episode of task `task`.
+    fn episode(&self, task: u64, split: agent::Split) -> Episode {
+        let limits =
+            Limits { turns: self.agency.turns, calls: self.agency.turns, tokens: usize::MAX, ..Limits::default() };
+        Episode::begin(self.environment.fresh(), task, split, "model", self.agency.hold, limits)
+    }
+
+    /// Its tasks to learn from, and those to be judged by, as prompts.
+    ///
+    /// # Errors
+    /// The tokenizer lacks a character.
+    pub fn prompts(&self, tokenizer: &Tokenizer) -> Result<[Vec<Prompt>; 2]> {
+        let of = |split: agent::Split, n: u64| {
+            let prompt = |task: u64| {
+                let episode = self.episode(task, split);
+                let ids = tokenizer.encode_with_special(&self.turns.asked(episode.goal()))?;
+                let fields = json!({TASK: task, "split": split});
+                let fields = fields.as_object().expect("an object").clone();
+                Ok(Prompt { ids, text: episode.goal().to_owned(), fields, ..Prompt::default() })
+            };
+            (0..n).map(prompt).collect::<Result<Vec<_>>>()
+        };
+        Ok([of(agent::Split::Train, self.agency.tasks)?, of(agent::Split::Val, self.agency.held_out)?])
+    }
+
+    fn walk(&self, prompt: &Prompt) -> Walk {
+        let task = prompt.fields[TASK].as_u64().expect("a number");
+        let split = serde_json::from_value(prompt.fields["split"].clone()).expect("a split");
+        Walk {
+            episode: self.episode(task, split),
+            ids: prompt.ids.clone(),
+            own: vec![false; prompt.ids.len()],
+            cut: false,
+        }
     }
 }
 
@@ -94,6 +168,14 @@ pub(super) struct Maker {
     pub micros: usize,
     /// Whether a model writes with other bits than it learns with.
     pub differs: bool,
+    /// Where it acts, in place of answering.
+    pub stage: Option<Stage>,
+}
+
+/// What the text at `i`, and its turn, is written with.
+fn seed(own: u64, i: usize, turn: usize, time: u64) -> u64 {
+    let stream = Stream::new(own, Purpose::Sample, (i as u32 & 0xff_ffff) | (turn as u32 & 0xff) << 24, time);
+    u64::from(stream.bits(0)) << 32 | u64::from(stream.bits(1))
 }
 
 impl Maker {
@@ -105,16 +187,15 @@ impl Maker {
         How { temperature, time }: How,
         done: &mut dyn FnMut(usize) -> bool,
     ) -> Option<Written> {
+        if self.stage.is_some() {
+            return self.act(trainer, prompts, How { temperature, time }, done);
+        }
         let t = trainer.objective.shape[1];
         let room = |prompt: &Prompt| self.reinforce.tokens.min(t + 1 - prompt.ids.len());
-        let seed = |i: usize| {
-            let stream = Stream::new(self.seed, Purpose::Sample, i as u32 & 0xff_ffff, time);
-            u64::from(stream.bits(0)) << 32 | u64::from(stream.bits(1))
-        };
         let options = |i: usize| SampleOptions {
             tokens: room(prompts[i]),
             temperature,
-            seed: seed(i),
+            seed: seed(self.seed, i, 0, time),
             ..SampleOptions::default()
         };
         let asked: Vec<&[u32]> = prompts.iter().map(|prompt| &prompt.ids[..]).collect();
@@ -138,11 +219,55 @@ impl Maker {
         let said: Vec<Said> = (0..prompts.len())
             .map(|i| {
                 let number = time.wrapping_mul(n).wrapping_add(i as u64);
-                Said { prompt: prompts[i], ids: &ids[i], text: &texts[i], number }
+                Said { prompt: prompts[i], ids: &ids[i], text: &texts[i], number, trace: None }
             })
             .collect();
         let rewards = self.rewards.of(&said);
-        Some(Written { ids, ended, rewards })
+        Some(Written { ids, ended, rewards, own: None, traces: Vec::new() })
+    }
+
+    /// The same of tasks that the model acts at.
+    fn act(
+        &mut self,
+        trainer: &mut Trainer<Reinforced>,
+        prompts: &[&Prompt],
+        How { temperature, time }: How,
+        done: &mut dyn FnMut(usize) -> bool,
+    ) -> Option<Written> {
+        let stage = self.stage.as_ref().expect("it acts");
+        let mut walks: Vec<Walk> = prompts.iter().map(|prompt| stage.walk(prompt)).collect();
+        let options = |i: usize, turn: usize| SampleOptions {
+            temperature,
+            seed: seed(self.seed, i, turn, time),
+            ..SampleOptions::default()
+        };
+        let acting = Acting {
+            turns: &stage.turns,
+            tokenizer: &self.tokenizer,
+            room: trainer.objective.shape[1] + 1,
+            message: self.reinforce.tokens,
+            only_allowed: false,
+            options: &options,
+        };
+        let whole = trainer.on_host(|gpt, params, tape| acting.act((gpt, params, tape), &mut walks, done));
+        // What tools reply was written as text before.
+        if !whole.expect("a reply in characters that the tokenizer has") {
+            return None;
+        }
+        let from = |i: usize| prompts[i].ids.len();
+        let ids: Vec<Vec<u32>> = walks.iter().enumerate().map(|(i, walk)| walk.ids[from(i)..].to_vec()).collect();
+        let own = walks.iter().enumerate().map(|(i, walk)| walk.own[from(i)..].to_vec()).collect();
+        let ended = walks.iter().map(|walk| !walk.cut).collect();
+        let traces: Vec<Trace> = walks.into_iter().map(|walk| walk.episode.end().0).collect();
+        let n = prompts.len() as u64;
+        let said: Vec<Said> = (0..prompts.len())
+            .map(|i| {
+                let number = time.wrapping_mul(n).wrapping_add(i as u64);
+                Said { prompt: prompts[i], ids: &ids[i], text: "", number, trace: Some(&traces[i]) }
+            })
+            .collect();
+        let rewards = self.rewards.of(&said);
+        Some(Written { ids, ended, rewards, own: Some(own), traces })
     }
 
     /// What the reference says of rows, where there is one.

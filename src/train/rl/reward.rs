@@ -9,10 +9,14 @@
 //! | `truth` | it answers a question of the village `village` rightly |
 //! | `format` | all of it is as the regular expression `format` says |
 //!
+//! Of agents (`[model.reinforce.agent]`): `success` is 1 where the task was done, `breaches` how many constraints were broken, to be given a
+//! weight below 0, `calls` the share of calls that were made of those that may be.
+//!
 //! Others are numbers: `short` is 1 − its share of the most tokens; `model` what the reward model `judge` says; `random` 0 or 1 by chance, a control, of which
 //! nothing can be learnt.
 
 use super::section::Reinforcement;
+use crate::agent::Trace;
 use crate::data::Tokenizer;
 use crate::data::examples::Prompt;
 use crate::data::world::{Verdict, World, rude_words};
@@ -24,7 +28,13 @@ use crate::train::prefer::Judge;
 use regex::Regex;
 
 /// Their names.
-const NAMES: [&str; 9] = ["exact", "begins", "polite", "verified", "truth", "format", "short", "model", "random"];
+const NAMES: [&str; 12] = [
+    "exact", "begins", "polite", "verified", "truth", "format", "short", "model", "random", "success", "breaches",
+    "calls",
+];
+
+/// Those of agents.
+const ACTS: [&str; 4] = ["success", "breaches", "calls", "random"];
 
 /// Those that read `answer`.
 const COMPARE: [&str; 3] = ["exact", "begins", "verified"];
@@ -40,6 +50,8 @@ pub struct Said<'a> {
     pub text: &'a str,
     /// Of all answers of a run which one: chance hangs on it.
     pub number: u64,
+    /// What an agent did.
+    pub trace: Option<&'a Trace>,
 }
 
 /// One of them.
@@ -53,6 +65,9 @@ enum Verifier {
     Short,
     Model(Box<Judge>),
     Random,
+    Success,
+    Breaches,
+    Calls,
 }
 
 /// Those of a run.
@@ -97,6 +112,13 @@ pub(super) fn check(reinforce: &Reinforcement) -> Result<()> {
             let problem = format!("{weight} is no weight");
             return Err(Error::config(key(&format!("rewards.{name}")), problem, "give a finite number"));
         }
+        let acts = reinforce.agent.is_some();
+        if name != "random" && ACTS.contains(&&**name) != acts {
+            let [of, others] =
+                if acts { ["agents", "success, breaches, calls, random"] } else { ["answers", "exact, begins, …"] };
+            let hint = format!("take rewards of {of}: {others} (docs/reinforce.md)");
+            return Err(Error::config(key(&format!("rewards.{name}")), format!("it is no reward of {of}"), hint));
+        }
         match &**name {
             "truth" => drop(needs(name, "village", reinforce.village, "1")?),
             "format" => drop(pattern(needs(name, "format", reinforce.format.as_ref(), "'[A-Z][a-z]+\\.'")?)?),
@@ -123,6 +145,9 @@ impl Rewards {
                 "format" => Verifier::Format(pattern(reinforce.format.as_deref().unwrap_or_default())?),
                 "short" => Verifier::Short,
                 "model" => Verifier::Model(Box::new(judge(reinforce, tokenizer, device)?)),
+                "success" => Verifier::Success,
+                "breaches" => Verifier::Breaches,
+                "calls" => Verifier::Calls,
                 _ => Verifier::Random,
             };
             Ok((verifier, weight))
@@ -178,7 +203,8 @@ pub(super) fn answerable<'p>(reinforce: &Reinforcement, mut prompts: impl Iterat
 impl Verifier {
     /// Of one answer; what a model says is asked for many at once.
     fn of(&self, said: &Said, tokens: usize, seed: u64) -> f64 {
-        let Said { prompt, text, .. } = *said;
+        let Said { prompt, text, trace, .. } = *said;
+        let of_trace = |of: fn(&Trace) -> f64| trace.map_or(0.0, of);
         let wanted = || prompt.field("answer").unwrap_or_default();
         let polite = || rude_words(text).next().is_none();
         let holds = match self {
@@ -191,6 +217,9 @@ impl Verifier {
             Verifier::Short => return 1.0 - said.ids.len() as f64 / tokens as f64,
             Verifier::Random => Stream::new(seed, Purpose::Reward, 0, said.number).bits(0) & 1 == 1,
             Verifier::Model(_) => return 0.0,
+            Verifier::Success => return of_trace(|trace| f64::from(u8::from(trace.success))),
+            Verifier::Breaches => return of_trace(|trace| trace.breaches as f64),
+            Verifier::Calls => return of_trace(|trace| trace.calls() as f64 / trace.limits.calls.max(1) as f64),
         };
         f64::from(u8::from(holds))
     }
@@ -229,7 +258,7 @@ mod tests {
     fn worth(verifier: &Verifier, answer: &str, text: &str) -> f64 {
         let fields = json!({ "answer": answer }).as_object().expect("an object").clone();
         let prompt = Prompt { fields, ..Prompt::default() };
-        verifier.of(&Said { prompt: &prompt, ids: &[1, 2], text, number: 0 }, 8, 1)
+        verifier.of(&Said { prompt: &prompt, ids: &[1, 2], text, number: 0, trace: None }, 8, 1)
     }
 
     #[test]
@@ -260,14 +289,16 @@ mod tests {
         let truth = Verifier::Truth(Box::new(World::new(1)));
         for text in [lesson.question.clone(), format!("Question: {}\nAnswer:", lesson.question)] {
             let prompt = Prompt { text, ..Prompt::default() };
-            let of = |text: &str| truth.of(&Said { prompt: &prompt, ids: &[1], text, number: 0 }, 8, 1);
+            let of = |text: &str| truth.of(&Said { prompt: &prompt, ids: &[1], text, number: 0, trace: None }, 8, 1);
             assert_eq!([of(&lesson.answer), of("I do not know")], [1.0, 0.0], "{prompt:?}");
         }
     }
 
     #[test]
     fn chance_is_the_same_again_and_half_and_half() {
-        let of = |number| Verifier::Random.of(&Said { prompt: &Prompt::default(), ids: &[], text: "", number }, 8, 7);
+        let of = |number| {
+            Verifier::Random.of(&Said { prompt: &Prompt::default(), ids: &[], text: "", number, trace: None }, 8, 7)
+        };
         let sum: f64 = (0..1000).map(of).sum();
         assert!((430.0..570.0).contains(&sum), "{sum}");
         assert_eq!(of(17), of(17));

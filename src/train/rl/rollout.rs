@@ -28,21 +28,39 @@ pub struct Rows {
     pub targets: Vec<i32>,
     /// The targets of each row that are its answer's, from the start of the row.
     pub spans: Vec<Range<usize>>,
+    /// Of each target of an answer whether the model said it: 0 of what a tool replied in it, and outside answers.
+    pub own: Vec<f32>,
 }
 
 impl Rows {
     /// Those of prompts and answers, none longer than T + 1 together.
     pub fn of(t: usize, texts: &[(&[u32], &[u32])]) -> Rows {
         let zeros = vec![0; texts.len() * t];
-        let mut rows = Rows { t, ids: zeros.clone(), targets: zeros, spans: Vec::new() };
+        let own = vec![0.0; texts.len() * t];
+        let mut rows = Rows { t, ids: zeros.clone(), targets: zeros, spans: Vec::new(), own };
         for (row, (prompt, answer)) in texts.iter().enumerate() {
             let all: Vec<i32> = prompt.iter().chain(*answer).map(|&id| id as i32).collect();
             let n = all.len() - 1;
             rows.ids[row * t..row * t + n].copy_from_slice(&all[..n]);
             rows.targets[row * t..row * t + n].copy_from_slice(&all[1..]);
             rows.spans.push(prompt.len() - 1..n);
+            let place = rows.place(row);
+            rows.own[place].fill(1.0);
         }
         rows
+    }
+
+    /// Takes from the model what it did not say, token by token of each answer.
+    pub fn disown(&mut self, own: &[Vec<bool>]) {
+        for (row, own) in own.iter().enumerate() {
+            let place = self.place(row);
+            self.own[place].iter_mut().zip(own).for_each(|(to, own)| *to = f32::from(u8::from(*own)));
+        }
+    }
+
+    /// How many tokens of answer `row` the model said.
+    pub fn said(&self, row: usize) -> usize {
+        self.own[self.place(row)].iter().filter(|own| **own > 0.0).count()
     }
 
     /// N.
@@ -75,10 +93,10 @@ impl Rows {
         plane
     }
 
-    /// The mean over all tokens of answers.
+    /// The mean over all tokens of answers that the model said.
     pub fn mean(&self, of: impl Fn(usize) -> f64) -> f64 {
         let (mut sum, mut n) = (0.0, 0usize);
-        for i in self.places().flatten() {
+        for i in self.places().flatten().filter(|&i| self.own[i] > 0.0) {
             (sum, n) = (sum + of(i), n + 1);
         }
         sum / n.max(1) as f64
@@ -88,15 +106,18 @@ impl Rows {
 /// What each token weighs in the loss, and its share of all that count, (N, T): of a step in `micros` micro-batches, whose means are told.
 pub fn weigh(reinforce: &Reinforcement, rows: &Rows, ended: &[bool], micros: usize) -> [Vec<f32>; 2] {
     let counts = |row: usize| ended[row] || !reinforce.mask_truncated;
-    let all: usize = (0..rows.len()).filter(|&row| counts(row)).map(|row| rows.spans[row].len()).sum();
+    let all: usize = (0..rows.len()).filter(|&row| counts(row)).map(|row| rows.said(row)).sum();
     let n = rows.len() as f64;
     let weight = |row: usize| match reinforce.loss {
-        Weighing::Grpo => 1.0 / (n * rows.spans[row].len() as f64),
+        Weighing::Grpo => 1.0 / (n * rows.said(row).max(1) as f64),
         Weighing::Dapo => 1.0 / all.max(1) as f64,
         Weighing::Dr => 1.0 / (n * reinforce.tokens as f64),
     };
     let plane = |of: &dyn Fn(usize) -> f64| {
-        rows.plane(|row| vec![if counts(row) { of(row) as f32 } else { 0.0 }; rows.spans[row].len()].into())
+        rows.plane(|row| {
+            let weight = if counts(row) { of(row) as f32 } else { 0.0 };
+            rows.own[rows.place(row)].iter().map(|own| own * weight).collect::<Vec<_>>().into()
+        })
     };
     [plane(&weight), plane(&|_| micros as f64 / all.max(1) as f64)]
 }
@@ -134,7 +155,7 @@ impl Rollouts {
         let n = self.rewards.len().max(1) as f64;
         let groups = || self.rewards.chunks(group).map(deviation);
         let count = groups().count().max(1) as f64;
-        let tokens: usize = self.rows.spans.iter().map(Range::len).sum();
+        let tokens: usize = (0..self.rows.len()).map(|row| self.rows.said(row)).sum();
         let cut = self.ended.iter().filter(|ended| !**ended).count();
         vec![
             ("reward", self.rewards.iter().map(|&r| f64::from(r)).sum::<f64>() / n),
@@ -165,6 +186,7 @@ impl Rollouts {
         let mut all = vec![
             ("ids", ids(&self.rows.ids)),
             ("targets", ids(&self.rows.targets)),
+            ("own", self.rows.own.clone()),
             ("starts", spans(|span| span.start)),
             ("ends", spans(|span| span.end)),
             ("rewards", self.rewards.clone()),
@@ -212,7 +234,8 @@ impl Rollouts {
         let ids = |x: Vec<f32>| x.into_iter().map(|x| x as i32).collect::<Vec<_>>();
         let (starts, ends) = (numbers("starts", n)?, numbers("ends", n)?);
         let spans = starts.iter().zip(&ends).map(|(&start, &end)| start as usize..(end as usize).min(t)).collect();
-        let rows = Rows { t, ids: ids(numbers("ids", n * t)?), targets: ids(numbers("targets", n * t)?), spans };
+        let [own, read, targets] = ["own", "ids", "targets"].map(|name| numbers(name, n * t));
+        let rows = Rows { t, ids: ids(read?), targets: ids(targets?), spans, own: own? };
         let scalars = numbers("numbers", 6)?;
         let offset = (scalars[0] as u64) << 20 | scalars[1] as u64;
         let [a, b, c, d] = [2, 3, 4, 5].map(|i| f64::from(scalars[i]));

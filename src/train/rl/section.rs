@@ -1,6 +1,7 @@
 //! What a recipe says of learning from rewards.
 
 use super::reward;
+use crate::agent;
 use crate::error::{Error, Result};
 use crate::ops::policy::Policy;
 use crate::settings::{range, require};
@@ -60,8 +61,53 @@ pub struct Reinforcement {
     /// Of the reward `model`: the reward model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<PathBuf>,
+    /// Where the model acts, in place of answering prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Agency>,
     /// What answers are worth: names of [rewards](super::reward) and their weights.
     pub rewards: BTreeMap<String, f64>,
+}
+
+/// `[model.reinforce.agent]`: tasks over several turns, of which a trajectory is what an answer is elsewhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agency {
+    /// The environment: a name, or a file.
+    pub environment: String,
+    /// The seed of its tasks.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// Tasks to learn from.
+    #[serde(default = "tasks")]
+    pub tasks: u64,
+    /// Tasks to be judged by, of the environment's part to validate.
+    #[serde(default = "held_out")]
+    pub held_out: u64,
+    /// Messages of a trajectory at most.
+    #[serde(default = "turns")]
+    pub turns: usize,
+    /// What a call that breaks a constraint does.
+    #[serde(default)]
+    pub hold: agent::Hold,
+    /// Whether the model is told of its tools.
+    #[serde(default)]
+    pub tools: bool,
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn tasks() -> u64 {
+    2000
+}
+
+fn held_out() -> u64 {
+    64
+}
+
+fn turns() -> usize {
+    agent::Limits::default().turns
 }
 
 /// `model.reinforce.method`.
@@ -167,6 +213,16 @@ impl Reinforcement {
         if self.target_kl > 0.0 && (self.method != Method::Ppo || self.kl() == 0.0) {
             let hint = "set it to 0, or take kiln align ppo with model.reinforce.kl above 0";
             return Err(Error::config(key("target_kl"), "there is no price of the KL to lead", hint));
+        }
+        if let Some(agent) = &self.agent {
+            let from = |name: &str, x: u64| range(&key(&format!("agent.{name}")), x as usize, 1..=1_000_000);
+            from("tasks", agent.tasks)?;
+            from("held_out", agent.held_out)?;
+            from("turns", agent.turns as u64)?;
+            if self.method == Method::Ppo {
+                let hint = "take kiln agent train, which compares trajectories (GRPO)";
+                return Err(Error::config(key("method"), "agents learn without a critic", hint));
+            }
         }
         reward::check(self)
     }

@@ -1,10 +1,11 @@
 //! From a recipe to a model that learns from rewards.
 
-use super::make::{How, Maker, Reference, Written};
+use super::make::{How, Maker, Reference, Stage, Written};
 use super::objective::Reinforced;
 use super::reward::{Rewards, answerable};
 use super::rollout::{Rollouts, Rows};
 use super::section::{Method, Reinforcement};
+use crate::agent::Trace;
 use crate::cpu::gemm::Precision;
 use crate::data::Tokenizer;
 use crate::data::examples::{Found, Prompt, Prompts};
@@ -27,6 +28,7 @@ use crate::train::tune::{
     Base, TuneData, TuneModel, TuneRecipe, TuneSample, files_of, flops, layout, open, place, supported, with_base,
 };
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::path::Path;
@@ -71,6 +73,8 @@ struct Prepared {
     val: Vec<Prompt>,
     found: Found,
     hash: String,
+    /// Where it acts.
+    stage: Option<Stage>,
 }
 
 impl Prepared {
@@ -88,6 +92,20 @@ fn reinforcement(recipe: &TuneRecipe) -> &Reinforcement {
 fn read(recipe: &TuneRecipe, progress: &mut Progress) -> Result<Prepared> {
     let Base { model: base, tokenizer, template, context } = open(recipe)?;
     let reinforce = reinforcement(recipe);
+    if let Some(agency) = &reinforce.agent {
+        let stage = Stage::open(agency, template.as_ref())?;
+        let [train, val] = stage.prompts(&tokenizer)?;
+        let mut sum = Sha256::new();
+        train.iter().chain(&val).for_each(|prompt| sum.update(bytemuck::cast_slice(&prompt.ids)));
+        let hash = sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = Found { examples: train.len() + val.len(), ..Found::default() };
+        let prepared = Prepared { base, tokenizer, context, train, val, found, hash, stage: Some(stage) };
+        if prepared.longest() >= context {
+            let problem = format!("what is asked has up to {} tokens, a row {context}", prepared.longest());
+            return Err(Error::config("train.context", problem, "take a longer one, as 512"));
+        }
+        return Ok(prepared);
+    }
     let paths = recipe.data.path.as_deref().unwrap_or_default();
     let mut told = |done, all| progress("reading prompts", done, all);
     let longest = context.saturating_sub(1);
@@ -100,7 +118,7 @@ fn read(recipe: &TuneRecipe, progress: &mut Progress) -> Result<Prepared> {
         let hint = "give more of them, or another data.val_fraction or data.seed";
         return Err(Error::config("data.val_fraction", problem, hint));
     }
-    let mut prepared = Prepared { base, tokenizer, context, train, val, found, hash };
+    let mut prepared = Prepared { base, tokenizer, context, train, val, found, hash, stage: None };
     if recipe.train.context == 0 {
         prepared.context = context.min(prepared.longest() + reinforce.tokens.max(2) - 1);
     }
@@ -198,7 +216,7 @@ impl Reinforce {
         // What the base says is said without dropout, and so is what is compared with it.
         let (own, config) = (config.clone(), GptConfig { dropout: 0.0, ..config });
         let memory = fit::check(recipe, device, &|recipe, dry| Self::dry(recipe, &config, longest, dry))?;
-        let Prepared { base, tokenizer, train, val, found, hash, .. } = prepared;
+        let Prepared { base, tokenizer, train, val, found, hash, stage, .. } = prepared;
         let reinforce = reinforcement(recipe).clone();
         let (seed, shared) = (recipe.train.seed, Shared::default());
         let rewards = Rewards::open(&reinforce, &tokenizer, seed, device)?;
@@ -207,7 +225,7 @@ impl Reinforce {
         let mut trainer = Self::trainer(recipe, &config, Some(base), Rc::clone(&shared), device)?;
         let differs = matches!(device, Device::Gpu(_)) || recipe.train.precision == Precision::Bf16;
         let micros = recipe.train.accumulate;
-        let maker = Maker { reinforce, tokenizer, train, rewards, reference, seed, micros, differs };
+        let maker = Maker { reinforce, tokenizer, train, rewards, reference, seed, micros, differs, stage };
         let temperature = recipe.sample.temperature;
         let config = files_of(&recipe.model, &own)?;
         let (start, told) = ([f64::NAN; 2], Vec::new());
@@ -431,6 +449,11 @@ impl Task for Reinforce {
         let reward = mean(&written.rewards);
         let cut = written.ended.iter().filter(|ended| !**ended).count() as f64 / n as f64;
         let mut parts = vec![("reward", reward), ("truncated", cut)];
+        if !written.traces.is_empty() {
+            let share = |of: fn(&Trace) -> f64| written.traces.iter().map(of).sum::<f64>() / n as f64;
+            parts.push(("success", share(|trace| f64::from(u8::from(trace.success)))));
+            parts.push(("breaches", share(|trace| trace.breaches as f64)));
+        }
         if self.maker.reference.is_some() {
             let rows = written.rows(&self.val[..n].iter().collect::<Vec<_>>(), t);
             let own = trainer.say(&rows)?;
