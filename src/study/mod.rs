@@ -3,6 +3,7 @@
 //! Each study is one command. It says where it starts from, splits what it asks by entities and by ways of asking, has a control that must
 //! fail, and reports every seed. What it trains are ordinary runs, left in a folder: one that was interrupted goes on from them.
 
+pub mod agents;
 mod asked;
 pub mod canaries;
 pub mod doctor;

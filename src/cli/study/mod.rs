@@ -1,5 +1,6 @@
 //! `kiln study`.
 
+mod agents;
 mod canaries;
 mod doctor;
 mod dpo;
@@ -39,6 +40,7 @@ enum What {
     Reinforce(reinforce::ReinforceStudy),
     Sums(sums::SumStudy),
     Overopt(overopt::OveroptStudy),
+    Agents(agents::AgentStudy),
     Halving(halving::HalvingStudy),
     Mup(mup::MupStudy),
     Plan(plan::PlanStudy),
@@ -58,6 +60,7 @@ pub fn run(args: StudyArgs, global: &Global) -> Result<()> {
         What::Reinforce(args) => reinforce::run(&args, global),
         What::Sums(args) => sums::run(&args, global),
         What::Overopt(args) => overopt::run(&args, global),
+        What::Agents(args) => agents::run(&args, global),
         What::Halving(args) => halving::run(args, global),
         What::Mup(args) => mup::run(args, global),
         What::Plan(args) => plan::run(&args, global),

@@ -251,3 +251,99 @@ impl Constraint for OneOf {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::{self, Hold, Limits, Split};
+    use crate::data::Document;
+    use crate::data::chat::{CHATML, PLAIN};
+    use crate::device::Device;
+    use crate::model::{GptConfig, Size};
+    use crate::params::Hold as Held;
+
+    fn bytes(template: &str) -> (Tokenizer, ChatTemplate) {
+        let document = Document { text: "abc".into(), ..Document::default() };
+        let bytes = Tokenizer::train_bpe([document].into_iter().map(Ok), 257, &|_| {}).expect("a tokenizer");
+        let tokenizer = bytes.with_chat_template(template);
+        let template = ChatTemplate::of(&tokenizer).expect("a template").expect("there is one");
+        (tokenizer, template)
+    }
+
+    /// Walks of a model that knows nothing, which can say nothing but what is allowed.
+    fn walks(template: &str, room: usize, hold: Hold) -> (Tokenizer, ChatTemplate, Vec<Walk>) {
+        let (tokenizer, template) = bytes(template);
+        let turns = Turns::new(&template, None).expect("turns");
+        let vocab = tokenizer.vocab_size();
+        let config = GptConfig::gpt2(Size { vocab, context: 4096, layers: 1, heads: 1, d: 8 });
+        let (gpt, decls) = Gpt::new(config);
+        let device = Device::cpu(1).expect("a device");
+        let params = Params::with(&device, &decls, 1, |_| Held::Frozen);
+        let limits = Limits { turns: 5, tokens: usize::MAX, ..Limits::default() };
+        let begin = |task| {
+            let environment = agent::open("village", 1).expect("the village");
+            Episode::begin(environment, task, Split::Train, "model", hold, limits)
+        };
+        let walk = |task| Walk::new(begin(task), &turns, &tokenizer).expect("a walk");
+        let mut walks: Vec<Walk> = (0..3).map(walk).collect();
+        let options = |i: usize, turn: usize| SampleOptions {
+            temperature: 1.0,
+            seed: (i * 100 + turn) as u64,
+            ..SampleOptions::default()
+        };
+        let acting =
+            Acting { turns: &turns, tokenizer: &tokenizer, room, message: 200, only_allowed: true, options: &options };
+        let mut tape = Tape::new(&device);
+        let whole = acting.act((&gpt, &params, &mut tape), &mut walks, &mut |_| true).expect("characters");
+        assert!(whole);
+        (tokenizer, template, walks)
+    }
+
+    #[test]
+    fn a_walk_is_what_the_template_writes_of_its_messages() {
+        for template in [PLAIN, CHATML] {
+            let (tokenizer, template, walks) = walks(template, 4096, Hold::Log);
+            for walk in walks {
+                let messages = walk.episode.trace().messages().into_iter();
+                let mut messages: Vec<Message> =
+                    messages.map(|message| Message::try_from(message).expect("a message")).collect();
+                // The last reply is not read.
+                messages.pop();
+                let (text, spans) = template.assistant_spans(&messages, None, &Map::new()).expect("a text");
+                let end = spans.last().expect("something said").end;
+                let said: String = spans.iter().map(|span| &text[span.clone()]).collect();
+                let own = walk.ids.iter().zip(&walk.own).filter(|(_, own)| **own).map(|(id, _)| *id);
+                assert_eq!(tokenizer.encode_with_special(&text[..end]).expect("bytes"), walk.ids);
+                assert_eq!(tokenizer.encode_with_special(&said).expect("bytes"), own.collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn what_can_be_said_is_what_is_allowed() {
+        let (.., walks) = walks(PLAIN, 4096, Hold::Mask);
+        for trace in walks.iter().map(|walk| walk.episode.trace()) {
+            assert_eq!((trace.steps.len(), trace.calls(), trace.breaches, trace.refused), (5, 5, 0, 0));
+            let (plain, _) = (&trace.steps[0].said, ());
+            assert_eq!(*plain, trace.steps[0].calls[0].json());
+        }
+        let said = |walk: &Walk| walk.episode.trace().steps.iter().map(|step| step.said.clone()).collect::<Vec<_>>();
+        assert!(said(&walks[0]) != said(&walks[1]));
+    }
+
+    #[test]
+    fn a_walk_ends_where_there_is_no_room() {
+        let (.., walks) = walks(PLAIN, 400, Hold::Log);
+        for walk in walks {
+            assert!(walk.cut && !walk.episode.over(), "{:?}", walk.episode.trace());
+            assert_eq!([walk.ids.len(), walk.own.len()], [400, 400]);
+        }
+    }
+
+    #[test]
+    fn a_template_that_forgets_is_refused() {
+        let (_, template) = bytes("{{ messages[-1]['content'] }}");
+        let error = Turns::new(&template, None).expect_err("no turns");
+        assert!(error.to_string().contains("when others follow"), "{error}");
+    }
+}
