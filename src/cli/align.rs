@@ -1,15 +1,18 @@
 //! `kiln align`.
 
 use super::Global;
-use super::term::{Progress, print};
+use super::term::{Progress, print, quote};
 use super::train::{Course, carry_out};
 use super::tune::Start;
 use clap::{Args, Subcommand, ValueEnum};
+use kiln::data::atomic::AtomicFile;
+use kiln::disk::Os;
 use kiln::error::{Error, Result};
 use kiln::measure::mean_and_error;
-use kiln::train::AnyRecipe;
+use kiln::train::{AnyRecipe, signal};
 use kiln::train::prefer::{Judge, PreferenceLoss};
 use kiln::train::rl::Method;
+use kiln::train::rl::best::{BestOf, Chosen, kl_of_best};
 use kiln::train::tune::{PREFER, REINFORCE};
 use serde_json::json;
 use std::path::PathBuf;
@@ -22,6 +25,7 @@ use std::path::PathBuf;
   kiln align reward runs/chats --data pairs.jsonl         a model that gives an answer a number
   kiln align grpo runs/chats --data prompts.jsonl --reward exact
   kiln align ppo runs/chats --data prompts.jsonl --reward model --set model.reinforce.judge=runs/pairs
+  kiln align best runs/chats --judge runs/pairs --data prompts.jsonl
 
 A preference is a line of JSON with one of:
   {\"prompt\": …, \"chosen\": …, \"rejected\": …}        {\"chosen\": …, \"rejected\": …}, which begin alike
@@ -81,6 +85,43 @@ data/recipes/reinforce.toml names every key.")]
   kiln align score runs/judge --data pairs.jsonl          how often it prefers the better answer, and how sure it is
   kiln align score runs/judge --data pairs.jsonl --json   the rewards, line by line")]
     Score(ScoreArgs),
+    /// Of many answers to a prompt, the one that a reward model likes best
+    #[command(after_help = "Examples:
+  kiln align best runs/chats --judge runs/judge --data prompts.jsonl --n 16
+  kiln align best runs/chats --judge runs/judge --data prompts.jsonl --out best.jsonl
+  kiln tune runs/chats --data best.jsonl                  rejection sampling: learn from the best ones")]
+    Best(BestArgs),
+}
+
+#[derive(Args, Debug)]
+struct BestArgs {
+    /// Who answers: a run, a checkpoint, a Hugging Face directory, a GGUF file
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// What `kiln align reward` made
+    #[arg(long, value_name = "RUN")]
+    judge: PathBuf,
+    /// Files of prompts
+    #[arg(long, value_name = "FILE.jsonl", num_args = 1.., required = true)]
+    data: Vec<PathBuf>,
+    /// Answers to each prompt
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    n: u32,
+    /// Divides the logits
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    temperature: f32,
+    /// Tokens of an answer at most
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    tokens: usize,
+    /// The same seed draws the same
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Write prompts and the best answers here, as kiln tune reads them
+    #[arg(long, value_name = "FILE.jsonl")]
+    out: Option<PathBuf>,
+    /// How conversations become text: the model's own template, chatml, plain, or a file
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    template: String,
 }
 
 #[derive(Args, Debug)]
@@ -140,6 +181,7 @@ pub(super) const FULL_LR: &str = "1e-5";
 pub fn run(args: AlignArgs, global: &Global) -> Result<u8> {
     let (start, more, course, reward) = match &args.command {
         Command::Score(args) => return score(args, global).map(|()| 0),
+        Command::Best(args) => return best(args, global).map(|()| 0),
         Command::Grpo(args) => return reinforce(args, Method::Grpo, global),
         Command::Ppo(args) => return reinforce(args, Method::Ppo, global),
         Command::Dpo(DpoArgs { start, loss, course }) => {
@@ -192,6 +234,55 @@ fn score(args: &ScoreArgs, global: &Global) -> Result<()> {
         100.0 * scores.accuracy,
         scores.ece
     ))
+}
+
+fn best(args: &BestArgs, global: &Global) -> Result<()> {
+    if !(args.temperature.is_finite() && args.temperature >= 0.0) {
+        return Err(Error::usage("--temperature: not a number of 0 or more", "1 samples as the model has it"));
+    }
+    signal::install()?;
+    let best = BestOf {
+        model: args.model.clone(),
+        judge: args.judge.clone(),
+        data: args.data.clone(),
+        template: args.template.clone(),
+        n: args.n as usize,
+        temperature: args.temperature,
+        tokens: args.tokens,
+        seed: args.seed,
+    };
+    let mut bar = None;
+    let chosen = best.choose(&global.host()?, &mut |over, all| {
+        bar.get_or_insert_with(|| Progress::count("answers", all as u64)).set(over as u64);
+        signal::caught().is_none()
+    })?;
+    drop(bar);
+    let Some(chosen) = chosen else {
+        return Err(Error::failed("stopped by a signal", "the same command begins anew"));
+    };
+    if let Some(path) = &args.out {
+        let mut file = AtomicFile::create(&Os, path)?;
+        for line in &chosen {
+            file.write((json!(line).to_string() + "\n").as_bytes())?;
+        }
+        file.commit()?;
+    }
+    if global.json {
+        return chosen.iter().try_for_each(|line| print(&json!(line).to_string()));
+    }
+    let mean = |of: &dyn Fn(&Chosen) -> f64| chosen.iter().map(of).sum::<f64>() / chosen.len().max(1) as f64;
+    let one = mean(&|one| one.rewards.iter().map(|&x| f64::from(x)).sum::<f64>() / one.rewards.len() as f64);
+    let best = mean(&|one| f64::from(one.reward));
+    print(&format!(
+        "{} prompts: mean reward {one:.3} of an answer, {best:.3} of the best of {}; at most {:.2} nats an answer from the model",
+        chosen.len(),
+        args.n,
+        kl_of_best(args.n as usize)
+    ))?;
+    match &args.out {
+        Some(path) => print(&format!("next: kiln tune {} --data {}", quote(&args.model), quote(path))),
+        None => Ok(()),
+    }
 }
 
 /// Runs `kiln align grpo` or `ppo`.

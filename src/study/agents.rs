@@ -206,7 +206,7 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     ];
     let cloned = at.run("cloned", TUNE, &on(&base.run, &demos, &own))?;
 
-    let mut learn = |name: &str, rewards: String, at: &mut Seed| -> Result<Summary> {
+    let learn = |name: &str, rewards: String, at: &mut Seed| -> Result<Summary> {
         let own = [
             format!("model.base={}", quoted(&cloned.run)),
             "model.method=full".into(),

@@ -20,6 +20,7 @@ use crate::error::Result;
 use crate::model::sample::SampleOptions;
 use crate::rng::{Purpose, Rng};
 use crate::train::prefer::Judge;
+use crate::train::rl::best::kl_of_best;
 use crate::train::tune::{PREFER, REINFORCE};
 use crate::train::{Summary, checkpoint, metrics};
 use serde::Serialize;
@@ -194,7 +195,7 @@ impl Asking<'_> {
         let (questions, rewards) = (self.lessons.len(), rewards(said, judge));
         let all = said.len() / questions;
         let of = |n: usize| {
-            let mut point = Point { n: n as u64, kl: (n as f64).ln() - (n - 1) as f64 / n as f64, ..Point::default() };
+            let mut point = Point { n: n as u64, kl: kl_of_best(n), ..Point::default() };
             for question in 0..questions {
                 for first in (0..all / n * n).step_by(n) {
                     let own = (first..first + n).map(|k| k * questions + question);

@@ -13,6 +13,7 @@
 
 pub mod act;
 pub mod advantage;
+pub mod best;
 mod make;
 mod objective;
 mod player;
