@@ -189,12 +189,6 @@ impl Table {
     fn ended(&self) -> bool {
         self.succeeded() || self.file.environment.failure.contains(&self.state)
     }
-
-    /// All that a call can change, in one line for tests.
-    #[cfg(test)]
-    pub(super) fn state(&self) -> String {
-        format!("{} {}", self.state, self.spent)
-    }
 }
 
 fn same(arguments: &BTreeMap<String, String>, given: &Value) -> bool {

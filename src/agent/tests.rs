@@ -229,7 +229,9 @@ fn hostile_calls_leave_the_whole_state_as_it_was() {
     for tools in [village.tools().to_vec(), shop.tools().to_vec(), desk.tools().to_vec()] {
         for message in hostile::messages(&tools, 300) {
             for call in calls(&message).ok().flatten().map(|(_, calls)| calls).unwrap_or_default() {
-                (village.call(&call), shop.call(&call), desk.call(&call));
+                for environment in [&mut village as &mut dyn Environment, &mut shop, &mut desk] {
+                    environment.call(&call);
+                }
             }
         }
     }
