@@ -1,7 +1,7 @@
 //! A calculator and a store of numbers: look them up, calculate, answer.
 
 use super::arithmetic::{number, value};
-use super::task::{hash, shuffle};
+use super::task::{shuffle, within};
 use super::{Breach, Call, Environment, Reply, Split, Tool, arguments, clip, unknown};
 use crate::rng::{Purpose, Rng};
 use std::sync::Arc;
@@ -207,7 +207,7 @@ impl Environment for Desk {
             self.given = self.store.len();
             (self.calculated, self.answer) = (false, None);
             let mark = format!("{:?}{:?}{:?}", self.kind, self.asked, self.store);
-            if split == Split::Test || (hash(&mark) % 10 == 0) == (split == Split::Val) {
+            if within(split, &mark) {
                 break;
             }
         }

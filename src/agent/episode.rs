@@ -213,7 +213,7 @@ fn words(text: &str) -> usize {
     let (mut count, mut within) = (0, false);
     for c in text.chars() {
         let word = c.is_alphanumeric();
-        count += usize::from(!c.is_whitespace() && !(word && within));
+        count += usize::from(!(c.is_whitespace() || word && within));
         within = word;
     }
     count

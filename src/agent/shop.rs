@@ -1,7 +1,7 @@
 //! A shop: articles with prices, a basket, and a list of what to buy within a budget.
 
 use super::scene::{CAP, coins};
-use super::task::{hash, shuffle};
+use super::task::{shuffle, within};
 use super::{Breach, Call, Environment, Reply, Split, Tool, arguments, clip, unknown};
 use crate::rng::{Purpose, Rng};
 use std::sync::Arc;
@@ -100,8 +100,7 @@ impl Shop {
         // The dearest one of the kind is too dear.
         self.budget = fixed + least + rng.below(most - least);
         self.purse = self.budget + 10 + rng.below(20);
-        test || (hash(&format!("{:?}{:?}{}{}", self.articles, self.wanted, self.kind, self.budget)) % 10 == 0)
-            == (split == Split::Val)
+        within(split, &format!("{:?}{:?}{}{}", self.articles, self.wanted, self.kind, self.budget))
     }
 
     /// Whether it is of the kind that is wanted, beside what is wanted by name.

@@ -130,9 +130,8 @@ impl Cast {
             if tempted(&scene, acts.len()) != Some(tempts) {
                 continue;
             }
-            // A tenth of all that could be asked is kept from training.
             let goal = state(errand, &scene, hint, split, &mut rng);
-            if split == Split::Test || (hash(&format!("{errand:?}{scene:?}")) % 10 == 0) == (split == Split::Val) {
+            if within(split, &format!("{errand:?}{scene:?}")) {
                 return (goal, scene);
             }
         }
@@ -295,7 +294,10 @@ pub(super) fn shuffle<T>(list: &mut [T], rng: &mut Rng) {
     }
 }
 
-/// FNV-1a, the same on every machine.
-pub(super) fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+/// Whether a task, by all that makes it, may be of a split: a tenth of what could be asked is validation's, the rest training's.
+pub(super) fn within(split: Split, mark: &str) -> bool {
+    // FNV-1a, the same on every machine.
+    let step = |h: u64, byte: u8| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = mark.bytes().fold(0xcbf2_9ce4_8422_2325, step);
+    split == Split::Test || hash.is_multiple_of(10) == (split == Split::Val)
 }
