@@ -152,6 +152,63 @@ fn answers_that_are_all_worth_the_same_change_no_weight_and_it_is_said_why() {
     }
 }
 
+/// An agent that acts in a place of its own.
+fn acts(dir: &Path, more: &[&str], watch: &mut dyn Watch) -> Result<Summary, Error> {
+    let place = "[environment]\nname = \"hall\"\nstart = \"hall\"\ngoal = \"Go.\"\nsuccess = [\"out\"]\n\n[[tool]]\n\
+                 name = \"go\"\ndescription = \"Leave\"\narguments = {}\n\n[[rule]]\nin = \"hall\"\ncall = \"go\"\nthen = \"out\"\nsays = \"So.\"\n";
+    std::fs::write(dir.join("hall.toml"), place).expect("written");
+    let environment = dir.join("hall.toml");
+    let agent = format!(
+        "model.reinforce.agent={{ environment = {:?}, tasks = 20, held_out = 8, turns = 2 }}",
+        environment.to_str().expect("UTF-8")
+    );
+    let set = [&["model.reinforce.rewards={ random = 1.0 }", agent.as_str(), "train.context=64"], more].concat();
+    recipe(dir, &set)?.run(&Os, None, &device(), watch)
+}
+
+#[test]
+fn an_agent_goes_on_bit_for_bit_and_learns_nothing_of_what_tools_say() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let whole = acts(dir.path(), &[], &mut ()).expect("a run").run;
+    let expected = (losses(&whole), course(&whole, "reward"), last(&whole, "val_reward"));
+    assert_eq!(expected.0.len(), 8);
+    // Two messages of four tokens at most; what is told between them is about twenty.
+    let lengths = course(&whole, "completions/mean_length");
+    assert!(lengths.iter().all(|length| (1.0..=8.0).contains(length)), "{lengths:?}");
+    assert_eq!([last(&whole, "val_success"), last(&whole, "val_breaches")], [0.0; 2]);
+    let stopped = acts(dir.path(), &[], &mut StopAfter::new(6)).expect("a run").run;
+    let recipe = AnyRecipe::of_run(&stopped, &[]).expect("the run's recipe");
+    let resumed = recipe.run(&Os, Some(&stopped), &device(), &mut ()).expect("the run goes on").run;
+    assert_eq!((losses(&resumed), course(&resumed, "reward"), last(&resumed, "val_reward")), expected);
+}
+
+#[test]
+fn rewards_of_answers_are_none_of_agents() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for (set, named) in [
+        ("model.reinforce.rewards={ exact = 1.0 }", "success"),
+        ("model.reinforce.method=ppo", "model.reinforce.method"),
+        ("model.reinforce.agent.environment=\"vilage\"", "did you mean village"),
+        ("model.reinforce.agent.turns=0", "model.reinforce.agent.turns"),
+        ("train.context=8", "train.context"),
+    ] {
+        let error = acts(dir.path(), &[set], &mut ()).map(|_| ()).expect_err(set);
+        let said = format!("{error} {}", error.hint().unwrap_or_default());
+        assert!(said.contains(named), "{set}: {said}");
+    }
+    let said = recipe(dir.path(), &["model.reinforce.rewards={ success = 1.0 }"]).map(|_| ()).expect_err("no agent");
+    assert!(said.to_string().contains("model.reinforce.rewards.success"), "{said}");
+}
+
+#[test]
+fn what_is_not_said_weighs_nothing() {
+    let mut rows = Rows::of(5, &[(&[7, 8], &[1, 2, 3]), (&[9], &[4])]);
+    rows.disown(&[vec![true, false, true], vec![true]]);
+    assert_eq!(rows.own, [0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
+    assert_eq!([rows.said(0), rows.said(1)], [2, 1]);
+    assert_eq!(rows.mean(|i| i as f64), (1.0 + 3.0 + 5.0) / 3.0);
+}
+
 #[test]
 fn rows_hold_an_answer_after_its_prompt() {
     let rows = Rows::of(5, &[(&[7, 8], &[1, 2, 3]), (&[9], &[4])]);
