@@ -1,4 +1,5 @@
 //! All environments under the agents that need no model, and under messages of ill will.
+#![allow(clippy::print_stdout)]
 
 use super::*;
 use std::collections::{BTreeMap, BTreeSet};
