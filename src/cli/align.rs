@@ -9,11 +9,11 @@ use kiln::data::atomic::AtomicFile;
 use kiln::disk::Os;
 use kiln::error::{Error, Result};
 use kiln::measure::mean_and_error;
-use kiln::train::{AnyRecipe, signal};
 use kiln::train::prefer::{Judge, PreferenceLoss};
 use kiln::train::rl::Method;
 use kiln::train::rl::best::{BestOf, Chosen, kl_of_best};
 use kiln::train::tune::{PREFER, REINFORCE};
+use kiln::train::{AnyRecipe, signal};
 use serde_json::json;
 use std::path::PathBuf;
 

@@ -26,19 +26,20 @@ pub struct Turns {
     user: [String; 2],
     /// Whether calls stand between marks.
     marks: bool,
-    tools: Option<Vec<Value>>,
+    /// The token that ends a message, and how it is spelled in the text.
+    end: (u32, String),
 }
 
 impl Turns {
     /// Those of `template`. `tools` are told to the model before all else, where the template writes them.
     ///
     /// # Errors
-    /// The template refuses such conversations, or writes a turn otherwise when others follow.
-    pub fn new(template: &ChatTemplate, tools: Option<Vec<Value>>) -> Result<Turns> {
+    /// The template refuses such conversations, or writes a turn otherwise when others follow; the tokenizer has no token that ends one.
+    pub fn new(template: &ChatTemplate, tokenizer: &Tokenizer, tools: Option<&[Value]>) -> Result<Turns> {
         let call = Call::new("look", &[]);
         let said = |i: usize, role: &str| Message::new(role, HERE[i]);
         let all = [said(0, "user"), said(1, "assistant"), said(2, "tool"), said(3, "assistant"), said(4, "user")];
-        let render = |messages: &[Message]| template.render(messages, tools.as_deref(), true, &Map::new());
+        let render = |messages: &[Message]| template.render(messages, tools, true, &Map::new());
         let whole = render(&all)?;
         let cut = |from: usize, to: usize| {
             let (_, rest) = whole.split_once(HERE[from])?;
@@ -53,7 +54,7 @@ impl Turns {
                 tool: [told, again],
                 user: [user, end.to_owned()],
                 marks: false,
-                tools: None,
+                end: (0, String::new()),
             };
             // What comes after a reply is the same at the end and before what follows.
             let first = render(&all[..1]).ok()?;
@@ -67,7 +68,12 @@ impl Turns {
         };
         let made = [all[0].clone(), Message::new("assistant", "").with("tool_calls", vec![call.openai()])];
         turns.marks = render(&made)?.contains("<tool_call>");
-        turns.tools = tools;
+        let ends = tokenizer.special().iter().filter(|(_, id)| tokenizer.ends().contains(id));
+        let Some((end, id)) = ends.into_iter().find(|(end, _)| turns.tool[0].starts_with(end.as_str())) else {
+            let problem = "the tokenizer has no token that ends a turn of this chat template";
+            return Err(Error::config("data.template", problem, "take \"plain\", whose turns end as texts do"));
+        };
+        turns.end = (*id, end.clone());
         Ok(turns)
     }
 
@@ -77,10 +83,10 @@ impl Turns {
         format!("{before}{goal}{after}")
     }
 
-    /// What comes after a message of the model and before its next, without `end`, where the message has that already.
-    fn told(&self, told: &[Told], end: Option<&str>) -> String {
+    /// What comes after a message of the model and before its next; the end of the message first, unless it `ended`.
+    fn told(&self, told: &[Told], ended: bool) -> String {
         let [before, after] = if told.iter().all(|told| told.tool.is_some()) { &self.tool } else { &self.user };
-        let before = end.and_then(|end| before.strip_prefix(end)).unwrap_or(before);
+        let before = before.strip_prefix(&*self.end.1).filter(|_| ended).unwrap_or(before);
         let texts: Vec<&str> = told.iter().map(|told| told.text.as_str()).collect();
         format!("{before}{}{after}", texts.join("\n"))
     }
@@ -139,13 +145,13 @@ impl Acting<'_> {
     fn constrained(&self, sequence: Sequence, episode: &Episode) -> Sequence {
         let allowed = if self.only_allowed { episode.allowed() } else { None };
         let Some(allowed) = allowed.filter(|all| !all.is_empty()) else { return sequence };
-        let end = self.tokenizer.ends().first().copied();
+        let end = self.turns.end.0;
         let texts = allowed.iter().filter_map(|call| {
             let mut ids = self.tokenizer.encode(&self.turns.call(call)).ok()?;
-            ids.extend(end);
+            ids.push(end);
             Some(ids)
         });
-        sequence.constrained(Box::new(OneOf { texts: texts.collect(), done: 0, ends: self.tokenizer.ends().to_vec() }))
+        sequence.constrained(Box::new(OneOf { texts: texts.collect(), done: 0 }))
     }
 
     /// Lets a model act until all episodes are over; `done` is told how many are, and ends it with false.
@@ -194,8 +200,7 @@ impl Acting<'_> {
                 let text = self.tokenizer.decode(&said[..said.len() - usize::from(end.is_some())]);
                 let told = walk.episode.act_of(&text, said.len());
                 if !walk.episode.over() {
-                    let end = end.and_then(|end| self.tokenizer.special().iter().find(|(_, id)| *id == end));
-                    let told = self.turns.told(&told, end.map(|(text, _)| text.as_str()));
+                    let told = self.turns.told(&told, end.is_some());
                     walk.ids.extend(self.tokenizer.encode_with_special(&told)?);
                     walk.own.resize(walk.ids.len(), false);
                     walk.cut = walk.ids.len() >= self.room;
@@ -224,7 +229,6 @@ struct OneOf {
     texts: Vec<Vec<u32>>,
     /// How many tokens that is.
     done: usize,
-    ends: Vec<u32>,
 }
 
 impl Constraint for OneOf {
@@ -246,9 +250,6 @@ impl Constraint for OneOf {
     fn accept(&mut self, id: u32) {
         self.texts.retain(|ids| ids.get(self.done) == Some(&id));
         self.done += 1;
-        if self.ends.contains(&id) {
-            self.texts.clear();
-        }
     }
 }
 
@@ -273,7 +274,7 @@ mod tests {
     /// Walks of a model that knows nothing, which can say nothing but what is allowed.
     fn walks(template: &str, room: usize, hold: Hold) -> (Tokenizer, ChatTemplate, Vec<Walk>) {
         let (tokenizer, template) = bytes(template);
-        let turns = Turns::new(&template, None).expect("turns");
+        let turns = Turns::new(&template, &tokenizer, None).expect("turns");
         let vocab = tokenizer.vocab_size();
         let config = GptConfig::gpt2(Size { vocab, context: 4096, layers: 1, heads: 1, d: 8 });
         let (gpt, decls) = Gpt::new(config);
@@ -301,21 +302,31 @@ mod tests {
 
     #[test]
     fn a_walk_is_what_the_template_writes_of_its_messages() {
-        for template in [PLAIN, CHATML] {
-            let (tokenizer, template, walks) = walks(template, 4096, Hold::Log);
-            for walk in walks {
-                let messages = walk.episode.trace().messages().into_iter();
-                let mut messages: Vec<Message> =
-                    messages.map(|message| Message::try_from(message).expect("a message")).collect();
-                // The last reply is not read.
-                messages.pop();
-                let (text, spans) = template.assistant_spans(&messages, None, &Map::new()).expect("a text");
-                let end = spans.last().expect("something said").end;
-                let said: String = spans.iter().map(|span| &text[span.clone()]).collect();
-                let own = walk.ids.iter().zip(&walk.own).filter(|(_, own)| **own).map(|(id, _)| *id);
-                assert_eq!(tokenizer.encode_with_special(&text[..end]).expect("bytes"), walk.ids);
-                assert_eq!(tokenizer.encode_with_special(&said).expect("bytes"), own.collect::<Vec<_>>());
-            }
+        let (tokenizer, template, walks) = walks(PLAIN, 4096, Hold::Log);
+        for walk in walks {
+            let messages = walk.episode.trace().messages().into_iter();
+            let mut messages: Vec<Message> =
+                messages.map(|message| Message::try_from(message).expect("a message")).collect();
+            // The last reply is not read.
+            messages.pop();
+            let (text, spans) = template.assistant_spans(&messages, None, &Map::new()).expect("a text");
+            let end = spans.last().expect("something said").end;
+            let said: String = spans.iter().map(|span| &text[span.clone()]).collect();
+            let own = walk.ids.iter().zip(&walk.own).filter(|(_, own)| **own).map(|(id, _)| *id);
+            assert_eq!(tokenizer.encode_with_special(&text[..end]).expect("bytes"), walk.ids);
+            assert_eq!(tokenizer.encode_with_special(&said).expect("bytes"), own.collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn templates_write_calls_as_they_are_read() {
+        let call = Call::new("give", &[("thing", "lamp"), ("to", "Ann")]);
+        for (template, text) in [(PLAIN, call.json()), (CHATML, call.text())] {
+            let (_, template) = bytes(template);
+            let said = Message::new("assistant", "").with("tool_calls", vec![call.openai()]);
+            let messages = [Message::new("user", "Go."), said];
+            let written = template.render(&messages, None, false, &Map::new()).expect("a text");
+            assert!(written.contains(&text), "{written}");
         }
     }
 
@@ -324,8 +335,7 @@ mod tests {
         let (.., walks) = walks(PLAIN, 4096, Hold::Mask);
         for trace in walks.iter().map(|walk| walk.episode.trace()) {
             assert_eq!((trace.steps.len(), trace.calls(), trace.breaches, trace.refused), (5, 5, 0, 0));
-            let (plain, _) = (&trace.steps[0].said, ());
-            assert_eq!(*plain, trace.steps[0].calls[0].json());
+            assert_eq!(trace.steps[0].said, trace.steps[0].calls[0].json());
         }
         let said = |walk: &Walk| walk.episode.trace().steps.iter().map(|step| step.said.clone()).collect::<Vec<_>>();
         assert!(said(&walks[0]) != said(&walks[1]));
@@ -341,9 +351,11 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_forgets_is_refused() {
-        let (_, template) = bytes("{{ messages[-1]['content'] }}");
-        let error = Turns::new(&template, None).expect_err("no turns");
-        assert!(error.to_string().contains("when others follow"), "{error}");
+    fn templates_that_cannot_be_acted_by_are_refused() {
+        for (template, named) in [("{{ messages[-1]['content'] }}", "when others follow"), (CHATML, "ends a turn")] {
+            let (tokenizer, template) = bytes(template);
+            let error = Turns::new(&template, &tokenizer, None).expect_err("no turns");
+            assert!(error.to_string().contains(named), "{error}");
+        }
     }
 }

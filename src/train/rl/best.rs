@@ -75,7 +75,8 @@ impl BestOf {
             return Err(tokens_of(&self.judge));
         }
         let context = gpt.config().context;
-        let prompts = Prompts::read(&self.data, &tokenizer, template.as_ref(), context.saturating_sub(1), &mut |_, _| {})?;
+        let prompts =
+            Prompts::read(&self.data, &tokenizer, template.as_ref(), context.saturating_sub(1), &mut |_, _| {})?;
         let asked: Vec<&[u32]> =
             prompts.all.iter().flat_map(|prompt| std::iter::repeat_n(&prompt.ids[..], self.n)).collect();
         let options = |i: usize| {
@@ -104,7 +105,14 @@ impl BestOf {
         }
         let texts: Vec<Vec<u32>> = (0..all).map(judged).collect();
         let rewards = judge.rewards(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        Ok(Some(prompts.all.iter().enumerate().map(|(i, prompt)| self.one(i, prompt, &said, &rewards, &tokenizer)).collect()))
+        Ok(Some(
+            prompts
+                .all
+                .iter()
+                .enumerate()
+                .map(|(i, prompt)| self.one(i, prompt, &said, &rewards, &tokenizer))
+                .collect(),
+        ))
     }
 
     fn one(&self, i: usize, prompt: &Prompt, said: &[Vec<u32>], rewards: &[f32], tokenizer: &Tokenizer) -> Chosen {

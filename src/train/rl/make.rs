@@ -100,14 +100,15 @@ impl Stage {
     ///
     /// # Errors
     /// There is none, or the template cannot write its turns.
-    pub fn open(agency: &Agency, template: Option<&ChatTemplate>) -> Result<Stage> {
+    pub fn open(agency: &Agency, template: Option<&ChatTemplate>, tokenizer: &Tokenizer) -> Result<Stage> {
         let environment = agent::open(&agency.environment, agency.seed)?;
         let Some(template) = template else {
             let hint = "take \"chatml\" or \"plain\"";
             return Err(Error::config("data.template", "agents speak by a chat template", hint));
         };
-        let tools = agency.tools.then(|| environment.tools().iter().map(Tool::openai).collect());
-        Ok(Stage { environment, turns: Turns::new(template, tools)?, agency: agency.clone() })
+        let tools: Option<Vec<_>> = agency.tools.then(|| environment.tools().iter().map(Tool::openai).collect());
+        let turns = Turns::new(template, tokenizer, tools.as_deref())?;
+        Ok(Stage { environment, turns, agency: agency.clone() })
     }
 
     /// An episode of task `task`.

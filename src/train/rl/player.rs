@@ -57,8 +57,8 @@ impl Player {
                 "give one: --template plain",
             ));
         };
-        let tools = tools.then(|| environment.tools().iter().map(Tool::openai).collect());
-        let turns = Turns::new(&template, tools)?;
+        let tools: Option<Vec<_>> = tools.then(|| environment.tools().iter().map(Tool::openai).collect());
+        let turns = Turns::new(&template, &tokenizer, tools.as_deref())?;
         Ok(Player { tape: Tape::new(device), gpt, params, tokenizer, turns })
     }
 

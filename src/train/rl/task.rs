@@ -93,7 +93,7 @@ fn read(recipe: &TuneRecipe, progress: &mut Progress) -> Result<Prepared> {
     let Base { model: base, tokenizer, template, context } = open(recipe)?;
     let reinforce = reinforcement(recipe);
     if let Some(agency) = &reinforce.agent {
-        let stage = Stage::open(agency, template.as_ref())?;
+        let stage = Stage::open(agency, template.as_ref(), &tokenizer)?;
         let [train, val] = stage.prompts(&tokenizer)?;
         let mut sum = Sha256::new();
         train.iter().chain(&val).for_each(|prompt| sum.update(bytemuck::cast_slice(&prompt.ids)));
