@@ -13,6 +13,7 @@ use crate::agent::{self, Agent, Episode, Hold, Limits, Oracle, Random, Split, Tr
 use crate::disk::{self, Os};
 use crate::error::Result;
 use crate::measure::judgements::wilson;
+use crate::rng::{Purpose, Rng};
 use crate::train::Summary;
 use crate::train::rl::{Manner, Player};
 use crate::train::tune::{REINFORCE, TUNE};
@@ -159,6 +160,20 @@ impl Field<'_> {
     }
 }
 
+/// Takes any tool, each as likely, and makes any call of it that makes sense: it does more than one who takes any call, most of which ask.
+struct Wanderer(Rng);
+
+impl Agent for Wanderer {
+    fn act(&mut self, episode: &Episode) -> String {
+        let all = episode.allowed().unwrap_or_default();
+        let mut names: Vec<&str> = all.iter().map(|call| call.name.as_str()).collect();
+        names.dedup();
+        let Some(&name) = names.get(self.0.below(names.len().max(1) as u32) as usize) else { return String::new() };
+        let own: Vec<&agent::Call> = all.iter().filter(|call| call.name == name).collect();
+        own[self.0.below(own.len() as u32) as usize].json()
+    }
+}
+
 /// A trace as a text to read.
 fn text(trace: &Trace) -> Value {
     let mut text = format!("User:\n{}\n", trace.goal);
@@ -177,7 +192,12 @@ fn wander(settings: &Settings, at: &Seed, path: &Path) -> Result<()> {
         let seed = if other == 0 { at.seed } else { 1000 * at.seed + other };
         let field = Field { settings, seed };
         let n = settings.wander[usize::from(other > 0)];
-        texts.extend(field.acts(&mut Random::new(seed), n, Split::Train, WANDERED)?.iter().map(text));
+        texts.extend(
+            field
+                .acts(&mut Wanderer(Rng::new(seed, Purpose::Resample, 43, 0)), n, Split::Train, WANDERED)?
+                .iter()
+                .map(text),
+        );
     }
     write_lines(path, texts)
 }
