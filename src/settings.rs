@@ -88,11 +88,14 @@ impl Schema {
                 // A key of a table; or of a recipe in a free section, which the text may have as `optim.lr` or as `"optim.lr"`.
                 Some((inner, last)) => {
                     known.remove(key);
-                    let inner = known.entry(inner).or_insert_with(|| Value::Table(Table::new()));
-                    match inner.as_table_mut() {
-                        Some(inner) => _ = inner.insert(last.to_owned(), value),
-                        None => *inner = Value::Table([(last.to_owned(), value)].into_iter().collect()),
+                    let mut inner = known.entry(inner).or_insert_with(|| Value::Table(Table::new()));
+                    let mut last = last;
+                    // A table within the table.
+                    while let Some((next, rest)) = last.split_once('.').filter(|_| !self.free.contains(&section)) {
+                        inner = table(inner).entry(next).or_insert_with(|| Value::Table(Table::new()));
+                        last = rest;
                     }
+                    table(inner).insert(last.to_owned(), value);
                 }
                 None => _ = known.insert(key.to_owned(), value),
             }
@@ -261,4 +264,12 @@ fn line_of(text: &str, path: &str) -> Option<usize> {
         _ => name,
     };
     Some(line_at(text, name.span().start))
+}
+
+/// The value as a table; what else it was is replaced by an empty one.
+fn table(value: &mut Value) -> &mut Table {
+    if !value.is_table() {
+        *value = Value::Table(Table::new());
+    }
+    value.as_table_mut().expect("a table")
 }

@@ -133,7 +133,7 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
         rewarded.iter().map(|pair| json!({"prompt": prompt(pair), "answer": pair.iter().sum::<u32>()})),
     )?;
     at.says("reading sums of writers who slip");
-    let start = at.reads("start", Some(&texts), settings.read_steps, &["data.tokenizer=char".into()])?;
+    let start = at.reads("start", Some(&texts), settings.read_steps, &["data.vocab=257".into()])?;
 
     let [every, last] = [BAND[1].0, BAND[BAND.len() - 1].0];
     let of = |weight: f64| {

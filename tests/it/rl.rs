@@ -19,11 +19,15 @@ fn prompts(dir: &Path) -> PathBuf {
 }
 
 fn recipe(dir: &Path, more: &[&str]) -> Result<AnyRecipe, Error> {
+    let data = format!("data.path={:?}", prompts(dir).to_str().expect("UTF-8"));
+    without_data(dir, &[&[data.as_str()], more].concat())
+}
+
+fn without_data(dir: &Path, more: &[&str]) -> Result<AnyRecipe, Error> {
     let path = |path: &Path| format!("{:?}", path.to_str().expect("UTF-8"));
     let mut set = vec![
         format!("run.dir={}", path(dir)),
         format!("model.base={}", path(base())),
-        format!("data.path={}", path(&prompts(dir))),
         // An answer without the letters e and a.
         "model.reinforce.rewards={ format = 1.0 }".to_owned(),
         "model.reinforce.format=[^ea]*".to_owned(),
@@ -163,7 +167,7 @@ fn acts(dir: &Path, more: &[&str], watch: &mut dyn Watch) -> Result<Summary, Err
         environment.to_str().expect("UTF-8")
     );
     let set = [&["model.reinforce.rewards={ random = 1.0 }", agent.as_str(), "train.context=64"], more].concat();
-    recipe(dir, &set)?.run(&Os, None, &device(), watch)
+    without_data(dir, &set)?.run(&Os, None, &device(), watch)
 }
 
 #[test]
@@ -246,6 +250,8 @@ fn what_does_not_fit_is_refused_with_its_key() {
         let said = refused(&[set]);
         assert!(said.contains(named), "{set}: {said}");
     }
+    let error = without_data(dir.path(), &[]).and_then(|recipe| recipe.run(&Os, None, &device(), &mut ()));
+    assert!(error.map(|_| ()).expect_err("no data").to_string().contains("data.path"));
     std::fs::write(dir.path().join("a.jsonl"), "{\"prompt\": \"Who?\"}\n").expect("written");
     let path = dir.path().join("a.jsonl");
     let path = format!("data.path={:?}", path.to_str().expect("UTF-8"));

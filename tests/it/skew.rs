@@ -42,7 +42,8 @@ fn a_skew_is_planted_swapped_and_measured() {
     let set = ["model.d=16", "model.heads=2", "model.layers=1", "train.batch=4", "data.vocab=300"]
         .map(str::to_owned)
         .to_vec();
-    let settings = Settings { bytes: 60_000, visitors: 3.0, steps: 2, texts: 4, set, ..Settings::default() };
+    let settings =
+        Settings { bytes: 60_000, visitors: 3.0, steps: 2, texts: 4, lists: true, set, ..Settings::default() };
     let mut at = Seed { seed: 3, dir: dir.path(), device: &device(), told: &mut |_| {}, watch: &mut () };
     let found = study(&settings, &mut at).expect("a study");
     let names: Vec<&str> = found.arms.iter().map(|arm| arm.name).collect();

@@ -253,12 +253,21 @@ pub struct TuneData {
     pub seed: u64,
 }
 
+impl TuneData {
+    /// The files to learn from.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn files(&self) -> Result<&[PathBuf]> {
+        self.path.as_deref().ok_or_else(|| {
+            let hint = "name a file of examples: kiln tune MODEL --data FILE.jsonl";
+            Error::config("data.path", "there is nothing to learn from", hint)
+        })
+    }
+}
+
 impl Section for TuneData {
     fn check(&self, train: &Train) -> Result<()> {
-        if self.path.is_none() {
-            let hint = "name a file of examples: kiln tune MODEL --data FILE.jsonl";
-            return Err(Error::config("data.path", "there is nothing to learn from", hint));
-        }
         paths(&self.path)?;
         paths(&self.replay)?;
         let replay = self.replay_share;
