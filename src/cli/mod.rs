@@ -313,7 +313,7 @@ fn command() -> clap::Command {
         }
     }
     text += &format!("\n{header}Options:{header:#}\n{{options}}{{after-help}}");
-    let example = "kiln train            trains a small model on stories that kiln makes up, in a few minutes\n            \
+    let example = "kiln train            trains a small model on stories that kiln makes up\n            \
                    kiln COMMAND --help   shows a command's options and an example";
     let after = format!("{header}Start here:{header:#} {example}");
     command = command.help_template(text).after_help(after);

@@ -22,7 +22,7 @@ use std::path::Path;
 
 /// The share of right answers after so many steps: at least, at most.
 pub const BAND: [(u64, f64, f64); 6] =
-    [(0, 0.20, 0.40), (20, 0.0, 1.0), (40, 0.0, 1.0), (60, 0.0, 1.0), (80, 0.0, 1.0), (100, 0.70, 1.0)];
+    [(0, 0.20, 0.40), (40, 0.0, 1.0), (80, 0.0, 1.0), (120, 0.0, 1.0), (160, 0.0, 1.0), (200, 0.70, 1.0)];
 
 /// Below what numbers are.
 const BELOW: u32 = 100;
@@ -52,7 +52,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { read_steps: 2000, texts: 120_000, right: 0.35, answers: 128, group: 8, lr: 1e-4 }
+        Settings { read_steps: 5000, texts: 400_000, right: 0.35, answers: 128, group: 8, lr: 3e-4 }
     }
 }
 
