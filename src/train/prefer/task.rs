@@ -60,8 +60,8 @@ fn preference(recipe: &TuneRecipe) -> Preference {
 }
 
 fn read(recipe: &TuneRecipe, progress: &mut Progress) -> Result<Prepared> {
-    let (paths, loss) = (recipe.data.files()?, preference(recipe).loss);
     let Base { model: base, tokenizer, template, context } = open(recipe)?;
+    let (paths, loss) = (recipe.data.path.as_deref().unwrap_or_default(), preference(recipe).loss);
     let longest = Form::longest(loss, context);
     let mut told = |done, all| progress("reading preferences", done, all);
     let all = Preferences::read(paths, &tokenizer, template.as_ref(), longest, &mut told)?;

@@ -91,6 +91,14 @@ pub trait Section: Clone + Serialize + DeserializeOwned {
     /// The keys that a run which goes on keeps, with their values: its weights and its data hang on them.
     fn fixed(&self, train: &Train) -> Vec<(&'static str, String)>;
 
+    /// Refuses a section that names nothing to learn from, where that is needed.
+    ///
+    /// # Errors
+    /// It names nothing; the error has the key.
+    fn given(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Refuses what private training (`[optim.dp]`) cannot account for.
     ///
     /// # Errors
@@ -113,6 +121,11 @@ pub trait Architecture: Section {
     fn schema(kind: Option<&str>) -> Schema {
         let _ = kind;
         Self::SCHEMA
+    }
+
+    /// Whether it learns from the data of the recipe.
+    fn reads(&self) -> bool {
+        true
     }
 
     /// What makes a run smaller and its model another one, the cheapest first; `train` may be meant as well.
@@ -356,6 +369,9 @@ impl<M: Architecture, D: Section, S: Section> RecipeOf<M, D, S> {
         )?;
         model.check(train)?;
         utf8(&run.dir)?;
+        if model.reads() {
+            data.given()?;
+        }
         data.check(train)?;
         range("train.steps", train.steps, M::LEAST_STEPS..=MAX_STEPS)?;
         range("train.batch", train.batch, 1..=1_000_000)?;

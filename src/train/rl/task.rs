@@ -91,8 +91,6 @@ fn reinforcement(recipe: &TuneRecipe) -> &Reinforcement {
 
 fn read(recipe: &TuneRecipe, progress: &mut Progress) -> Result<Prepared> {
     let reinforce = reinforcement(recipe);
-    // An agent needs no files.
-    let paths = if reinforce.agent.is_some() { &[] } else { recipe.data.files()? };
     let Base { model: base, tokenizer, template, context } = open(recipe)?;
     if let Some(agency) = &reinforce.agent {
         let stage = Stage::open(agency, template.as_ref(), &tokenizer)?;
@@ -108,6 +106,7 @@ fn read(recipe: &TuneRecipe, progress: &mut Progress) -> Result<Prepared> {
         }
         return Ok(prepared);
     }
+    let paths = recipe.data.path.as_deref().unwrap_or_default();
     let mut told = |done, all| progress("reading prompts", done, all);
     let longest = context.saturating_sub(1);
     let all = Prompts::read(paths, &tokenizer, template.as_ref(), longest, &mut told)?;

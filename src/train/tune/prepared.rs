@@ -87,8 +87,8 @@ pub struct Prepared {
 /// # Errors
 /// One of them cannot be used.
 pub fn read(recipe: &TuneRecipe, progress: &mut Progress) -> Result<Prepared> {
-    let paths = recipe.data.files()?;
     let Base { model: base, tokenizer, template, context } = open(recipe)?;
+    let paths = recipe.data.path.as_deref().unwrap_or_default();
     let mut told = |done, all| progress("reading examples", done, all);
     let examples = Examples::read(paths, &tokenizer, template.as_ref(), context + 1, &mut told)?;
     let general = |paths: &Vec<PathBuf>| Examples::read(paths, &tokenizer, None, context + 1, &mut told);

@@ -214,6 +214,11 @@ impl Architecture for TuneModel {
         }
     }
 
+    /// An agent learns from what it does.
+    fn reads(&self) -> bool {
+        self.reinforce.as_ref().is_none_or(|reinforce| reinforce.agent.is_none())
+    }
+
     fn smaller(&self, train: &Train) -> Vec<Family> {
         let frozen = [Held::F32, Held::Bf16, Held::Q8, Held::Q4];
         let less = frozen.iter().skip_while(|held| **held != self.frozen).skip(1);
@@ -253,20 +258,13 @@ pub struct TuneData {
     pub seed: u64,
 }
 
-impl TuneData {
-    /// The files to learn from.
-    ///
-    /// # Errors
-    /// There are none.
-    pub fn files(&self) -> Result<&[PathBuf]> {
-        self.path.as_deref().ok_or_else(|| {
-            let hint = "name a file of examples: kiln tune MODEL --data FILE.jsonl";
-            Error::config("data.path", "there is nothing to learn from", hint)
-        })
-    }
-}
-
 impl Section for TuneData {
+    fn given(&self) -> Result<()> {
+        let hint = "name a file of examples: kiln tune MODEL --data FILE.jsonl";
+        let nothing = || Error::config("data.path", "there is nothing to learn from", hint);
+        self.path.as_ref().map(drop).ok_or_else(nothing)
+    }
+
     fn check(&self, train: &Train) -> Result<()> {
         paths(&self.path)?;
         paths(&self.replay)?;
