@@ -38,8 +38,6 @@ pub enum Hold {
     /// A call that breaks one is carried out, and written down.
     #[default]
     Log,
-    /// The same, and whoever trains subtracts a penalty.
-    Penalty,
     /// It is refused: nothing changes.
     Mask,
 }
@@ -47,7 +45,7 @@ pub enum Hold {
 impl Hold {
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
-        ["log", "penalty", "mask"][self as usize]
+        ["log", "mask"][self as usize]
     }
 }
 

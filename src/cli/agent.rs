@@ -7,8 +7,9 @@ use super::train::{Course, carry_out};
 use super::tune::Start;
 use clap::{Args, Subcommand, ValueEnum};
 use kiln::agent::{self, Agent, Ended, Environment, Episode, Hold, Limits, Oracle, Random, Split, Trace};
-use kiln::disk::{Disk, Open, Os};
-use kiln::error::{AtPath, Error, Result};
+use kiln::data::atomic::AtomicFile;
+use kiln::disk::Os;
+use kiln::error::{Error, Result};
 use kiln::measure::judgements::wilson;
 use kiln::train::rl::{Manner, Player, Reinforcement};
 use kiln::train::tune::REINFORCE;
@@ -16,7 +17,6 @@ use kiln::train::{AnyRecipe, signal};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Let agents act: tasks over several turns with tools and constraints
@@ -55,7 +55,7 @@ enum Command {
     #[command(after_help = "Examples:
   kiln agent train runs/cloned --full                    errands in the village
   kiln agent train runs/cloned shop --reward success --reward calls=-0.1
-  kiln agent train runs/cloned --reward success --reward breaches=-0.3 --hold penalty
+  kiln agent train runs/cloned --reward success --reward breaches=-0.3
   kiln agent train --resume runs/agent                   goes on where a run was stopped
 
 Rewards: success, breaches, calls, random; docs/agents.md says of each. data/recipes/reinforce.toml names every key.")]
@@ -70,6 +70,9 @@ Rewards: success, breaches, calls, random; docs/agents.md says of each. data/rec
 
 /// Tasks that a model acts at side by side.
 const AT_ONCE: usize = 256;
+
+/// Why a trace has no end: the model's context was full.
+const NO_ROOM: &str = "the model had no room left";
 
 /// Which tasks.
 #[derive(Args, Debug)]
@@ -116,7 +119,7 @@ struct RunArgs {
     /// Of which split: train, val or test
     #[arg(long, value_name = "NAME", default_value = "test", hide_possible_values = true)]
     split: Part,
-    /// What a call that breaks a constraint does: log, penalty or mask
+    /// What a call that breaks a constraint does: log or mask
     #[arg(long, value_name = "NAME", default_value = "log", hide_possible_values = true)]
     hold: Held,
     /// Messages that an agent may say
@@ -143,7 +146,7 @@ struct TrainArgs {
     /// What a trajectory is worth; may be repeated, with weights [default: success]
     #[arg(long, value_name = "NAME[=WEIGHT]", conflicts_with = "resume")]
     reward: Vec<String>,
-    /// What a call that breaks a constraint does: log, penalty or mask
+    /// What a call that breaks a constraint does: log or mask
     #[arg(long, value_name = "NAME", default_value = "log", hide_possible_values = true, conflicts_with = "resume")]
     hold: Held,
     #[command(flatten)]
@@ -197,7 +200,6 @@ enum Part {
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum Held {
     Log,
-    Penalty,
     Mask,
 }
 
@@ -215,7 +217,7 @@ impl Part {
 
 impl Held {
     fn hold(self) -> Hold {
-        [Hold::Log, Hold::Penalty, Hold::Mask][self as usize]
+        [Hold::Log, Hold::Mask][self as usize]
     }
 }
 
@@ -284,7 +286,7 @@ impl Sum {
         self.refused += trace.refused;
         self.spent += trace.spent;
         trace.broken().for_each(|constraint| *self.broken.entry(constraint.to_owned()).or_default() += 1);
-        *self.ended.entry(trace.ended.map_or("it has not", Ended::words)).or_default() += 1;
+        *self.ended.entry(trace.ended.map_or(NO_ROOM, Ended::words)).or_default() += 1;
     }
 
     fn per_task(&self, x: f64) -> f64 {
@@ -348,7 +350,9 @@ fn model(
             bar.set(first + over as u64);
             signal::caught().is_none()
         };
-        let Some(traces) = player.play(some.map(begin).collect(), manner, &mut told)? else { break };
+        let Some(traces) = player.play(some.map(begin).collect(), manner, &mut told)? else {
+            return Err(Error::failed("stopped by a signal", "the same command begins anew"));
+        };
         traces.iter().try_for_each(&mut each)?;
     }
     Ok(())
@@ -488,7 +492,7 @@ fn told(trace: &Trace) -> String {
         }
     }
     let (end, shade) = if trace.success { ("done", Ink::Green) } else { ("not done", Ink::Red) };
-    let why = trace.ended.map_or("it has not ended", Ended::words);
+    let why = trace.ended.map_or(NO_ROOM, Ended::words);
     let Trace { breaches, refused, spent, .. } = trace;
     text + &format!("{}: {why}; {breaches} breaches, {refused} refused, {spent} spent", ink(end, shade))
 }
@@ -545,23 +549,21 @@ fn demos(args: &DemosArgs, global: &Global) -> Result<()> {
     print(&format!("next: kiln tune MODEL --data {}", quote(&args.out)))
 }
 
-/// A file of lines that is written from the start.
-struct Lines<'a> {
-    file: std::io::BufWriter<Box<dyn kiln::disk::File>>,
-    path: &'a Path,
-}
+/// A file of lines, written whole or not at all.
+struct Lines<'a>(AtomicFile<'a>);
 
-impl<'a> Lines<'a> {
-    fn new(path: &'a Path) -> Result<Lines<'a>> {
-        Ok(Lines { file: std::io::BufWriter::new(Os.open(path, Open::Create).at(path)?), path })
+impl Lines<'_> {
+    fn new(path: &Path) -> Result<Self> {
+        Ok(Lines(AtomicFile::create(&Os, path)?))
     }
 
     fn add(&mut self, line: &str) -> Result<()> {
-        writeln!(self.file, "{line}").at(self.path)
+        self.0.write(line.as_bytes())?;
+        self.0.write(b"\n")
     }
 
-    fn end(mut self) -> Result<()> {
-        self.file.flush().at(self.path)
+    fn end(self) -> Result<()> {
+        self.0.commit()
     }
 }
 

@@ -403,6 +403,23 @@ pub fn counted(done: &mut dyn FnMut(usize) -> bool) -> impl FnMut(usize, Option<
     }
 }
 
+/// The same for [`answers`] that keep the one of `ends` that ended them, and so are given no `stop`.
+pub fn ending<'a>(
+    ends: &'a [u32],
+    done: &'a mut dyn FnMut(usize) -> bool,
+) -> impl FnMut(usize, Option<u32>, bool) -> Wish + 'a {
+    let mut over = 0;
+    move |_, id, full| {
+        let ended = id.is_some_and(|id| ends.contains(&id));
+        over += usize::from(ended || full);
+        match (done(over), ended) {
+            (false, _) => Wish::End,
+            (true, true) => Wish::Enough,
+            (true, false) => Wish::More,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@
 use super::effect::{Effect, Effects, Unit};
 use super::manners::on;
 use super::{Seed, quoted, write_lines};
-use crate::agent::{self, Agent, Episode, Hold, Limits, Oracle, Random, Split, Trace};
+use crate::agent::{self, Agent, Environment, Episode, Hold, Limits, Oracle, Random, Split, Trace, Village};
 use crate::disk::{self, Os};
 use crate::error::Result;
 use crate::measure::judgements::wilson;
@@ -128,34 +128,34 @@ pub struct Outcome {
 /// Who plays, and how it is held.
 struct Field<'a> {
     settings: &'a Settings,
-    seed: u64,
+    village: Village,
 }
 
 impl Field<'_> {
-    fn begin(&self, task: u64, split: Split, hold: Hold, turns: usize) -> Result<Episode> {
+    fn begin(&self, task: u64, split: Split, hold: Hold, turns: usize) -> Episode {
         let limits = Limits { turns, tokens: usize::MAX, ..Limits::default() };
-        Ok(Episode::begin(agent::open("village", self.seed)?, task, split, "model", hold, limits))
+        Episode::begin(self.village.fresh(), task, split, "model", hold, limits)
     }
 
-    fn acts(&self, agent: &mut dyn Agent, n: u64, split: Split, turns: usize) -> Result<Vec<Trace>> {
+    fn acts(&self, agent: &mut dyn Agent, n: u64, split: Split, turns: usize) -> Vec<Trace> {
         let act = |task| {
-            let mut episode = self.begin(task, split, Hold::Log, turns)?;
+            let mut episode = self.begin(task, split, Hold::Log, turns);
             while !episode.over() {
                 let said = agent.act(&episode);
                 episode.act(&said);
             }
-            Ok(episode.end().0)
+            episode.end().0
         };
         (0..n).map(act).collect()
     }
 
     fn plays(&self, run: &Path, hold: Hold, at: &Seed) -> Result<Vec<Trace>> {
-        let environment = agent::open("village", self.seed)?;
-        let mut player = Player::open(run, &[], "auto", &*environment, false, at.device)?;
+        let mut player = Player::open(run, &[], "auto", &self.village, false, at.device)?;
         let turns = Limits::default().turns;
         let episodes = (0..self.settings.asked).map(|task| self.begin(task, Split::Test, hold, turns));
-        let manner = Manner { temperature: 0.0, seed: self.seed, message: MESSAGE, only_allowed: hold == Hold::Mask };
-        let traces = player.play(episodes.collect::<Result<_>>()?, manner, &mut |_| true)?;
+        let manner =
+            Manner { temperature: 0.0, seed: self.village.seed(), message: MESSAGE, only_allowed: hold == Hold::Mask };
+        let traces = player.play(episodes.collect(), manner, &mut |_| true)?;
         Ok(traces.expect("nobody stops it"))
     }
 }
@@ -190,11 +190,11 @@ fn wander(settings: &Settings, at: &Seed, path: &Path) -> Result<()> {
     for other in 0..=settings.others {
         // Villages of other seeds than any study's.
         let seed = if other == 0 { at.seed } else { 1000 * at.seed + other };
-        let field = Field { settings, seed };
+        let field = Field { settings, village: Village::new(seed) };
         let n = settings.wander[usize::from(other > 0)];
         texts.extend(
             field
-                .acts(&mut Wanderer(Rng::new(seed, Purpose::Resample, 43, 0)), n, Split::Train, WANDERED)?
+                .acts(&mut Wanderer(Rng::new(seed, Purpose::Resample, 43, 0)), n, Split::Train, WANDERED)
                 .iter()
                 .map(text),
         );
@@ -208,10 +208,10 @@ fn wander(settings: &Settings, at: &Seed, path: &Path) -> Result<()> {
 /// A run fails; a signal stopped one.
 pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     disk::make_dirs(&Os, at.dir)?;
-    let field = Field { settings, seed: at.seed };
+    let field = Field { settings, village: Village::new(at.seed) };
     let [texts, demos] = ["wander.jsonl", "demos.jsonl"].map(|name| at.dir.join(name));
     wander(settings, at, &texts)?;
-    let planned = field.acts(&mut Oracle, settings.demos, Split::Train, Limits::default().turns)?;
+    let planned = field.acts(&mut Oracle, settings.demos, Split::Train, Limits::default().turns);
     write_lines(&demos, planned.iter().map(|trace| json!({"messages": trace.messages()})))?;
 
     at.says("reading of agents that act by chance");
@@ -253,8 +253,8 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     let random = learn("random", "random = 1.0".into(), at)?;
 
     let turns = Limits::default().turns;
-    let by_chance = field.acts(&mut Random::new(at.seed), settings.asked, Split::Test, turns)?;
-    let planner = field.acts(&mut Oracle, settings.asked, Split::Test, turns)?;
+    let by_chance = field.acts(&mut Random::new(at.seed), settings.asked, Split::Test, turns);
+    let planner = field.acts(&mut Oracle, settings.asked, Split::Test, turns);
     let mut lengths: Vec<usize> = planner.iter().map(Trace::calls).collect();
     lengths.sort_unstable();
     let of = |name, run: &Summary, hold| -> Result<Played> {

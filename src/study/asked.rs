@@ -6,7 +6,7 @@ use crate::device::Device;
 use crate::disk::{self, Os};
 use crate::error::Result;
 use crate::model::sample::SampleOptions;
-use crate::model::sequence::{Wish, answers};
+use crate::model::sequence::{answers, ending};
 use crate::params::Hold;
 use crate::tape::Tape;
 use crate::train::text::start;
@@ -103,14 +103,14 @@ pub(super) fn written(
     let prompts = prompts.iter().map(|prompt| start(&tokenizer, prompt)).collect::<Result<Vec<_>>>()?;
     let asked: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
     let mut tape = Tape::new(device);
-    let said = answers(&gpt, &params, &mut tape, &asked, tokenizer.ends(), options, &mut |_, _, _| Wish::More);
-    let whole = |(i, (mut ids, said)): (usize, (Vec<u32>, &Vec<u32>))| {
-        ids.extend(said);
-        let end = tokenizer.ends().first().filter(|_| said.len() < options(i).tokens);
-        ids.extend(end);
-        Written { ids, tokens: said.len() + usize::from(end.is_some()), text: tokenizer.decode(said) }
+    let mut on = |_| true;
+    let said = answers(&gpt, &params, &mut tape, &asked, &[], options, &mut ending(tokenizer.ends(), &mut on));
+    let whole = |(prompt, said): (&Vec<u32>, &Vec<u32>)| {
+        let ended = said.last().is_some_and(|last| tokenizer.ends().contains(last));
+        let text = tokenizer.decode(&said[..said.len() - usize::from(ended)]);
+        Written { ids: [&prompt[..], said].concat(), tokens: said.len(), text }
     };
-    Ok(prompts.into_iter().zip(&said).enumerate().map(whole).collect())
+    Ok(prompts.iter().zip(&said).map(whole).collect())
 }
 
 /// A model that has read portraits of everybody, `texts` of them, and as many more as are asked for that it has not read.

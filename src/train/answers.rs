@@ -10,7 +10,7 @@ use crate::disk;
 use crate::error::Result;
 use crate::model::Gpt;
 use crate::model::sample::SampleOptions;
-use crate::model::sequence::{Wish, answers, counted};
+use crate::model::sequence::{answers, counted, ending};
 use crate::params::{Hold, Params};
 use crate::tape::Tape;
 
@@ -53,17 +53,7 @@ impl<O: Speaks> Trainer<O> {
         options: &dyn Fn(usize) -> SampleOptions,
         done: &mut dyn FnMut(usize) -> bool,
     ) -> Vec<Vec<u32>> {
-        let mut over = 0;
-        let mut see = |_, id: Option<u32>, full: bool| {
-            let ended = id.is_some_and(|id| ends.contains(&id));
-            over += usize::from(ended || full);
-            match (done(over), ended) {
-                (false, _) => Wish::End,
-                (true, true) => Wish::Enough,
-                (true, false) => Wish::More,
-            }
-        };
-        self.on_host(|gpt, params, tape| answers(gpt, params, tape, prompts, &[], options, &mut see))
+        self.on_host(|gpt, params, tape| answers(gpt, params, tape, prompts, &[], options, &mut ending(ends, done)))
     }
 }
 

@@ -249,7 +249,7 @@ fn digest<'e>(examples: impl IntoIterator<Item = &'e Example>) -> String {
 }
 
 /// A digest as hexadecimal digits.
-fn hex(sum: Sha256) -> String {
+pub(crate) fn hex(sum: Sha256) -> String {
     sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -115,8 +115,12 @@ impl Walk {
     /// # Errors
     /// The tokenizer lacks a character.
     pub fn new(episode: Episode, turns: &Turns, tokenizer: &Tokenizer) -> Result<Walk> {
-        let ids = tokenizer.encode_with_special(&turns.asked(episode.goal()))?;
-        Ok(Walk { episode, own: vec![false; ids.len()], ids, cut: false })
+        Ok(Walk::of(tokenizer.encode_with_special(&turns.asked(episode.goal()))?, episode))
+    }
+
+    /// The same, where the model reads `ids` of it.
+    pub fn of(ids: Vec<u32>, episode: Episode) -> Walk {
+        Walk { episode, own: vec![false; ids.len()], ids, cut: false }
     }
 }
 
@@ -186,13 +190,15 @@ impl Acting<'_> {
             let mut all: ArrayVec<&mut Sequence, LANES> = lanes.iter_mut().map(|(_, sequence)| sequence).collect();
             step(gpt, params, tape, &mut chooser, &mut all, PIECE);
             drop(all);
-            for (i, sequence) in std::mem::take(&mut lanes) {
-                let full = sequence.is_full();
+            let mut lane = 0;
+            while lane < lanes.len() {
+                let sequence = &lanes[lane].1;
                 let end = sequence.fresh().filter(|id| ends.contains(id));
-                if end.is_none() && !full {
-                    lanes.push((i, sequence));
+                if end.is_none() && !sequence.is_full() {
+                    lane += 1;
                     continue;
                 }
+                let (i, sequence) = lanes.remove(lane);
                 let walk = &mut walks[i];
                 let said = sequence.written().to_vec();
                 walk.ids.extend(&said);
@@ -210,7 +216,8 @@ impl Acting<'_> {
                     } else {
                         let options = self.options(i, walk);
                         let sequence = Sequence::after(&device, gpt, sequence.into_past(), walk.ids.clone(), options);
-                        lanes.push((i, self.constrained(sequence, &walk.episode)));
+                        lanes.insert(lane, (i, self.constrained(sequence, &walk.episode)));
+                        lane += 1;
                         continue;
                     }
                 }

@@ -5,7 +5,7 @@ use crate::data::examples::{Prompt, Prompts};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::sample::SampleOptions;
-use crate::model::sequence::{answers, counted};
+use crate::model::sequence::{answers, ending};
 use crate::params::Hold;
 use crate::rng::{Purpose, Stream};
 use crate::tape::Tape;
@@ -94,16 +94,11 @@ impl BestOf {
             whole
         };
         let mut tape = Tape::new(device);
-        let said = answers(&gpt, &params, &mut tape, &asked, tokenizer.ends(), &options, &mut counted(&mut told));
-        let end = tokenizer.ends().first();
-        let judged = |i: usize| -> Vec<u32> {
-            let ended = end.filter(|_| said[i].len() < options(i).tokens);
-            asked[i].iter().chain(&said[i]).chain(ended).copied().collect()
-        };
+        let said = answers(&gpt, &params, &mut tape, &asked, &[], &options, &mut ending(tokenizer.ends(), &mut told));
         if !whole {
             return Ok(None);
         }
-        let texts: Vec<Vec<u32>> = (0..all).map(judged).collect();
+        let texts: Vec<Vec<u32>> = asked.iter().zip(&said).map(|(asked, said)| [asked, &said[..]].concat()).collect();
         let rewards = judge.rewards(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>());
         Ok(Some(
             prompts
@@ -118,9 +113,11 @@ impl BestOf {
     fn one(&self, i: usize, prompt: &Prompt, said: &[Vec<u32>], rewards: &[f32], tokenizer: &Tokenizer) -> Chosen {
         let own = i * self.n..(i + 1) * self.n;
         let best = own.clone().reduce(|a, b| if rewards[b] > rewards[a] { b } else { a }).expect("n is not 0");
+        let ended = said[best].last().is_some_and(|last| tokenizer.ends().contains(last));
+        let text = &said[best][..said[best].len() - usize::from(ended)];
         Chosen {
             prompt: prompt.text.clone(),
-            completion: tokenizer.decode(&said[best]),
+            completion: tokenizer.decode(text),
             reward: rewards[best],
             rewards: rewards[own].to_vec(),
         }

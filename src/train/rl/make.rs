@@ -139,12 +139,7 @@ impl Stage {
     fn walk(&self, prompt: &Prompt) -> Walk {
         let task = prompt.fields[TASK].as_u64().expect("a number");
         let split = serde_json::from_value(prompt.fields["split"].clone()).expect("a split");
-        Walk {
-            episode: self.episode(task, split),
-            ids: prompt.ids.clone(),
-            own: vec![false; prompt.ids.len()],
-            cut: false,
-        }
+        Walk::of(prompt.ids.clone(), self.episode(task, split))
     }
 }
 

@@ -70,44 +70,30 @@ pub struct Reinforcement {
 
 /// `[model.reinforce.agent]`: tasks over several turns, of which a trajectory is what an answer is elsewhere.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Agency {
     /// The environment: a name, or a file.
     pub environment: String,
     /// The seed of its tasks.
-    #[serde(default = "one")]
     pub seed: u64,
     /// Tasks to learn from.
-    #[serde(default = "tasks")]
     pub tasks: u64,
     /// Tasks to be judged by, of the environment's part to validate.
-    #[serde(default = "held_out")]
     pub held_out: u64,
     /// Messages of a trajectory at most.
-    #[serde(default = "turns")]
     pub turns: usize,
     /// What a call that breaks a constraint does.
-    #[serde(default)]
     pub hold: agent::Hold,
     /// Whether the model is told of its tools.
-    #[serde(default)]
     pub tools: bool,
 }
 
-fn one() -> u64 {
-    1
-}
-
-fn tasks() -> u64 {
-    2000
-}
-
-fn held_out() -> u64 {
-    64
-}
-
-fn turns() -> usize {
-    agent::Limits::default().turns
+impl Default for Agency {
+    fn default() -> Agency {
+        let turns = agent::Limits::default().turns;
+        let (environment, hold) = ("village".into(), agent::Hold::Log);
+        Agency { environment, seed: 1, tasks: 2000, held_out: 64, turns, hold, tools: false }
+    }
 }
 
 /// `model.reinforce.method`.

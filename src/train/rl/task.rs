@@ -8,7 +8,7 @@ use super::section::{Method, Reinforcement};
 use crate::agent::Trace;
 use crate::cpu::gemm::Precision;
 use crate::data::Tokenizer;
-use crate::data::examples::{Found, Prompt, Prompts};
+use crate::data::examples::{Found, Prompt, Prompts, hex};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::formats::Pretrained;
@@ -97,9 +97,8 @@ fn read(recipe: &TuneRecipe, progress: &mut Progress) -> Result<Prepared> {
         let [train, val] = stage.prompts(&tokenizer)?;
         let mut sum = Sha256::new();
         train.iter().chain(&val).for_each(|prompt| sum.update(bytemuck::cast_slice(&prompt.ids)));
-        let hash = sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         let found = Found { examples: train.len() + val.len(), ..Found::default() };
-        let prepared = Prepared { base, tokenizer, context, train, val, found, hash, stage: Some(stage) };
+        let prepared = Prepared { base, tokenizer, context, train, val, found, hash: hex(sum), stage: Some(stage) };
         if prepared.longest() >= context {
             let problem = format!("what is asked has up to {} tokens, a row {context}", prepared.longest());
             return Err(Error::config("train.context", problem, "take a longer one, as 512"));
