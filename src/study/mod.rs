@@ -9,6 +9,7 @@ pub mod canaries;
 pub mod doctor;
 pub mod dpo;
 pub mod effect;
+mod frontier;
 pub mod halving;
 pub mod manners;
 pub mod mup;

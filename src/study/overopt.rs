@@ -12,6 +12,7 @@
 
 use super::asked::{Questions, Written, prompt, written};
 use super::effect::{Effect, Effects, Unit};
+use super::frontier::Frontier;
 use super::manners::{self, MOST, Teller, on, on_answers, polite, right};
 use super::{Seed, quoted, write_lines};
 use crate::data::world::{Lesson, World};
@@ -19,6 +20,7 @@ use crate::disk::Os;
 use crate::error::Result;
 use crate::model::sample::SampleOptions;
 use crate::rng::{Purpose, Rng};
+use crate::train::plot::Picture;
 use crate::train::prefer::Judge;
 use crate::train::rl::best::kl_of_best;
 use crate::train::tune::{PREFER, REINFORCE};
@@ -68,6 +70,9 @@ impl Default for Settings {
 
 /// Answers to a question from which the best is chosen.
 pub const BEST_OF: [usize; 4] = [1, 4, 16, 64];
+
+/// The picture in a seed's folder; there is one of pixels beside it.
+const CURVE: &str = "curve.svg";
 
 /// Tokens of an answer.
 const TOKENS: usize = 96;
@@ -284,7 +289,12 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     let mut judged = |name, taste| follow((name, taste), settings, (&start, &mut teller, &questions), at);
     let biased = judged("biased", [right, polite, long])?;
     let control = judged("fair", [right, polite, 0.0])?;
-    Ok(Outcome { seed: at.seed, biased, control })
+    let outcome = Outcome { seed: at.seed, biased, control };
+    let curve = at.dir.join(CURVE);
+    Frontier(&outcome).save_svg(&Os, &curve)?;
+    Frontier(&outcome).save_png(&Os, &curve.with_extension("png"))?;
+    at.says(&format!("the curve is in {}", curve.display()));
+    Ok(outcome)
 }
 
 impl Effects for Outcome {

@@ -13,9 +13,6 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Once;
 
-/// Pixels of the SVG; the PNG has twice as many, so that it is sharp on dense screens.
-const SIZE: (u32, u32) = (720, 460);
-
 /// The colour of text and axes.
 pub const INK: RGBColor = RGBColor(40, 44, 52);
 /// The colour of grids.
@@ -26,6 +23,11 @@ const FLOOR: RGBColor = RGBColor(90, 140, 90);
 
 /// What can be drawn.
 pub trait Picture {
+    /// Pixels of the SVG, across and down; the PNG has twice as many, so that it is sharp on dense screens.
+    fn size(&self) -> (u32, u32) {
+        (720, 460)
+    }
+
     /// Draws on `area`, with text and lines `scale` times their size.
     ///
     /// # Errors
@@ -40,14 +42,14 @@ pub trait Picture {
     fn save_svg(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
         register_fonts();
         let mut svg = String::new();
-        self.draw(&SVGBackend::with_string(&mut svg, SIZE).into_drawing_area(), 1).map_err(failed).at(path)?;
+        self.draw(&SVGBackend::with_string(&mut svg, self.size()).into_drawing_area(), 1).map_err(failed).at(path)?;
         write_atomic(disk, path, svg.as_bytes())
     }
 
     /// Writes it as pixels.
     fn save_png(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
         register_fonts();
-        let (width, height) = (2 * SIZE.0, 2 * SIZE.1);
+        let (width, height) = (2 * self.size().0, 2 * self.size().1);
         let mut rgb = vec![0; 3 * (width * height) as usize];
         self.draw(&BitMapBackend::with_buffer(&mut rgb, (width, height)).into_drawing_area(), 2)
             .map_err(failed)

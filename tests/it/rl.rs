@@ -194,12 +194,17 @@ fn rewards_of_answers_are_none_of_agents() {
         ("model.reinforce.method=ppo", "model.reinforce.method"),
         ("model.reinforce.agent.environment=\"vilage\"", "did you mean village"),
         ("model.reinforce.agent.turns=0", "model.reinforce.agent.turns"),
+        ("model.reinforce.agent.curriculum=2", "model.reinforce.agent.curriculum"),
         ("train.context=8", "train.context"),
     ] {
         let error = acts(dir.path(), &[set], &mut ()).map(|_| ()).expect_err(set);
         let said = format!("{error} {}", error.hint().unwrap_or_default());
         assert!(said.contains(named), "{set}: {said}");
     }
+    // Nobody does an errand of the village in two turns.
+    let errands = ["model.reinforce.agent.environment=\"village\"", "model.reinforce.agent.curriculum=0.5"];
+    let said = acts(dir.path(), &errands, &mut ()).map(|_| ()).expect_err("no order of tasks").to_string();
+    assert!(said.contains("model.reinforce.agent.curriculum") && said.contains("planner"), "{said}");
     let said = recipe(dir.path(), &["model.reinforce.rewards={ success = 1.0 }"]).map(|_| ()).expect_err("no agent");
     assert!(said.to_string().contains("model.reinforce.rewards.success"), "{said}");
 }

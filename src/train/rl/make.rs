@@ -1,18 +1,18 @@
 //! From prompts to answers that can be learnt from: written, judged, and compared with what was expected.
 
-use super::act::{Acting, Turns, Walk};
+use super::act::{Acting, Walk};
 use super::advantage::{AdaptiveKl, gae, group_advantages, importance_weights, returns, token_rewards, whiten};
 use super::objective::{Reinforced, Speech, Voice};
 use super::reward::{Rewards, Said};
 use super::rollout::{Rollouts, Rows, weigh};
-use super::section::{Agency, Method, Reinforcement};
-use crate::agent::{self, Environment, Episode, Limits, Tool, Trace};
+use super::section::{Method, Reinforcement};
+use super::stage::Stage;
+use crate::agent::Trace;
 use crate::data::Tokenizer;
 use crate::data::batch::Permutation;
-use crate::data::chat::ChatTemplate;
 use crate::data::examples::Prompt;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::formats::Pretrained;
 use crate::model::sample::SampleOptions;
 use crate::model::{Gpt, GptConfig};
@@ -22,7 +22,6 @@ use crate::tape::{Pass, Tape};
 use crate::train::event::{Event, Watch};
 use crate::train::trainer::{At, Trainer};
 use crate::train::tune::{Method as Trained, TuneModel};
-use serde_json::json;
 
 /// Over so many answers the price of the KL follows its target; TRL's default.
 const HORIZON: f64 = 10_000.0;
@@ -85,64 +84,6 @@ impl Written {
     }
 }
 
-/// Where a model acts.
-pub(super) struct Stage {
-    pub environment: Box<dyn Environment>,
-    pub turns: Turns,
-    pub agency: Agency,
-}
-
-/// The field of a prompt that has the number of its task.
-const TASK: &str = "task";
-
-impl Stage {
-    /// The environment of a recipe.
-    ///
-    /// # Errors
-    /// There is none, or the template cannot write its turns.
-    pub fn open(agency: &Agency, template: Option<&ChatTemplate>, tokenizer: &Tokenizer) -> Result<Stage> {
-        let environment = agent::open(&agency.environment, agency.seed)?;
-        let Some(template) = template else {
-            let hint = "take \"chatml\" or \"plain\"";
-            return Err(Error::config("data.template", "agents speak by a chat template", hint));
-        };
-        let tools: Option<Vec<_>> = agency.tools.then(|| environment.tools().iter().map(Tool::openai).collect());
-        let turns = Turns::new(template, tokenizer, tools.as_deref())?;
-        Ok(Stage { environment, turns, agency: agency.clone() })
-    }
-
-    /// An episode of task `task`.
-    fn episode(&self, task: u64, split: agent::Split) -> Episode {
-        let limits =
-            Limits { turns: self.agency.turns, calls: self.agency.turns, tokens: usize::MAX, ..Limits::default() };
-        Episode::begin(self.environment.fresh(), task, split, "model", self.agency.hold, limits)
-    }
-
-    /// Its tasks to learn from, and those to be judged by, as prompts.
-    ///
-    /// # Errors
-    /// The tokenizer lacks a character.
-    pub fn prompts(&self, tokenizer: &Tokenizer) -> Result<[Vec<Prompt>; 2]> {
-        let of = |split: agent::Split, n: u64| {
-            let prompt = |task: u64| {
-                let episode = self.episode(task, split);
-                let ids = tokenizer.encode_with_special(&self.turns.asked(episode.goal()))?;
-                let fields = json!({TASK: task, "split": split});
-                let fields = fields.as_object().expect("an object").clone();
-                Ok(Prompt { ids, text: episode.goal().to_owned(), fields, ..Prompt::default() })
-            };
-            (0..n).map(prompt).collect::<Result<Vec<_>>>()
-        };
-        Ok([of(agent::Split::Train, self.agency.tasks)?, of(agent::Split::Val, self.agency.held_out)?])
-    }
-
-    fn walk(&self, prompt: &Prompt) -> Walk {
-        let task = prompt.fields[TASK].as_u64().expect("a number");
-        let split = serde_json::from_value(prompt.fields["split"].clone()).expect("a split");
-        Walk::of(prompt.ids.clone(), self.episode(task, split))
-    }
-}
-
 /// How answers are written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct How {
@@ -161,6 +102,8 @@ pub(super) struct Maker {
     pub rewards: Rewards,
     pub reference: Option<Reference>,
     pub seed: u64,
+    /// Steps of the run.
+    pub steps: u64,
     pub micros: usize,
     /// Whether a model writes with other bits than it learns with.
     pub differs: bool,
@@ -275,7 +218,10 @@ impl Maker {
 
     /// The prompts of the iteration that begins with batch number `batch`, each as often as it is answered.
     fn asked(&self, batch: u64, answers: usize) -> Vec<usize> {
-        let (n, count) = (self.train.len() as u64, self.reinforce.prompts(answers) as u64);
+        let count = self.reinforce.prompts(answers) as u64;
+        let done = batch as f64 / self.steps.max(1) as f64;
+        let open = |stage: &Stage| stage.agency.open(self.train.len(), done);
+        let n = self.stage.as_ref().map_or(self.train.len(), open) as u64;
         let first = batch.div_ceil(self.reinforce.updates) * count;
         let prompt = |index: u64| Permutation::new(n, self.seed, index / n).get(index % n) as usize;
         (first..first + count).flat_map(|index| std::iter::repeat_n(prompt(index), self.reinforce.group)).collect()

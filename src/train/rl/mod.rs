@@ -3,7 +3,7 @@
 //!
 //! - [`advantage`]: from rewards to advantages, by groups (GRPO) or by a critic (PPO), and what surrounds them: rewards a token,
 //!   whitening, the price of the KL, importance weights. Functions of slices, without a model.
-//! - [`act`]: a model that acts in an [environment](crate::agent), turn by turn.
+//! - `stage.rs`: an environment's tasks as prompts; [`act`]: a model that acts there, turn by turn.
 //! - `section.rs`: what a recipe says; [`reward`]: what an answer is worth; `rollout.rs`: answers as rows, and their files;
 //!   `make.rs`: from prompts to answers that can be learnt from; `objective.rs`: the loss of a step on them; `task.rs`: from a recipe to a
 //!   run, which is [`pretrain`](super::pretrain)'s as of all models.
@@ -20,6 +20,7 @@ mod player;
 pub mod reward;
 mod rollout;
 pub mod section;
+mod stage;
 mod task;
 
 pub use objective::Reinforced;

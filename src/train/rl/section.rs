@@ -86,13 +86,26 @@ pub struct Agency {
     pub hold: agent::Hold,
     /// Whether the model is told of its tools.
     pub tools: bool,
+    /// For this share of the steps tasks are those that the planner does soonest, more and more of them, from [`FIRST`] of all on.
+    pub curriculum: f64,
+}
+
+/// With a curriculum, the share of all tasks that the first step has.
+const FIRST: f64 = 0.1;
+
+impl Agency {
+    /// How many of `n` tasks, those that are soonest done before others, there are after the share `done` of all steps.
+    pub fn open(&self, n: usize, done: f64) -> usize {
+        let share = if self.curriculum > 0.0 { FIRST + (1.0 - FIRST) * done / self.curriculum } else { 1.0 };
+        ((share * n as f64) as usize).clamp(1, n)
+    }
 }
 
 impl Default for Agency {
     fn default() -> Agency {
         let turns = agent::Limits::default().turns;
         let (environment, hold) = ("village".into(), agent::Hold::Log);
-        Agency { environment, seed: 1, tasks: 2000, held_out: 64, turns, hold, tools: false }
+        Agency { environment, seed: 1, tasks: 2000, held_out: 64, turns, hold, tools: false, curriculum: 0.0 }
     }
 }
 
@@ -205,11 +218,29 @@ impl Reinforcement {
             from("tasks", agent.tasks)?;
             from("held_out", agent.held_out)?;
             from("turns", agent.turns as u64)?;
+            share("agent.curriculum", agent.curriculum)?;
             if self.method == Method::Ppo {
                 let hint = "take kiln agent train, which compares trajectories (GRPO)";
                 return Err(Error::config(key("method"), "agents learn without a critic", hint));
             }
         }
         reward::check(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_curriculum_opens_all_tasks_bit_by_bit() {
+        let of = |curriculum: f64| {
+            let agency = Agency { curriculum, ..Agency::default() };
+            [0.0, 0.25, 0.5, 1.0].map(|done| agency.open(1000, done))
+        };
+        assert_eq!(of(0.0), [1000; 4]);
+        assert_eq!(of(0.5), [100, 550, 1000, 1000]);
+        assert_eq!(of(1.0), [100, 325, 550, 1000]);
+        assert_eq!(Agency { curriculum: 1.0, ..Agency::default() }.open(3, 0.0), 1);
     }
 }

@@ -1,10 +1,11 @@
 //! From a recipe to a model that learns from rewards.
 
-use super::make::{How, Maker, Reference, Stage, Written};
+use super::make::{How, Maker, Reference, Written};
 use super::objective::Reinforced;
 use super::reward::{Rewards, answerable};
 use super::rollout::{Rollouts, Rows};
 use super::section::{Method, Reinforcement};
+use super::stage::Stage;
 use crate::agent::Trace;
 use crate::cpu::gemm::Precision;
 use crate::data::Tokenizer;
@@ -223,8 +224,8 @@ impl Reinforce {
         let reference = Self::reference(recipe, &config, Some(&base), device)?;
         let mut trainer = Self::trainer(recipe, &config, Some(base), Rc::clone(&shared), device)?;
         let differs = matches!(device, Device::Gpu(_)) || recipe.train.precision == Precision::Bf16;
-        let micros = recipe.train.accumulate;
-        let maker = Maker { reinforce, tokenizer, train, rewards, reference, seed, micros, differs, stage };
+        let (micros, steps) = (recipe.train.accumulate, recipe.train.steps);
+        let maker = Maker { reinforce, tokenizer, train, rewards, reference, seed, steps, micros, differs, stage };
         let temperature = recipe.sample.temperature;
         let config = files_of(&recipe.model, &own)?;
         let (start, told) = ([f64::NAN; 2], Vec::new());
