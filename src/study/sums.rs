@@ -22,7 +22,7 @@ use std::path::Path;
 
 /// The share of right answers after so many steps: at least, at most. Open between its ends until more seeds have drawn it.
 pub const BAND: [(u64, f64, f64); 6] =
-    [(0, 0.20, 0.40), (120, 0.0, 1.0), (240, 0.0, 1.0), (360, 0.0, 1.0), (480, 0.0, 1.0), (600, 0.70, 1.0)];
+    [(0, 0.20, 0.40), (160, 0.0, 1.0), (320, 0.0, 1.0), (480, 0.0, 1.0), (640, 0.0, 1.0), (800, 0.70, 1.0)];
 
 /// Below what numbers are.
 const BELOW: u32 = 100;
@@ -52,7 +52,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { read_steps: 5000, texts: 400_000, right: 0.35, answers: 128, group: 8, lr: 1e-3 }
+        Settings { read_steps: 3500, texts: 400_000, right: 0.35, answers: 128, group: 8, lr: 1e-3 }
     }
 }
 
@@ -133,7 +133,9 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
         rewarded.iter().map(|pair| json!({"prompt": prompt(pair), "answer": pair.iter().sum::<u32>()})),
     )?;
     at.says("reading sums of writers who slip");
-    let start = at.reads("start", Some(&texts), settings.read_steps, &["data.vocab=257".into()])?;
+    // Bytes; and positions as distances (RoPE), for a sum stands anywhere in a row.
+    let own = ["data.vocab=257".into(), "model.kind=llama".into()];
+    let start = at.reads("start", Some(&texts), settings.read_steps, &own)?;
 
     let [every, last] = [BAND[1].0, BAND[BAND.len() - 1].0];
     let of = |weight: f64| {
