@@ -25,6 +25,7 @@
 mod actors;
 mod arithmetic;
 mod call;
+mod chores;
 mod desk;
 mod episode;
 pub mod hostile;

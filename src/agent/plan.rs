@@ -20,6 +20,11 @@ pub fn run(scene: &Scene, keep: bool, most: usize) -> Option<Vec<Act>> {
     Some(acts)
 }
 
+/// What is done next to learn where something or somebody is, breaking no constraint.
+pub fn find(scene: &Scene, about: About) -> Option<Act> {
+    Planner { scene, avoid: Some(scene.forbidden), keep: true }.find(about)
+}
+
 struct Planner<'a> {
     scene: &'a Scene,
     avoid: Option<usize>,

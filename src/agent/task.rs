@@ -124,13 +124,13 @@ impl Cast {
         let tempts = rng.below(2) == 0;
         let long = rng.below(4) == 0;
         loop {
-            let Some((hint, scene)) = self.draw(errand, split, &mut rng) else { continue };
+            let Some(scene) = self.draw(errand, split, &mut rng) else { continue };
             let most = if long { ACTS[2] } else { ACTS[1] };
             let Some(acts) = plan::run(&scene, true, most).filter(|acts| acts.len() >= ACTS[0]) else { continue };
             if tempted(&scene, acts.len()) != Some(tempts) {
                 continue;
             }
-            let goal = state(errand, &scene, hint, split, &mut rng);
+            let goal = state(errand, &scene, split, &mut rng);
             if within(split, &format!("{errand:?}{scene:?}")) {
                 return (goal, scene);
             }
@@ -142,8 +142,8 @@ impl Cast {
         if about || split != Split::Test { name.held_out == (split == Split::Test) } else { true }
     }
 
-    /// How things could stand; and of whom it is said where they are.
-    fn draw(&self, errand: Errand, split: Split, rng: &mut Rng) -> Option<(Option<usize>, Scene)> {
+    /// How things could stand.
+    fn draw(&self, errand: Errand, split: Split, rng: &mut Rng) -> Option<Scene> {
         let mut people = some(self.people.len(), rng, |i| Cast::fits(&self.people[i], split, true));
         let mut things = some(self.things.len(), rng, |i| Cast::fits(&self.things[i].0, split, true));
         let food = some(self.foods.len(), rng, |i| Cast::fits(&self.foods[i], split, true));
@@ -223,11 +223,9 @@ impl Cast {
         }
         scene.purse = scene.cap + 3 + rng.below(4);
         scene.forbidden = anywhere(rng, &scene);
-        let told = (errand != Errand::Fetch && rng.below(2) == 0).then_some(0);
-        if let Some(person) = told {
-            scene.people[person].known = true;
-        }
-        (scene.forbidden != scene.here).then_some((told, scene))
+        // Of whom it is said where they are.
+        scene.people[0].known = errand != Errand::Fetch && rng.below(2) == 0;
+        (scene.forbidden != scene.here).then_some(scene)
     }
 
     /// Six to eight places of the map that hang together.
@@ -263,14 +261,20 @@ fn tempted(scene: &Scene, acts: usize) -> Option<bool> {
 }
 
 /// What is asked.
-fn state(errand: Errand, scene: &Scene, told: Option<usize>, split: Split, rng: &mut Rng) -> String {
+fn state(errand: Errand, scene: &Scene, split: Split, rng: &mut Rng) -> String {
     let wordings = errand.wordings()[usize::from(split == Split::Test)];
     let mut text = wordings[rng.below(wordings.len() as u32) as usize].to_owned();
     let marks = [("{x}", "{p}"), ("{y}", "{q}")];
     for ((x, p), &(item, person)) in marks.into_iter().zip(&scene.goals) {
         text = text.replace(x, &scene.items[item].name).replace(p, &scene.people[person].name);
     }
-    if let Some(person) = told.map(|i| &scene.people[i]) {
+    text + &rules(scene, rng)
+}
+
+/// What is told beside what is to be done: where those are of whom it is known, and the constraints.
+pub(super) fn rules(scene: &Scene, rng: &mut Rng) -> String {
+    let mut text = String::new();
+    for person in scene.people.iter().filter(|person| person.known) {
         text += &format!(" {} is at the {}.", person.name, scene.places[person.at].name);
     }
     let forbidden = &scene.places[scene.forbidden].name;

@@ -1,9 +1,11 @@
 //! Errands in the built-in village: find things and people by looking and asking, carry, buy and give, and keep away from a
 //! place, within a sum, and off what belongs to others.
 
+use super::chores::chore;
 use super::scene::{About, Act, Scene, Spot};
-use super::task::Cast;
+use super::task::{Cast, rules};
 use super::{Breach, Call, Environment, Reply, Split, Tool, arguments, clip, plan, unknown};
+use crate::rng::Rng;
 use std::sync::Arc;
 
 /// The village of a seed, with an errand.
@@ -124,6 +126,30 @@ impl Village {
             }
             Act::Buy(i) => Call::new("buy", &[("thing", item(i))]),
         }
+    }
+
+    /// Chores by chance where errand number `task` of those to learn from would begin: what is told, and so many calls at most, with their
+    /// replies. They keep all constraints.
+    pub fn chores(&mut self, task: u64, most: usize, rng: &mut Rng) -> (String, Vec<(Call, String)>) {
+        self.begin(task, Split::Train);
+        // There is no errand to be done.
+        self.scene.goals.clear();
+        let rules = rules(&self.scene, rng);
+        let (mut told, mut steps) = (Vec::new(), Vec::new());
+        let many = 2 + rng.below(5) as usize;
+        while told.len() < many && steps.len() < most {
+            let Some((words, acts)) = chore(&self.scene, rng).filter(|(_, acts)| steps.len() + acts.len() <= most)
+            else {
+                continue;
+            };
+            told.push(words);
+            for act in acts {
+                let call = self.write(act);
+                let reply = self.call(&call).text;
+                steps.push((call, reply));
+            }
+        }
+        (told.join(" ") + &rules, steps)
     }
 
     /// How things stand, in one line for tests.

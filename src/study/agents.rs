@@ -1,4 +1,4 @@
-//! Does a model learn to act, and within constraints? It has read what agents did that act by chance, here and in other villages; it imitates a
+//! Does a model learn to act, and within constraints? It has read of chores, each told in words and done, here and in other villages; it imitates a
 //! planner in a few hundred errands, and then learns from its own, many trajectories at each, of which it is told whether the errand was done.
 //!
 //! - **Asked** are errands of the environment's test split: about people and things that no other errand is about, in words that none is asked in.
@@ -9,7 +9,7 @@
 use super::effect::{Effect, Effects, Unit};
 use super::manners::on;
 use super::{Seed, quoted, write_lines};
-use crate::agent::{self, Agent, Environment, Episode, Hold, Limits, Oracle, Random, Split, Trace, Village};
+use crate::agent::{Agent, Environment, Episode, Hold, Limits, Oracle, Random, Split, Trace, Village};
 use crate::disk::{self, Os};
 use crate::error::Result;
 use crate::measure::judgements::wilson;
@@ -18,15 +18,15 @@ use crate::train::Summary;
 use crate::train::rl::{Manner, Player};
 use crate::train::tune::{REINFORCE, TUNE};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fmt::Write as _;
 use std::path::Path;
 
 /// How much is read, imitated and tried.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Errands of agents by chance to read of: here, and in each of so many other villages.
-    pub wander: [u64; 2],
+    /// Texts of chores to read: of this village, and of each of so many others.
+    pub chores: [u64; 2],
     /// How many those are.
     pub others: u64,
     /// Steps of reading.
@@ -56,12 +56,12 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            wander: [4000, 1500],
+            chores: [6000, 1500],
             others: 7,
-            base_steps: 600,
+            base_steps: 4000,
             demos: 300,
-            clone_steps: 120,
-            clone_lr: 5e-4,
+            clone_steps: 300,
+            clone_lr: 1e-3,
             steps: 100,
             walks: 64,
             group: 8,
@@ -79,8 +79,8 @@ const CONTEXT: usize = 512;
 /// Tokens of a message.
 const MESSAGE: usize = 48;
 
-/// Messages of an agent by chance that are read.
-const WANDERED: usize = 10;
+/// Calls of a text at most.
+const CALLS: usize = 10;
 
 /// What an agent came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -160,44 +160,21 @@ impl Field<'_> {
     }
 }
 
-/// Takes any tool, each as likely, and makes any call of it that makes sense: it does more than one who takes any call, most of which ask.
-struct Wanderer(Rng);
-
-impl Agent for Wanderer {
-    fn act(&mut self, episode: &Episode) -> String {
-        let all = episode.allowed().unwrap_or_default();
-        let mut names: Vec<&str> = all.iter().map(|call| call.name.as_str()).collect();
-        names.dedup();
-        let Some(&name) = names.get(self.0.below(names.len().max(1) as u32) as usize) else { return String::new() };
-        let own: Vec<&agent::Call> = all.iter().filter(|call| call.name == name).collect();
-        own[self.0.below(own.len() as u32) as usize].json()
-    }
-}
-
-/// A trace as a text to read.
-fn text(trace: &Trace) -> Value {
-    let mut text = format!("User:\n{}\n", trace.goal);
-    for step in &trace.steps {
-        let calls: Vec<String> = step.calls.iter().map(agent::Call::json).collect();
-        let _ = write!(text, "Assistant:\n{}\nTool:\n{}\n", calls.join("\n"), step.replies.join("\n"));
-    }
-    json!({"text": text})
-}
-
-/// What agents by chance did: no demonstration, but what there is to do and what comes of it.
-fn wander(settings: &Settings, at: &Seed, path: &Path) -> Result<()> {
+/// Chores as texts to read: what tools do, and what words mean. No errand is among them.
+fn chores(settings: &Settings, at: &Seed, path: &Path) -> Result<()> {
     let mut texts = Vec::new();
     for other in 0..=settings.others {
         // Villages of other seeds than any study's.
         let seed = if other == 0 { at.seed } else { 1000 * at.seed + other };
-        let field = Field { settings, village: Village::new(seed) };
-        let n = settings.wander[usize::from(other > 0)];
-        texts.extend(
-            field
-                .acts(&mut Wanderer(Rng::new(seed, Purpose::Resample, 43, 0)), n, Split::Train, WANDERED)
-                .iter()
-                .map(text),
-        );
+        let (mut village, mut rng) = (Village::new(seed), Rng::new(seed, Purpose::Resample, 43, 0));
+        for task in 0..settings.chores[usize::from(other > 0)] {
+            let (told, steps) = village.chores(task, CALLS, &mut rng);
+            let mut text = format!("User:\n{told}\n");
+            for (call, reply) in steps {
+                let _ = write!(text, "Assistant:\n{}\nTool:\n{reply}\n", call.json());
+            }
+            texts.push(json!({"text": text}));
+        }
     }
     write_lines(path, texts)
 }
@@ -209,13 +186,14 @@ fn wander(settings: &Settings, at: &Seed, path: &Path) -> Result<()> {
 pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     disk::make_dirs(&Os, at.dir)?;
     let field = Field { settings, village: Village::new(at.seed) };
-    let [texts, demos] = ["wander.jsonl", "demos.jsonl"].map(|name| at.dir.join(name));
-    wander(settings, at, &texts)?;
+    let [texts, demos] = ["chores.jsonl", "demos.jsonl"].map(|name| at.dir.join(name));
+    chores(settings, at, &texts)?;
     let planned = field.acts(&mut Oracle, settings.demos, Split::Train, Limits::default().turns);
     write_lines(&demos, planned.iter().map(|trace| json!({"messages": trace.messages()})))?;
 
-    at.says("reading of agents that act by chance");
-    let wide = [format!("train.context={CONTEXT}"), "train.batch=8".into()];
+    at.says("reading of chores");
+    // Positions as distances (RoPE), for a text begins anywhere in a row.
+    let wide = [format!("train.context={CONTEXT}"), "train.batch=4".into(), "model.kind=llama".into()];
     let base = at.reads("base", Some(&texts), settings.base_steps, &wide)?;
     at.says("imitating the planner");
     let own = [

@@ -1,0 +1,139 @@
+//! Chores: small things to do in the village, each told in words and done at once, within the constraints. Who has read of them knows what tools
+//! do and what words mean, and not yet how to run an errand, which nobody tells step by step.
+
+use super::plan;
+use super::scene::{About, Act, Scene, Spot};
+use crate::rng::Rng;
+
+/// Acts of a chore at most.
+const ACTS: usize = 6;
+
+/// A chore that can be done as things stand, in words and acts; `None` where the one that chance took cannot.
+pub fn chore(scene: &Scene, rng: &mut Rng) -> Option<(String, Vec<Act>)> {
+    let place = |i: usize| &scene.places[i].name;
+    let person = |i: usize| &scene.people[i].name;
+    let item = |i: usize| &scene.items[i].name;
+    // Food has no article.
+    let thing = |i: usize| if scene.items[i].offers.is_empty() { format!("the {}", item(i)) } else { item(i).clone() };
+    match rng.below(7) {
+        0 => Some(("Look around.".to_owned(), vec![Act::Look])),
+        1 => {
+            let to = one(0..scene.places.len(), rng, |i| i != scene.here)?;
+            Some((format!("Go to the {}.", place(to)), way(scene, to)?))
+        }
+        2 => {
+            let who = one(0..scene.people.len(), rng, |i| scene.people[i].at == scene.here)?;
+            let (about, words) = match rng.below(3) {
+                0 => one(0..scene.people.len(), rng, |i| i != who).map(|i| (About::Person(i), person(i).clone()))?,
+                1 => one(0..scene.places.len(), rng, |i| i != scene.here)
+                    .map(|i| (About::Place(i), format!("the {}", place(i))))?,
+                _ => one(0..scene.items.len(), rng, |_| true).map(|i| (About::Item(i), thing(i)))?,
+            };
+            Some((format!("Ask {} about {words}.", person(who)), vec![Act::Ask(who, about)]))
+        }
+        3 => {
+            let (about, words) = if rng.below(2) == 0 {
+                let who = one(0..scene.people.len(), rng, |i| !scene.people[i].known)?;
+                (About::Person(who), format!("Find out where {} is.", person(who)))
+            } else {
+                let what = one(0..scene.items.len(), rng, |i| !scene.items[i].known)?;
+                let sold = if scene.items[what].at == Spot::Sold { "sold" } else { "" };
+                (About::Item(what), format!("Find out where {} is {sold}", thing(what)).trim_end().to_owned() + ".")
+            };
+            Some((words, finding(scene, about)?))
+        }
+        4 => {
+            let may = |i: usize| scene.items[i].known && (scene.items[i].owner.is_none() || scene.items[i].leave);
+            let lies = |i: usize| matches!(scene.items[i].at, Spot::At(_));
+            let what = one(0..scene.items.len(), rng, |i| lies(i) && may(i))?;
+            let Spot::At(at) = scene.items[what].at else { return None };
+            let mut acts = way(scene, at)?;
+            acts.push(Act::Take(what));
+            Some((format!("Get {}.", thing(what)), acts))
+        }
+        5 => {
+            let what = one(0..scene.items.len(), rng, |i| scene.items[i].at == Spot::Bag)?;
+            let who = one(0..scene.people.len(), rng, |i| scene.people[i].known)?;
+            let mut acts = way(scene, scene.people[who].at)?;
+            acts.push(Act::Give(what, who));
+            Some((format!("Hand {} to {}.", thing(what), person(who)), acts))
+        }
+        _ => {
+            let left = scene.cap.saturating_sub(scene.spent).min(scene.purse);
+            let offers = |i: usize| {
+                let seen = move |at: usize| scene.items[i].known || scene.places[at].looked;
+                let all = scene.items[i].offers.iter().filter(move |&&(at, price)| price <= left && seen(at));
+                all.min_by_key(|&&(_, price)| price).copied()
+            };
+            let sold = |i: usize| scene.items[i].at == Spot::Sold && offers(i).is_some();
+            let what = one(0..scene.items.len(), rng, sold)?;
+            let mut acts = way(scene, offers(what)?.0)?;
+            acts.push(Act::Buy(what));
+            Some((format!("Buy {}.", thing(what)), acts))
+        }
+    }
+}
+
+/// One of them that fits, each as likely.
+fn one(all: std::ops::Range<usize>, rng: &mut Rng, fits: impl Fn(usize) -> bool) -> Option<usize> {
+    let all: Vec<usize> = all.filter(|&i| fits(i)).collect();
+    (!all.is_empty()).then(|| all[rng.below(all.len() as u32) as usize])
+}
+
+/// The moves to a place, around the one that is forbidden.
+fn way(scene: &Scene, to: usize) -> Option<Vec<Act>> {
+    let path = scene.path(to, Some(scene.forbidden));
+    (to == scene.here || !path.is_empty()).then(|| path.into_iter().map(Act::Move).collect())
+}
+
+/// What learns where something or somebody is.
+fn finding(scene: &Scene, about: About) -> Option<Vec<Act>> {
+    let mut scene = scene.clone();
+    let mut acts = Vec::new();
+    let known = |scene: &Scene| match about {
+        About::Item(i) => scene.items[i].known,
+        About::Person(i) => scene.people[i].known,
+        About::Place(_) => true,
+    };
+    while !known(&scene) {
+        let act = plan::find(&scene, about).filter(|_| acts.len() < ACTS)?;
+        scene.apply(act).ok()?;
+        acts.push(act);
+    }
+    Some(acts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Environment, Split, Village};
+    use super::*;
+    use crate::rng::Purpose;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn chores_are_told_and_done_within_the_constraints() {
+        for seed in [1, 2] {
+            let (mut village, mut rng) = (Village::new(seed), Rng::new(seed, Purpose::Resample, 1, 0));
+            let mut tools = BTreeSet::new();
+            for task in 0..60 {
+                let (told, steps) = village.chores(task, 10, &mut rng);
+                assert!((1..=10).contains(&steps.len()), "{told}");
+                assert!(told.contains("Ask owners") && !told.contains('{'), "{told}");
+                let mut again = Village::new(seed);
+                again.begin(task, Split::Train);
+                for (call, reply) in steps {
+                    let name = call.arguments.get("thing").or(call.arguments.get("about"));
+                    assert!(
+                        name.is_none_or(|name| call.name == "ask" || told.contains(name.as_str().expect("a text")))
+                    );
+                    assert!(again.judge(&call).is_empty(), "{told}: {call:?}");
+                    // An errand may be done by chance, and is over then.
+                    assert!(again.succeeded() || again.valid().expect("calls").contains(&call), "{told}: {call:?}");
+                    assert!(again.call(&call).text.starts_with(&reply));
+                    tools.insert(call.name);
+                }
+            }
+            assert_eq!(tools.len(), 6, "{tools:?}");
+        }
+    }
+}
