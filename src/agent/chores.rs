@@ -1,12 +1,36 @@
 //! Chores: small things to do in the village, each told in words and done at once, within the constraints. Who has read of them knows what tools
 //! do and what words mean, and not yet how to run an errand, which nobody tells step by step.
 
-use super::plan;
 use super::scene::{About, Act, Scene, Spot};
+use super::{Call, plan};
 use crate::rng::Rng;
+use std::fmt::Write;
+
+/// Calls of a text at most.
+pub const CALLS: usize = 10;
 
 /// Acts of a chore at most.
 const ACTS: usize = 6;
+
+/// What was told, and what was done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chores {
+    /// The chores in words, and the rules.
+    pub told: String,
+    /// Calls, and what was replied.
+    pub steps: Vec<(Call, String)>,
+}
+
+impl Chores {
+    /// A text to read, as the template `plain` writes what agents do.
+    pub fn text(&self) -> String {
+        let mut text = format!("User:\n{}\n", self.told);
+        for (call, reply) in &self.steps {
+            let _ = write!(text, "Assistant:\n{}\nTool:\n{reply}\n", call.json());
+        }
+        text
+    }
+}
 
 /// A chore that can be done as things stand, in words and acts; `None` where the one that chance took cannot.
 pub fn chore(scene: &Scene, rng: &mut Rng) -> Option<(String, Vec<Act>)> {
@@ -16,7 +40,7 @@ pub fn chore(scene: &Scene, rng: &mut Rng) -> Option<(String, Vec<Act>)> {
     // Food has no article.
     let thing = |i: usize| if scene.items[i].offers.is_empty() { format!("the {}", item(i)) } else { item(i).clone() };
     match rng.below(7) {
-        0 => Some(("Look around.".to_owned(), vec![Act::Look])),
+        0 => (!scene.places[scene.here].looked).then(|| ("Look around.".to_owned(), vec![Act::Look])),
         1 => {
             let to = one(0..scene.places.len(), rng, |i| i != scene.here)?;
             Some((format!("Go to the {}.", place(to)), way(scene, to)?))
@@ -107,17 +131,18 @@ fn finding(scene: &Scene, about: About) -> Option<Vec<Act>> {
 mod tests {
     use super::super::{Environment, Split, Village};
     use super::*;
-    use crate::rng::Purpose;
     use std::collections::BTreeSet;
 
     #[test]
     fn chores_are_told_and_done_within_the_constraints() {
         for seed in [1, 2] {
-            let (mut village, mut rng) = (Village::new(seed), Rng::new(seed, Purpose::Resample, 1, 0));
-            let mut tools = BTreeSet::new();
+            let (mut village, mut tools) = (Village::new(seed), BTreeSet::new());
             for task in 0..60 {
-                let (told, steps) = village.chores(task, 10, &mut rng);
-                assert!((1..=10).contains(&steps.len()), "{told}");
+                let chores = village.chores(task);
+                assert_eq!(chores, Village::new(seed).chores(task));
+                let lines = chores.text().lines().filter(|line| *line == "Tool:").count();
+                let Chores { told, steps } = chores;
+                assert!((1..=CALLS).contains(&steps.len()) && lines == steps.len(), "{told}");
                 assert!(told.contains("Ask owners") && !told.contains('{'), "{told}");
                 let mut again = Village::new(seed);
                 again.begin(task, Split::Train);

@@ -41,6 +41,7 @@ mod village;
 
 pub use actors::{Agent, Oracle, Random};
 pub use call::{Bounds, Call, calls, calls_within};
+pub use chores::Chores;
 pub use desk::Desk;
 pub use episode::{Episode, Hold, Limits, Told};
 pub use shop::Shop;

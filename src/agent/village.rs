@@ -1,12 +1,18 @@
 //! Errands in the built-in village: find things and people by looking and asking, carry, buy and give, and keep away from a
 //! place, within a sum, and off what belongs to others.
 
-use super::chores::chore;
+use super::chores::{CALLS, Chores, chore};
 use super::scene::{About, Act, Scene, Spot};
 use super::task::{Cast, rules};
 use super::{Breach, Call, Environment, Reply, Split, Tool, arguments, clip, plan, unknown};
-use crate::rng::Rng;
+use crate::rng::{Purpose, Rng};
 use std::sync::Arc;
+
+/// The stream of chores of [`Purpose::World`].
+const CHORES: u32 = 0xa9_0020;
+
+/// Chores that are thought of for a text, of which most cannot be done.
+const TRIES: usize = 100;
 
 /// The village of a seed, with an errand.
 #[derive(Clone)]
@@ -128,28 +134,29 @@ impl Village {
         }
     }
 
-    /// Chores by chance where errand number `task` of those to learn from would begin: what is told, and so many calls at most, with their
-    /// replies. They keep all constraints.
-    pub fn chores(&mut self, task: u64, most: usize, rng: &mut Rng) -> (String, Vec<(Call, String)>) {
+    /// Chores by chance where errand number `task` of those to learn from would begin; they keep all constraints.
+    pub fn chores(&mut self, task: u64) -> Chores {
         self.begin(task, Split::Train);
         // There is no errand to be done.
         self.scene.goals.clear();
-        let rules = rules(&self.scene, rng);
+        let mut rng = Rng::new(self.seed, Purpose::World, CHORES, task);
+        let rules = rules(&self.scene, &mut rng);
         let (mut told, mut steps) = (Vec::new(), Vec::new());
         let many = 2 + rng.below(5) as usize;
-        while told.len() < many && steps.len() < most {
-            let Some((words, acts)) = chore(&self.scene, rng).filter(|(_, acts)| steps.len() + acts.len() <= most)
-            else {
-                continue;
-            };
+        for _ in 0..TRIES {
+            let fits = |acts: &Vec<Act>| steps.len() + acts.len() <= CALLS;
+            let Some((words, acts)) = chore(&self.scene, &mut rng).filter(|(_, acts)| fits(acts)) else { continue };
             told.push(words);
             for act in acts {
                 let call = self.write(act);
                 let reply = self.call(&call).text;
                 steps.push((call, reply));
             }
+            if told.len() == many {
+                break;
+            }
         }
-        (told.join(" ") + &rules, steps)
+        Chores { told: told.join(" ") + &rules, steps }
     }
 
     /// How things stand, in one line for tests.

@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
   kiln agent run --agent oracle --save traces.jsonl      the planner, written down
   kiln agent run shop --hold mask                        what breaks a constraint is refused
   kiln agent replay traces.jsonl --task 3                what happened, call by call
+  kiln agent chores --out chores.jsonl                   texts to read before
   kiln agent demos --out demos.jsonl                     conversations for kiln tune
   kiln agent train runs/cloned --full                    learns to act by rewards
   kiln agent run --model runs/agent                      how often it succeeds
@@ -66,6 +67,12 @@ Rewards: success, breaches, calls, random; docs/agents.md says of each. data/rec
   kiln agent demos shop --out demos.jsonl --tasks 1000 --form text
   kiln tune runs/village --data demos.jsonl")]
     Demos(DemosArgs),
+    /// Write texts for a model to read before: chores in the village, each told in words and done
+    #[command(after_help = "Examples:
+  kiln agent chores --out chores.jsonl
+  kiln train --set model.kind=llama --set train.context=512 --set data.path=chores.jsonl
+  kiln tune runs/village --data demos.jsonl --full")]
+    Chores(ChoresArgs),
 }
 
 /// Tasks that a model acts at side by side.
@@ -181,6 +188,19 @@ struct DemosArgs {
     form: Form,
 }
 
+#[derive(Args, Debug)]
+struct ChoresArgs {
+    /// Where to
+    #[arg(long, value_name = "FILE.jsonl")]
+    out: PathBuf,
+    /// How many texts
+    #[arg(long, value_name = "N", default_value_t = 6000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    tasks: u64,
+    /// The seed of the village
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq)]
 enum Actor {
     Random,
@@ -230,6 +250,7 @@ pub fn run(args: &AgentArgs, global: &Global) -> Result<u8> {
         Command::Replay(args) if args.check => check(args, global),
         Command::Replay(args) => show(args, global).map(|()| 0),
         Command::Demos(args) => demos(args, global).map(|()| 0),
+        Command::Chores(args) => chores(args, global).map(|()| 0),
     }
 }
 
@@ -547,6 +568,24 @@ fn demos(args: &DemosArgs, global: &Global) -> Result<()> {
     let each = calls as f64 / written.max(1) as f64;
     print(&format!("{} conversations with {each:.1} calls each: {}", thousands(written), quote(&args.out)))?;
     print(&format!("next: kiln tune MODEL --data {}", quote(&args.out)))
+}
+
+fn chores(args: &ChoresArgs, global: &Global) -> Result<()> {
+    let ChoresArgs { out, tasks, seed } = args;
+    let mut lines = Lines::new(out)?;
+    let (mut village, mut calls) = (agent::Village::new(*seed), 0);
+    for task in 0..*tasks {
+        let chores = village.chores(task);
+        calls += chores.steps.len();
+        lines.add(&json!({"text": chores.text()}).to_string())?;
+    }
+    lines.end()?;
+    if global.json {
+        return print(&json!({"file": out, "written": tasks, "calls": calls}).to_string());
+    }
+    let each = calls as f64 / *tasks as f64;
+    print(&format!("{} texts with {each:.1} calls each: {}", thousands(*tasks), quote(out)))?;
+    print(&format!("next: kiln train --set model.kind=llama --set train.context=512 --set data.path={}", quote(out)))
 }
 
 /// A file of lines, written whole or not at all.

@@ -13,13 +13,11 @@ use crate::agent::{Agent, Environment, Episode, Hold, Limits, Oracle, Random, Sp
 use crate::disk::{self, Os};
 use crate::error::Result;
 use crate::measure::judgements::wilson;
-use crate::rng::{Purpose, Rng};
 use crate::train::Summary;
 use crate::train::rl::{Manner, Player};
 use crate::train::tune::{REINFORCE, TUNE};
 use serde::Serialize;
 use serde_json::json;
-use std::fmt::Write as _;
 use std::path::Path;
 
 /// How much is read, imitated and tried.
@@ -78,9 +76,6 @@ const CONTEXT: usize = 512;
 
 /// Tokens of a message.
 const MESSAGE: usize = 48;
-
-/// Calls of a text at most.
-const CALLS: usize = 10;
 
 /// What an agent came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -166,15 +161,9 @@ fn chores(settings: &Settings, at: &Seed, path: &Path) -> Result<()> {
     for other in 0..=settings.others {
         // Villages of other seeds than any study's.
         let seed = if other == 0 { at.seed } else { 1000 * at.seed + other };
-        let (mut village, mut rng) = (Village::new(seed), Rng::new(seed, Purpose::Resample, 43, 0));
-        for task in 0..settings.chores[usize::from(other > 0)] {
-            let (told, steps) = village.chores(task, CALLS, &mut rng);
-            let mut text = format!("User:\n{told}\n");
-            for (call, reply) in steps {
-                let _ = write!(text, "Assistant:\n{}\nTool:\n{reply}\n", call.json());
-            }
-            texts.push(json!({"text": text}));
-        }
+        let mut village = Village::new(seed);
+        let n = settings.chores[usize::from(other > 0)];
+        texts.extend((0..n).map(|task| json!({"text": village.chores(task).text()})));
     }
     write_lines(path, texts)
 }

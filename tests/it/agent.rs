@@ -79,6 +79,22 @@ fn demonstrations_are_conversations_that_tuning_reads() {
     }
 }
 
+#[test]
+fn chores_are_texts_of_which_none_is_an_errand() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let text = said(&kiln(dir, &["agent", "chores", "--out", "c.jsonl", "--tasks", "20", "--json"]));
+    let told: Value = serde_json::from_str(&text).unwrap();
+    let lines = std::fs::read_to_string(dir.join("c.jsonl")).unwrap();
+    let texts = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["text"].clone());
+    let texts: Vec<String> = texts.map(|text| text.as_str().unwrap().to_owned()).collect();
+    let calls: usize = texts.iter().map(|text| text.matches("\nTool:\n").count()).sum();
+    assert_eq!((&told["written"], &told["calls"]), (&Value::from(texts.len()), &Value::from(calls)));
+    assert!(
+        texts.len() == 20 && texts.iter().all(|text| text.starts_with("User:\n") && !text.contains("That is all."))
+    );
+}
+
 /// Hostile messages are answered without a file, a process or a connection.
 #[test]
 fn hostile_messages_reach_nothing_outside() {
