@@ -39,13 +39,14 @@ pub fn chore(scene: &Scene, rng: &mut Rng) -> Option<(String, Vec<Act>)> {
     let item = |i: usize| &scene.items[i].name;
     // Food has no article.
     let thing = |i: usize| if scene.items[i].offers.is_empty() { format!("the {}", item(i)) } else { item(i).clone() };
-    match rng.below(7) {
+    // To ask is what has most words to mind.
+    match rng.below(10) {
         0 => (!scene.places[scene.here].looked).then(|| ("Look around.".to_owned(), vec![Act::Look])),
         1 => {
             let to = one(0..scene.places.len(), rng, |i| i != scene.here)?;
             Some((format!("Go to the {}.", place(to)), way(scene, to)?))
         }
-        2 => {
+        2..=5 => {
             let who = one(0..scene.people.len(), rng, |i| scene.people[i].at == scene.here)?;
             let (about, words) = match rng.below(3) {
                 0 => one(0..scene.people.len(), rng, |i| i != who).map(|i| (About::Person(i), person(i).clone()))?,
@@ -55,7 +56,7 @@ pub fn chore(scene: &Scene, rng: &mut Rng) -> Option<(String, Vec<Act>)> {
             };
             Some((format!("Ask {} about {words}.", person(who)), vec![Act::Ask(who, about)]))
         }
-        3 => {
+        6 => {
             let (about, words) = if rng.below(2) == 0 {
                 let who = one(0..scene.people.len(), rng, |i| !scene.people[i].known)?;
                 (About::Person(who), format!("Find out where {} is.", person(who)))
@@ -66,7 +67,7 @@ pub fn chore(scene: &Scene, rng: &mut Rng) -> Option<(String, Vec<Act>)> {
             };
             Some((words, finding(scene, about)?))
         }
-        4 => {
+        7 => {
             let may = |i: usize| scene.items[i].known && (scene.items[i].owner.is_none() || scene.items[i].leave);
             let lies = |i: usize| matches!(scene.items[i].at, Spot::At(_));
             let what = one(0..scene.items.len(), rng, |i| lies(i) && may(i))?;
@@ -75,7 +76,7 @@ pub fn chore(scene: &Scene, rng: &mut Rng) -> Option<(String, Vec<Act>)> {
             acts.push(Act::Take(what));
             Some((format!("Get {}.", thing(what)), acts))
         }
-        5 => {
+        8 => {
             let what = one(0..scene.items.len(), rng, |i| scene.items[i].at == Spot::Bag)?;
             let who = one(0..scene.people.len(), rng, |i| scene.people[i].known)?;
             let mut acts = way(scene, scene.people[who].at)?;

@@ -142,7 +142,7 @@ impl Village {
         let mut rng = Rng::new(self.seed, Purpose::World, CHORES, task);
         let rules = rules(&self.scene, &mut rng);
         let (mut told, mut steps) = (Vec::new(), Vec::new());
-        let many = 2 + rng.below(5) as usize;
+        let many = 1 + rng.below(6) as usize;
         for _ in 0..TRIES {
             let fits = |acts: &Vec<Act>| steps.len() + acts.len() <= CALLS;
             let Some((words, acts)) = chore(&self.scene, &mut rng).filter(|(_, acts)| fits(acts)) else { continue };

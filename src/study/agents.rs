@@ -54,7 +54,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            chores: [6000, 1500],
+            chores: [8000, 3000],
             others: 7,
             base_steps: 4000,
             demos: 300,
