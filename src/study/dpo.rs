@@ -34,6 +34,8 @@ pub struct Settings {
     pub lr: f64,
     /// Its β.
     pub beta: f64,
+    /// Other settings of it, `key=value`.
+    pub set: Vec<String>,
     /// Those of fine-tuning on the preferred answers: the best of them counts.
     pub chosen_lrs: Vec<f64>,
 }
@@ -46,6 +48,7 @@ impl Default for Settings {
             slips: 0.2,
             lr: 5e-5,
             beta: 0.1,
+            set: Vec::new(),
             chosen_lrs: vec![1e-4, 1e-3],
         }
     }
@@ -91,6 +94,7 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
 
     let before = Asked::of("before", &start, &questions, at)?;
     let own = [format!("optim.lr={}", settings.lr), format!("model.preference.beta={}", settings.beta)];
+    let own = [&own[..], &settings.set].concat();
     at.says("learning from pairs");
     let dpo = at.run("dpo", PREFER, &on_answers(&start.run, &pairs, &own))?;
     let learnt = Asked::of("DPO", &dpo, &questions, at)?;

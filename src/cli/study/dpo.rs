@@ -29,12 +29,15 @@ pub struct DpoStudy {
     /// Its β: how closely it is held to the model before
     #[arg(long, value_name = "X", default_value_t = Settings::default().beta)]
     beta: f64,
+    /// Override a key of its recipe, data/recipes/prefer.toml; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
 }
 
 /// Runs it.
 pub fn run(args: &DpoStudy, global: &Global) -> Result<()> {
     let DpoStudy { base_steps, pairs, lr, beta, .. } = *args;
-    let mut settings = Settings { pairs, lr, beta, ..Settings::default() };
+    let mut settings = Settings { pairs, lr, beta, set: args.set.clone(), ..Settings::default() };
     settings.start.base_steps = base_steps;
     args.seeds.each(global, |seed| study(&settings, seed), table)
 }
