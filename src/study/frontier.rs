@@ -29,9 +29,11 @@ impl Picture for Frontier<'_> {
             ("fair judges", &control.curve, FAIR, true),
             ("fair judges, best of n", &control.best, FAIR, false),
         ];
-        let panels: [(&str, &str, fn(&Point) -> f64); 2] = [
-            ("good answers (%)", "gold: what people want", |point| 100.0 * point.gold),
-            ("reward, less that before", "proxy: what the reward model says", |point| point.proxy),
+        let gold = |point: &Point| 100.0 * point.gold;
+        let proxy = |point: &Point| point.proxy;
+        let panels: [(_, _, &dyn Fn(&Point) -> f64); 2] = [
+            ("good answers (%)", "gold: what people want", &gold),
+            ("reward, less that before", "proxy: what the reward model says", &proxy),
         ];
         let s = scale as i32;
         let font = |size| text(size, scale, false);
