@@ -8,6 +8,9 @@ use plotters::prelude::*;
 /// The picture of a seed: gold at the left, proxy at the right, over the root of the KL.
 pub(super) struct Frontier<'a>(pub &'a Outcome);
 
+/// What stands beside it, its title, and what it shows of a point.
+type Panel = (&'static str, &'static str, fn(&Point) -> f64);
+
 const BIASED: RGBColor = RGBColor(214, 84, 30);
 const FAIR: RGBColor = RGBColor(31, 119, 180);
 
@@ -29,11 +32,9 @@ impl Picture for Frontier<'_> {
             ("fair judges", &control.curve, FAIR, true),
             ("fair judges, best of n", &control.best, FAIR, false),
         ];
-        let gold = |point: &Point| 100.0 * point.gold;
-        let proxy = |point: &Point| point.proxy;
-        let panels: [(_, _, &dyn Fn(&Point) -> f64); 2] = [
-            ("good answers (%)", "gold: what people want", &gold),
-            ("reward, less that before", "proxy: what the reward model says", &proxy),
+        let panels: [Panel; 2] = [
+            ("good answers (%)", "gold: what people want", |point| 100.0 * point.gold),
+            ("reward, less that before", "proxy: what the reward model says", |point| point.proxy),
         ];
         let s = scale as i32;
         let font = |size| text(size, scale, false);
