@@ -130,7 +130,7 @@ fn finding(scene: &Scene, about: About) -> Option<Vec<Act>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Environment, Split, Village};
+    use super::super::{Environment, Village};
     use super::*;
     use std::collections::BTreeSet;
 
@@ -148,7 +148,7 @@ mod tests {
                 assert!(rules || told.matches('.').count() == steps.len(), "{told}");
                 ruled += usize::from(rules);
                 let mut again = Village::new(seed);
-                again.begin(task, Split::Train);
+                again.begin_chores(task);
                 for (call, reply) in steps {
                     let name = call.arguments.get("thing").or(call.arguments.get("about"));
                     assert!(

@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// The stream of chores of [`Purpose::World`].
 const CHORES: u32 = 0xa9_0020;
 
+/// From this number on there are no errands that are run.
+const NO_ERRANDS: u64 = 1 << 40;
+
 /// Chores that are thought of for a text, of which most cannot be done.
 const TRIES: usize = 100;
 
@@ -134,12 +137,13 @@ impl Village {
         }
     }
 
-    /// Chores by chance where errand number `task` of those to learn from would begin; they keep all constraints.
-    pub fn chores(&mut self, task: u64) -> Chores {
-        self.begin(task, Split::Train);
+    /// Chores by chance, text number `number`; they keep all constraints. They begin as errands do that nobody is asked to run, every second
+    /// text with those who are held out of errands to learn from: what is read tells of everybody.
+    pub fn chores(&mut self, number: u64) -> Chores {
+        self.begin_chores(number);
         // There is no errand to be done.
         self.scene.goals.clear();
-        let mut rng = Rng::new(self.seed, Purpose::World, CHORES, task);
+        let mut rng = Rng::new(self.seed, Purpose::World, CHORES, number);
         // In every second text each sentence is one call, and there are no rules: where one learns that words of what is told come back in
         // calls.
         let simple = rng.below(2) == 0;
@@ -160,6 +164,12 @@ impl Village {
             }
         }
         Chores { told: told.join(" ") + &rules, steps }
+    }
+
+    /// How things stand before chores.
+    pub(super) fn begin_chores(&mut self, number: u64) {
+        let split = if number.is_multiple_of(2) { Split::Train } else { Split::Test };
+        self.begin(NO_ERRANDS + number, split);
     }
 
     /// How things stand, in one line for tests.

@@ -86,7 +86,7 @@ pub struct Agency {
     pub hold: agent::Hold,
     /// Whether the model is told of its tools.
     pub tools: bool,
-    /// For this share of the steps tasks are those that the planner does soonest, more and more of them, from [`FIRST`] of all on.
+    /// For this share of the steps tasks are those that the planner does soonest, more and more of them, from a tenth of all on.
     pub curriculum: f64,
 }
 
