@@ -58,12 +58,12 @@ impl Default for Settings {
             others: 7,
             base_steps: 4000,
             demos: 300,
-            clone_steps: 300,
-            clone_lr: 1e-3,
+            clone_steps: 600,
+            clone_lr: 2e-3,
             steps: 100,
             walks: 64,
             group: 8,
-            lr: 1e-4,
+            lr: 2e-4,
             kl: 0.0,
             penalty: 0.5,
             asked: 300,
@@ -194,6 +194,9 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     let own = [
         format!("train.steps={}", settings.clone_steps),
         format!("optim.lr={}", settings.clone_lr),
+        // What it has read is read along with the planner's errands, lest it forget names that these do not have.
+        format!("data.replay={}", quoted(&texts)),
+        "data.replay_share=0.5".into(),
         format!("train.context={CONTEXT}"),
         "train.batch=8".into(),
     ];

@@ -6,6 +6,7 @@
 //!   sampled as the model has them, at temperature 1.
 //! - **Polite** is an answer without a word of the rude register, **true** one that begins with the right answer word for word. A question is
 //!   *known* whose likeliest answer is true: that hangs on nothing but what the model knows, where sampled answers also on how sure it is.
+//! - All learn with the last block alone, the rest of the model stays.
 //! - **Beside it**: as many steps of fine-tuning on the preferred answers alone, which imitates those who judge with all their slips.
 //! - **Control**: the same pairs, of which either answer is called the better one by chance.
 //! - **Start range**: 30 to 50 % of answers polite.
@@ -20,6 +21,9 @@ use crate::rng::{Purpose, Rng};
 use crate::train::tune::{PREFER, TUNE};
 use serde::Serialize;
 use serde_json::{Value, json};
+
+/// What stays: all but the last block and what is behind it. What the model knows lies before; how it says it does not.
+const FREEZE: &str = r#"model.freeze=["wte.weight", "wpe.weight", "h.0.*", "h.1.*", "h.2.*"]"#;
 
 /// What is learnt from, and how.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,10 +50,10 @@ impl Default for Settings {
             start: manners::Settings::default(),
             pairs: 2000,
             slips: 0.2,
-            lr: 5e-5,
+            lr: 2e-4,
             beta: 0.1,
             set: Vec::new(),
-            chosen_lrs: vec![1e-4, 1e-3],
+            chosen_lrs: vec![2e-4, 2e-3],
         }
     }
 }
@@ -94,7 +98,7 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
 
     let before = Asked::of("before", &start, &questions, at)?;
     let own = [format!("optim.lr={}", settings.lr), format!("model.preference.beta={}", settings.beta)];
-    let own = [&own[..], &settings.set].concat();
+    let own = [&own[..], &[FREEZE.to_owned()], &settings.set].concat();
     at.says("learning from pairs");
     let dpo = at.run("dpo", PREFER, &on_answers(&start.run, &pairs, &own))?;
     let learnt = Asked::of("DPO", &dpo, &questions, at)?;
@@ -102,7 +106,8 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     for lr in &settings.chosen_lrs {
         at.says(&format!("learning the preferred answers alone, lr {lr}"));
         // As many answers, and as many steps.
-        let more = [format!("optim.lr={lr}"), format!("train.steps={}", dpo.steps), "data.packing=false".into()];
+        let steps = format!("train.steps={}", dpo.steps);
+        let more = [format!("optim.lr={lr}"), steps, "data.packing=false".into(), FREEZE.into()];
         let run = at.run(&format!("chosen-{lr}"), TUNE, &on_answers(&start.run, &chosen, &more))?;
         let asked = Asked::of("preferred answers", &run, &questions, at)?;
         imitated = imitated.filter(|best| best.people.polite >= asked.people.polite).or(Some(asked));

@@ -281,7 +281,12 @@ impl Reinforce {
             (
                 "truncated",
                 of("completions/clipped_ratio") > MOST,
-                "more than half of the answers were cut off before they ended: raise model.reinforce.tokens",
+                match self.maker.stage {
+                    Some(_) => "more than half of the trajectories were cut off before they ended: raise train.context",
+                    None => {
+                        "more than half of the answers were cut off before they ended: raise model.reinforce.tokens"
+                    }
+                },
             ),
             (
                 "alike",
