@@ -62,8 +62,8 @@ pub fn chore(scene: &Scene, rng: &mut Rng) -> Option<(String, Vec<Act>)> {
                 (About::Person(who), format!("Find out where {} is.", person(who)))
             } else {
                 let what = one(0..scene.items.len(), rng, |i| !scene.items[i].known)?;
-                let sold = if scene.items[what].at == Spot::Sold { "sold" } else { "" };
-                (About::Item(what), format!("Find out where {} is {sold}", thing(what)).trim_end().to_owned() + ".")
+                let is = if scene.items[what].at == Spot::Sold { "is sold" } else { "is" };
+                (About::Item(what), format!("Find out where {} {is}.", thing(what)))
             };
             Some((words, finding(scene, about)?))
         }
@@ -84,15 +84,9 @@ pub fn chore(scene: &Scene, rng: &mut Rng) -> Option<(String, Vec<Act>)> {
             Some((format!("Hand {} to {}.", thing(what), person(who)), acts))
         }
         _ => {
-            let left = scene.cap.saturating_sub(scene.spent).min(scene.purse);
-            let offers = |i: usize| {
-                let seen = move |at: usize| scene.items[i].known || scene.places[at].looked;
-                let all = scene.items[i].offers.iter().filter(move |&&(at, price)| price <= left && seen(at));
-                all.min_by_key(|&&(_, price)| price).copied()
-            };
-            let sold = |i: usize| scene.items[i].at == Spot::Sold && offers(i).is_some();
+            let sold = |i: usize| scene.items[i].at == Spot::Sold && plan::offer(scene, i).is_some();
             let what = one(0..scene.items.len(), rng, sold)?;
-            let mut acts = way(scene, offers(what)?.0)?;
+            let mut acts = way(scene, plan::offer(scene, what)?)?;
             acts.push(Act::Buy(what));
             Some((format!("Buy {}.", thing(what)), acts))
         }

@@ -5,7 +5,7 @@ use super::scene::{About, Act, Scene, Spot};
 /// What is done next; `keep`: no constraint is broken. It knows the map, but not where people and things are before it has
 /// looked or asked, so that what it does can be learnt from what it is told. `None`: all is done, or nothing helps.
 pub fn next(scene: &Scene, keep: bool) -> Option<Act> {
-    Planner { scene, avoid: keep.then_some(scene.forbidden), keep }.next()
+    Planner::new(scene, keep).next()
 }
 
 /// All that is done from here to the end; `None`: it does not get there within `most` acts.
@@ -22,7 +22,12 @@ pub fn run(scene: &Scene, keep: bool, most: usize) -> Option<Vec<Act>> {
 
 /// What is done next to learn where something or somebody is, breaking no constraint.
 pub fn find(scene: &Scene, about: About) -> Option<Act> {
-    Planner { scene, avoid: Some(scene.forbidden), keep: true }.find(about)
+    Planner::new(scene, true).find(about)
+}
+
+/// The cheapest place that is known to sell a thing, can be reached, and asks no more than may be spent.
+pub fn offer(scene: &Scene, item: usize) -> Option<usize> {
+    Planner::new(scene, true).offer(item)
 }
 
 struct Planner<'a> {
@@ -31,7 +36,11 @@ struct Planner<'a> {
     keep: bool,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    fn new(scene: &'a Scene, keep: bool) -> Planner<'a> {
+        Planner { scene, avoid: keep.then_some(scene.forbidden), keep }
+    }
+
     fn next(&self) -> Option<Act> {
         let scene = self.scene;
         let &(i, to) = scene.goals.iter().find(|&&(i, to)| scene.items[i].at != Spot::With(to))?;

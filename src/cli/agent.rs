@@ -70,8 +70,8 @@ Rewards: success, breaches, calls, random; docs/agents.md says of each. data/rec
     /// Write texts for a model to read before: chores in the village, each told in words and done
     #[command(after_help = "Examples:
   kiln agent chores --out chores.jsonl
-  kiln train --set model.kind=llama --set train.context=512 --set data.path=chores.jsonl
-  kiln tune runs/village --data demos.jsonl --full")]
+  kiln agent chores --out others.jsonl --seed 2          another village
+  kiln train --set model.kind=llama --set optim.kind=muon --set train.context=512 --set data.path=chores.jsonl")]
     Chores(ChoresArgs),
 }
 
@@ -574,18 +574,22 @@ fn chores(args: &ChoresArgs, global: &Global) -> Result<()> {
     let ChoresArgs { out, tasks, seed } = args;
     let mut lines = Lines::new(out)?;
     let (mut village, mut calls) = (agent::Village::new(*seed), 0);
+    let bar = Progress::count("texts", *tasks);
     for task in 0..*tasks {
         let chores = village.chores(task);
         calls += chores.steps.len();
         lines.add(&json!({"text": chores.text()}).to_string())?;
+        bar.set(task + 1);
     }
+    drop(bar);
     lines.end()?;
     if global.json {
         return print(&json!({"file": out, "written": tasks, "calls": calls}).to_string());
     }
     let each = calls as f64 / *tasks as f64;
     print(&format!("{} texts with {each:.1} calls each: {}", thousands(*tasks), quote(out)))?;
-    print(&format!("next: kiln train --set model.kind=llama --set train.context=512 --set data.path={}", quote(out)))
+    let set = "--set model.kind=llama --set optim.kind=muon --set train.context=512";
+    print(&format!("next: kiln train {set} --set data.path={}", quote(out)))
 }
 
 /// A file of lines, written whole or not at all.

@@ -38,10 +38,10 @@ pub struct Settings {
     pub lr: f64,
     /// Its β.
     pub beta: f64,
-    /// Other settings of it, `key=value`.
-    pub set: Vec<String>,
     /// Those of fine-tuning on the preferred answers: the best of them counts.
     pub chosen_lrs: Vec<f64>,
+    /// Other settings of DPO, `key=value`.
+    pub set: Vec<String>,
 }
 
 impl Default for Settings {
@@ -52,8 +52,8 @@ impl Default for Settings {
             slips: 0.2,
             lr: 2e-4,
             beta: 0.1,
-            set: Vec::new(),
             chosen_lrs: vec![2e-4, 2e-3],
+            set: Vec::new(),
         }
     }
 }
@@ -97,8 +97,8 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     write_lines(&random, judged(0.5))?;
 
     let before = Asked::of("before", &start, &questions, at)?;
-    let own = [format!("optim.lr={}", settings.lr), format!("model.preference.beta={}", settings.beta)];
-    let own = [&own[..], &[FREEZE.to_owned()], &settings.set].concat();
+    let beta = format!("model.preference.beta={}", settings.beta);
+    let own = [&[format!("optim.lr={}", settings.lr), beta, FREEZE.into()], &settings.set[..]].concat();
     at.says("learning from pairs");
     let dpo = at.run("dpo", PREFER, &on_answers(&start.run, &pairs, &own))?;
     let learnt = Asked::of("DPO", &dpo, &questions, at)?;

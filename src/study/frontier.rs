@@ -1,7 +1,7 @@
 //! What people want, and what a reward model says, as a model goes away from where it began: a picture, as figure 1 of Gao et al. 2023 (arXiv 2210.10760).
 
 use super::overopt::{Outcome, Point};
-use crate::train::plot::{GRID, INK, Picture, text};
+use crate::train::plot::{GRID, INK, Picture, legend, text};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -41,7 +41,7 @@ impl Picture for Frontier<'_> {
         area.fill(&WHITE)?;
         let all = || lines.iter().flat_map(|(_, points, ..)| points.iter());
         let end = all().map(|point| point.kl.sqrt()).fold(0.1, f64::max);
-        for (panel, (beside, title, of)) in area.split_evenly((1, 2)).iter().zip(panels) {
+        for (number, (panel, (beside, title, of))) in area.split_evenly((1, 2)).iter().zip(panels).enumerate() {
             let high = all().map(of).fold(0.0, f64::max);
             let low = all().map(of).fold(0.0, f64::min);
             let room = 0.06 * (high - low).max(1e-3);
@@ -60,7 +60,7 @@ impl Picture for Frontier<'_> {
                 .x_labels(6)
                 .y_labels(7)
                 .x_label_formatter(&|x| format!("{x:.1}"))
-                .y_label_formatter(&|y| format!("{y:.0}"))
+                .y_label_formatter(&|y| format!("{y:.1}"))
                 .label_style(font(18))
                 .axis_desc_style(font(18))
                 .x_desc("root of the KL, nats an answer")
@@ -68,6 +68,7 @@ impl Picture for Frontier<'_> {
                 .draw()?;
             for (name, points, colour, whole) in lines {
                 let at = points.iter().map(|point| (point.kl.sqrt(), of(point)));
+                let at = at.filter(|(x, y)| x.is_finite() && y.is_finite());
                 let style = if whole { colour.stroke_width(2 * scale) } else { colour.mix(0.6).stroke_width(scale) };
                 let series = LineSeries::new(at, if whole { style } else { style.filled() });
                 chart
@@ -75,16 +76,8 @@ impl Picture for Frontier<'_> {
                     .label(name)
                     .legend(move |(x, y)| PathElement::new([(x, y), (x + 20 * s, y)], style));
             }
-            if beside.starts_with("reward") {
-                chart
-                    .configure_series_labels()
-                    .position(SeriesLabelPosition::UpperLeft)
-                    .margin(10 * scale)
-                    .legend_area_size(28 * s)
-                    .background_style(WHITE.mix(0.9))
-                    .border_style(GRID.stroke_width(scale))
-                    .label_font(font(17))
-                    .draw()?;
+            if number == 1 {
+                legend(&mut chart, scale, SeriesLabelPosition::UpperLeft)?;
             }
         }
         Ok(())

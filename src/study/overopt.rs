@@ -71,9 +71,6 @@ impl Default for Settings {
 /// Answers to a question from which the best is chosen.
 pub const BEST_OF: [usize; 4] = [1, 4, 16, 64];
 
-/// The picture in a seed's folder; there is one of pixels beside it.
-const CURVE: &str = "curve.svg";
-
 /// Tokens of an answer.
 const TOKENS: usize = 96;
 
@@ -290,7 +287,7 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     let biased = judged("biased", [right, polite, long])?;
     let control = judged("fair", [right, polite, 0.0])?;
     let outcome = Outcome { seed: at.seed, biased, control };
-    let curve = at.dir.join(CURVE);
+    let curve = at.dir.join("curve.svg");
     Frontier(&outcome).save_svg(&Os, &curve)?;
     Frontier(&outcome).save_png(&Os, &curve.with_extension("png"))?;
     at.says(&format!("the curve is in {}", curve.display()));

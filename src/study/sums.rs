@@ -189,3 +189,26 @@ impl Effects for Outcome {
         }]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_band_holds_a_curve_that_learns_and_none_that_does_not() {
+        let steps = BAND.map(|(step, ..)| step);
+        let curve = |right: [f64; 6]| -> Vec<Point> {
+            steps.into_iter().zip(right).map(|(step, right)| Point { step, right }).collect()
+        };
+        assert!(Outcome::inside(&curve([0.30, 0.67, 0.80, 0.87, 0.88, 0.88])));
+        // The sign turned; nothing learnt; too easy a start; no number.
+        for right in [
+            [0.30, 0.0, 0.0, 0.0, 0.0, 0.0],
+            [0.30; 6],
+            [0.60, 0.67, 0.80, 0.87, 0.88, 0.88],
+            [0.30, 0.67, 0.80, 0.87, 0.88, f64::NAN],
+        ] {
+            assert!(!Outcome::inside(&curve(right)), "{right:?}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! The distribution of a data set's tokens, drawn: how often the commonest, the second, the third… occurs.
 
-use super::plot::{GRID, INK, Picture, text};
+use super::plot::{GRID, INK, Picture, legend, text};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -60,15 +60,7 @@ impl Picture for TokenHistogram<'_> {
                 .label(format!("{name}: {used} of the ids occur, {:.2} bits a token", entropy(counts)))
                 .legend(key);
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .margin(12 * scale)
-            .legend_area_size(30 * s)
-            .background_style(WHITE.mix(0.9))
-            .border_style(GRID.stroke_width(scale))
-            .label_font(font(20))
-            .draw()
+        legend(&mut chart, scale, SeriesLabelPosition::UpperRight)
     }
 }
 

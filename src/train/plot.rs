@@ -4,6 +4,7 @@ use super::metrics::Record;
 use crate::data::atomic::write_atomic;
 use crate::disk::Disk;
 use crate::error::{AtPath, Result};
+use plotters::coord::CoordTranslate;
 use plotters::coord::Shift;
 use plotters::coord::combinators::LogCoord;
 use plotters::coord::types::RangedCoordf64;
@@ -138,15 +139,7 @@ impl Picture for LossCurve<'_> {
                 .label(format!("entropy of the source {floor:.3}"))
                 .legend(key(line(FLOOR, 1)));
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .margin(12 * scale)
-            .legend_area_size(30 * s)
-            .background_style(WHITE.mix(0.9))
-            .border_style(GRID.stroke_width(scale))
-            .label_font(font(20))
-            .draw()
+        legend(&mut chart, scale, SeriesLabelPosition::UpperRight)
     }
 }
 
@@ -154,6 +147,26 @@ impl Picture for LossCurve<'_> {
 pub fn text(size: u32, scale: u32, bold: bool) -> TextStyle<'static> {
     let style = if bold { FontStyle::Bold } else { FontStyle::Normal };
     ("sans-serif", size * scale, style).into_font().color(&INK)
+}
+
+/// The box that names the series of a chart.
+///
+/// # Errors
+/// The backend fails.
+pub fn legend<'a, B: DrawingBackend + 'a, C: CoordTranslate>(
+    chart: &mut ChartContext<'a, B, C>,
+    scale: u32,
+    position: SeriesLabelPosition,
+) -> std::result::Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+    chart
+        .configure_series_labels()
+        .position(position)
+        .margin(12 * scale)
+        .legend_area_size(30 * scale as i32)
+        .background_style(WHITE.mix(0.9))
+        .border_style(GRID.stroke_width(scale))
+        .label_font(text(20, scale, false))
+        .draw()
 }
 
 /// A chart with a logarithm below and its linear values beside; `words` are the title and the names of both.

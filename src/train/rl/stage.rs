@@ -2,7 +2,7 @@
 
 use super::act::{Turns, Walk};
 use super::section::Agency;
-use crate::agent::{self, Environment, Episode, Limits, Tool};
+use crate::agent::{self, Agent, Environment, Episode, Limits, Oracle, Tool};
 use crate::data::Tokenizer;
 use crate::data::chat::ChatTemplate;
 use crate::data::examples::Prompt;
@@ -50,8 +50,8 @@ impl Stage {
     fn length(&self, task: u64) -> Option<usize> {
         let mut episode = self.episode(task, agent::Split::Train);
         while !episode.over() {
-            let call = episode.environment().oracle()?;
-            episode.act(&call.text());
+            let said = Oracle.act(&episode);
+            episode.act(&said);
         }
         let trace = episode.end().0;
         trace.success.then(|| trace.calls())
