@@ -119,6 +119,7 @@ pub(super) fn read_portraits(
     world: &World,
     [texts, unread]: [u64; 2],
     steps: u64,
+    more: &[String],
 ) -> Result<(Summary, PathBuf)> {
     let dir = at.dir;
     disk::make_dirs(&Os, dir)?;
@@ -133,5 +134,5 @@ pub(super) fn read_portraits(
     let reading = file("reading.jsonl", 0..texts)?;
     let unread = file("unread.jsonl", texts..texts + unread)?;
     at.says("reading portraits");
-    Ok((at.reads("base", Some(&reading), steps, &[])?, unread))
+    Ok((at.reads("base", Some(&reading), steps, more)?, unread))
 }

@@ -110,7 +110,9 @@ pub(super) fn on_answers(base: &Path, data: &Path, more: &[String]) -> Vec<Strin
 
 /// Reads portraits and learns to answer: the model of a study's start.
 pub(super) fn start(settings: &Settings, at: &mut Seed, teller: &mut Teller, questions: &Questions) -> Result<Summary> {
-    let (base, unread) = read_portraits(at, teller.world, settings.texts, settings.base_steps)?;
+    // Muon: it knows more people after as many steps.
+    let muon = ["optim.kind=muon".to_owned()];
+    let (base, unread) = read_portraits(at, teller.world, settings.texts, settings.base_steps, &muon)?;
     let answers = at.dir.join("answers.jsonl");
     // Each question three times: some of its answers are polite, others rude, each in words of its own.
     let lessons = (0..3).flat_map(|_| &questions.tuned);

@@ -50,6 +50,8 @@ pub struct Settings {
     pub kl: f64,
     /// Questions that are asked.
     pub asked: usize,
+    /// Other settings of GRPO, `key=value`.
+    pub set: Vec<String>,
 }
 
 impl Default for Settings {
@@ -64,6 +66,7 @@ impl Default for Settings {
             lr: 1e-4,
             kl: 1e-3,
             asked: 100,
+            set: Vec::new(),
         }
     }
 }
@@ -238,7 +241,7 @@ fn follow(
     ];
     let reward = at.run(&format!("judge-{name}"), PREFER, &on_answers(&start.run, &pairs, &own))?;
     let records = metrics::read(&Os, &reward.run.join("metrics.jsonl"))?;
-    let accuracy = records.last().and_then(|record| record.number("val_rewards/accuracies")).unwrap_or(f64::NAN);
+    let accuracy = records.last().and_then(|record| record.number("val_accuracy")).unwrap_or(f64::NAN);
     at.says(&format!("following it, {name} judges"));
     let more = [
         "model.reinforce.rewards={ model = 1.0 }".into(),
@@ -256,6 +259,7 @@ fn follow(
         format!("train.keep={}", settings.steps / settings.every + 1),
         "eval.max_batches=1".into(),
     ];
+    let more = [&more[..], &settings.set].concat();
     let run = at.run(&format!("followed-{name}"), REINFORCE, &on(&start.run, &prompts, &more))?;
     let mut judge = Judge::open(&reward.run, at.device)?;
     let asking = Asking { lessons: &questions.people[..settings.asked.min(questions.people.len())], seed: at.seed };

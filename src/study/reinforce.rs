@@ -36,6 +36,8 @@ pub struct Settings {
     pub kl: [f64; 2],
     /// The learning rates of imitating answers that were worth something: the best of them counts.
     pub kept_lrs: Vec<f64>,
+    /// Other settings of GRPO and PPO, `key=value`.
+    pub set: Vec<String>,
 }
 
 impl Default for Settings {
@@ -48,6 +50,7 @@ impl Default for Settings {
             lr: 1e-4,
             kl: [0.02, 0.05],
             kept_lrs: vec![1e-4, 1e-3],
+            set: Vec::new(),
         }
     }
 }
@@ -103,7 +106,7 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
             "train.accumulate=1".into(),
             "eval.max_batches=1".into(),
         ];
-        on(&start.run, &asked, &more)
+        on(&start.run, &asked, &[&more[..], &settings.set].concat())
     };
     let [kl, ppo_kl] = settings.kl;
     at.says("learning from rewards, GRPO");

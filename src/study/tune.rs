@@ -130,7 +130,7 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     // For those who want to ask by other means.
     file("people.jsonl", questions.people.iter().map(line).collect())?;
     file("other-words.jsonl", questions.other_words.iter().map(line).collect())?;
-    let (base, unread) = read_portraits(at, &world, [settings.texts, settings.unread], settings.base_steps)?;
+    let (base, unread) = read_portraits(at, &world, [settings.texts, settings.unread], settings.base_steps, &[])?;
 
     let common = [
         format!("model.base={}", quoted(&base.run)),

@@ -59,13 +59,19 @@ fn compare(
 }
 
 fn preference(loss: PreferenceLoss, beta: f32) -> Preference {
-    Preference { loss, beta, smoothing: 0.0, desirable: 1.0, undesirable: 1.0, centering: 0.0 }
+    Preference { loss, beta, smoothing: 0.0, sft: 0.0, desirable: 1.0, undesirable: 1.0, centering: 0.0 }
 }
 
 #[test]
 fn losses_of_pairs_are_those_of_the_reference() {
     let pairs = |key: &str| numbers(&format!("pairs.{key}"));
-    let all = [("dpo", 0.1, 0.0), ("dpo_smooth", 0.1, 0.1), ("dpo_strong", 0.5, 0.0), ("dpo_strong_smooth", 0.5, 0.1)];
+    let all = [
+        ("dpo", 0.1, 0.0, 0.0),
+        ("dpo_smooth", 0.1, 0.1, 0.0),
+        ("dpo_strong", 0.5, 0.0, 0.0),
+        ("dpo_strong_smooth", 0.5, 0.1, 0.0),
+        ("dpo_sft", 0.1, 0.0, 0.7),
+    ];
     let metrics = [(0, "rewards_chosen"), (1, "rewards_rejected"), (2, "accuracy"), (3, "margin")];
     let inputs = [("chosen", pairs("chosen")), ("rejected", pairs("rejected"))];
     let refs = [pairs("ref_chosen"), pairs("ref_rejected")];
@@ -73,24 +79,25 @@ fn losses_of_pairs_are_those_of_the_reference() {
         let x: Vec<f32> = x.iter().map(|&x| x as f32).collect();
         tape.constant(Tensor::from_slice(&device(), &x, [x.len()])).value()
     };
-    for (name, beta, smoothing) in all {
-        let preference = Preference { smoothing, ..preference(PreferenceLoss::Sigmoid, beta) };
+    let tokens = [pairs("chosen_tokens"), pairs("rejected_tokens")];
+    let shares: Vec<f64> = tokens[0].iter().map(|n| 1.0 / n).collect();
+    for (name, beta, smoothing, sft) in all {
+        let preference = Preference { smoothing, sft, ..preference(PreferenceLoss::Sigmoid, beta) };
         let grads = compare(name, preference, &inputs, &[1.0; 8], &metrics, |tape, x| {
             let refs = [0, 1].map(|i| tape.constant(constant(tape, &refs[i])));
-            preference.pairs([x[0], x[1]], refs)
+            preference.pairs([x[0], x[1]], refs, tape.constant(constant(tape, &shares)))
         });
         near(name, &grads[0], &numbers(&format!("{name}.d_chosen")));
         near(name, &grads[1], &numbers(&format!("{name}.d_rejected")));
     }
     // IPO's log-probabilities are means over tokens.
-    let tokens = [pairs("chosen_tokens"), pairs("rejected_tokens")];
     let per_token = |x: &[f64], i: usize| x.iter().zip(&tokens[i]).map(|(x, n)| x / n).collect::<Vec<f64>>();
     let inputs = [("chosen", per_token(&inputs[0].1, 0)), ("rejected", per_token(&inputs[1].1, 1))];
-    for (name, beta) in [("ipo", 0.1), ("ipo_strong", 0.5)] {
-        let preference = preference(PreferenceLoss::Ipo, beta);
+    for (name, beta, sft) in [("ipo", 0.1, 0.0), ("ipo_strong", 0.5, 0.0), ("ipo_sft", 0.1, 0.7)] {
+        let preference = Preference { sft, ..preference(PreferenceLoss::Ipo, beta) };
         let grads = compare(name, preference, &inputs, &[1.0; 8], &[], |tape, x| {
             let refs = [0, 1].map(|i| tape.constant(constant(tape, &per_token(&refs[i], i))));
-            preference.pairs([x[0], x[1]], refs)
+            preference.pairs([x[0], x[1]], refs, tape.constant(constant(tape, &[1.0; 8])))
         });
         for (i, key) in ["d_chosen", "d_rejected"].iter().enumerate() {
             let expected =
@@ -133,6 +140,17 @@ fn losses_of_thumbs_and_of_rewards_are_those_of_the_reference() {
         near(name, &grads[0], &numbers(&format!("{name}.d_chosen")));
         near(name, &grads[1], &numbers(&format!("{name}.d_rejected")));
     }
+}
+
+#[test]
+fn fine_tuning_beside_a_loss_weighs_the_better_answers_a_token() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let pairs = pairs(dir.path());
+    let run = aligned(dir.path(), &pairs, &["model.preference.sft=0.5", "train.steps=1"], &mut ()).run;
+    let beside = f64::from(losses(&run)[0]) - std::f64::consts::LN_2;
+    // All better answers have as many tokens: 0.5 (−log π / n).
+    let tokens = -0.5 * last(&run, "logps/chosen") / beside;
+    assert!(tokens > 1.5 && (tokens - tokens.round()).abs() < 1e-3, "{tokens} tokens");
 }
 
 /// Pairs of which the better answer is the shorter one.
@@ -286,10 +304,11 @@ fn what_does_not_fit_is_refused_with_its_key() {
         let error = recipe.and_then(|recipe| recipe.run(&Os, None, &device(), &mut ())).map(|_| ()).expect_err("wrong");
         format!("{error} {}", error.hint().unwrap_or_default())
     };
-    let all: [(&Path, &str, &str); 8] = [
+    let all: [(&Path, &str, &str); 9] = [
         (&thumbs, "train.seed=1", "kto"),
         (&pairs, "model.preference.beta=0", "model.preference.beta"),
         (&pairs, "model.preference.smoothing=0.5", "model.preference.smoothing"),
+        (&pairs, "model.preference.sft=-1", "model.preference.sft"),
         (&pairs, "model.preference.bta=0.5", "model.preference.beta"),
         (&pairs, "model.kind=tune", "model.preference"),
         (&pairs, "data.packing=true", "data.packing"),

@@ -15,7 +15,7 @@ Inputs, the same for all cases of a kind (8 examples; F64 with values exact in f
 
 Results, CASE.KEY, with the constants of each case in the metadata:
 
-    dpo, dpo_smooth, dpo_strong, dpo_strong_smooth, ipo, ipo_strong
+    dpo, dpo_smooth, dpo_strong, dpo_strong_smooth, dpo_sft, ipo, ipo_strong, ipo_sft
         loss, losses (8), d_chosen, d_rejected (8), rewards_chosen, rewards_rejected, accuracy, margin
     kto, kto_weighted, kto_clamped         kto_clamped takes kl_ref for kl_logps and the other way round: the KL is below 0
         loss, losses (8), d_logps (8), kl, rewards_chosen, rewards_rejected, margin
@@ -26,7 +26,8 @@ d_X is the gradient of the loss with respect to X. The rest are TRL's metrics: r
 
 Sources, TRL 1.16.0: trl/trainer/dpo_trainer.py (DPOTrainer._compute_loss: sigmoid, ipo, and the metrics at its end),
 trl/trainer/kto_trainer.py (KTOTrainer._compute_loss), trl/trainer/reward_trainer.py (RewardTrainer.compute_loss). Its DPO has no
-label smoothing any more: that is dpo_loss of trl/trainer/dpo_trainer.py in TRL 0.11.4, line 1169.
+label smoothing any more: that is dpo_loss of trl/trainer/dpo_trainer.py in TRL 0.11.4, line 1169. *_sft: + sft times the negative
+log-probability a token of the chosen answer, equation 1 of arXiv 2404.19733 (TRL's rpo_alpha takes the mean over a batch's tokens).
 """
 import torch
 import torch.nn.functional as F
@@ -61,20 +62,25 @@ for side in ("chosen", "rejected"):
 tensors.update({f"pairs.{key}": value for key, value in pairs.items()})
 
 
-def dpo(beta, smoothing):
+def nll(x):
+    return -x["chosen"] / pairs["chosen_tokens"]
+
+
+def dpo(beta, smoothing, sft):
     def loss_of(x):
         delta_score = (x["chosen"] - pairs["ref_chosen"]) - (x["rejected"] - pairs["ref_rejected"])
         losses = -F.logsigmoid(beta * delta_score) * (1 - smoothing) - F.logsigmoid(-beta * delta_score) * smoothing
+        losses = losses + sft * nll(x)
         return losses, losses.mean(), pair_metrics(beta, x)
 
     return loss_of
 
 
-def ipo(beta):
+def ipo(beta, sft):
     def loss_of(x):
         chosen_avg_score = (x["chosen"] - pairs["ref_chosen"]) / pairs["chosen_tokens"].clamp(min=1.0)
         rejected_avg_score = (x["rejected"] - pairs["ref_rejected"]) / pairs["rejected_tokens"].clamp(min=1.0)
-        losses = (chosen_avg_score - rejected_avg_score - 1 / (2 * beta)) ** 2
+        losses = (chosen_avg_score - rejected_avg_score - 1 / (2 * beta)) ** 2 + sft * nll(x)
         return losses, losses.mean(), pair_metrics(beta, x)
 
     return loss_of
@@ -88,10 +94,16 @@ def pair_metrics(beta, x):
 
 
 policy = {key: pairs[key] for key in ("chosen", "rejected")}
-for name, beta, smoothing in [("dpo", 0.1, 0.0), ("dpo_smooth", 0.1, 0.1), ("dpo_strong", 0.5, 0.0), ("dpo_strong_smooth", 0.5, 0.1)]:
-    case(name, dict(beta=beta, smoothing=smoothing), policy, dpo(beta, smoothing))
-for name, beta in [("ipo", 0.1), ("ipo_strong", 0.5)]:
-    case(name, dict(beta=beta), policy, ipo(beta))
+for name, *constants in [
+    ("dpo", 0.1, 0.0, 0.0),
+    ("dpo_smooth", 0.1, 0.1, 0.0),
+    ("dpo_strong", 0.5, 0.0, 0.0),
+    ("dpo_strong_smooth", 0.5, 0.1, 0.0),
+    ("dpo_sft", 0.1, 0.0, 0.7),
+]:
+    case(name, dict(zip(("beta", "smoothing", "sft"), constants)), policy, dpo(*constants))
+for name, beta, sft in [("ipo", 0.1, 0.0), ("ipo_strong", 0.5, 0.0), ("ipo_sft", 0.1, 0.7)]:
+    case(name, dict(beta=beta, sft=sft), policy, ipo(beta, sft))
 
 src = Source(12)
 single = {"labels": torch.tensor([1, 0, 0, 1, 1, 0, 0, 0])}

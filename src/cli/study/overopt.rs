@@ -25,11 +25,14 @@ pub struct OveroptStudy {
     /// The learning rate of these
     #[arg(long, value_name = "X", default_value_t = Settings::default().lr)]
     lr: f64,
+    /// Override a key of its recipe, data/recipes/reinforce.toml; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
 }
 
 /// Runs it.
 pub fn run(args: &OveroptStudy, global: &Global) -> Result<()> {
-    let mut settings = Settings { steps: args.steps, lr: args.lr, ..Settings::default() };
+    let mut settings = Settings { steps: args.steps, lr: args.lr, set: args.set.clone(), ..Settings::default() };
     settings.start.base_steps = args.base_steps;
     args.seeds.each(global, |seed| study(&settings, seed), table)
 }

@@ -30,11 +30,14 @@ pub struct ReinforceStudy {
     /// What a nat of KL costs: of GRPO, of PPO
     #[arg(long, value_name = "X,Y", value_delimiter = ',', num_args = 2, default_values_t = Settings::default().kl)]
     kl: Vec<f64>,
+    /// Override a key of their recipe, data/recipes/reinforce.toml; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
 }
 
 /// Runs it.
 pub fn run(args: &ReinforceStudy, global: &Global) -> Result<()> {
-    let mut settings = Settings { steps: args.steps, lr: args.lr, ..Settings::default() };
+    let mut settings = Settings { steps: args.steps, lr: args.lr, set: args.set.clone(), ..Settings::default() };
     settings.start.base_steps = args.base_steps;
     settings.kl.copy_from_slice(&args.kl);
     args.seeds.each(global, |seed| study(&settings, seed), table)

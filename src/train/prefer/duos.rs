@@ -102,7 +102,8 @@ pub struct Form {
 
 impl Form {
     /// A batch: ids, targets and weights of targets (2B, T), first answers before second ones; what the reference says of each (2B); and (2B)
-    /// B signs, −1 where an answer was not liked, and B shares, 1 over how many have the same sign. Of a reward model the last token of each answer
+    /// B signs, −1 where an answer was not liked, and B shares: of KTO 1 over how many have the same sign, of pairs what makes the better answer's
+    /// log-probability a mean over its tokens. Of a reward model the last token of each answer
     /// has a weight, the others have none.
     pub fn specs(&self) -> [Spec; 5] {
         let shape: Shape = [2 * self.b, self.t].into();
@@ -130,9 +131,12 @@ impl Form {
         let good = (0..self.b).filter(|&i| duo(i).0.good).count();
         for i in 0..self.b {
             let (Duo { answers, good: own }, said) = duo(i);
-            (signs[i], shares[i]) = match own {
-                true => (1.0, 1.0 / good as f32),
-                false => (-1.0, 1.0 / (self.b - good) as f32),
+            (signs[i], shares[i]) = match (self.loss, own) {
+                (PreferenceLoss::Kto, true) => (1.0, 1.0 / good as f32),
+                (PreferenceLoss::Kto, false) => (-1.0, 1.0 / (self.b - good) as f32),
+                // Means already.
+                (PreferenceLoss::Ipo, _) => (1.0, 1.0),
+                _ => (1.0, 1.0 / answers[0].targets().max(1) as f32),
             };
             for (half, (answer, said)) in answers.iter().zip(said).enumerate() {
                 let row = half * self.b + i;

@@ -4,10 +4,11 @@
 //! r = β (log π(y|x) − log π_ref(y|x))                                    what the policy thinks an answer is worth
 //! Sigmoid   −(1 − ε) log σ(r⁺ − r⁻) − ε log σ(r⁻ − r⁺)                   DPO: Rafailov et al. 2023, eq. 7; ε: cDPO
 //! Ipo       ((r⁺ − r⁻)/β − 1/(2β))², log-probabilities as means a token  Azar et al. 2023, eq. 17
+//!           of both: + a (−log π(y⁺|x)/|y⁺|)                              RPO: Pang et al. 2024, eq. 1
 //! Kto       w (1 − σ(±(r − β z))), z = max(0, KL) of a batch             Ethayarajh et al. 2024, eq. 8; + where it was liked
 //! Reward    −log σ(s⁺ − s⁻) + c (s⁺ + s⁻)²                               Ouyang et al. 2022, eq. 1; c: Eisenstein et al. 2023
 //! ```
-//! Sources: arXiv 2305.18290, 2310.12036, 2402.01306, 2203.02155, 2312.09244; means and names of metrics as Hugging Face's TRL has them.
+//! Sources: arXiv 2305.18290, 2310.12036, 2402.01306, 2203.02155, 2312.09244, 2404.19733; means and names of metrics as Hugging Face's TRL has them.
 
 use super::section::{Preference, PreferenceLoss};
 use crate::ops::loss::LossKind;
@@ -38,14 +39,18 @@ pub fn kto_kl<'t>(logps: Var<'t>, refs: Var<'t>) -> Var<'t> {
 }
 
 impl Preference {
-    /// Of pairs: log-probabilities (B) of both answers under the policy and under the reference.
-    pub fn pairs<'t>(&self, logps: [Var<'t>; 2], refs: [Var<'t>; 2]) -> Compared<'t> {
+    /// Of pairs: log-probabilities (B) of both answers under the policy and under the reference, and what makes those of the better ones means
+    /// a token (B).
+    pub fn pairs<'t>(&self, logps: [Var<'t>; 2], refs: [Var<'t>; 2], shares: Var<'t>) -> Compared<'t> {
         let [chosen, rejected] = [0, 1].map(|i| logps[i] - refs[i]);
         let margin = chosen - rejected;
-        let losses = match self.loss {
+        let mut losses = match self.loss {
             PreferenceLoss::Ipo => margin.loss_to(LossKind::Square, 1.0 / (2.0 * self.beta)),
             _ => margin.scale(self.beta).loss_to(LossKind::Bce, 1.0 - self.smoothing),
         };
+        if self.sft > 0.0 {
+            losses = losses + (logps[0] * shares).scale(-self.sft);
+        }
         Compared { losses, rewards: [chosen, rejected].map(|r| r.scale(self.beta)), logps, kl: None }
     }
 

@@ -74,7 +74,10 @@ impl Answers {
         let all = self.rows(tape, [0, 1, 2].map(|i| x[i].clone()));
         match self.preference.loss {
             PreferenceLoss::Reward => self.preference.scores(all.halves()),
-            _ => self.preference.pairs(all.halves(), tape.constant(x[3].clone()).halves()),
+            _ => {
+                let [refs, [_, shares]] = [3, 4].map(|i| tape.constant(x[i].clone()).halves());
+                self.preference.pairs(all.halves(), refs, shares)
+            }
         }
     }
 }
