@@ -3,7 +3,7 @@
 //! The modules stand in the order in which a token travels: raw files become documents, tokens, shards and batches
 //! (`data`), go through a model (`model`, `nn`, `ops`) that a `tape` records, give a loss and gradients, and leave as an
 //! updated set of weights (`optim`) in a run directory (`train`), which then writes (`infer`), acts (`agent`) and is judged (`eval`), by people too
-//! (`review`); `plan` says what a run will take, `sweep` does many, `bench` times all of it, `study` measures what stages do to a model, and
+//! (`review`); `plan` says what a run will take, `sweep` does many, `continual` watches what a model meets afterwards, `bench` times all of it, `study` measures what stages do to a model, and
 //! `report` shows what came of it. Below them lie tensors, the devices that hold them and the kernels that compute.
 
 pub mod report;
@@ -12,6 +12,7 @@ pub mod study;
 
 pub mod plan;
 
+pub mod continual;
 pub mod sweep;
 
 pub mod bench;

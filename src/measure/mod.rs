@@ -2,7 +2,8 @@
 //!
 //! Of language models: how sure a figure is and whether two models differ ([`sign_test`], [`bootstrap`], [`pass_at`]), whether a model knows how sure it
 //! may be ([`reliability`], [`brier`], [`temperature`]), how well a number tells two groups apart ([`auc`]), how much texts repeat ([`distinct`],
-//! [`repeated`]), what people's [`judgements`] say, and how words lie to one another ([`weat`]). Of training: what privacy it spends ([`privacy`]).
+//! [`repeated`]), what people's [`judgements`] say, how words lie to one another ([`weat`]), and how
+//! far texts have drifted ([`jensen_shannon`], [`psi`]). Of training: what privacy it spends ([`privacy`]).
 //!
 //! Of pictures: how much two sets are alike, from numbers that a network made of them.
 //!
@@ -21,6 +22,7 @@
 mod calibration;
 mod classes;
 mod diversity;
+mod drift;
 mod eigen;
 mod frechet;
 pub mod judgements;
@@ -34,6 +36,7 @@ mod weat;
 pub use calibration::{Bin, brier, calibration_error, probabilities, reliability, temperature};
 pub use classes::{Classes, Spread, classifier_score};
 pub use diversity::{distinct, repeated};
+pub use drift::{jensen_shannon, psi};
 pub use eigen::{eigenvalues, eigenvectors};
 pub use frechet::{Gaussian, frechet_distance};
 pub use judgements::sign_test;

@@ -38,6 +38,10 @@ pub struct Settings {
     pub lr: f64,
     /// Its β.
     pub beta: f64,
+    /// What fine-tuning on the preferred answers weighs beside it, lest the truth of what is said fades.
+    pub sft: f64,
+    /// How often each pair is seen.
+    pub epochs: u64,
     /// Those of fine-tuning on the preferred answers: the best of them counts.
     pub chosen_lrs: Vec<f64>,
     /// Other settings of DPO, `key=value`.
@@ -52,6 +56,8 @@ impl Default for Settings {
             slips: 0.2,
             lr: 2e-4,
             beta: 0.1,
+            sft: 0.2,
+            epochs: 2,
             chosen_lrs: vec![2e-4, 2e-3],
             set: Vec::new(),
         }
@@ -97,8 +103,15 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     write_lines(&random, judged(0.5))?;
 
     let before = Asked::of("before", &start, &questions, at)?;
-    let beta = format!("model.preference.beta={}", settings.beta);
-    let own = [&[format!("optim.lr={}", settings.lr), beta, FREEZE.into()], &settings.set[..]].concat();
+    let Settings { lr, beta, sft, epochs, .. } = settings;
+    let own = [
+        format!("optim.lr={lr}"),
+        format!("model.preference.beta={beta}"),
+        format!("model.preference.sft={sft}"),
+        format!("data.epochs={epochs}"),
+        FREEZE.into(),
+    ];
+    let own = [&own[..], &settings.set].concat();
     at.says("learning from pairs");
     let dpo = at.run("dpo", PREFER, &on_answers(&start.run, &pairs, &own))?;
     let learnt = Asked::of("DPO", &dpo, &questions, at)?;

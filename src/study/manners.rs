@@ -33,7 +33,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { texts: [36_000, 12_000], base_steps: 2200, start_steps: 500, start_lr: 1e-3, rude: 0.7, more: 0.0 }
+        Settings { texts: [36_000, 12_000], base_steps: 2200, start_steps: 500, start_lr: 1e-3, rude: 0.62, more: 0.0 }
     }
 }
 
