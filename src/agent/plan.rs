@@ -25,9 +25,10 @@ pub fn find(scene: &Scene, about: About) -> Option<Act> {
     Planner::new(scene, true).find(about)
 }
 
-/// The cheapest place that is known to sell a thing, can be reached, and asks no more than may be spent.
-pub fn offer(scene: &Scene, item: usize) -> Option<usize> {
-    Planner::new(scene, true).offer(item)
+/// What is done next to have a thing, breaking no constraint.
+pub fn get(scene: &Scene, item: usize) -> Option<Act> {
+    let planner = Planner::new(scene, true);
+    if planner.found(item) { planner.fetch(item) } else { planner.find(About::Item(item)) }
 }
 
 struct Planner<'a> {
@@ -44,29 +45,38 @@ impl<'a> Planner<'a> {
     fn next(&self) -> Option<Act> {
         let scene = self.scene;
         let &(i, to) = scene.goals.iter().find(|&&(i, to)| scene.items[i].at != Spot::With(to))?;
-        let (item, person) = (&scene.items[i], &scene.people[to]);
-        let offer = self.offer(i);
-        let found = match item.at {
-            Spot::With(_) => return None,
-            Spot::Bag => true,
-            Spot::At(_) => item.known,
-            Spot::Sold => item.known || offer.is_some(),
-        };
-        if !found {
+        let person = &scene.people[to];
+        if !self.found(i) {
             return self.find(About::Item(i));
         }
         if !person.known {
             return self.find(About::Person(to));
         }
+        if scene.items[i].at == Spot::Bag { self.at(person.at, Act::Give(i, to)) } else { self.fetch(i) }
+    }
+
+    /// Whether it is known where a thing is to be had.
+    fn found(&self, i: usize) -> bool {
+        let item = &self.scene.items[i];
         match item.at {
-            Spot::Bag => self.at(person.at, Act::Give(i, to)),
-            Spot::Sold => self.at(offer?, Act::Buy(i)),
+            Spot::Bag | Spot::With(_) => true,
+            Spot::At(_) => item.known,
+            Spot::Sold => item.known || self.offer(i).is_some(),
+        }
+    }
+
+    /// Takes or buys a thing of which that is known, or goes there, or to its owner.
+    fn fetch(&self, i: usize) -> Option<Act> {
+        let scene = self.scene;
+        let item = &scene.items[i];
+        match item.at {
+            Spot::Sold => self.at(self.offer(i)?, Act::Buy(i)),
             Spot::At(place) => match item.owner.filter(|_| self.keep && !item.leave) {
                 Some(owner) if !scene.people[owner].known => self.find(About::Person(owner)),
                 Some(owner) => self.at(scene.people[owner].at, Act::Ask(owner, About::Item(i))),
                 None => self.at(place, Act::Take(i)),
             },
-            Spot::With(_) => None,
+            Spot::Bag | Spot::With(_) => None,
         }
     }
 

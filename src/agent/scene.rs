@@ -165,17 +165,17 @@ impl Scene {
                     }
                     Spot::Bag => Err(format!("You have the {} already.", item.name)),
                     Spot::Sold if item.offers.iter().any(|(place, _)| *place == self.here) => {
-                        Err(format!("The {} has to be bought.", item.name))
+                        Err(format!("One has to pay for the {}.", item.name))
                     }
-                    _ => Err(format!("There is no {} to take here.", item.name)),
+                    _ => Err(format!("No {} to take here.", item.name)),
                 }
             }
             Act::Buy(i) => {
                 let (price, purse) = (self.price(i), self.purse);
                 let item = &mut self.items[i];
-                let Some(price) = price else { return Err(format!("No {} is sold here.", item.name)) };
+                let Some(price) = price else { return Err(format!("No {} for sale here.", item.name)) };
                 if price > purse {
-                    return Err(format!("The {} costs {price}. You have only {}.", item.name, coins(purse)));
+                    return Err(format!("{} for the {}: you have only {}.", coins(price), item.name, coins(purse)));
                 }
                 (item.at, item.known) = (Spot::Bag, true);
                 self.purse -= price;
@@ -264,7 +264,7 @@ impl Scene {
                 };
                 let leave = if own { " You may take it." } else { "" };
                 match item.at {
-                    Spot::At(place) => format!("{name} is at the {}.{leave}", self.places[place].name),
+                    Spot::At(place) => format!("{name} {} at the {}.{leave}", is(&item.name), self.places[place].name),
                     Spot::Bag => format!("you have {name}.{leave}"),
                     Spot::With(person) if person == who => format!("I have {name}."),
                     Spot::With(person) => format!("{} has {name}.", self.people[person].name),
@@ -274,7 +274,7 @@ impl Scene {
                             .iter()
                             .map(|&(place, price)| format!("at the {} for {}", self.places[place].name, coins(price)))
                             .collect();
-                        format!("{name} is sold {}.", offers.join(" and "))
+                        format!("{name} {} sold {}.", is(&item.name), offers.join(" and "))
                     }
                 }
             }
@@ -303,6 +303,11 @@ impl Scene {
         }
         if Some(to) == avoid && to != self.here { Vec::new() } else { path }
     }
+}
+
+/// "is", or "are": eggs are many.
+pub fn is(name: &str) -> &'static str {
+    if name.ends_with('s') { "are" } else { "is" }
 }
 
 /// `1 coin`, `2 coins`.

@@ -175,7 +175,7 @@ impl Cast {
                 things.push(i);
             }
         }
-        let mut scene = self.map(rng);
+        let mut scene = self.map();
         let anywhere = |rng: &mut Rng, scene: &Scene| rng.below(scene.places.len() as u32) as usize;
         scene.here = anywhere(rng, &scene);
         for (n, &i) in people.iter().enumerate() {
@@ -228,23 +228,11 @@ impl Cast {
         (scene.forbidden != scene.here).then_some(scene)
     }
 
-    /// Six to eight places of the map that hang together.
-    fn map(&self, rng: &mut Rng) -> Scene {
-        let count = 6 + rng.below(3) as usize;
-        let mut chosen = vec![rng.below(self.places.len() as u32) as usize];
-        while chosen.len() < count {
-            let from = chosen[rng.below(chosen.len() as u32) as usize];
-            let to = self.ways[from][rng.below(self.ways[from].len() as u32) as usize];
-            if !chosen.contains(&to) {
-                chosen.push(to);
-            }
-        }
-        chosen.sort_unstable();
-        let place = |&i: &usize| {
-            let ways = self.ways[i].iter().filter_map(|to| chosen.iter().position(|i| i == to)).collect();
-            Place { name: self.places[i].clone(), ways, looked: false }
-        };
-        Scene { places: chosen.iter().map(place).collect(), ..Scene::default() }
+    /// The map, the same in each errand: who has read of the village can know the way.
+    fn map(&self) -> Scene {
+        let place =
+            |(name, ways): (&String, &Vec<usize>)| Place { name: name.clone(), ways: ways.clone(), looked: false };
+        Scene { places: self.places.iter().zip(&self.ways).map(place).collect(), ..Scene::default() }
     }
 }
 

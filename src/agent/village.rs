@@ -144,9 +144,9 @@ impl Village {
         // There is no errand to be done.
         self.scene.goals.clear();
         let mut rng = Rng::new(self.seed, Purpose::World, CHORES, number);
-        // In every second text each sentence is one call, and there are no rules: where one learns that words of what is told come back in
+        // In every third text each sentence is one call, and there are no rules: where one learns that words of what is told come back in
         // calls.
-        let simple = rng.below(2) == 0;
+        let simple = rng.below(3) == 0;
         let rules = if simple { String::new() } else { rules(&self.scene, &mut rng) };
         let (mut told, mut steps) = (Vec::new(), Vec::new());
         let many = 1 + rng.below(6) as usize;
