@@ -259,17 +259,22 @@ fn state(errand: Errand, scene: &Scene, split: Split, rng: &mut Rng) -> String {
     text + &rules(scene, rng)
 }
 
-/// What is told beside what is to be done: where those are of whom it is known, and the constraints.
+/// Where one is.
+pub(super) fn place(scene: &Scene) -> String {
+    format!(" You are at the {}.", scene.places[scene.here].name)
+}
+
+/// What is told beside what is to be done: where one is, and those of whom it is known, and the constraints.
 pub(super) fn rules(scene: &Scene, rng: &mut Rng) -> String {
-    let mut text = String::new();
+    let mut text = place(scene);
     for person in scene.people.iter().filter(|person| person.known) {
         text += &format!(" {} is at the {}.", person.name, scene.places[person.at].name);
     }
     let forbidden = &scene.places[scene.forbidden].name;
     let (cap, purse) = (coins(scene.cap), scene.purse);
-    let place = ["Do not go to the", "Stay away from the"][rng.below(2) as usize];
+    let no = ["Do not go to the", "Stay away from the"][rng.below(2) as usize];
     let most = ["Spend at most", "Do not spend more than"][rng.below(2) as usize];
-    text + &format!(" {place} {forbidden}. {most} {cap} of your {purse}. Ask owners before you take their things.")
+    text + &format!(" {no} {forbidden}. {most} {cap} of your {purse}. Ask owners before you take their things.")
 }
 
 /// All numbers below `n` that fit, in any order.

@@ -3,7 +3,7 @@
 
 use super::chores::{CALLS, Chores, chore};
 use super::scene::{About, Act, Scene, Spot};
-use super::task::{Cast, rules};
+use super::task::{Cast, place, rules};
 use super::{Breach, Call, Environment, Reply, Split, Tool, arguments, clip, plan, unknown};
 use crate::rng::{Purpose, Rng};
 use std::sync::Arc;
@@ -147,7 +147,7 @@ impl Village {
         // In every third text each sentence is one call, and there are no rules: where one learns that words of what is told come back in
         // calls.
         let simple = rng.below(3) == 0;
-        let rules = if simple { String::new() } else { rules(&self.scene, &mut rng) };
+        let rules = if simple { place(&self.scene) } else { rules(&self.scene, &mut rng) };
         let (mut told, mut steps) = (Vec::new(), Vec::new());
         let many = 1 + rng.below(6) as usize;
         for _ in 0..TRIES {
