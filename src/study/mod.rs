@@ -8,6 +8,7 @@ mod asked;
 pub mod canaries;
 pub mod doctor;
 pub mod dpo;
+pub mod drift;
 pub mod effect;
 mod frontier;
 pub mod halving;

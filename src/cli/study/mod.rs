@@ -4,6 +4,7 @@ mod agents;
 mod canaries;
 mod doctor;
 mod dpo;
+mod drift;
 mod halving;
 mod mup;
 mod overopt;
@@ -49,6 +50,7 @@ enum What {
     Private(private::PrivateStudy),
     Rude(rude::RudeStudy),
     Skew(skew::SkewStudy),
+    Drift(drift::DriftStudy),
 }
 
 /// Runs `kiln study`.
@@ -69,6 +71,7 @@ pub fn run(args: StudyArgs, global: &Global) -> Result<()> {
         What::Private(args) => private::run(&args, global),
         What::Rude(args) => rude::run(&args, global),
         What::Skew(args) => skew::run(&args, global),
+        What::Drift(args) => drift::run(&args, global),
     }
 }
 
