@@ -69,6 +69,8 @@ pub struct Outcome {
     pub stated: f64,
     /// Streams without a change in which there was an alarm.
     pub false_alarms: u64,
+    /// How often each signal raised it.
+    pub false_by: BTreeMap<String, u64>,
     /// Those that change.
     pub changed: Vec<Changed>,
 }
@@ -92,7 +94,7 @@ impl Stream<'_> {
                 ids.clear();
                 tokenizer.encode_into(teller.text(), &mut ids)?;
                 if let Some(alarm) = monitor.see(detector.seen(&ids, Vec::new())) {
-                    return Ok(Some((alarm.at, alarm.test.signal.name().to_owned())));
+                    return Ok(Some((alarm.at, format!("{} of {}", alarm.test.signal.name(), alarm.test.window))));
                 }
             }
         }
@@ -124,7 +126,10 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
             .collect()
     };
     at.says("watching streams that stay the same");
-    let false_alarms = watch(0, [horizon, 0])?.iter().flatten().count() as u64;
+    let mut false_by = BTreeMap::new();
+    for (_, signal) in watch(0, [horizon, 0])?.into_iter().flatten() {
+        *false_by.entry(signal).or_insert(0) += 1;
+    }
     let mut changed = Vec::new();
     for to in 1..Era::ALL.len() {
         let era = Era::ALL[to].name();
@@ -152,7 +157,8 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
         streams: *streams,
         documents: horizon,
         stated: watched.false_alarms,
-        false_alarms,
+        false_alarms: false_by.values().sum(),
+        false_by,
         changed,
     })
 }

@@ -17,6 +17,8 @@ use std::path::Path;
 /// How long it learns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
+    /// What the run is called: studies whose models start alike share it in one folder.
+    pub name: &'static str,
     /// Portraits to read, and others to be learnt along while it learns to answer.
     pub texts: [u64; 2],
     /// Steps of reading them.
@@ -33,7 +35,15 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { texts: [36_000, 12_000], base_steps: 2200, start_steps: 500, start_lr: 1e-3, rude: 0.62, more: 0.0 }
+        Settings {
+            name: "start",
+            texts: [36_000, 12_000],
+            base_steps: 2200,
+            start_steps: 500,
+            start_lr: 1e-3,
+            rude: 0.62,
+            more: 0.0,
+        }
     }
 }
 
@@ -113,7 +123,7 @@ pub(super) fn start(settings: &Settings, at: &mut Seed, teller: &mut Teller, que
     // Muon: it knows more people after as many steps.
     let muon = ["optim.kind=muon".to_owned()];
     let (base, unread) = read_portraits(at, teller.world, settings.texts, settings.base_steps, &muon)?;
-    let answers = at.dir.join("answers.jsonl");
+    let answers = at.dir.join(format!("answers-{}.jsonl", settings.name));
     // Each question three times: some of its answers are polite, others rude, each in words of its own.
     let lessons = (0..3).flat_map(|_| &questions.tuned);
     write_lines(&answers, lessons.map(|lesson| teller.answer(lesson, settings)).collect::<Vec<_>>())?;
@@ -124,7 +134,7 @@ pub(super) fn start(settings: &Settings, at: &mut Seed, teller: &mut Teller, que
         format!("train.steps={}", settings.start_steps),
         format!("optim.lr={}", settings.start_lr),
     ];
-    at.run("start", TUNE, &on_answers(&base.run, &answers, &replay))
+    at.run(settings.name, TUNE, &on_answers(&base.run, &answers, &replay))
 }
 
 /// What a model says to questions, sampled at temperature 1.

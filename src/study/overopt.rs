@@ -57,7 +57,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            start: manners::Settings { more: 0.4, ..manners::Settings::default() },
+            start: manners::Settings { name: "talkative", more: 0.4, ..manners::Settings::default() },
             pairs: 500,
             taste: [1.5, 3.0, 1.0],
             judge_lr: 1e-4,
@@ -229,7 +229,7 @@ fn follow(
     (start, teller, questions): (&Summary, &mut Teller, &Questions),
     at: &mut Seed,
 ) -> Result<Followed> {
-    let [pairs, prompts] = [format!("{name}.jsonl"), "questions.jsonl".into()].map(|name| at.dir.join(name));
+    let [pairs, prompts] = [format!("{name}.jsonl"), "prompts.jsonl".into()].map(|name| at.dir.join(name));
     write_lines(&pairs, (0..settings.pairs).map(|_| pair(teller, &questions.tuned, taste)).collect::<Vec<_>>())?;
     write_lines(&prompts, questions.tuned.iter().map(|lesson| json!({"prompt": prompt(lesson)})))?;
     at.says(&format!("a reward model of {} pairs, {name} judges", settings.pairs));

@@ -43,7 +43,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            start: manners::Settings::default(),
+            start: manners::Settings { name: "ruder", rude: 0.75, ..manners::Settings::default() },
             steps: 60,
             answers: 64,
             group: 8,

@@ -6,6 +6,7 @@ use super::Seeds;
 use clap::Args;
 use kiln::error::Result;
 use kiln::study::drift::{Changed, Outcome, Settings, study};
+use std::collections::BTreeMap;
 
 /// Is it seen that what a model meets has changed? Streams of stories of the same time, of a later one, and of other habits
 #[derive(Args, Debug)]
@@ -32,21 +33,27 @@ pub fn run(args: &DriftStudy, global: &Global) -> Result<()> {
 }
 
 fn table(outcome: &Outcome) -> String {
-    let Outcome { seed, streams, documents, stated, false_alarms, changed } = outcome;
+    let Outcome { seed, streams, documents, stated, false_alarms, false_by, changed } = outcome;
+    let listed = |by: &BTreeMap<String, u64>| {
+        by.iter().map(|(signal, times)| format!("{signal} {times}")).collect::<Vec<_>>().join(", ")
+    };
     let mut lines = vec![
         ink(&format!("seed {seed}: {streams} streams of {} documents each", thousands(*documents)), Ink::Bold),
-        format!("  no change: {false_alarms} with an alarm, {:.1} stated", stated * *streams as f64),
+        format!(
+            "  no change: {false_alarms} with an alarm, {:.1} stated   {}",
+            stated * *streams as f64,
+            listed(false_by)
+        ),
         format!(
             "  {:<18} {:>14} {:>8} {:>8} {:>12} {:>6}   raised by",
             "change to", "delay, median", "95 %", "most", "before it", "never"
         ),
     ];
     for Changed { era, early, missed, delay: [median, most, all], by } in changed {
-        let by: Vec<String> = by.iter().map(|(signal, times)| format!("{signal} {times}")).collect();
         lines.push(format!(
             "  {:<18} {median:>14.0} {most:>8.0} {all:>8.0} {early:>12} {missed:>6}   {}",
             format!("era {era}"),
-            by.join(", ")
+            listed(by)
         ));
     }
     lines.join("\n") + "\n"
