@@ -153,7 +153,7 @@ impl Scene {
             }
             Act::Move(to) => {
                 self.here = to;
-                Ok(format!("You are at the {}.{}", self.places[to].name, self.ways()))
+                Ok(self.look())
             }
             Act::Look => Ok(self.look()),
             Act::Take(i) => {

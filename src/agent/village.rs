@@ -30,7 +30,7 @@ impl Village {
     /// That of [`World::new`](crate::data::world::World::new) with this seed.
     pub fn new(seed: u64) -> Village {
         let tools = [
-            Tool::new("move", "Go to a neighbouring place", &[("to", "The place")]),
+            Tool::new("move", "Go to a neighbouring place, and see who and what is there", &[("to", "The place")]),
             Tool::new("look", "Who and what is here, and where one can go", &[]),
             Tool::new("take", "Take something that is here", &[("thing", "The thing")]),
             Tool::new(

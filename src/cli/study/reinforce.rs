@@ -27,9 +27,12 @@ pub struct ReinforceStudy {
     /// The learning rate of these
     #[arg(long, value_name = "X", default_value_t = Settings::default().lr)]
     lr: f64,
-    /// What a nat of KL costs: of GRPO, of PPO
-    #[arg(long, value_name = "X,Y", value_delimiter = ',', num_args = 2, default_values_t = Settings::default().kl)]
-    kl: Vec<f64>,
+    /// What a nat of KL costs in GRPO
+    #[arg(long, value_name = "X", default_value_t = Settings::default().kl[0])]
+    kl: f64,
+    /// And in PPO
+    #[arg(long, value_name = "X", default_value_t = Settings::default().kl[1])]
+    ppo_kl: f64,
     /// Override a key of their recipe, data/recipes/reinforce.toml; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -39,7 +42,7 @@ pub struct ReinforceStudy {
 pub fn run(args: &ReinforceStudy, global: &Global) -> Result<()> {
     let mut settings = Settings { steps: args.steps, lr: args.lr, set: args.set.clone(), ..Settings::default() };
     settings.start.base_steps = args.base_steps;
-    settings.kl.copy_from_slice(&args.kl);
+    settings.kl = [args.kl, args.ppo_kl];
     args.seeds.each(global, |seed| study(&settings, seed), table)
 }
 
