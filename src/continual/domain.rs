@@ -7,8 +7,7 @@ use crate::measure::auc;
 const PRIOR: f64 = 0.5;
 
 /// The area under the ROC curve of a classifier that tells `new` from `old`: naive Bayes on tokens, learnt from every second text of both and asked
-/// about the others, and the other way round. 0.5 where nothing tells them apart; with n and m texts its standard deviation is then
-/// √((n + m + 1)/(12 n m)) or a little less, that of the rank test of Mann and Whitney.
+/// about the others, and the other way round. 0.5 in the mean of samples that nothing tells apart.
 pub fn separation(new: &[&Seen], old: &[&Seen], bins: usize) -> f64 {
     let half = |texts: &[&Seen], part: usize| -> Vec<usize> { (part..texts.len()).step_by(2).collect() };
     let one = |asked: usize| {

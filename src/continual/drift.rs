@@ -6,8 +6,7 @@
 //!
 //! **The rate of false alarms** is stated, and shared evenly among all tests (Bonferroni): with it, a stream of `horizon` documents like the
 //! reference's raises an alarm. What chance does to a statistic is measured: streams are drawn from the second half of the reference, compared
-//! with the first, and the threshold is the quantile of their maxima, by a Gumbel distribution of the same mean and deviation. That of the
-//! classifier follows from the rank test's deviation, for it would take too long to learn it again so often.
+//! with the first, and the threshold is the quantile of their maxima, by a Gumbel distribution of the same mean and deviation.
 
 use super::domain::separation;
 use crate::error::{Error, Result};
@@ -218,7 +217,7 @@ impl Detector {
 
     /// Thresholds, from streams by chance.
     fn learn(&mut self, second: &[Seen], names: &[&str]) {
-        let Settings { windows, every, horizon, draws, seed, false_alarms, .. } = self.settings.clone();
+        let Settings { windows, horizon, draws, seed, false_alarms, .. } = self.settings.clone();
         let longest = *windows.iter().max().expect("a window");
         for &window in &windows {
             let signals = [Signal::Psi, Signal::JensenShannon].into_iter();
@@ -238,15 +237,8 @@ impl Detector {
                 let mut found = vec![(f64::NEG_INFINITY, 0.0, 0.0); self.tests.len()];
                 for _ in 0..horizon {
                     monitor.push(second[rng.below(second.len() as u32) as usize].clone());
-                    if !monitor.seen.is_multiple_of(every as u64) {
-                        continue;
-                    }
                     for (found, test) in found.iter_mut().zip(&self.tests) {
-                        let value = match test.signal {
-                            Signal::Classifier => None,
-                            _ => monitor.value(test),
-                        };
-                        if let Some(value) = value {
+                        if let Some(value) = monitor.due(test).then(|| monitor.value(test)).flatten() {
                             *found = (found.0.max(value), found.1 + value, found.2 + 1.0);
                         }
                     }
@@ -254,14 +246,7 @@ impl Detector {
                 found
             })
             .collect();
-        let looks = (horizon / longest).max(1) as f64;
         for (i, test) in self.tests.iter_mut().enumerate() {
-            if test.signal == Signal::Classifier {
-                let n = longest.min(self.kept.len()) as f64;
-                test.usual = 0.5;
-                test.threshold = 0.5 + normal_quantile(1.0 - share / looks) * ((2.0 * n + 1.0) / (12.0 * n * n)).sqrt();
-                continue;
-            }
             let all = || streams.iter().map(move |stream| stream[i]).filter(|found| found.2 > 0.0);
             let maxima: Vec<f64> = all().map(|found| found.0).collect();
             if maxima.len() < 2 {
@@ -298,13 +283,6 @@ fn gumbel_quantile(maxima: &[f64], p: f64) -> f64 {
     mean - scale * (0.577_215_664_901_532_9 + (-p.ln()).ln())
 }
 
-/// The value that N(0, 1) stays below with probability `p`, within 5e-4 (Abramowitz and Stegun 1964, 26.2.23).
-fn normal_quantile(p: f64) -> f64 {
-    let t = (-2.0 * (1.0 - p).ln()).sqrt();
-    t - (2.515_517 + 0.802_853 * t + 0.010_328 * t * t)
-        / (1.0 + 1.432_788 * t + 0.189_269 * t * t + 0.001_308 * t * t * t)
-}
-
 /// A stream that is watched.
 #[derive(Clone, Debug)]
 pub struct Monitor<'a> {
@@ -326,17 +304,8 @@ impl<'a> Monitor<'a> {
     /// Sees a document more; what it found, where it was time to look. Of several alarms that which is the furthest above its threshold.
     pub fn see(&mut self, seen: Seen) -> Option<Alarm> {
         self.push(seen);
-        let Settings { every, windows, .. } = &self.detector.settings;
-        if !self.seen.is_multiple_of(*every as u64) {
-            return None;
-        }
-        let longest = *windows.iter().max().expect("a window") as u64;
         let mut found: Option<(f64, Alarm)> = None;
-        for test in &self.detector.tests {
-            // The classifier looks at windows that have no document in common.
-            if test.signal == Signal::Classifier && !self.seen.is_multiple_of(longest) {
-                continue;
-            }
+        for test in self.detector.tests.iter().filter(|test| self.due(test)) {
             let Some(value) = self.value(test).filter(|value| *value > test.threshold) else { continue };
             let beyond = (value - test.usual) / (test.threshold - test.usual);
             if found.as_ref().is_none_or(|(most, _)| beyond > *most) {
@@ -349,6 +318,16 @@ impl<'a> Monitor<'a> {
     /// What each test comes to now; `None` where its window is not full yet.
     pub fn values(&self) -> Vec<Option<f64>> {
         self.detector.tests.iter().map(|test| self.value(test)).collect()
+    }
+
+    /// Whether it is time for a test: every so many documents; the classifier, which takes the longest, looks at windows that have no document
+    /// in common.
+    fn due(&self, test: &Test) -> bool {
+        let every = match test.signal {
+            Signal::Classifier => test.window,
+            _ => self.detector.settings.every,
+        };
+        self.seen.is_multiple_of(every as u64)
     }
 
     fn push(&mut self, seen: Seen) {
@@ -508,10 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_those_of_tables() {
-        for (p, x) in [(0.975, 1.959_964), (0.999, 3.090_232), (0.999_95, 3.890_592)] {
-            assert!((normal_quantile(p) - x).abs() < 1e-3, "{p}");
-        }
+    fn the_quantile_is_that_of_the_distribution() {
         // Of a Gumbel distribution with mode 0 and scale 1: mean 0.5772, variance pi^2/6.
         let maxima: Vec<f64> = (0..100_000).map(|i| -(-((f64::from(i) + 0.5) / 1e5).ln()).ln()).collect();
         assert!((gumbel_quantile(&maxima, 0.99) - 4.600_149).abs() < 0.01, "{}", gumbel_quantile(&maxima, 0.99));
