@@ -54,12 +54,12 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            chores: [8000, 3000],
+            chores: [16_000, 2000],
             others: 7,
-            base_steps: 4000,
+            base_steps: 5000,
             demos: 300,
-            clone_steps: 600,
-            clone_lr: 2e-3,
+            clone_steps: 400,
+            clone_lr: 1e-3,
             steps: 100,
             walks: 64,
             group: 8,
@@ -72,7 +72,7 @@ impl Default for Settings {
 }
 
 /// Tokens of a trajectory.
-const CONTEXT: usize = 512;
+const CONTEXT: usize = 768;
 
 /// Tokens of a message.
 const MESSAGE: usize = 48;
