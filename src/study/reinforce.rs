@@ -44,11 +44,11 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             start: manners::Settings { name: "ruder", rude: 0.75, ..manners::Settings::default() },
-            steps: 60,
+            steps: 200,
             answers: 64,
             group: 8,
             lr: 1e-4,
-            kl: [0.02, 0.05],
+            kl: [0.15, 0.05],
             kept_lrs: vec![1e-4, 1e-3],
             set: Vec::new(),
         }
