@@ -145,10 +145,13 @@ fn losses_of_thumbs_and_of_rewards_are_those_of_the_reference() {
 #[test]
 fn fine_tuning_beside_a_loss_weighs_the_better_answers_a_token() {
     let dir = tempfile::tempdir().expect("a folder");
-    let pairs = pairs(dir.path());
+    let line =
+        |i| format!("{{\"prompt\": \"Who is number {i}?\", \"chosen\": \" Ann.\", \"rejected\": \" Bob is it.\"}}\n");
+    let pairs = dir.path().join("pairs.jsonl");
+    std::fs::write(&pairs, (0..60).map(line).collect::<String>()).expect("written");
     let run = aligned(dir.path(), &pairs, &["model.preference.sft=0.5", "train.steps=1"], &mut ()).run;
     let beside = f64::from(losses(&run)[0]) - std::f64::consts::LN_2;
-    // All better answers have as many tokens: 0.5 (−log π / n).
+    // The better answers are one, so they have as many tokens: 0.5 (−log π / n).
     let tokens = -0.5 * last(&run, "logps/chosen") / beside;
     assert!(tokens > 1.5 && (tokens - tokens.round()).abs() < 1e-3, "{tokens} tokens");
 }
