@@ -12,6 +12,20 @@ pub const CALLS: usize = 12;
 /// Acts of a chore at most.
 const ACTS: usize = 8;
 
+/// Ways of telling chores: the words of all errands, and none of the sentences in which errands are asked.
+const GET: &[&str] = &["Get {x}.", "Take {x} along.", "You need {x}.", "You should end up with {x}."];
+/// The same where that costs something.
+const BUY: &[&str] =
+    &["Buy {x}.", "Get yourself {x} from a stall.", "You would like {x} from a stall.", "Spend coins on {x}."];
+/// And where somebody gets what one carries.
+const HAND: &[&str] = &[
+    "Hand {x} to {p}.",
+    "You carry {x}, and {p} gets it.",
+    "{p} waits for what is in your bag, {x}.",
+    "Let {p} have {x} of your bag.",
+    "In the end {p} should have {x}, which is in your bag.",
+];
+
 /// What was told, and what was done.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chores {
@@ -81,18 +95,23 @@ pub fn chore(scene: &Scene, rng: &mut Rng) -> Option<(String, Vec<Act>)> {
             };
             let what = one(0..scene.items.len(), rng, lies)?;
             let had = |scene: &Scene| scene.items[what].at == Spot::Bag;
-            let words = format!("{} {}.", if sold { "Buy" } else { "Get" }, thing(what));
+            let words = said(if sold { BUY } else { GET }, rng).replace("{x}", &thing(what));
             Some((words, until(scene, had, |scene| plan::get(scene, what))?))
         }
         _ => {
             let what = one(0..scene.items.len(), rng, |i| scene.items[i].at == Spot::Bag)?;
             let who = one(0..scene.people.len(), rng, |_| true)?;
-            let words = format!("Hand {} to {}.", thing(what), person(who));
+            let words = said(HAND, rng).replace("{x}", &thing(what)).replace("{p}", person(who));
             let mut scene = scene.clone();
             scene.goals = vec![(what, who)];
             Some((words, until(&scene, Scene::done, |scene| plan::next(scene, true))?))
         }
     }
+}
+
+/// One of the ways to tell it.
+fn said(ways: &[&'static str], rng: &mut Rng) -> &'static str {
+    ways[rng.below(ways.len() as u32) as usize]
 }
 
 /// One of them that fits, each as likely.
