@@ -3,7 +3,7 @@
 use super::drift::Seen;
 use crate::measure::auc;
 
-/// How much a token's share says for the one side, ln p − ln q, with so many counts added to each bin.
+/// Counts that are added to each bin, so that no share is 0.
 const PRIOR: f64 = 0.5;
 
 /// The area under the ROC curve of a classifier that tells `new` from `old`: naive Bayes on tokens, learnt from every second text of both and asked

@@ -133,8 +133,8 @@ pub struct Detector {
     counts: Vec<u32>,
     /// Every one of the first half that the classifier compares with.
     kept: Vec<Seen>,
-    /// Mean and deviation of each number.
-    numbers: Vec<(f64, f64)>,
+    /// Each number's name, mean and deviation.
+    numbers: Vec<(String, f64, f64)>,
     tests: Vec<Test>,
 }
 
@@ -192,13 +192,14 @@ impl Detector {
         let (first, second): (Vec<_>, Vec<_>) = seen.into_iter().enumerate().partition(|(i, _)| i.is_multiple_of(2));
         let [first, second] = [first, second].map(|half| half.into_iter().map(|(_, seen)| seen).collect::<Vec<_>>());
         first.iter().flat_map(|seen| &seen.tokens).for_each(|&(bin, n)| detector.counts[bin as usize] += n);
-        detector.numbers = (0..names.len())
-            .map(|i| {
-                assert!(first.iter().all(|seen| seen.numbers.len() == names.len()), "a number for each name");
-                let all: Vec<f64> = first.iter().map(|seen| seen.numbers[i]).filter(|x| x.is_finite()).collect();
+        assert!(first.iter().chain(&second).all(|seen| seen.numbers.len() == names.len()), "a number for each name");
+        detector.numbers = (0..)
+            .zip(names)
+            .map(|(i, name)| {
+                let all: Vec<f64> = first.iter().map(|seen| seen.numbers[i]).filter(|x: &f64| x.is_finite()).collect();
                 let mean = all.iter().sum::<f64>() / all.len().max(1) as f64;
                 let squares: f64 = all.iter().map(|x| (x - mean) * (x - mean)).sum();
-                (mean, (squares / all.len().max(2) as f64).sqrt())
+                ((*name).to_owned(), mean, (squares / all.len().max(2) as f64).sqrt())
             })
             .collect();
         detector.kept = first.into_iter().take(longest).collect();
@@ -367,13 +368,8 @@ impl<'a> Monitor<'a> {
                 Some(separation(&new, &old, detector.counts.len()))
             }
             Signal::Number(name) => {
-                let which = detector.tests.iter().filter(|other| other.window == test.window);
-                let which = which.filter_map(|other| match &other.signal {
-                    Signal::Number(other) => Some(other),
-                    _ => None,
-                });
-                let i = which.into_iter().position(|other| other == name).expect("its name");
-                let (mean, deviation) = detector.numbers[i];
+                let i = detector.numbers.iter().position(|(own, ..)| own == name).expect("its name");
+                let (_, mean, deviation) = detector.numbers[i];
                 let all = || self.window(test.window).map(|seen| seen.numbers[i]).filter(|x| x.is_finite());
                 let n = all().count() as f64;
                 (n >= 2.0 && deviation > 0.0).then(|| ((all().sum::<f64>() / n - mean) / (deviation / n.sqrt())).abs())
