@@ -71,7 +71,7 @@ Rewards: success, breaches, calls, random; docs/agents.md says of each. data/rec
     #[command(after_help = "Examples:
   kiln agent chores --out chores.jsonl
   kiln agent chores --out others.jsonl --seed 2          another village
-  kiln train --set model.kind=llama --set optim.kind=muon --set train.context=512 --set data.path=chores.jsonl")]
+  kiln train --set model.kind=llama --set optim.kind=muon --set train.context=768 --set data.path=chores.jsonl")]
     Chores(ChoresArgs),
 }
 
@@ -588,7 +588,7 @@ fn chores(args: &ChoresArgs, global: &Global) -> Result<()> {
     }
     let each = calls as f64 / *tasks as f64;
     print(&format!("{} texts with {each:.1} calls each: {}", thousands(*tasks), quote(out)))?;
-    let set = "--set model.kind=llama --set optim.kind=muon --set train.context=512";
+    let set = "--set model.kind=llama --set optim.kind=muon --set train.context=768";
     print(&format!("next: kiln train {set} --set data.path={}", quote(out)))
 }
 

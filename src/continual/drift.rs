@@ -10,7 +10,7 @@
 
 use super::domain::separation;
 use crate::error::{Error, Result};
-use crate::measure::{jensen_shannon, psi};
+use crate::measure::{jensen_shannon, mean_and_std, psi};
 use crate::rng::{Purpose, Rng};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,13 @@ impl Default for Settings {
             draws: 400,
             seed: 1,
         }
+    }
+}
+
+impl Settings {
+    /// Documents of the longest window; 0 where there is none.
+    fn longest(&self) -> usize {
+        self.windows.iter().copied().max().unwrap_or(0)
     }
 }
 
@@ -139,9 +146,9 @@ pub struct Detector {
 }
 
 /// Which bins there are: the most frequent tokens, one each.
-fn binned(reference: &[Vec<u32>], bins: usize) -> (HashMap<u32, u32>, Vec<u32>) {
+fn binned(reference: &[(Vec<u32>, Vec<f64>)], bins: usize) -> (HashMap<u32, u32>, Vec<u32>) {
     let mut times = BTreeMap::new();
-    reference.iter().flatten().for_each(|&id| *times.entry(id).or_insert(0_u64) += 1);
+    reference.iter().flat_map(|(ids, _)| ids).for_each(|&id| *times.entry(id).or_insert(0_u64) += 1);
     let mut order: Vec<(u32, u64)> = times.into_iter().collect();
     order.sort_by_key(|&(id, times)| (std::cmp::Reverse(times), id));
     let token_of: Vec<u32> = order.into_iter().take(bins - 1).map(|(id, _)| id).collect();
@@ -158,7 +165,7 @@ impl Detector {
     /// # Panics
     /// If a document has not as many numbers as there are names.
     pub fn new(reference: &[(Vec<u32>, Vec<f64>)], names: &[&str], settings: Settings) -> Result<Detector> {
-        let longest = settings.windows.iter().copied().max().unwrap_or(0);
+        let longest = settings.longest();
         let need = LEAST * longest;
         if longest == 0 || settings.every == 0 || settings.horizon < longest || settings.draws < 50 {
             let problem = format!("{:?}, every {} documents", settings.windows, settings.every);
@@ -174,10 +181,7 @@ impl Detector {
             let problem = format!("{} documents are too few to compare windows of {longest} with", reference.len());
             return Err(Error::failed(problem, format!("give {need} at least, or shorter windows")));
         }
-        let (bin_of, token_of) = {
-            let ids: Vec<Vec<u32>> = reference.iter().map(|(ids, _)| ids.clone()).collect();
-            binned(&ids, settings.bins.max(2))
-        };
+        let (bin_of, token_of) = binned(reference, settings.bins.max(2));
         let mut detector = Detector {
             counts: vec![0; token_of.len() + 1],
             settings,
@@ -197,9 +201,8 @@ impl Detector {
             .zip(names)
             .map(|(i, name)| {
                 let all: Vec<f64> = first.iter().map(|seen| seen.numbers[i]).filter(|x: &f64| x.is_finite()).collect();
-                let mean = all.iter().sum::<f64>() / all.len().max(1) as f64;
-                let squares: f64 = all.iter().map(|x| (x - mean) * (x - mean)).sum();
-                ((*name).to_owned(), mean, (squares / all.len().max(2) as f64).sqrt())
+                let (mean, deviation) = mean_and_std(&all);
+                ((*name).to_owned(), mean, deviation)
             })
             .collect();
         detector.kept = first.into_iter().take(longest).collect();
@@ -219,7 +222,7 @@ impl Detector {
     /// Thresholds, from streams by chance.
     fn learn(&mut self, second: &[Seen], names: &[&str]) {
         let Settings { windows, horizon, draws, seed, false_alarms, .. } = self.settings.clone();
-        let longest = *windows.iter().max().expect("a window");
+        let longest = self.settings.longest();
         for &window in &windows {
             let signals = [Signal::Psi, Signal::JensenShannon].into_iter();
             let numbers = names.iter().map(|&name| Signal::Number(name.to_owned()));
@@ -276,9 +279,7 @@ impl Detector {
 
 /// The value that a Gumbel distribution with the mean and deviation of `maxima` stays below with probability `p`.
 fn gumbel_quantile(maxima: &[f64], p: f64) -> f64 {
-    let n = maxima.len() as f64;
-    let mean = maxima.iter().sum::<f64>() / n;
-    let deviation = (maxima.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0)).sqrt();
+    let (mean, deviation) = mean_and_std(maxima);
     let scale = deviation * 6.0_f64.sqrt() / std::f64::consts::PI;
     // The mean is the mode + Euler's constant times the scale.
     mean - scale * (0.577_215_664_901_532_9 + (-p.ln()).ln())
@@ -316,11 +317,6 @@ impl<'a> Monitor<'a> {
         found.map(|(_, alarm)| alarm)
     }
 
-    /// What each test comes to now; `None` where its window is not full yet.
-    pub fn values(&self) -> Vec<Option<f64>> {
-        self.detector.tests.iter().map(|test| self.value(test)).collect()
-    }
-
     /// Whether it is time for a test: every so many documents; the classifier, which takes the longest, looks at windows that have no document
     /// in common.
     fn due(&self, test: &Test) -> bool {
@@ -341,7 +337,7 @@ impl<'a> Monitor<'a> {
             }
         }
         self.last.push_back(seen);
-        if self.last.len() > *windows.iter().max().expect("a window") {
+        if self.last.len() > self.detector.settings.longest() {
             self.last.pop_front();
         }
     }

@@ -135,7 +135,7 @@ fn distance2(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// Mean and standard deviation (n − 1 below) of some numbers.
-fn mean_and_std(x: &[f64]) -> (f64, f64) {
+pub fn mean_and_std(x: &[f64]) -> (f64, f64) {
     let mean = x.iter().sum::<f64>() / x.len() as f64;
     let squares: f64 = x.iter().map(|x| (x - mean) * (x - mean)).sum();
     (mean, (squares / (x.len().max(2) - 1) as f64).sqrt())

@@ -1,4 +1,4 @@
-//! Does a model learn to act, and within constraints? It has read of chores, each told in words and done, here and in other villages; it imitates a
+//! Does a model learn to act, and within constraints? It has read of chores, each told in words and done as the planner does it, here and in other villages; it imitates a
 //! planner in a few hundred errands, and then learns from its own, many trajectories at each, of which it is told whether the errand was done.
 //!
 //! - **Asked** are errands of the environment's test split: about people and things that no other errand is about, in words that none is asked in.

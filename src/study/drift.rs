@@ -13,7 +13,7 @@ use crate::data::Tokenizer;
 use crate::data::source::Document;
 use crate::data::world::{Era, World};
 use crate::disk::{self, Os};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::measure::percentile;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -105,7 +105,7 @@ impl Stream<'_> {
 /// Does the study for one seed.
 ///
 /// # Errors
-/// The detector's settings do not fit.
+/// The detector's settings do not fit; a signal stopped it.
 pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     let horizon = settings.watched.horizon as u64;
     let worlds = Era::ALL.map(|era| World::era(at.seed, era));
@@ -125,14 +125,21 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
             })
             .collect()
     };
-    at.says("watching streams that stay the same");
-    let mut false_by = BTreeMap::new();
-    for (_, signal) in watch(0, [horizon, 0])?.into_iter().flatten() {
-        *false_by.entry(signal).or_insert(0) += 1;
-    }
-    let mut changed = Vec::new();
-    for to in 1..Era::ALL.len() {
-        let era = Era::ALL[to].name();
+    let (mut false_by, mut changed) = (BTreeMap::new(), Vec::new());
+    for (to, era) in Era::ALL.into_iter().map(Era::name).enumerate() {
+        if let Some(signal) = at.watch.stop() {
+            return Err(Error::failed(
+                format!("stopped by signal {signal}"),
+                "the same command begins this seed again",
+            ));
+        }
+        if to == 0 {
+            at.says("watching streams that stay the same");
+            for (_, signal) in watch(0, [horizon, 0])?.into_iter().flatten() {
+                *false_by.entry(signal).or_insert(0) += 1;
+            }
+            continue;
+        }
         at.says(&format!("watching streams that change, era {era}"));
         let after = horizon - settings.before.min(horizon);
         let all = watch(to, [settings.before, after])?;
