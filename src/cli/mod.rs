@@ -19,6 +19,7 @@ mod sweep;
 mod term;
 mod train;
 mod tune;
+mod update;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -152,6 +153,7 @@ enum Command {
     Chat(chat::ChatArgs),
     Serve(serve::ServeArgs),
     Convert(convert::ConvertArgs),
+    Update(update::UpdateArgs),
     Bench(bench::BenchArgs),
     Kernels(kernels::KernelsArgs),
     Study(study::StudyArgs),
@@ -159,11 +161,12 @@ enum Command {
 }
 
 /// The commands along the life cycle, as `kiln --help` shows them.
-const GROUPS: [(&str, &[&str]); 5] = [
+const GROUPS: [(&str, &[&str]); 6] = [
     ("Prepare", &["data", "plan"]),
     ("Train", &["train", "tune", "align", "agent", "sweep"]),
     ("Judge", &["eval", "review", "report"]),
     ("Use", &["sample", "chat", "serve", "convert"]),
+    ("Keep", &["update"]),
     ("Study", &["study", "bench", "kernels", "doctor"]),
 ];
 
@@ -292,6 +295,7 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Chat(args) => chat::run(args, &global).map(|()| 0),
         Command::Serve(args) => serve::run(args, &global),
         Command::Convert(args) => convert::run(args, &global).map(|()| 0),
+        Command::Update(args) => update::run(args, &global),
         Command::Bench(args) => bench::run(args, &global).map(|()| 0),
         Command::Kernels(args) => kernels::run(args, &global).map(|()| 0),
         Command::Study(args) => study::run(args, &global).map(|()| 0),

@@ -226,7 +226,7 @@ fn count(n: u64, one: &str, many: &str) -> String {
 }
 
 /// What a run shows: on a terminal a bar below the lines, else lines alone, with `--json` a bar or nothing.
-struct Screen {
+pub(super) struct Screen {
     bar: Option<ProgressBar>,
     json: bool,
     start: Instant,
@@ -244,7 +244,7 @@ struct Screen {
 }
 
 impl Screen {
-    fn new(json: bool, until: Option<u64>) -> Screen {
+    pub(super) fn new(json: bool, until: Option<u64>) -> Screen {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
             bar.set_style(style("{msg} {spinner}"));
@@ -282,7 +282,7 @@ impl Screen {
         duration(self.start.elapsed().mul_f64(steps.saturating_sub(step) as f64 / done as f64))
     }
 
-    fn finish(&self) {
+    pub(super) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -67,7 +67,7 @@ impl Settings {
 }
 
 /// Documents that a reference needs at least, for each one of the longest window.
-const LEAST: usize = 4;
+pub(super) const LEAST: usize = 4;
 
 /// What a test looks at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -132,6 +132,8 @@ pub struct Moved {
 #[derive(Clone, Debug)]
 pub struct Detector {
     settings: Settings,
+    /// Documents of the reference.
+    known: usize,
     /// The bin of each frequent token; the last bin is for the rest.
     bin_of: HashMap<u32, u32>,
     /// The token of each bin.
@@ -184,6 +186,7 @@ impl Detector {
         let (bin_of, token_of) = binned(reference, settings.bins.max(2));
         let mut detector = Detector {
             counts: vec![0; token_of.len() + 1],
+            known: reference.len(),
             settings,
             bin_of,
             token_of,
@@ -271,6 +274,11 @@ impl Detector {
         self.token_of.get(bin as usize).copied()
     }
 
+    /// How many documents it knows.
+    pub fn documents(&self) -> usize {
+        self.known
+    }
+
     /// Watches a stream from its beginning.
     pub fn monitor(&self) -> Monitor<'_> {
         Monitor::new(self)
@@ -301,6 +309,11 @@ impl<'a> Monitor<'a> {
     fn new(detector: &'a Detector) -> Monitor<'a> {
         let counts = vec![vec![0; detector.counts.len()]; detector.settings.windows.len()];
         Monitor { detector, seen: 0, last: VecDeque::new(), counts }
+    }
+
+    /// How many documents it has seen.
+    pub fn documents(&self) -> u64 {
+        self.seen
     }
 
     /// Sees a document more; what it found, where it was time to look. Of several alarms that which is the furthest above its threshold.

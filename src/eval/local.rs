@@ -77,6 +77,11 @@ impl Local {
         let reader = Reader { tokenizer, before, first, template, context };
         Ok(Local { name, tape: Tape::new(params.device()), gpt, params, reader })
     }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.reader.tokenizer
+    }
 }
 
 impl Reader {

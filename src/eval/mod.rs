@@ -37,12 +37,12 @@ pub use local::Local;
 pub use members::Signs;
 pub use model::{Model, Score, Writing};
 pub use outcome::{BINS, Difference, Figure, Found, Nearest, Outcome, Record, Sureness, exposure};
+pub use refusal::Refusal;
 pub use saved::{Asked, Saved};
 pub use task::{Item, Kind, Lean, Task, Topic, Verifier, Words};
 
 use crate::data::world::{Verdict, World};
 use crate::error::Result;
-use refusal::Refusal;
 use regex::Regex;
 
 /// How a task is asked.

@@ -21,7 +21,7 @@ const PHRASES: &[&str] = &[
 const FIRST: usize = 200;
 
 /// Tells refusals from answers.
-pub(super) struct Refusal {
+pub struct Refusal {
     own: RegexSet,
     more: Vec<Regex>,
 }

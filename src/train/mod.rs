@@ -25,6 +25,7 @@ pub mod run;
 pub mod sampler;
 pub mod schedule;
 pub mod seen;
+pub mod served;
 pub mod setup;
 pub mod signal;
 pub mod source;

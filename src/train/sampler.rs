@@ -1,7 +1,7 @@
 //! A trained model, ready to write.
 
-use super::checkpoint;
 use super::text::start;
+use super::{checkpoint, served};
 use crate::data::Tokenizer;
 use crate::data::detok::Decoder;
 use crate::device::Device;
@@ -27,7 +27,7 @@ pub struct Sampler {
 /// Adapters of adapters of …: more than this many are a circle.
 const MAX_ADAPTERS: usize = 64;
 
-/// The model that `path` means: a run's newest good checkpoint, a checkpoint, or what [`formats::open`] opens; of an adapter,
+/// The model that `path` means: a run's newest good checkpoint, a checkpoint, the version in service of a [line](served), or what [`formats::open`] opens; of an adapter,
 /// what it makes of its base, which may be any of these. Also tells what is wrong with newer checkpoints of the run, which were
 /// passed over.
 ///
@@ -68,11 +68,14 @@ fn based(path: &Path, depth: usize) -> Result<(Pretrained, Vec<Error>)> {
     Ok((peft::open(&dir, base)?, damaged))
 }
 
-/// Where the files of the model `path` are, a checkpoint of a run, and what is wrong with newer ones.
+/// Where the files of the model `path` are, as the checkpoint of a run, and what is wrong with newer ones.
 ///
 /// # Errors
 /// There is none.
 pub fn place(path: &Path) -> Result<(PathBuf, Vec<Error>)> {
+    if let Some(version) = served::current(path)? {
+        return place(&version);
+    }
     if foreign(path) { Ok((path.to_owned(), Vec::new())) } else { checkpoint::find(&Os, path) }
 }
 

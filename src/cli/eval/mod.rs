@@ -9,6 +9,7 @@ use clap::Args;
 use kiln::error::{Error, Result};
 use kiln::train::pictures::exam;
 use kiln::train::pictures::sampler::draws;
+use kiln::train::served::POINTER;
 use std::path::{Path, PathBuf};
 
 /// Ask a language model, compare two, or judge pictures
@@ -138,7 +139,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Result<u8> {
 /// Whether a path is a language model's.
 fn writes(path: &Path) -> Result<bool> {
     let has = |name: &str| path.join(name).exists();
-    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) || has("adapter_config.json") {
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) || has("adapter_config.json") || has(POINTER) {
         return Ok(true);
     }
     if has("recipe.toml") || has("state.json") {

@@ -134,6 +134,11 @@ impl Sources {
         Sources::open(paths, json::WHOLE)
     }
 
+    /// As [`Sources::lenient`], but a line of JSON comes as it is, as the text.
+    pub fn lenient_objects<P: AsRef<Path>>(paths: &[P], limits: Limits) -> Result<Sources> {
+        Sources::lenient(paths, json::WHOLE, limits)
+    }
+
     fn find<P: AsRef<Path>>(paths: &[P], field: &str, limits: Limits, lenient: bool) -> Result<Sources> {
         let walk = Arc::new(Walk::new(paths, kind::readable, lenient)?);
         if walk.files.is_empty() {

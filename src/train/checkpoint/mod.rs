@@ -39,7 +39,7 @@ pub const STATE: &str = "state.json";
 /// The architecture, as Hugging Face writes it.
 pub const CONFIG: &str = "config.json";
 /// The weights of an adapter, and what it is.
-const ADAPTER: [&str; 2] = [peft::MODEL, peft::CONFIG];
+pub const ADAPTER: [&str; 2] = [peft::MODEL, peft::CONFIG];
 /// The tokenizer, as Hugging Face writes it.
 pub const TOKENIZER: &str = "tokenizer.json";
 /// The checksums of all of them.
