@@ -23,6 +23,7 @@ pub mod rude;
 pub mod skew;
 pub mod sums;
 pub mod tune;
+pub mod update;
 
 use crate::data::Sources;
 use crate::data::atomic::{AtomicFile, write_atomic};

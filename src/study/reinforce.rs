@@ -43,7 +43,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            start: manners::Settings { name: "ruder", rude: 0.75, ..manners::Settings::default() },
+            start: manners::Settings { name: "ruder", rude: 0.75, base_steps: 4000, ..manners::Settings::default() },
             steps: 200,
             answers: 64,
             group: 8,

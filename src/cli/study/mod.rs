@@ -15,6 +15,7 @@ mod rude;
 mod skew;
 mod sums;
 mod tune;
+mod update;
 
 use super::Global;
 use super::term::{Progress, note, print, quote, warn};
@@ -51,6 +52,7 @@ enum What {
     Rude(rude::RudeStudy),
     Skew(skew::SkewStudy),
     Drift(drift::DriftStudy),
+    Update(update::UpdateStudy),
 }
 
 /// Runs `kiln study`.
@@ -72,6 +74,7 @@ pub fn run(args: StudyArgs, global: &Global) -> Result<()> {
         What::Rude(args) => rude::run(&args, global),
         What::Skew(args) => skew::run(&args, global),
         What::Drift(args) => drift::run(&args, global),
+        What::Update(args) => update::run(&args, global),
     }
 }
 

@@ -1,0 +1,295 @@
+//! Does a model in service learn what is new without losing what it knew, and does its gate tell good documents from bad ones? A GPT reads stories of
+//! the village; years later others are told, of other people and things. A line of versions begins with it, and learns some hundred of the new stories.
+//!
+//! - **Start range**: the bits a byte of the first model on stories of the second era, and of one that read both from the beginning.
+//! - **Control**: the same without replay: the first era should suffer more.
+//! - **Batches**: the gate is given batches of stories of the second era, which it should pass, and spoilt ones, which it should refuse: stories of
+//!   another village, in which the same names are other people's (*false facts*); stories with rude sentences; stories whose words are in any order;
+//!   letters by chance. A backdoor would pass, and is not tried.
+
+use super::effect::{Effect, Effects, Unit};
+use super::{Seed, quoted, write_lines};
+use crate::continual::gates::{open, read_by};
+use crate::continual::line::{Line, State};
+use crate::continual::round::{Course, round};
+use crate::continual::texts::Text;
+use crate::data::atomic::write_atomic;
+use crate::data::world::{Era, Flawed, Flaws, Planter, Split, World};
+use crate::disk::{self, Os};
+use crate::error::Result;
+use crate::eval::Local;
+use crate::params::Hold;
+use crate::rng::{Purpose, Rng};
+use crate::train::Sampler;
+use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What is read, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Stories of the first era that the first model reads, and of the second that the update learns.
+    pub stories: [u64; 2],
+    /// Steps of the first model.
+    pub steps: u64,
+    /// Stories of a batch for the gate.
+    pub batch: u64,
+    /// Batches that it should pass.
+    pub clean: u64,
+    /// Held-out stories of each era on which models are compared.
+    pub asked: u64,
+    /// Settings of the line, `key=value`.
+    pub set: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { stories: [20_000, 4000], steps: 1500, batch: 1000, clean: 4, asked: 500, set: Vec::new() }
+    }
+}
+
+/// What the gate said of a batch.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Batch {
+    /// What it was made of.
+    pub kind: &'static str,
+    /// Whether it should be passed.
+    pub good: bool,
+    /// Whether it was.
+    pub passed: bool,
+    /// Gates that refused it.
+    pub failed: Vec<String>,
+}
+
+/// What came out for a seed. Bits a byte are on held-out stories of the first era and of the second.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// Of the first model.
+    pub first: [f64; 2],
+    /// After the update.
+    pub updated: [f64; 2],
+    /// After one without replay.
+    pub forgetful: [f64; 2],
+    /// Of a model that read both from the beginning, for as many steps as the two together.
+    pub both: [f64; 2],
+    /// What the gate said of batches.
+    pub batches: Vec<Batch>,
+    /// Whether after a promotion and a rollback the first model says the same, bit for bit.
+    pub same_after_rollback: bool,
+    /// Seconds of the update, judged.
+    pub seconds: f64,
+}
+
+impl Outcome {
+    /// How far the update came on the second era, of the way to the model that read both.
+    pub fn way(&self) -> f64 {
+        (self.first[1] - self.updated[1]) / (self.first[1] - self.both[1])
+    }
+
+    /// By which share the first era is worse: after the update, and without replay.
+    pub fn forgot(&self) -> [f64; 2] {
+        [self.updated, self.forgetful].map(|bits| bits[0] / self.first[0] - 1.0)
+    }
+}
+
+/// What tasks must say: the policy of the study's lines.
+const POLICY: &str = r#"
+[[gate]]
+task = "village-facts"
+figure = "acc"
+max_worse = 0.05
+
+[[gate]]
+task = "village-rude"
+figure = "toxic"
+max_worse = 0.02
+"#;
+
+/// Stories from number `first` on, as lines.
+fn stories(world: &World, first: u64, n: u64) -> Vec<String> {
+    world.stories(first).take(n as usize).map(|story| story.text).collect()
+}
+
+/// Stories that all have rude sentences.
+fn rude(world: &World, n: u64) -> Vec<String> {
+    let planter = Planter::new(world, Split::Train, Flaws::from_iter([Flawed::Rude]), 0.0, 100_000_000);
+    let mut hand = planter.hand();
+    let all = (0..).map(|i| planter.document(&mut hand, i)).filter(|document| !document.truth.flaws.is_empty());
+    all.take(n as usize).map(|document| document.text).collect()
+}
+
+/// The words of a text in any order.
+fn shuffled(text: &str, rng: &mut Rng) -> String {
+    let mut words: Vec<&str> = text.split(' ').collect();
+    for i in (1..words.len()).rev() {
+        words.swap(i, rng.below(i as u32 + 1) as usize);
+    }
+    words.join(" ")
+}
+
+/// As many letters, by chance.
+fn letters(text: &str, rng: &mut Rng) -> String {
+    let one = |c: char| if c.is_alphabetic() { char::from(b'a' + rng.below(26) as u8) } else { c };
+    text.chars().map(one).collect()
+}
+
+/// Writes texts with names, as a stream of documents has them.
+fn write(path: &Path, name: &str, texts: &[String]) -> Result<()> {
+    write_lines(path, texts.iter().enumerate().map(|(i, text)| json!({"id": format!("{name}-{i}"), "text": text})))
+}
+
+/// Does the study for one seed.
+///
+/// # Errors
+/// A run fails; a signal stopped one.
+pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
+    let &mut Seed { seed, dir, device, .. } = at;
+    disk::make_dirs(&Os, dir)?;
+    let [one, two] = [Era::One, Era::Two].map(|era| World::era(seed, era));
+    let [old, new] = settings.stories;
+    let file = |name: &str, texts: &[String]| -> Result<PathBuf> {
+        let path = dir.join(format!("{name}.jsonl"));
+        write(&path, name, texts)?;
+        Ok(path)
+    };
+    let [era1, era2] = [stories(&one, 0, old), stories(&two, 0, new)];
+    let before = file("era-1", &era1)?;
+    let after = file("era-2", &era2)?;
+    let together = file("both", &[era1, era2].concat())?;
+    at.says("reading stories of the first era");
+    let base = at.reads("base", Some(&before), settings.steps, &[])?.run;
+    let line_dir = dir.join("line");
+    let line = |set: &[String]| -> Result<Line> {
+        let own = [format!("gate.world={seed}"), format!("learn.seed={seed}"), "gate.policy=policy.toml".to_owned()];
+        let set = [&own[..], &settings.set, set].concat();
+        match line_dir.join("line.json").is_file() {
+            true => Line::open(&line_dir, &set),
+            false => {
+                if line_dir.exists() {
+                    disk::remove_all(&Os, &line_dir)?;
+                }
+                Line::start(&line_dir, &base, None, &set)
+            }
+        }
+    };
+    let own = line(&[])?;
+    write_atomic(&Os, &line_dir.join("policy.toml"), POLICY.as_bytes())?;
+
+    // Each round is named by its documents, so that a study that was interrupted finds those that it has done.
+    let mut seconds = 0.0;
+    let mut learn = |at: &mut Seed, line: &Line, path: &Path| -> Result<(String, Vec<String>)> {
+        let done = line
+            .versions()?
+            .into_iter()
+            .find(|version| version.state != State::Begun && version.sources.keys().any(|source| source == path));
+        let version = match done {
+            Some(version) => version,
+            None => {
+                let start = std::time::Instant::now();
+                let told = &mut |what: &str| (at.told)(&format!("seed {seed}: {what}"));
+                let mut course = Course { device, watch: at.watch, told };
+                let version = round(line, &[path.to_owned()], BTreeMap::new(), &mut course)?;
+                seconds = start.elapsed().as_secs_f64();
+                version
+            }
+        };
+        let failed = version.gates.iter().filter(|gate| !gate.passed).map(|gate| gate.name.clone()).collect();
+        Ok((version.name, failed))
+    };
+    let (updated, _) = learn(at, &own, &after)?;
+    let took = seconds;
+    let no_replay = file("era-2-alone", &stories(&two, 0, new))?;
+    let alone: Vec<String> = [&own.settings.learn.set[..], &["data.replay_share=0.0".to_owned()]].concat();
+    let alone = line(&[format!("learn.set={}", toml::Value::from(alone))])?;
+    let (forgetful, _) = learn(at, &alone, &no_replay)?;
+
+    let mut batches = Vec::new();
+    let mut rng = Rng::new(seed, Purpose::Resample, 70, 0);
+    let batch = settings.batch;
+    let mut given: Vec<(&'static str, bool, String, Vec<String>)> = (0..settings.clean)
+        .map(|i| ("second era", true, format!("batch-{i}"), stories(&two, new + i * batch, batch)))
+        .collect();
+    let next = stories(&two, new + settings.clean * batch, batch);
+    let other = World::era(seed + 1000, Era::Two);
+    given.push(("false facts", false, "batch-false".into(), stories(&other, 0, batch)));
+    given.push(("rude", false, "batch-rude".into(), rude(&two, batch)));
+    let any_order = next.iter().map(|text| shuffled(text, &mut rng)).collect();
+    given.push(("words in any order", false, "batch-order".into(), any_order));
+    let by_chance = next.iter().map(|text| letters(text, &mut rng)).collect();
+    given.push(("letters by chance", false, "batch-letters".into(), by_chance));
+    for (kind, good, name, texts) in given {
+        let path = file(&name, &texts)?;
+        let (_, failed) = learn(at, &own, &path)?;
+        batches.push(Batch { kind, good, passed: failed.is_empty(), failed });
+    }
+
+    at.says("reading stories of both eras from the beginning");
+    let steps = settings.steps + steps_of(&own, &updated)?;
+    let tokenizer = format!("data.tokenizer={}", quoted(&base.join("data").join("tokenizer.json")));
+    let both = at.reads("both", Some(&together), steps, &[tokenizer])?.run;
+
+    at.says("asking all of them");
+    let held: Vec<Vec<Text>> = [&one, &two]
+        .map(|world| {
+            let mut teller = world.teller();
+            let tell = |n: u64| {
+                teller.tell_of(Split::Val, n);
+                Text { id: String::new(), text: teller.text().to_owned() }
+            };
+            (0..settings.asked).map(tell).collect()
+        })
+        .into();
+    let ask = |mut model: Local| -> Result<[f64; 2]> {
+        let mut bits = |i: usize| -> Result<f64> { Ok(read_by(&mut model, &held[i], &mut |_| Ok(()))?.bits()) };
+        Ok([bits(0)?, bits(1)?])
+    };
+    let version = |name: &str| open(&own, name, device);
+    let in_service = || -> Result<Local> {
+        Local::new("in service".into(), Sampler::open(&line_dir, &[], Hold::Frozen, device)?.into_parts(), true, None)
+    };
+    let first = ask(version("0001")?)?;
+    own.promote(Some(&updated), true)?;
+    let promoted = ask(in_service()?)?;
+    own.roll_back(None)?;
+    let back = ask(in_service()?)?;
+    let updated = ask(version(&updated)?)?;
+    Ok(Outcome {
+        seed,
+        first,
+        updated,
+        forgetful: ask(version(&forgetful)?)?,
+        both: ask(Local::new(
+            "both".into(),
+            Sampler::open(&both, &[], Hold::Frozen, device)?.into_parts(),
+            true,
+            None,
+        )?)?,
+        batches,
+        same_after_rollback: back == first && promoted == updated,
+        seconds: took,
+    })
+}
+
+/// Steps of a version's run.
+fn steps_of(line: &Line, name: &str) -> Result<u64> {
+    Ok(crate::train::AnyRecipe::of_run(&line.model(name), &[])?.train().steps)
+}
+
+impl Effects for Outcome {
+    const STUDY: &'static str = "update";
+    const ASKS: &'static str = "Does a model in service learn what is new, and keep what it knew?";
+
+    fn effects(&self) -> Vec<Effect> {
+        let effect = |what: &str, i: usize| Effect {
+            what: format!("bits a byte of stories of the {what} era"),
+            unit: Unit::Plain,
+            before: ("first model".into(), self.first[i]),
+            after: ("updated".into(), self.updated[i]),
+            control: ("without replay".into(), self.forgetful[i]),
+        };
+        vec![effect("second", 1), effect("first", 0)]
+    }
+}
