@@ -179,8 +179,8 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     write_atomic(&Os, &line_dir.join("policy.toml"), POLICY.as_bytes())?;
 
     // Each round is named by its documents, so that a study that was interrupted finds those that it has done.
-    let mut seconds = 0.0;
-    let mut learn = |at: &mut Seed, line: &Line, path: &Path| -> Result<(String, Vec<String>)> {
+    let learn = |at: &mut Seed, line: &Line, path: &Path| -> Result<(String, Vec<String>, f64)> {
+        let mut seconds = 0.0;
         let done = line
             .versions()?
             .into_iter()
@@ -197,14 +197,13 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
             }
         };
         let failed = version.gates.iter().filter(|gate| !gate.passed).map(|gate| gate.name.clone()).collect();
-        Ok((version.name, failed))
+        Ok((version.name, failed, seconds))
     };
-    let (updated, _) = learn(at, &own, &after)?;
-    let took = seconds;
+    let (updated, _, seconds) = learn(at, &own, &after)?;
     let no_replay = file("era-2-alone", &stories(&two, 0, new))?;
     let alone: Vec<String> = [&own.settings.learn.set[..], &["data.replay_share=0.0".to_owned()]].concat();
     let alone = line(&[format!("learn.set={}", toml::Value::from(alone))])?;
-    let (forgetful, _) = learn(at, &alone, &no_replay)?;
+    let (forgetful, ..) = learn(at, &alone, &no_replay)?;
 
     let mut batches = Vec::new();
     let mut rng = Rng::new(seed, Purpose::Resample, 70, 0);
@@ -222,7 +221,7 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     given.push(("letters by chance", false, "batch-letters".into(), by_chance));
     for (kind, good, name, texts) in given {
         let path = file(&name, &texts)?;
-        let (_, failed) = learn(at, &own, &path)?;
+        let (_, failed, _) = learn(at, &own, &path)?;
         batches.push(Batch { kind, good, passed: failed.is_empty(), failed });
     }
 
@@ -269,7 +268,7 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
         )?)?,
         batches,
         same_after_rollback: back == first && promoted == updated,
-        seconds: took,
+        seconds,
     })
 }
 
