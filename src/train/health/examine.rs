@@ -4,7 +4,7 @@ use super::course::Course;
 use super::finding::{Finding, Kind, Knob, Number};
 use super::model::Look;
 use super::recipe::Terms;
-use super::{data, gan, noise, weights};
+use super::{align, data, gan, noise, weights};
 use crate::data::{Dataset, DatasetInfo, Part};
 use crate::device::Device;
 use crate::disk::Os;
@@ -75,7 +75,7 @@ pub fn examine(run: &Path, device: &Device, progress: &mut Progress) -> Result<R
         AnyRecipe::VqVae(recipe) => work.pictures::<pictures::vqvae::VqVaeObjective>(recipe, device, progress),
         AnyRecipe::Gan(_) => Ok(()),
         AnyRecipe::Prefer(_) | AnyRecipe::Reinforce(_) => {
-            let what = "its weights, its gradients and what it learns from: they have no rules yet";
+            let what = "its weights, its gradients and its data: of models that learn from preferences or rewards only the course is judged";
             work.report.left_out.push(what.to_owned());
             Ok(())
         }
@@ -127,8 +127,13 @@ fn begin(run: &Path) -> Result<(AnyRecipe, Work<'_>)> {
     if work.newest.is_none() {
         work.report.left_out.push("the model: no checkpoint stands yet".into());
     }
-    if let AnyRecipe::Gan(recipe) = &recipe {
-        let (numbers, findings) = gan::look(recipe.model.loss, &records);
+    let looked = match &recipe {
+        AnyRecipe::Gan(recipe) => Some(gan::look(recipe.model.loss, &records)),
+        AnyRecipe::Prefer(recipe) => recipe.model.preference.as_ref().map(|own| align::prefer(own, &records)),
+        AnyRecipe::Reinforce(recipe) => recipe.model.reinforce.as_ref().map(|own| align::reinforce(own, &records)),
+        _ => None,
+    };
+    if let Some((numbers, findings)) = looked {
         work.report.numbers.extend(numbers);
         work.report.findings.extend(findings);
     }

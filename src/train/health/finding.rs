@@ -39,11 +39,19 @@ pub enum Kind {
     ModeCollapse,
     /// A discriminator tells all apart, so that its generator learns nothing.
     DiscriminatorWins,
+    /// Preferred answers lose more probability than they are kept apart from others by.
+    PreferredLost,
+    /// Answers are cut off before they end.
+    Truncated,
+    /// All answers to a prompt are worth the same.
+    GroupsAlike,
+    /// A model that learns from rewards always answers the same.
+    EntropyCollapse,
 }
 
 impl Kind {
     /// How many there are.
-    pub const COUNT: usize = Kind::DiscriminatorWins as usize + 1;
+    pub const COUNT: usize = Kind::EntropyCollapse as usize + 1;
 
     /// The name that programs read, which stays.
     pub fn name(self) -> &'static str {
@@ -64,6 +72,10 @@ impl Kind {
             Kind::SaturatedUnits => "saturated_units",
             Kind::ModeCollapse => "mode_collapse",
             Kind::DiscriminatorWins => "discriminator_wins",
+            Kind::PreferredLost => "preferred_lost",
+            Kind::Truncated => "truncated",
+            Kind::GroupsAlike => "groups_alike",
+            Kind::EntropyCollapse => "entropy_collapse",
         }
     }
 }

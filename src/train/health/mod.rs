@@ -5,6 +5,7 @@
 //! its data ([`data`]). Each rule's threshold says where it is from. Where a rule could be wrong of a healthy run, it keeps silent:
 //! `kiln study doctor` measures both on runs that were broken on purpose and on healthy ones.
 
+pub mod align;
 pub mod course;
 pub mod data;
 mod examine;

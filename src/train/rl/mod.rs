@@ -28,3 +28,4 @@ pub use player::{Manner, Player};
 pub use rollout::{Rollouts, Rows};
 pub use section::{Agency, Method, Reinforcement};
 pub use task::Reinforce;
+pub(in crate::train) use task::{LEAST_ENTROPY, MOST};

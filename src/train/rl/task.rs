@@ -42,10 +42,10 @@ type Shared = Rc<RefCell<Option<Rollouts>>>;
 const JUDGED: u64 = u64::MAX;
 
 /// The share of answers cut off, and of groups without a difference, above which it is said.
-const MOST: f64 = 0.5;
+pub(in crate::train) const MOST: f64 = 0.5;
 
 /// The share of its first entropy below which a model has stopped to try.
-const LEAST_ENTROPY: f64 = 0.1;
+pub(in crate::train) const LEAST_ENTROPY: f64 = 0.1;
 
 /// A model that learns from rewards.
 pub struct Reinforce {
