@@ -56,6 +56,7 @@ mod takedown;
 mod talk;
 mod train;
 mod tune;
+mod update;
 mod vae;
 mod vqvae;
 mod watch;
