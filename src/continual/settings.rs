@@ -115,7 +115,11 @@ impl Settings {
         range("gate.limit", gate.limit, 1..=1_000_000)?;
         // What these say is found out now, not at night.
         clean::Recipe::load(None, &clean.set)?;
-        AnyRecipe::load(None, TUNE, &[&learn.set[..], &["model.base='.'".to_owned()]].concat())?;
+        AnyRecipe::load(
+            None,
+            TUNE,
+            &[&learn.set[..], &["model.base='.'".to_owned(), "data.path='.'".to_owned()]].concat(),
+        )?;
         Ok(())
     }
 

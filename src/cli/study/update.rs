@@ -4,7 +4,7 @@ use super::super::Global;
 use super::super::term::{Ink, ink};
 use super::Seeds;
 use clap::Args;
-use kiln::error::Result;
+use kiln::error::{Error, Result};
 use kiln::study::update::{Batch, Outcome, Settings, study};
 
 /// Does a model in service learn what is new and keep what it knew, and are bad documents refused? An update, without replay, from nothing
@@ -20,7 +20,7 @@ pub struct UpdateStudy {
     #[arg(long, value_name = "N", default_value_t = Settings::default().steps, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
     /// Stories of the first era, and of the second
-    #[arg(long, value_name = "N,N", value_delimiter = ',', num_args = 2, default_values_t = Settings::default().stories)]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = Settings::default().stories)]
     stories: Vec<u64>,
     /// Stories of a batch for the gate
     #[arg(long, value_name = "N", default_value_t = Settings::default().batch, value_parser = clap::value_parser!(u64).range(40..))]
@@ -35,8 +35,12 @@ pub struct UpdateStudy {
 
 /// Runs it.
 pub fn run(args: &UpdateStudy, global: &Global) -> Result<()> {
+    let Ok(stories) = <[u64; 2]>::try_from(&args.stories[..]) else {
+        let problem = format!("--stories: {} numbers", args.stories.len());
+        return Err(Error::usage(problem, "give two, of the first era and of the second: --stories 20000,4000"));
+    };
     let settings = Settings {
-        stories: [args.stories[0], args.stories[1]],
+        stories,
         steps: args.steps,
         batch: args.batch,
         clean: args.clean,
