@@ -3,6 +3,7 @@
 mod assemble;
 mod golden;
 mod list;
+mod own;
 mod profile;
 mod run;
 mod show;

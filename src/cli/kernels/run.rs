@@ -1,7 +1,7 @@
 //! `kiln kernels run`.
 
 use super::golden::Golden;
-use super::{matching, simulated, stem};
+use super::{matching, own, simulated, stem};
 use crate::cli::term::{Ink, ink, print};
 use crate::cli::{DeviceName, Global};
 use clap::Args;
@@ -10,7 +10,7 @@ use kiln::device::cuda::Cuda;
 use kiln::error::{Error, Result};
 use kiln::proof::{self, Case, Check, Outcome, Rig};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Run kernels against their references in f64
 ///
@@ -21,9 +21,12 @@ use std::path::PathBuf;
   kiln kernels run rope
   kiln kernels run attention_fwd --checks        refuses races, and accesses that must not be
   kiln kernels run --all --device cuda --save gpu.safetensors
-  kiln kernels run --all --device sim --against gpu.safetensors")]
+  kiln kernels run --all --device sim --against gpu.safetensors
+  kiln kernels run my.ptx --against gelu_tanh --case f32   a kernel of your own in the place of kiln's
+
+Your own file has an entry of the same name with the same parameters; begin with: kiln kernels show activation > my.ptx")]
 pub struct RunArgs {
-    /// A family or a kernel
+    /// A family or a kernel; or a file of your own in PTX, to take the place of --against
     #[arg(required_unless_present = "all")]
     name: Option<String>,
     /// All kernels
@@ -31,20 +34,23 @@ pub struct RunArgs {
     all: bool,
     /// Only cases whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    case: String,
+    pub(super) case: String,
     /// Check every access of the simulated device
     #[arg(long)]
-    checks: bool,
+    pub(super) checks: bool,
     /// Keep all results in this safetensors file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
-    /// Compare all results with those in this file, from another device or another time
-    #[arg(long, value_name = "FILE")]
-    against: Option<PathBuf>,
+    /// Compare all results with those in this file, from another device or another time; of your own kernel: which of kiln's it stands for
+    #[arg(long, value_name = "FILE|KERNEL")]
+    pub(super) against: Option<PathBuf>,
 }
 
 /// Runs `kiln kernels run`.
 pub fn run(args: &RunArgs, global: &Global) -> Result<()> {
+    if let Some(path) = args.name.as_deref().filter(|name| own::is_file(name)) {
+        return own::run(Path::new(path), args, global);
+    }
     let cases = match &args.name {
         Some(name) => matching(name, &args.case)?,
         None => proof::cases().into_iter().filter(|case| case.name.contains(&args.case)).collect(),
@@ -52,20 +58,7 @@ pub fn run(args: &RunArgs, global: &Global) -> Result<()> {
     let kept = args.against.as_deref().map(Golden::load).transpose()?;
     let mut keep = Golden::default();
     let cuda = matches!(global.device, DeviceName::Cuda);
-    let driver: Box<dyn Driver> = match global.device {
-        DeviceName::Auto | DeviceName::Sim => Box::new(simulated(args.checks, global)?),
-        DeviceName::SimChecked => Box::new(simulated(true, global)?),
-        DeviceName::Cuda if args.checks => {
-            return Err(Error::usage("--checks: a GPU does not check its accesses", "use --device sim --checks"));
-        }
-        DeviceName::Cuda => Box::new(Cuda::new()?),
-        DeviceName::Cpu => {
-            return Err(Error::usage(
-                "--device cpu: kernels run on a GPU or its simulation",
-                "use --device sim or cuda",
-            ));
-        }
-    };
+    let driver = device(args, global)?;
     if !global.json {
         print(&format!("on {}\n", driver.describe()))?;
     }
@@ -108,12 +101,30 @@ pub fn run(args: &RunArgs, global: &Global) -> Result<()> {
     if global.json { Ok(()) } else { print(&format!("\n{done} cases, all within their bounds")) }
 }
 
+/// What kernels run on.
+pub(super) fn device(args: &RunArgs, global: &Global) -> Result<Box<dyn Driver>> {
+    Ok(match global.device {
+        DeviceName::Auto | DeviceName::Sim => Box::new(simulated(args.checks, global)?),
+        DeviceName::SimChecked => Box::new(simulated(true, global)?),
+        DeviceName::Cuda if args.checks => {
+            return Err(Error::usage("--checks: a GPU does not check its accesses", "use --device sim --checks"));
+        }
+        DeviceName::Cuda => Box::new(Cuda::new()?),
+        DeviceName::Cpu => {
+            return Err(Error::usage(
+                "--device cpu: kernels run on a GPU or its simulation",
+                "use --device sim or cuda",
+            ));
+        }
+    })
+}
+
 /// The worst comparison: of those that fail, the first.
 fn worst(outcome: &Outcome) -> Option<&Check> {
     outcome.checks.iter().find(|check| !check.holds()).or(outcome.worst())
 }
 
-fn line(case: &Case, ran: &Result<Outcome>) -> String {
+pub(super) fn line(case: &Case, ran: &Result<Outcome>) -> String {
     let head = format!("{:<12} {:<58}", stem(case.file), case.name);
     let outcome = match ran {
         Ok(outcome) => outcome,
@@ -135,7 +146,7 @@ fn line(case: &Case, ran: &Result<Outcome>) -> String {
     format!("{head} error {error:>8.1e} of {bound:>8.1e}  {ok}  {:>7.1} ms{details}", 1e3 * outcome.seconds())
 }
 
-fn object(case: &Case, ran: &Result<Outcome>) -> serde_json::Value {
+pub(super) fn object(case: &Case, ran: &Result<Outcome>) -> serde_json::Value {
     let (file, name) = (case.file, &case.name);
     match ran {
         Ok(outcome) => {

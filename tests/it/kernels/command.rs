@@ -172,3 +172,32 @@ fn an_unknown_name_is_met_with_the_nearest() {
         assert!(said.contains("is called atention_fwd") && said.contains("did you mean attention_fwd?"), "{said}");
     }
 }
+
+#[test]
+fn a_kernel_of_ones_own_takes_the_place_of_kilns() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("my.ptx");
+    let file = path.to_str().expect("UTF-8");
+    let source = text(&["show", "activation"]);
+    std::fs::write(&path, &source).expect("a file");
+    let rows = objects(&["run", file, "--against", "gelu_tanh", "--case", "f32"]);
+    assert!(!rows.is_empty());
+    for row in &rows {
+        assert_eq!((&row["ok"], &row["instructions"]["own"]), (&true.into(), &row["instructions"]["kiln"]), "{row}");
+    }
+    // One with its own name alone, in which x counts twice, is no gelu; cases that need others are left out.
+    let wrong = source.replace(
+        "//@ activate(F, %x${j}, %x${j})",
+        "//@ activate(F, %x${j}, %x${j})\n    add.f32 %x${j}, %x${j}, %x${j};",
+    );
+    assert_ne!(wrong, source);
+    std::fs::write(&path, wrong).expect("a file");
+    let failed = kiln(&["run", file, "--against", "gelu_tanh", "--case", "f32"]);
+    let said = String::from_utf8_lossy(&failed.stdout).into_owned() + &String::from_utf8_lossy(&failed.stderr);
+    assert!(failed.status.code() == Some(1) && said.contains("FAILED") && said.contains("cases failed"), "{said}");
+    assert!(refusal(&["run", file]).contains("stand for"));
+    assert!(refusal(&["run", file, "--against", "nothing_at_all"]).contains("nothing_at_all"));
+    std::fs::write(&path, ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry mine()\n{\n    ret;\n}\n")
+        .expect("a file");
+    assert!(refusal(&["run", file, "--against", "gelu_tanh"]).contains("kiln kernels show activation"));
+}
