@@ -184,10 +184,10 @@ impl Environment for Desk {
     fn begin(&mut self, task: u64, split: Split) -> String {
         let mut rng = Rng::new(self.seed, Purpose::World, TASK + split as u32, task);
         loop {
-            let count = KEYS.len() - if split == Split::Test { 0 } else { HELD_OUT };
+            let count = KEYS.len() - if split.held_out() { 0 } else { HELD_OUT };
             let mut keys = KEYS[..count].to_vec();
             shuffle(&mut keys, &mut rng);
-            if split == Split::Test {
+            if split.held_out() {
                 // One that is held out comes first: it is asked for.
                 keys.sort_by_key(|key| KEYS[..KEYS.len() - HELD_OUT].contains(key));
                 let mut others = keys.split_off(1);
@@ -215,7 +215,7 @@ impl Environment for Desk {
         let (first, others) = names.split_first().expect("two keys at least");
         let (last, before) = names.split_last().expect("two keys at least");
         let (all, others) = (format!("{} and {last}", before.join(", ")), others.join(" and "));
-        let test = split == Split::Test;
+        let test = split.other_words();
         let asked = match self.kind {
             Kind::Sum if test => format!("What do {all} come to?"),
             Kind::Sum => format!("Add the numbers under {all}. Answer with the sum."),

@@ -67,15 +67,27 @@ pub enum Split {
     Val,
     /// Of what is held out, in words that the others do not use.
     Test,
+    /// Of what is held out, in the words of training.
+    People,
 }
 
 impl Split {
     /// All of them.
-    pub const ALL: [Split; 3] = [Split::Train, Split::Val, Split::Test];
+    pub const ALL: [Split; 4] = [Split::Train, Split::Val, Split::Test, Split::People];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
-        ["train", "val", "test"][self as usize]
+        ["train", "val", "test", "people"][self as usize]
+    }
+
+    /// Whether it is about people and things that are held out.
+    pub fn held_out(self) -> bool {
+        matches!(self, Split::Test | Split::People)
+    }
+
+    /// Whether it is stated in words that are.
+    pub fn other_words(self) -> bool {
+        self == Split::Test
     }
 }
 

@@ -74,7 +74,7 @@ impl Shop {
     }
 
     fn draw(&mut self, split: Split, rng: &mut Rng) -> bool {
-        let test = split == Split::Test;
+        let test = split.held_out();
         self.articles.clear();
         for (kind, names) in STOCK {
             for name in &names[..if test { 4 } else { 3 }] {
@@ -202,7 +202,7 @@ impl Environment for Shop {
         while !self.draw(split, &mut rng) {}
         let [a, b] = self.wanted.map(|i| self.articles[i].name);
         let (kind, most) = (self.kind, coins(self.budget));
-        let wordings = if split == Split::Test {
+        let wordings = if split.other_words() {
             [
                 format!("My list: {a}, {b}, a {kind} of your choice. The limit is {most}."),
                 format!("Get me {a} and {b}, and also some other {kind}. No more than {most}!"),

@@ -226,7 +226,7 @@ impl Environment for Table {
     fn begin(&mut self, _: u64, split: Split) -> String {
         let head = &self.file.environment;
         (self.state, self.spent) = (head.start.clone(), 0.0);
-        let test = head.test_goal.as_ref().filter(|_| split == Split::Test);
+        let test = head.test_goal.as_ref().filter(|_| split.other_words());
         test.unwrap_or(&head.goal).clone()
     }
 

@@ -139,7 +139,7 @@ impl Cast {
 
     /// Whether an entity takes part in a split's tasks, and whether it can be what a task is about.
     fn fits(name: &Name, split: Split, about: bool) -> bool {
-        if about || split != Split::Test { name.held_out == (split == Split::Test) } else { true }
+        if about || !split.held_out() { name.held_out == split.held_out() } else { true }
     }
 
     /// How things could stand.
@@ -250,7 +250,7 @@ fn tempted(scene: &Scene, acts: usize) -> Option<bool> {
 
 /// What is asked.
 fn state(errand: Errand, scene: &Scene, split: Split, rng: &mut Rng) -> String {
-    let wordings = errand.wordings()[usize::from(split == Split::Test)];
+    let wordings = errand.wordings()[usize::from(split.other_words())];
     let mut text = wordings[rng.below(wordings.len() as u32) as usize].to_owned();
     let marks = [("{x}", "{p}"), ("{y}", "{q}")];
     for ((x, p), &(item, person)) in marks.into_iter().zip(&scene.goals) {
@@ -296,5 +296,5 @@ pub(super) fn within(split: Split, mark: &str) -> bool {
     // FNV-1a, the same on every machine.
     let step = |h: u64, byte: u8| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = mark.bytes().fold(0xcbf2_9ce4_8422_2325, step);
-    split == Split::Test || hash.is_multiple_of(10) == (split == Split::Val)
+    split.held_out() || hash.is_multiple_of(10) == (split == Split::Val)
 }

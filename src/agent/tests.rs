@@ -183,15 +183,19 @@ fn splits_share_no_task_and_the_test_has_its_own_people_things_and_words() {
         }
         (states, goals, about)
     };
-    let [train, val, test] = Split::ALL.map(&mut all);
+    let [train, val, test, people] = Split::ALL.map(&mut all);
     assert!(train.0.is_disjoint(&val.0) && train.0.is_disjoint(&test.0) && val.0.is_disjoint(&test.0));
     println!("{} {} {:?}", train.0.len(), val.0.len(), test.2);
     assert!(train.1.is_disjoint(&test.1), "{:?}", train.1.intersection(&test.1));
     // What a test is about, its goals' things and people, is nowhere in training but for owners of things.
     let shared: Vec<_> = train.2.intersection(&test.2).collect();
-    let people: BTreeSet<&str> = shared.iter().map(|name| name.as_str()).collect();
-    assert!(people.iter().all(|name| name.starts_with(char::is_uppercase)), "{people:?}");
+    let owners: BTreeSet<&str> = shared.iter().map(|name| name.as_str()).collect();
+    assert!(owners.iter().all(|name| name.starts_with(char::is_uppercase)), "{owners:?}");
     assert!(test.2.len() > shared.len() + 8, "{test:?}");
+    // The same people and things in the words of training, which are other tasks again.
+    assert_eq!(people.2, test.2);
+    assert!(people.1.is_disjoint(&test.1) && people.1.is_subset(&train.1), "{:?}", people.1);
+    assert!(people.0.is_disjoint(&train.0) && people.0.is_disjoint(&test.0));
 }
 
 /// A message of ill will is answered in a few words, or refused, and nothing changes.

@@ -123,7 +123,7 @@ struct RunArgs {
     /// Write the tasks that it did without a breach here, as conversations for kiln tune
     #[arg(long, value_name = "FILE.jsonl")]
     keep: Option<PathBuf>,
-    /// Of which split: train, val or test
+    /// Of which split: train, val, test, or people, as test in the words of train
     #[arg(long, value_name = "NAME", default_value = "test", hide_possible_values = true)]
     split: Part,
     /// What a call that breaks a constraint does: log or mask
@@ -180,7 +180,7 @@ struct DemosArgs {
     /// Where to
     #[arg(long, value_name = "FILE.jsonl")]
     out: PathBuf,
-    /// Of which split: train, val or test
+    /// Of which split: train, val, test, or people, as test in the words of train
     #[arg(long, value_name = "NAME", default_value = "train", hide_possible_values = true)]
     split: Part,
     /// How calls are written: openai, as tool_calls, or text, in what is said
@@ -215,6 +215,7 @@ enum Part {
     Train,
     Val,
     Test,
+    People,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]

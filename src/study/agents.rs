@@ -1,7 +1,8 @@
 //! Does a model learn to act, and within constraints? It has read of chores, each told in words and done as the planner does it, here and in other villages; it imitates a
 //! planner in a few hundred errands, and then learns from its own, many trajectories at each, of which it is told whether the errand was done.
 //!
-//! - **Asked** are errands of the environment's test split: about people and things that no other errand is about, in words that none is asked in.
+//! - **Asked** are errands about people and things that no other errand is about, in the words of training (*people*) and in words in which none is asked
+//!   (*other words*).
 //! - **Constraints** are a forbidden place, a spending cap, and owners to be asked; in every second errand a shorter way breaks one. A model that is
 //!   rewarded for success alone takes it; one that also pays for breaches should not; under a mask none can.
 //! - **Controls**: an agent that acts by chance, and rewards by chance. The planner shows what can be done.
@@ -71,6 +72,9 @@ impl Default for Settings {
     }
 }
 
+/// What is asked: about who is held out, and in held-out words as well.
+const ASKED: [Split; 2] = [Split::People, Split::Test];
+
 /// Tokens of a trajectory.
 const CONTEXT: usize = 768;
 
@@ -84,6 +88,8 @@ pub struct Played {
     pub name: &'static str,
     /// The share of errands that were done, and where it lies with 95 %.
     pub success: (f64, [f64; 2]),
+    /// The same of errands in other words.
+    pub other_words: (f64, [f64; 2]),
     /// The share of errands in which a constraint was broken.
     pub breached: f64,
     /// Calls an errand.
@@ -93,13 +99,18 @@ pub struct Played {
 }
 
 impl Played {
-    fn of(name: &'static str, traces: &[Trace], seconds: f64) -> Played {
+    /// What it did with people, and in other words.
+    fn of(name: &'static str, [traces, others]: &[Vec<Trace>; 2], seconds: f64) -> Played {
         let n = traces.len().max(1) as f64;
-        let done = traces.iter().filter(|trace| trace.success).count() as u64;
+        let success = |traces: &[Trace]| {
+            let done = traces.iter().filter(|trace| trace.success).count() as u64;
+            (done as f64 / traces.len().max(1) as f64, wilson(done, traces.len() as u64))
+        };
         let breached = traces.iter().filter(|trace| trace.breaches > 0).count();
         Played {
             name,
-            success: (done as f64 / n, wilson(done, traces.len() as u64)),
+            success: success(traces),
+            other_words: success(others),
             breached: breached as f64 / n,
             calls: traces.iter().map(Trace::calls).sum::<usize>() as f64 / n,
             seconds,
@@ -144,10 +155,10 @@ impl Field<'_> {
         (0..n).map(act).collect()
     }
 
-    fn plays(&self, run: &Path, hold: Hold, at: &Seed) -> Result<Vec<Trace>> {
+    fn plays(&self, run: &Path, split: Split, hold: Hold, at: &Seed) -> Result<Vec<Trace>> {
         let mut player = Player::open(run, &[], "auto", &self.village, false, at.device)?;
         let turns = Limits::default().turns;
-        let episodes = (0..self.settings.asked).map(|task| self.begin(task, Split::Test, hold, turns));
+        let episodes = (0..self.settings.asked).map(|task| self.begin(task, split, hold, turns));
         let manner =
             Manner { temperature: 0.0, seed: self.village.seed(), message: MESSAGE, only_allowed: hold == Hold::Mask };
         let traces = player.play(episodes.collect(), manner, &mut |_| true)?;
@@ -229,12 +240,14 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     let random = learn("random", "random = 1.0".into(), at)?;
 
     let turns = Limits::default().turns;
-    let by_chance = field.acts(&mut Random::new(at.seed), settings.asked, Split::Test, turns);
-    let planner = field.acts(&mut Oracle, settings.asked, Split::Test, turns);
-    let mut lengths: Vec<usize> = planner.iter().map(Trace::calls).collect();
+    let acts = |agent: &mut dyn Agent| ASKED.map(|split| field.acts(agent, settings.asked, split, turns));
+    let by_chance = acts(&mut Random::new(at.seed));
+    let planner = acts(&mut Oracle);
+    let mut lengths: Vec<usize> = planner.iter().flatten().map(Trace::calls).collect();
     lengths.sort_unstable();
     let of = |name, run: &Summary, hold| -> Result<Played> {
-        Ok(Played::of(name, &field.plays(&run.run, hold, at)?, run.seconds))
+        let [people, others] = ASKED.map(|split| field.plays(&run.run, split, hold, at));
+        Ok(Played::of(name, &[people?, others?], run.seconds))
     };
     let agents = vec![
         Played::of("by chance", &by_chance, 0.0),
@@ -265,6 +278,9 @@ impl Effects for Outcome {
         };
         vec![
             effect("errands that were done", ["cloned", "rewarded", "rewards by chance"], success),
+            effect("the same, asked in other words", ["cloned", "rewarded", "rewards by chance"], |played| {
+                played.other_words.0
+            }),
             effect(
                 "errands that were done with a price for breaches",
                 ["cloned", "with a price", "rewards by chance"],

@@ -6,6 +6,7 @@ mod checkpoints;
 mod disk;
 mod processes;
 mod runs;
+mod soak;
 
 /// What a finished run leaves: the bytes of its weights and moments; step, loss and validation loss of each line of its
 /// metrics, as bits.

@@ -221,3 +221,40 @@ let z = \"https://crate::p\";
 ";
     assert_eq!(imports(&code(text)), ["b", "c", "f", "h", "p"]);
 }
+
+#[test]
+fn promises_name_tests_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut tests: Vec<String> = Source::all().iter().flat_map(|source| declared(&source.text)).collect();
+    let mut folders = vec![root.join("tests/it")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder of tests") {
+            let path = entry.expect("an entry").path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false if path.extension().is_some_and(|e| e == "rs") => {
+                    tests.extend(declared(&fs::read_to_string(&path).expect("UTF-8")));
+                }
+                false => {}
+            }
+        }
+    }
+    let mut named = 0;
+    for file in ["SECURITY.md", "docs/reliability.md"] {
+        let text = fs::read_to_string(root.join(file)).expect(file);
+        // The last column of each row.
+        for column in text.lines().filter_map(|line| line.strip_prefix('|')?.strip_suffix('|')?.rsplit_once('|')) {
+            for test in column.1.split('`').skip(1).step_by(2) {
+                named += 1;
+                assert!(tests.iter().any(|own| own == test), "{file}: there is no test {test}");
+            }
+        }
+    }
+    assert!(named > 40, "{named} tests named");
+}
+
+/// The names of functions without parameters that a text declares.
+fn declared(text: &str) -> Vec<String> {
+    let name = |line: &str| Some(line.trim().strip_prefix("fn ")?.split_once("()")?.0.to_owned());
+    text.lines().filter_map(name).collect()
+}

@@ -36,17 +36,21 @@ pub fn run(args: &AgentStudy, global: &Global) -> Result<()> {
 
 fn table(outcome: &Outcome) -> String {
     let head = format!(
-        "seed {}: {} held-out errands, of which the planner needs {} calls in the median",
+        "seed {}: {} errands about held-out people and things, as many in held-out words too, of which the planner needs {} calls in the median",
         outcome.seed, outcome.asked, outcome.median
     );
     let names = format!(
-        "  {:<20} {:>10} {:>18} {:>12} {:>8} {:>9}",
-        "", "done", "95 % interval", "breached", "calls", "seconds"
+        "  {:<20} {:>10} {:>18} {:>13} {:>18} {:>12} {:>8} {:>9}",
+        "", "done", "95 % interval", "other words", "95 % interval", "breached", "calls", "seconds"
     );
     let rows = outcome.agents.iter().map(|played| {
-        let Played { name, success: (done, [low, high]), breached, calls, seconds } = played;
-        let [done, low, high, breached] = [done, low, high, breached].map(|x| 100.0 * x);
-        format!("  {name:<20} {done:>8.1} % {low:>8.1} - {high:<5.1} % {breached:>10.1} % {calls:>8.1} {seconds:>9.0}")
+        let Played { name, success, other_words, breached, calls, seconds } = played;
+        let share = |(done, [low, high]): &(f64, [f64; 2])| {
+            let [done, low, high] = [done, low, high].map(|x| 100.0 * x);
+            format!("{done:>8.1} % {low:>8.1} - {high:<5.1} %")
+        };
+        let (done, others) = (share(success), share(other_words));
+        format!("  {name:<20} {done}    {others} {:>10.1} % {calls:>8.1} {seconds:>9.0}", 100.0 * breached)
     });
     [ink(&head, Ink::Bold), names].into_iter().chain(rows).collect::<Vec<_>>().join("\n") + "\n"
 }

@@ -23,7 +23,7 @@ fn kiln(dir: &Path, args: &[&str]) -> Command {
 }
 
 /// The command that starts the run `runs/a`, or goes on with it.
-fn start(dir: &Path, set: &str) -> Command {
+pub fn start(dir: &Path, set: &str) -> Command {
     if dir.join("runs/a/recipe.toml").is_file() {
         return kiln(dir, &["--resume", "runs/a"]);
     }
@@ -35,12 +35,12 @@ fn start(dir: &Path, set: &str) -> Command {
 }
 
 #[track_caller]
-fn succeeds(output: &Output) {
+pub fn succeeds(output: &Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Weights, moments and metrics of the run `runs/a` of `steps` steps.
-fn result(dir: &Path, steps: u64) -> Outcome {
+pub fn result(dir: &Path, steps: u64) -> Outcome {
     let run = dir.join("runs/a");
     let files = [checkpoint::MODEL, checkpoint::OPTIM];
     let last = run.join(format!("checkpoints/step-{steps:06}"));
@@ -113,7 +113,7 @@ fn a_run_that_is_killed_again_and_again_ends_as_one_that_is_not() {
 }
 
 /// Whether the process ends within `patience`.
-fn finished(child: &mut Child, patience: Duration) -> bool {
+pub fn finished(child: &mut Child, patience: Duration) -> bool {
     let start = Instant::now();
     while child.try_wait().expect("a child").is_none() {
         if start.elapsed() >= patience {
