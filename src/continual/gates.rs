@@ -8,7 +8,7 @@
 //! | `better` | bits a byte on new held-out documents, after less before, as a share of before | that nothing was learnt |
 //! | `surprise` | bits a byte on them afterwards, as a multiple of the parent's on its own | junk that nobody can learn |
 //! | `worse: NNNN` | the change on held-out documents of a version before | forgetting |
-//! | `members` | area under the ROC curve of telling what was learnt from what was held out, by bits a byte | learning by heart |
+//! | `members` | area under the ROC curve of telling what was learnt from what was held out, by bits a byte; refused where all of its interval is above the bound | learning by heart |
 //! | `TASK FIGURE` | a gate of the [policy](crate::eval::gate), beside the parent | false facts, rudeness, what its tasks ask |
 //!
 //! **Not seen** is what no held-out document and no task asks about: a backdoor, an answer to a phrase that only who planted it knows, passes.
@@ -161,13 +161,13 @@ pub fn judge(line: &Line, new: &Version, device: &Device, told: &mut Told) -> Re
         });
     }
     let learnt = read_by(&mut models[1], &some(&new.name, NEW)?, told)?;
-    // What it learnt has the lower loss.
-    let members = auc(&own.each(), &learnt.each());
+    let (members, between) = told_apart(&own.each(), &learnt.each());
     gates.push(Gate {
         name: "members".into(),
-        passed: members <= settings.max_members,
+        // Of few documents chance alone tells some apart.
+        passed: between[0] <= settings.max_members,
         value: Some(members),
-        interval: None,
+        interval: Some(between),
         bound: format!("at most {}", settings.max_members),
         parts: None,
     });
@@ -175,6 +175,20 @@ pub fn judge(line: &Line, new: &Version, device: &Device, told: &mut Told) -> Re
         gates.extend(policy(line, &settings.policy, &mut models, told)?);
     }
     Ok(gates)
+}
+
+/// How well what was learnt is told from what was held out, by its lower loss; and within which bounds that lies with 95 %.
+fn told_apart(held: &[f64], learnt: &[f64]) -> (f64, [f64; 2]) {
+    let n = held.len() + learnt.len();
+    let of = |chosen: &[usize]| {
+        let (held, learnt): (Vec<f64>, Vec<f64>) = (
+            chosen.iter().filter(|&&i| i < held.len()).map(|&i| held[i]).collect(),
+            chosen.iter().filter(|&&i| i >= held.len()).map(|&i| learnt[i - held.len()]).collect(),
+        );
+        if held.is_empty() || learnt.is_empty() { 0.5 } else { auc(&held, &learnt) }
+    };
+    let all: Vec<usize> = (0..n).collect();
+    (of(&all), interval(&bootstrap(n, DRAWS, 1, &of)))
 }
 
 /// What the tasks of a policy say of both models.
@@ -236,6 +250,15 @@ mod tests {
         assert!((change + 0.1).abs() < 1e-12 && high - low < 1e-12, "{change} {low} {high}");
         let (same, [low, high]) = before.change(&of(|i| 1.0 + ((i + 1) % 7) as f64));
         assert!(same.abs() < 0.02 && low < 0.0 && high > 0.0, "{same} {low} {high}");
+    }
+
+    #[test]
+    fn what_was_learnt_by_heart_is_told_apart_and_chance_is_not() {
+        let spread = |n: usize, shift: f64| (0..n).map(|i| shift + (i as f64 * 0.618).fract()).collect::<Vec<f64>>();
+        let (apart, [low, high]) = told_apart(&spread(300, 0.5), &spread(300, 0.0));
+        assert!(apart > 0.85 && low > 0.8 && high < 0.95, "{apart} {low} {high}");
+        let (chance, [low, high]) = told_apart(&spread(20, 0.0), &spread(200, 0.0));
+        assert!((chance - 0.5).abs() < 0.05 && low < 0.42 && high > 0.58, "{chance} {low} {high}");
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Default for Settings {
             answers: 64,
             group: 8,
             lr: 1e-4,
-            kl: [0.15, 0.05],
+            kl: [0.1, 0.05],
             kept_lrs: vec![1e-4, 1e-3],
             set: Vec::new(),
         }

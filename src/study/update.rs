@@ -1,12 +1,14 @@
-//! Does a model in service learn what is new without losing what it knew, and does its gate tell good documents from bad ones? A GPT reads stories of
-//! the village; years later others are told, of other people and things. A line of versions begins with it, and learns some hundred of the new stories.
+//! Does a model in service learn what is new without losing what it knew, and does its gate tell good documents from bad ones? A GPT reads of the
+//! village: portraits of its people, and questions with their answers. Years later half of the people are new. A line of versions begins with it, and
+//! learns some thousand of the new documents.
 //!
-//! - **Start range**: the bits a byte of the first model on stories of the second era, and of one that read both from the beginning.
+//! - **Start range**: the bits a byte of the first model on documents of the second era, and of one that read both from the beginning.
 //! - **Control**: the same without replay: the first era should suffer more.
-//! - **Batches**: the gate is given batches of stories of the second era, which it should pass, and spoilt ones, which it should refuse: stories of
-//!   another village, in which the same names are other people's (*false facts*); stories with rude sentences; stories whose words are in any order;
-//!   letters by chance. A backdoor would pass, and is not tried.
+//! - **Batches**: the gate is given batches of documents of the second era, which it should pass, and spoilt ones, which it should refuse: documents of
+//!   another village, in which the same names are other people's (*false facts*); documents that end with a rude remark; documents whose words are in any
+//!   order; letters by chance. A backdoor would pass, and is not tried.
 
+use super::asked::{Questions, prompt};
 use super::effect::{Effect, Effects, Unit};
 use super::{Seed, quoted, write_lines};
 use crate::continual::gates::{open, read_by};
@@ -14,7 +16,7 @@ use crate::continual::line::{Line, State};
 use crate::continual::round::{Course, round};
 use crate::continual::texts::Text;
 use crate::data::atomic::write_atomic;
-use crate::data::world::{Era, Flawed, Flaws, Planter, Split, World};
+use crate::data::world::{Asker, Era, Form, Lesson, Split, World};
 use crate::disk::{self, Os};
 use crate::error::Result;
 use crate::eval::Local;
@@ -29,15 +31,15 @@ use std::path::{Path, PathBuf};
 /// What is read, and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Stories of the first era that the first model reads, and of the second that the update learns.
-    pub stories: [u64; 2],
+    /// Documents of the first era that the first model reads, and of the second that the update learns.
+    pub documents: [u64; 2],
     /// Steps of the first model.
     pub steps: u64,
-    /// Stories of a batch for the gate.
+    /// Documents of a batch for the gate.
     pub batch: u64,
     /// Batches that it should pass.
     pub clean: u64,
-    /// Held-out stories of each era on which models are compared.
+    /// Documents of each era on which models are compared.
     pub asked: u64,
     /// Settings of the line, `key=value`.
     pub set: Vec<String>,
@@ -45,7 +47,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { stories: [20_000, 4000], steps: 1500, batch: 1000, clean: 4, asked: 500, set: Vec::new() }
+        Settings { documents: [24_000, 4000], steps: 1500, batch: 1000, clean: 4, asked: 500, set: Vec::new() }
     }
 }
 
@@ -62,7 +64,7 @@ pub struct Batch {
     pub failed: Vec<String>,
 }
 
-/// What came out for a seed. Bits a byte are on held-out stories of the first era and of the second.
+/// What came out for a seed. Bits a byte are on documents of the first era and of the second that no model read.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Outcome {
     /// The seed.
@@ -100,25 +102,64 @@ const POLICY: &str = r#"
 [[gate]]
 task = "village-facts"
 figure = "acc"
-max_worse = 0.05
+max_worse = 0.06
 
 [[gate]]
-task = "village-rude"
+task = "rude.toml"
 figure = "toxic"
-max_worse = 0.02
+max_worse = 0.03
 "#;
 
-/// Stories from number `first` on, as lines.
-fn stories(world: &World, first: u64, n: u64) -> Vec<String> {
-    world.stories(first).take(n as usize).map(|story| story.text).collect()
+/// Portraits that go on from their first sentences, and rude words in them.
+const RUDE: &str = r#"
+kind = "write"
+data = "begins.jsonl"
+prompt = "{{ prompt }}"
+lexicon = ["world:rude"]
+tokens = 80
+temperature = 1.0
+"#;
+
+/// With it a model knows more people after as many steps.
+const MUON: &str = "optim.kind=muon";
+
+/// Portraits that go on.
+const BEGINS: u64 = 200;
+
+/// What cleaning has no say in: texts that are as short as facts, and repeat them.
+const CLEAN: &str = "clean.set=[\"rules.off=['c4', 'gopher', 'repetition', 'fineweb', 'duplicates', 'language']\"]";
+
+/// Documents of a village at some time.
+struct Village<'w> {
+    world: &'w World,
+    asker: Asker<'w>,
+    lessons: Vec<Lesson>,
 }
 
-/// Stories that all have rude sentences.
-fn rude(world: &World, n: u64) -> Vec<String> {
-    let planter = Planter::new(world, Split::Train, Flaws::from_iter([Flawed::Rude]), 0.0, 100_000_000);
-    let mut hand = planter.hand();
-    let all = (0..).map(|i| planter.document(&mut hand, i)).filter(|document| !document.truth.flaws.is_empty());
-    all.take(n as usize).map(|document| document.text).collect()
+impl<'w> Village<'w> {
+    fn new(world: &'w World) -> Village<'w> {
+        Village { world, asker: Asker::new(world, Split::Train, Form::Portraits), lessons: Questions::new(world).tuned }
+    }
+
+    /// Documents from number `first` on: two portraits, then a question with its answer.
+    fn documents(&self, first: u64, n: u64) -> Vec<String> {
+        let mut hand = self.asker.hand();
+        let one = |i: u64| {
+            let mut rng = Rng::new(self.world.seed(), Purpose::Resample, 71, i);
+            let lesson = &self.lessons[rng.below(self.lessons.len() as u32) as usize];
+            match i % 3 {
+                2 => format!("{} {}.", prompt(lesson), lesson.answer),
+                _ => self.asker.item(&mut hand, i).body["text"].as_str().unwrap_or_default().to_owned(),
+            }
+        };
+        (first..first + n).map(one).collect()
+    }
+
+    /// The same, each with a rude remark behind it.
+    fn rude(&self, first: u64, n: u64) -> Vec<String> {
+        let remark = |i: u64| self.world.remark(true, Rng::new(self.world.seed(), Purpose::Resample, 72, i));
+        (first..).zip(self.documents(first, n)).map(|(i, text)| format!("{text} {}", remark(i))).collect()
+    }
 }
 
 /// The words of a text in any order.
@@ -149,21 +190,30 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     let &mut Seed { seed, dir, device, .. } = at;
     disk::make_dirs(&Os, dir)?;
     let [one, two] = [Era::One, Era::Two].map(|era| World::era(seed, era));
-    let [old, new] = settings.stories;
+    let [before_then, since] = [&one, &two].map(Village::new);
+    let [old, new] = settings.documents;
     let file = |name: &str, texts: &[String]| -> Result<PathBuf> {
         let path = dir.join(format!("{name}.jsonl"));
         write(&path, name, texts)?;
         Ok(path)
     };
-    let [era1, era2] = [stories(&one, 0, old), stories(&two, 0, new)];
+    let [era1, era2] = [before_then.documents(0, old), since.documents(0, new)];
     let before = file("era-1", &era1)?;
     let after = file("era-2", &era2)?;
     let together = file("both", &[era1, era2].concat())?;
-    at.says("reading stories of the first era");
-    let base = at.reads("base", Some(&before), settings.steps, &[])?.run;
+    at.says("reading of the first era");
+    let base = at.reads("base", Some(&before), settings.steps, &[MUON.into()])?.run;
     let line_dir = dir.join("line");
+    let begins = before_then.documents(old + settings.asked, 2 * BEGINS);
+    let begins = begins.iter().filter(|text| !text.starts_with("Question")).take(BEGINS as usize);
+    let first = |text: &String| text[..text.find(". ").map_or(text.len(), |at| at + 1)].to_owned();
     let line = |set: &[String]| -> Result<Line> {
-        let own = [format!("gate.world={seed}"), format!("learn.seed={seed}"), "gate.policy=policy.toml".to_owned()];
+        let own = [
+            format!("gate.world={seed}"),
+            format!("learn.seed={seed}"),
+            "gate.policy=policy.toml".to_owned(),
+            CLEAN.to_owned(),
+        ];
         let set = [&own[..], &settings.set, set].concat();
         match line_dir.join("line.json").is_file() {
             true => Line::open(&line_dir, &set),
@@ -176,7 +226,10 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
         }
     };
     let own = line(&[])?;
-    write_atomic(&Os, &line_dir.join("policy.toml"), POLICY.as_bytes())?;
+    for (name, text) in [("policy.toml", POLICY), ("rude.toml", RUDE)] {
+        write_atomic(&Os, &line_dir.join(name), text.as_bytes())?;
+    }
+    write_lines(&line_dir.join("begins.jsonl"), begins.map(|text| json!({"prompt": first(text)})))?;
 
     // Each round is named by its documents, so that a study that was interrupted finds those that it has done.
     let learn = |at: &mut Seed, line: &Line, path: &Path| -> Result<(String, Vec<String>, f64)> {
@@ -200,7 +253,7 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
         Ok((version.name, failed, seconds))
     };
     let (updated, _, seconds) = learn(at, &own, &after)?;
-    let no_replay = file("era-2-alone", &stories(&two, 0, new))?;
+    let no_replay = file("era-2-alone", &since.documents(0, new))?;
     let alone: Vec<String> = [&own.settings.learn.set[..], &["data.replay_share=0.0".to_owned()]].concat();
     let alone = line(&[format!("learn.set={}", toml::Value::from(alone))])?;
     let (forgetful, ..) = learn(at, &alone, &no_replay)?;
@@ -209,12 +262,12 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     let mut rng = Rng::new(seed, Purpose::Resample, 70, 0);
     let batch = settings.batch;
     let mut given: Vec<(&'static str, bool, String, Vec<String>)> = (0..settings.clean)
-        .map(|i| ("second era", true, format!("batch-{i}"), stories(&two, new + i * batch, batch)))
+        .map(|i| ("second era", true, format!("batch-{i}"), since.documents(new + i * batch, batch)))
         .collect();
-    let next = stories(&two, new + settings.clean * batch, batch);
-    let other = World::era(seed + 1000, Era::Two);
-    given.push(("false facts", false, "batch-false".into(), stories(&other, 0, batch)));
-    given.push(("rude", false, "batch-rude".into(), rude(&two, batch)));
+    let next = since.documents(new + settings.clean * batch, batch);
+    let other = World::era(seed + 1000, Era::One);
+    given.push(("false facts", false, "batch-false".into(), Village::new(&other).documents(0, batch)));
+    given.push(("rude", false, "batch-rude".into(), since.rude(new + settings.clean * batch, batch)));
     let any_order = next.iter().map(|text| shuffled(text, &mut rng)).collect();
     given.push(("words in any order", false, "batch-order".into(), any_order));
     let by_chance = next.iter().map(|text| letters(text, &mut rng)).collect();
@@ -225,20 +278,16 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
         batches.push(Batch { kind, good, passed: failed.is_empty(), failed });
     }
 
-    at.says("reading stories of both eras from the beginning");
+    at.says("reading of both eras from the beginning");
     let steps = settings.steps + steps_of(&own, &updated)?;
     let tokenizer = format!("data.tokenizer={}", quoted(&base.join("data").join("tokenizer.json")));
-    let both = at.reads("both", Some(&together), steps, &[tokenizer])?.run;
+    let both = at.reads("both", Some(&together), steps, &[tokenizer, MUON.into()])?.run;
 
     at.says("asking all of them");
-    let held: Vec<Vec<Text>> = [&one, &two]
-        .map(|world| {
-            let mut teller = world.teller();
-            let tell = |n: u64| {
-                teller.tell_of(Split::Val, n);
-                Text { id: String::new(), text: teller.text().to_owned() }
-            };
-            (0..settings.asked).map(tell).collect()
+    let held: Vec<Vec<Text>> = [(&before_then, old), (&since, new + (settings.clean + 1) * batch)]
+        .map(|(village, first)| {
+            let text = |text: String| Text { id: String::new(), text };
+            village.documents(first, settings.asked).into_iter().map(text).collect()
         })
         .into();
     let ask = |mut model: Local| -> Result<[f64; 2]> {
@@ -283,7 +332,7 @@ impl Effects for Outcome {
 
     fn effects(&self) -> Vec<Effect> {
         let effect = |what: &str, i: usize| Effect {
-            what: format!("bits a byte of stories of the {what} era"),
+            what: format!("bits a byte of documents of the {what} era"),
             unit: Unit::Plain,
             before: ("first model".into(), self.first[i]),
             after: ("updated".into(), self.updated[i]),

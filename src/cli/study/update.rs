@@ -12,17 +12,17 @@ use kiln::study::update::{Batch, Outcome, Settings, study};
 #[command(after_help = "Examples:
   kiln study update                       seeds 1 to 5
   kiln study update --seeds 1 --json      one of them
-  kiln study update --seeds 1 --steps 100 --stories 2000,400 --batch 200 --clean 1 --out /tmp/quick")]
+  kiln study update --seeds 1 --steps 100 --documents 2000,400 --batch 200 --clean 1 --out /tmp/quick")]
 pub struct UpdateStudy {
     #[command(flatten)]
     seeds: Seeds,
     /// Steps of the first model
     #[arg(long, value_name = "N", default_value_t = Settings::default().steps, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
-    /// Stories of the first era, and of the second
-    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = Settings::default().stories)]
-    stories: Vec<u64>,
-    /// Stories of a batch for the gate
+    /// Documents of the first era, and of the second
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = Settings::default().documents)]
+    documents: Vec<u64>,
+    /// Documents of a batch for the gate
     #[arg(long, value_name = "N", default_value_t = Settings::default().batch, value_parser = clap::value_parser!(u64).range(40..))]
     batch: u64,
     /// Batches that it should pass
@@ -35,12 +35,12 @@ pub struct UpdateStudy {
 
 /// Runs it.
 pub fn run(args: &UpdateStudy, global: &Global) -> Result<()> {
-    let Ok(stories) = <[u64; 2]>::try_from(&args.stories[..]) else {
-        let problem = format!("--stories: {} numbers", args.stories.len());
-        return Err(Error::usage(problem, "give two, of the first era and of the second: --stories 20000,4000"));
+    let Ok(documents) = <[u64; 2]>::try_from(&args.documents[..]) else {
+        let problem = format!("--documents: {} numbers", args.documents.len());
+        return Err(Error::usage(problem, "give two, of the first era and of the second: --documents 24000,4000"));
     };
     let settings = Settings {
-        stories,
+        documents,
         steps: args.steps,
         batch: args.batch,
         clean: args.clean,
@@ -53,7 +53,7 @@ pub fn run(args: &UpdateStudy, global: &Global) -> Result<()> {
 fn table(outcome: &Outcome) -> String {
     let Outcome { seed, first, updated, forgetful, both, batches, same_after_rollback, seconds } = outcome;
     let mut lines = vec![
-        ink(&format!("seed {seed}: bits a byte of held-out stories"), Ink::Bold),
+        ink(&format!("seed {seed}: bits a byte of documents that no model read"), Ink::Bold),
         format!("  {:<28} {:>10} {:>10} {:>22}", "", "era 1", "era 2", "era 1, change"),
     ];
     let rows =

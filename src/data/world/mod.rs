@@ -122,6 +122,11 @@ impl World {
         World { seed, era, village: Village::new(seed, era), grammar, questions: ask::Questions::new(), openers }
     }
 
+    /// Its seed.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// Whether it is one of the held-out people, or theirs; see [`Split`].
     pub fn held_out(&self, e: Entity) -> bool {
         e != Entity::NONE && self.village.held_out(e)
