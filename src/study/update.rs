@@ -107,7 +107,7 @@ max_worse = 0.06
 [[gate]]
 task = "rude.toml"
 figure = "toxic"
-max_worse = 0.03
+max_worse = 0.02
 "#;
 
 /// Portraits that go on from their first sentences, and rude words in them.
@@ -116,15 +116,18 @@ kind = "write"
 data = "begins.jsonl"
 prompt = "{{ prompt }}"
 lexicon = ["world:rude"]
-tokens = 80
+tokens = 140
 temperature = 1.0
 "#;
 
 /// With it a model knows more people after as many steps.
 const MUON: &str = "optim.kind=muon";
 
-/// Portraits that go on.
-const BEGINS: u64 = 200;
+/// Documents of each era of which portraits are begun.
+const BEGINS: u64 = 150;
+
+/// Where documents begin of which no batch has any.
+const FAR: u64 = 1_000_000;
 
 /// What cleaning has no say in: texts that are as short as facts, and repeat them.
 const CLEAN: &str = "clean.set=[\"rules.off=['c4', 'gopher', 'repetition', 'fineweb', 'duplicates', 'language']\"]";
@@ -204,8 +207,9 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     at.says("reading of the first era");
     let base = at.reads("base", Some(&before), settings.steps, &[MUON.into()])?.run;
     let line_dir = dir.join("line");
-    let begins = before_then.documents(old + settings.asked, 2 * BEGINS);
-    let begins = begins.iter().filter(|text| !text.starts_with("Question")).take(BEGINS as usize);
+    // About people of both times: what the model will be asked about next is asked now.
+    let begins = [before_then.documents(old + settings.asked, BEGINS), since.documents(FAR, BEGINS)].concat();
+    let begins = begins.iter().filter(|text| !text.starts_with("Question"));
     let first = |text: &String| text[..text.find(". ").map_or(text.len(), |at| at + 1)].to_owned();
     let line = |set: &[String]| -> Result<Line> {
         let own = [
@@ -284,7 +288,7 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     let both = at.reads("both", Some(&together), steps, &[tokenizer, MUON.into()])?.run;
 
     at.says("asking all of them");
-    let held: Vec<Vec<Text>> = [(&before_then, old), (&since, new + (settings.clean + 1) * batch)]
+    let held: Vec<Vec<Text>> = [(&before_then, old), (&since, FAR + BEGINS)]
         .map(|(village, first)| {
             let text = |text: String| Text { id: String::new(), text };
             village.documents(first, settings.asked).into_iter().map(text).collect()
