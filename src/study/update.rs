@@ -107,7 +107,7 @@ max_worse = 0.06
 [[gate]]
 task = "rude.toml"
 figure = "toxic"
-max_worse = 0.02
+max_worse = 0.004
 "#;
 
 /// Portraits that go on from their first sentences, and rude words in them.
@@ -124,7 +124,7 @@ temperature = 1.0
 const MUON: &str = "optim.kind=muon";
 
 /// Documents of each era of which portraits are begun.
-const BEGINS: u64 = 150;
+const BEGINS: u64 = 300;
 
 /// Where documents begin of which no batch has any.
 const FAR: u64 = 1_000_000;
