@@ -161,12 +161,11 @@ enum Command {
 }
 
 /// The commands along the life cycle, as `kiln --help` shows them.
-const GROUPS: [(&str, &[&str]); 6] = [
+const GROUPS: [(&str, &[&str]); 5] = [
     ("Prepare", &["data", "plan"]),
     ("Train", &["train", "tune", "align", "agent", "sweep"]),
     ("Judge", &["eval", "review", "report"]),
-    ("Use", &["sample", "chat", "serve", "convert"]),
-    ("Keep", &["update"]),
+    ("Use", &["sample", "chat", "serve", "convert", "update"]),
     ("Study", &["study", "bench", "kernels", "doctor"]),
 ];
 
@@ -317,8 +316,7 @@ fn command() -> clap::Command {
         }
     }
     text += &format!("\n{header}Options:{header:#}\n{{options}}{{after-help}}");
-    let example = "kiln train            trains a small model on stories that kiln makes up\n            \
-                   kiln COMMAND --help   shows a command's options and an example";
+    let example = "kiln train trains a small model on stories of its own; kiln COMMAND --help shows options and examples";
     let after = format!("{header}Start here:{header:#} {example}");
     command = command.help_template(text).after_help(after);
     command.disable_help_subcommand(true)
