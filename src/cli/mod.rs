@@ -316,7 +316,8 @@ fn command() -> clap::Command {
         }
     }
     text += &format!("\n{header}Options:{header:#}\n{{options}}{{after-help}}");
-    let example = "kiln train trains a small model on stories of its own; kiln COMMAND --help shows options and examples";
+    let example =
+        "kiln train trains a small model on stories of its own; kiln COMMAND --help shows options and examples";
     let after = format!("{header}Start here:{header:#} {example}");
     command = command.help_template(text).after_help(after);
     command.disable_help_subcommand(true)
