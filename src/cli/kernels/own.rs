@@ -64,9 +64,9 @@ pub(super) fn run(path: &Path, args: &RunArgs, global: &Global) -> Result<()> {
     let file = cases[0].file;
     let text = declared(&disk::text(&Os, path, MAX_FILE)?, file);
     let module = Variant::new(file, []).module_of(&text)?;
-    let has = |entry: &&str| module.entries.iter().any(|own| own.name == **entry);
+    let has = |entry: &str| module.entries.iter().any(|own| own.name == entry);
     let all = cases.len();
-    cases.retain(|case| case.entries.iter().all(|entry| has(&entry)));
+    cases.retain(|case| case.entries.iter().all(|entry| has(entry)));
     if cases.is_empty() {
         let own: Vec<&str> = module.entries.iter().map(|entry| &*entry.name).collect();
         let problem =

@@ -133,7 +133,10 @@ fn recorded(dir: &Path) -> usize {
     let files = std::fs::read_dir(dir.join("log")).expect("a journal");
     let text: String =
         files.map(|file| std::fs::read_to_string(file.expect("a file").path()).expect("UTF-8")).collect();
-    text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a whole line")).count()
+    for line in text.lines() {
+        serde_json::from_str::<Value>(line).expect("a whole line");
+    }
+    text.lines().count()
 }
 
 #[test]
