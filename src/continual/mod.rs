@@ -4,7 +4,7 @@
 //! | where | what |
 //! |---|---|
 //! | [`drift`], [`domain`] | is what it meets still what it learnt? |
-//! | [`line`] | a folder of versions, and which one serves |
+//! | [`mod@line`] | a folder of versions, and which one serves |
 //! | [`round`] | new documents become a new version |
 //! | [`gates`] | what it must pass |
 //! | [`watch`] | a stream of documents, and when it is time for a round |
