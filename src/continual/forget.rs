@@ -114,19 +114,21 @@ pub fn find(line: &Line, ids: &[String]) -> Result<Traces> {
 /// The first version has learnt them, so there is none to train from; as of a round.
 pub fn forget(line: &Line, traces: &Traces, course: &mut Course) -> Result<Option<(Version, Vec<Exposure>)>> {
     let gone: BTreeSet<&str> = traces.texts.iter().map(|text| &*text.id).collect();
+    let before = line.pointer()?.current;
+    // First who learnt them: as long as files have them, it can be found out again.
+    let (mut versions, mut lost) = (line.versions()?, Vec::new());
+    for version in versions.iter_mut().filter(|version| traces.affected.contains(&version.name)) {
+        version.state = State::Withdrawn;
+        line.save(version)?;
+        lost.push(version.clone());
+    }
     for path in &traces.files {
         let left: Vec<Text> = read(path)?.into_iter().filter(|text| !gone.contains(&*text.id)).collect();
         write(path, &left)?;
     }
-    let before = line.pointer()?.current;
-    let mut lost = Vec::new();
-    for mut version in line.versions()? {
-        if traces.affected.contains(&version.name) {
-            version.state = State::Withdrawn;
-            lost.push(version.clone());
-        }
-        line.hash(&mut version)?;
-        line.save(&version)?;
+    for version in &mut versions {
+        line.hash(version)?;
+        line.save(version)?;
     }
     line.tell("forgotten", json!({"documents": gone.len(), "withdrawn": traces.affected}))?;
     if !traces.affected.contains(&before) {

@@ -28,6 +28,8 @@ use std::path::Path;
 
 /// Draws of a bootstrap.
 const DRAWS: usize = 2000;
+/// Documents without which nothing can be judged.
+const LEAST: u64 = 20;
 
 /// A gate, and what it said.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,15 +53,15 @@ pub struct Gate {
 pub type Told<'a> = dyn FnMut(&str) -> Result<()> + 'a;
 
 impl Gate {
-    /// How much cleaning left.
+    /// How much cleaning left: a share, and documents enough to be judged by.
     pub fn kept(kept: u64, read: u64, least: f64) -> Gate {
         let share = kept as f64 / read.max(1) as f64;
         Gate {
             name: "kept".into(),
-            passed: kept > 0 && share >= least,
+            passed: kept >= LEAST && share >= least,
             value: Some(share),
             interval: None,
-            bound: format!("at least {least}"),
+            bound: format!("at least {least}, and {LEAST} documents"),
             parts: None,
         }
     }
@@ -263,7 +265,7 @@ mod tests {
 
     #[test]
     fn nothing_left_is_never_enough() {
-        assert!(!Gate::kept(0, 10, 0.0).passed);
-        assert!(Gate::kept(5, 10, 0.5).passed && !Gate::kept(4, 10, 0.5).passed);
+        assert!(!Gate::kept(0, 10, 0.0).passed && !Gate::kept(10, 10, 0.5).passed);
+        assert!(Gate::kept(50, 100, 0.5).passed && !Gate::kept(49, 100, 0.5).passed);
     }
 }

@@ -247,9 +247,12 @@ impl Line {
             .filter(|name| folder.join(name).is_file())
             .map(|name| Ok((name.to_owned(), texts::hash(&folder.join(name))?)))
             .collect::<Result<_>>()?;
-        let (_, weights) = self.weights(&version.name)?;
-        let name = weights.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        version.hashes.insert(name, texts::hash(&weights)?);
+        // One that was refused before it was trained has none.
+        if self.model(&version.name).exists() {
+            let (_, weights) = self.weights(&version.name)?;
+            let name = weights.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            version.hashes.insert(name, texts::hash(&weights)?);
+        }
         Ok(())
     }
 

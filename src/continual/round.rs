@@ -51,7 +51,6 @@ pub fn round(line: &Line, paths: &[PathBuf], marks: BTreeMap<PathBuf, u64>, cour
     if !folder.join(NEW).is_file() {
         (course.told)(&format!("{}: cleaning", version.name));
         cleaned(line, &mut version, &paths)?;
-        line.save(&version)?;
         course.stopped()?;
     }
     finish(line, version, course)
@@ -89,17 +88,18 @@ pub(super) fn again(line: &Line, parent: &str, lost: &[Version], course: &mut Co
     let last = lost.last().expect("a version was withdrawn");
     let mut version = fresh(line, parent, last.sources.clone(), last.marks.clone())?;
     let folder = line.folder(&version.name);
-    for name in [HELD, NEW] {
-        let all = lost.iter().map(|version| texts::read(&line.folder(&version.name).join(name)));
-        texts::write(&folder.join(name), &all.collect::<Result<Vec<_>>>()?.concat())?;
-    }
+    let all = |name: &str| -> Result<Vec<texts::Text>> {
+        let each = lost.iter().map(|version| texts::read(&line.folder(&version.name).join(name)));
+        Ok(each.collect::<Result<Vec<_>>>()?.concat())
+    };
+    let (held, new) = (all(HELD)?, all(NEW)?);
+    let [n, kept] = [new.len() as u64, (new.len() + held.len()) as u64];
+    let counts = [("read", kept), ("kept", kept), ("held", kept - n), ("learnt", n)];
+    version.documents = counts.map(|(name, n)| (name.to_owned(), n)).into();
+    texts::write(&folder.join(HELD), &held)?;
     texts::write(&folder.join(REPLAY), &texts::read(&line.folder(&last.name).join(REPLAY))?)?;
-    for version_lost in lost {
-        for (name, n) in &version_lost.documents {
-            *version.documents.entry(name.clone()).or_default() += n;
-        }
-    }
     line.save(&version)?;
+    texts::write(&folder.join(NEW), &new)?;
     finish(line, version, course)
 }
 
@@ -121,7 +121,13 @@ fn begin(line: &Line, paths: &[PathBuf], marks: BTreeMap<PathBuf, u64>) -> Resul
         return Err(Error::usage("there is no unfinished version to go on with", hint));
     }
     let sources = paths.iter().map(|path| Ok((path.clone(), hash(path)?))).collect::<Result<_>>()?;
-    fresh(line, &line.pointer()?.current, sources, marks)
+    // Nothing is learnt on top of what must be forgotten.
+    let ancestry = line.ancestry(&line.pointer()?.current)?;
+    let parent = ancestry.iter().find(|version| version.state != State::Withdrawn).ok_or_else(|| {
+        let problem = format!("{} and all that it comes from are withdrawn", ancestry[0].name);
+        Error::failed(problem, "begin a new line with a model that has not learnt what is to be forgotten")
+    })?;
+    fresh(line, &parent.name, sources, marks)
 }
 
 /// A version of which nothing is there yet.
@@ -190,7 +196,8 @@ fn cleaned(line: &Line, version: &mut Version, paths: &[PathBuf]) -> Result<()> 
     version.documents = counts.map(|(name, n)| (name.to_owned(), n)).into();
     texts::write(&folder.join(HELD), &held)?;
     texts::write(&folder.join(REPLAY), &later)?;
-    // The last one: where it is, the others are.
+    // The last one: where it is, the others are, and what was counted.
+    line.save(version)?;
     texts::write(&folder.join(NEW), &new)?;
     // It has nothing that these have not, and what has to be forgotten should not be looked for there.
     let all = out.join(DOCUMENTS);

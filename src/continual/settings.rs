@@ -99,6 +99,11 @@ impl Settings {
 
     fn check(&self) -> Result<()> {
         let Settings { watch, clean, learn, gate } = self;
+        for &window in &watch.windows {
+            range("watch.windows", window, 10..=1_000_000)?;
+        }
+        range("watch.every", watch.every, 1..=1_000_000)?;
+        range("watch.bins", watch.bins, 2..=1_000_000)?;
         range("watch.least", watch.least, 20..=100_000_000)?;
         range("watch.poll", watch.poll as usize, 1..=86_400)?;
         require(learn.held > 0.0 && learn.held <= 0.5, "learn.held", learn.held, "above 0, and 0.5 at most")?;
