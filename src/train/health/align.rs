@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn preferred_answers_that_are_lost_and_pairs_learnt_by_heart_are_named() {
-        let AnyRecipe::Prefer(recipe) = AnyRecipe::load(None, PREFER, &["model.base='.'".into()]).expect("a recipe")
+        let AnyRecipe::Prefer(recipe) =
+            AnyRecipe::load(None, PREFER, &["model.base='.'".into(), "data.path='.'".into()]).expect("a recipe")
         else {
             panic!("of preferences")
         };
@@ -170,7 +171,7 @@ mod tests {
     #[test]
     fn answers_cut_off_groups_alike_and_an_entropy_that_fell_are_named() {
         let AnyRecipe::Reinforce(recipe) =
-            AnyRecipe::load(None, REINFORCE, &["model.base='.'".into()]).expect("a recipe")
+            AnyRecipe::load(None, REINFORCE, &["model.base='.'".into(), "data.path='.'".into()]).expect("a recipe")
         else {
             panic!("of rewards")
         };
