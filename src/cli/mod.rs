@@ -316,8 +316,7 @@ fn command() -> clap::Command {
         }
     }
     text += &format!("\n{header}Options:{header:#}\n{{options}}{{after-help}}");
-    let example =
-        "kiln train trains a small model on stories of its own; kiln COMMAND --help shows options and examples";
+    let example = "kiln train trains a small model; kiln COMMAND --help shows options and an example";
     let after = format!("{header}Start here:{header:#} {example}");
     command = command.help_template(text).after_help(after);
     command.disable_help_subcommand(true)

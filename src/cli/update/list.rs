@@ -12,6 +12,9 @@ use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  kiln update list lines/village
+  kiln update list lines/village 0002              its documents, their hashes, its gates")]
 pub(super) struct ListArgs {
     /// The line's folder
     #[arg(value_name = "LINE")]

@@ -49,6 +49,10 @@ enum What {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  kiln update start lines/village --model runs/village
+  kiln update start lines/chats --model smollm2.gguf --data chats/
+  kiln update start lines/village --model runs/village --set gate.policy=policy.toml")]
 struct StartArgs {
     /// A new folder
     #[arg(value_name = "LINE")]
@@ -65,6 +69,9 @@ struct StartArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  kiln update promote lines/village                the newest that passed its gates
+  kiln update promote lines/village 0003")]
 struct PromoteArgs {
     /// The line's folder
     #[arg(value_name = "LINE")]
@@ -78,6 +85,9 @@ struct PromoteArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  kiln update rollback lines/village               to the one before, bit for bit
+  kiln update rollback lines/village 0001")]
 struct RollbackArgs {
     /// The line's folder
     #[arg(value_name = "LINE")]
