@@ -108,7 +108,8 @@ fn a_version_learns_what_is_new_passes_serves_and_gives_way_again() {
 fn junk_is_refused_and_only_force_puts_it_into_service() {
     let (_folder, dir) = begun();
     let junk = |i: usize| {
-        let letter = |k: usize| char::from(b'a' + ((i * 7919 + k * k * 31 + k * 17) % 26) as u8);
+        let mixed = |k: usize| ((i * 1_000_003 + k * 7919) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let letter = |k: usize| char::from(b'a' + (mixed(k) % 26) as u8);
         let text: String = (0..300).map(|k| if k % 6 == 5 { ' ' } else { letter(k) }).collect();
         format!("{}\n", json!({"id": format!("junk-{i}"), "text": text}))
     };

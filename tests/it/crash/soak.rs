@@ -51,7 +51,9 @@ fn out_of_room(dir: &Path, random: &mut Random) {
     shell.arg(command.get_program()).args(command.get_args());
     let output = shell.current_dir(dir).stdin(Stdio::null()).output().expect("it starts");
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() || (output.status.code() == Some(1) && error.lines().count() == 1), "{error}");
+    // Beside it stands what is said of a checkpoint that another fault has damaged.
+    let errors = error.lines().filter(|line| !line.starts_with("warning: ")).count();
+    assert!(output.status.success() || (output.status.code() == Some(1) && errors == 1), "{error}");
 }
 
 /// Flips a bit of the newest checkpoint, where there is one before it to go on from.
