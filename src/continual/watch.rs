@@ -14,7 +14,7 @@
 
 use super::drift::{Alarm, Detector, LEAST, Monitor, Moved};
 use super::gates::{open, read_by};
-use super::line::{HELD, HISTORY, Line, NEW, State, Version};
+use super::line::{HELD, HISTORY, Line, NEW, REPLAY, State, Version};
 use super::round::{Course, round};
 use super::texts::{self, Text, draw};
 use crate::data::{Limits, Sources, Tokenizer};
@@ -247,7 +247,9 @@ fn reference(line: &Line, version: &str) -> Result<(Vec<Met>, bool)> {
     let longest = line.settings.watch.windows.iter().copied().max().unwrap_or(1);
     let held = texts::read(&folder.join(HELD))?;
     let enough = held.len() >= LEAST * longest;
-    let all = if enough { held } else { [held, texts::read(&folder.join(NEW))?].concat() };
+    // What the first one learnt is what its children learn along.
+    let learnt = if line.version(version)?.parent.is_none() { REPLAY } else { NEW };
+    let all = if enough { held } else { [held, texts::read(&folder.join(learnt))?].concat() };
     let met = |text: Text| Met { text, learnt: true, numbers: BTreeMap::new() };
     Ok((draw(all, REFERENCE, seed).into_iter().map(met).collect(), enough))
 }
