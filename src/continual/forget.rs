@@ -145,8 +145,8 @@ pub fn forget(line: &Line, traces: &Traces, course: &mut Course) -> Result<Optio
     let held = read(&line.folder(&version.name).join(HELD))?;
     let ask = |name: &str| -> Result<Vec<[f64; 2]>> {
         let mut model = open(line, name, course.device)?;
-        let others = read_by(&mut model, &held, &mut |_| Ok(()))?.each();
-        let own = read_by(&mut model, &traces.texts, &mut |_| Ok(()))?.each();
+        let others = read_by(&mut model, &held, &mut || Ok(()))?.each();
+        let own = read_by(&mut model, &traces.texts, &mut || Ok(()))?.each();
         let better = |bits: f64| others.iter().filter(|other| **other < bits).count() as f64 / others.len() as f64;
         Ok(own.into_iter().map(|bits| [bits, better(bits)]).collect())
     };

@@ -16,7 +16,7 @@
 use super::line::{HELD, Line, NEW, Version};
 use super::texts::{Text, draw, read};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::eval::gate::Policy;
 use crate::eval::{Asking, Local, Model, Task, evaluate};
 use crate::measure::{auc, bootstrap, interval};
@@ -49,8 +49,8 @@ pub struct Gate {
     pub parts: Option<[f64; 2]>,
 }
 
-/// Hears how far it is, and may stop it.
-pub type Told<'a> = dyn FnMut(&str) -> Result<()> + 'a;
+/// Asked again and again whether to stop: it does where this fails.
+pub type Stopped<'a> = dyn FnMut() -> Result<()> + 'a;
 
 impl Gate {
     /// How much cleaning left: a share, and documents enough to be judged by.
@@ -102,10 +102,9 @@ pub fn open(line: &Line, name: &str, device: &Device) -> Result<Local> {
 }
 
 /// Lets a model read documents.
-pub fn read_by(model: &mut dyn Model, texts: &[Text], told: &mut Told) -> Result<Read> {
+pub fn read_by(model: &mut dyn Model, texts: &[Text], stopped: &mut Stopped) -> Result<Read> {
     let all: Vec<&str> = texts.iter().map(|text| &*text.text).collect();
-    let what = format!("{} reads", model.name());
-    let scores = model.read(&all, &mut |n| if n % 64 == 0 { told(&what) } else { Ok(()) })?;
+    let scores = model.read(&all, &mut |_| stopped())?;
     Ok(Read(scores.iter().zip(&all).map(|(score, text)| [-score.nats, text.len() as f64]).collect()))
 }
 
@@ -113,20 +112,20 @@ pub fn read_by(model: &mut dyn Model, texts: &[Text], told: &mut Told) -> Result
 ///
 /// # Errors
 /// A model or a document cannot be read; the policy names what there is not; it is stopped.
-pub fn judge(line: &Line, new: &Version, device: &Device, told: &mut Told) -> Result<Vec<Gate>> {
+pub fn judge(line: &Line, new: &Version, device: &Device, stopped: &mut Stopped) -> Result<Vec<Gate>> {
     let settings = &line.settings.gate;
-    let parent = new.parent.as_deref().expect("a new version has a parent");
+    let parent = new.comes_from()?;
     let some = |name: &str, file: &str| -> Result<Vec<Text>> {
         Ok(draw(read(&line.folder(name).join(file))?, settings.documents, line.settings.learn.seed))
     };
     let mut models = [open(line, parent, device)?, open(line, &new.name, device)?];
     let mut gates = Vec::new();
     let held = some(&new.name, HELD)?;
-    let both = |models: &mut [Local; 2], texts: &[Text], told: &mut Told| -> Result<[Read; 2]> {
+    let both = |models: &mut [Local; 2], texts: &[Text], stopped: &mut Stopped| -> Result<[Read; 2]> {
         let [before, after] = models;
-        Ok([read_by(before, texts, told)?, read_by(after, texts, told)?])
+        Ok([read_by(before, texts, stopped)?, read_by(after, texts, stopped)?])
     };
-    let [before, after] = both(&mut models, &held, told)?;
+    let [before, after] = both(&mut models, &held, stopped)?;
     let (change, between) = before.change(&after);
     if settings.better {
         gates.push(Gate {
@@ -140,7 +139,7 @@ pub fn judge(line: &Line, new: &Version, device: &Device, told: &mut Told) -> Re
     }
     let own = after;
     for version in line.ancestry(parent)? {
-        let [before, after] = both(&mut models, &some(&version.name, HELD)?, told)?;
+        let [before, after] = both(&mut models, &some(&version.name, HELD)?, stopped)?;
         let (change, between) = before.change(&after);
         if version.name == parent {
             let times = own.bits() / before.bits();
@@ -162,7 +161,7 @@ pub fn judge(line: &Line, new: &Version, device: &Device, told: &mut Told) -> Re
             parts: Some([before.bits(), after.bits()]),
         });
     }
-    let learnt = read_by(&mut models[1], &some(&new.name, NEW)?, told)?;
+    let learnt = read_by(&mut models[1], &some(&new.name, NEW)?, stopped)?;
     let (members, between) = told_apart(&own.each(), &learnt.each());
     gates.push(Gate {
         name: "members".into(),
@@ -174,7 +173,7 @@ pub fn judge(line: &Line, new: &Version, device: &Device, told: &mut Told) -> Re
         parts: None,
     });
     if !settings.policy.as_os_str().is_empty() {
-        gates.extend(policy(line, &settings.policy, &mut models, told)?);
+        gates.extend(policy(line, &settings.policy, &mut models, stopped)?);
     }
     Ok(gates)
 }
@@ -194,7 +193,7 @@ fn told_apart(held: &[f64], learnt: &[f64]) -> (f64, [f64; 2]) {
 }
 
 /// What the tasks of a policy say of both models.
-fn policy(line: &Line, path: &Path, models: &mut [Local; 2], told: &mut Told) -> Result<Vec<Gate>> {
+fn policy(line: &Line, path: &Path, models: &mut [Local; 2], stopped: &mut Stopped) -> Result<Vec<Gate>> {
     let settings = &line.settings.gate;
     // One that lies in the line's folder is found from anywhere.
     let own = line.dir().join(path);
@@ -207,17 +206,14 @@ fn policy(line: &Line, path: &Path, models: &mut [Local; 2], told: &mut Told) ->
             gate.check(&task, true)?;
         }
         let items = task.items(asking.limit, asking.world, asking.seed)?;
-        told(&format!("asking {name}"))?;
-        let ask = |model: &mut Local| evaluate(&task, &items, &asking, model, &mut |_, _| Ok(()));
+        let mut ask = |model: &mut Local| evaluate(&task, &items, &asking, model, &mut |_, _| stopped());
         let [before, after] = models;
         let outcomes = [ask(before)?, ask(after)?];
         asked.push((name, outcomes));
     }
-    let verdict = |gate: &crate::eval::gate::Gate| -> Result<Gate> {
-        let (_, [before, after]) = asked
-            .iter()
-            .find(|(name, _)| *name == gate.task)
-            .ok_or_else(|| Error::failed(format!("{}: its task was not asked", gate.task), "name each task once"))?;
+    let verdict = |gate: &crate::eval::gate::Gate| {
+        let asked = asked.iter().find(|(name, _)| *name == gate.task);
+        let (_, [before, after]) = asked.expect("the policy's tasks were asked");
         let was = gate.judge(before, None).value;
         let is = gate.judge(after, Some(before));
         let bounds = [
@@ -225,16 +221,16 @@ fn policy(line: &Line, path: &Path, models: &mut [Local; 2], told: &mut Told) ->
             gate.max.map(|max| format!("at most {max}")),
             gate.max_worse.map(|most| format!("at most {most} worse")),
         ];
-        Ok(Gate {
-            name: format!("{} {}", gate.task, gate.figure),
+        Gate {
+            name: format!("{} {}", before.task, gate.figure),
             passed: is.passed,
             value: is.worse.or(is.value),
             interval: None,
             bound: bounds.into_iter().flatten().collect::<Vec<_>>().join(", "),
             parts: was.zip(is.value).map(|(was, is)| [was, is]),
-        })
+        }
     };
-    policy.gates.iter().map(verdict).collect()
+    Ok(policy.gates.iter().map(verdict).collect())
 }
 
 #[cfg(test)]

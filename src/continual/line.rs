@@ -20,6 +20,8 @@ use crate::data::dataset::{DATASET_FILE, Part};
 use crate::disk::{self, Disk, Open, Os};
 use crate::error::{AtPath, Error, Result};
 use crate::formats::convert::{Target, convert};
+use crate::formats::tensors::sha256;
+use crate::serve::now;
 use crate::train::checkpoint::read_json;
 use crate::train::sampler::{foreign, model, place};
 use crate::train::seen;
@@ -30,7 +32,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The settings of a line.
 pub const SETTINGS: &str = "update.toml";
@@ -43,6 +44,8 @@ pub const NEW: &str = "new.jsonl";
 pub const HELD: &str = "held.jsonl";
 /// What its children learn along.
 pub const REPLAY: &str = "replay.jsonl";
+/// What the hash of its weights, or of its adapter's, is called.
+const WEIGHTS: &str = "weights";
 /// Held-out documents that are kept of the first version's data, at most.
 const MOST_HELD: usize = 4000;
 
@@ -82,9 +85,9 @@ pub struct Version {
     pub state: State,
     /// Where its documents come from, each with its SHA-256; of the first version, the model.
     pub sources: BTreeMap<PathBuf, String>,
-    /// Documents: `read`, `kept` by cleaning, `learnt`, `held`, `replayed`.
+    /// Documents: `read`, `kept` by cleaning, `learnt`, `held`.
     pub documents: BTreeMap<String, u64>,
-    /// The SHA-256 of its files.
+    /// The SHA-256 of its files, and of its `weights`.
     pub hashes: BTreeMap<String, String>,
     /// What it had to pass.
     pub gates: Vec<Gate>,
@@ -92,9 +95,22 @@ pub struct Version {
     pub marks: BTreeMap<PathBuf, u64>,
 }
 
-/// Seconds since 1970.
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+impl Version {
+    /// How many documents there were of a kind.
+    pub fn count(&self, of: &str) -> u64 {
+        self.documents.get(of).copied().unwrap_or(0)
+    }
+
+    /// The version whose weights it began with.
+    ///
+    /// # Errors
+    /// It is the first one.
+    pub(super) fn comes_from(&self) -> Result<&str> {
+        self.parent.as_deref().ok_or_else(|| {
+            let problem = format!("{} comes from no other version, and cannot be made again", self.name);
+            Error::failed(problem, "begin a new line: kiln update start")
+        })
+    }
 }
 
 impl Line {
@@ -107,25 +123,29 @@ impl Line {
             let problem = format!("{} is not empty", dir.display());
             return Err(Error::usage(problem, "give a new folder, or go on with the line: kiln update list"));
         }
-        let settings = Settings::load(Path::new(SETTINGS), set)?;
+        let settings = Settings::load(&dir.join(SETTINGS), set)?;
         let first = dir.join("0001");
         let [learnt, held] = documents(from, data, &settings)?;
         disk::make_dirs(&Os, &first)?;
-        let text = if set.is_empty() { UPDATE.to_owned() } else { crate::settings::to_toml(&settings) };
+        let text = match set.is_empty() {
+            true => UPDATE.to_owned(),
+            false => {
+                format!("# data/recipes/update.toml explains every key.\n\n{}", crate::settings::to_toml(&settings))
+            }
+        };
         write_atomic(&Os, &dir.join(SETTINGS), text.as_bytes())?;
         bring(from, &first.join("model"))?;
         for (name, texts) in [(NEW, &[][..]), (HELD, &held), (REPLAY, &learnt)] {
             texts::write(&first.join(name), texts)?;
         }
         let line = Line { dir: dir.to_owned(), settings };
-        let (_, weights) = line.weights("0001")?;
         let counts = [("read", learnt.len() + held.len()), ("held", held.len()), ("learnt", learnt.len())];
         let mut version = Version {
             name: "0001".into(),
             parent: None,
             time: now(),
             state: State::Passed,
-            sources: BTreeMap::from([(from.to_owned(), texts::hash(&weights)?)]),
+            sources: BTreeMap::from([(from.to_owned(), sha256(&Os, &line.weights("0001")?)?)]),
             documents: counts.map(|(name, n)| (name.to_owned(), n as u64)).into(),
             hashes: BTreeMap::new(),
             gates: Vec::new(),
@@ -167,13 +187,11 @@ impl Line {
         model_of(&self.folder(name))
     }
 
-    /// The folder with the files of a version's model, and its weights.
-    pub(super) fn weights(&self, name: &str) -> Result<(PathBuf, PathBuf)> {
+    /// The file of a version's weights.
+    fn weights(&self, name: &str) -> Result<PathBuf> {
         let (dir, _) = place(&self.model(name))?;
         let names = [checkpoint::MODEL, checkpoint::ADAPTER[0]].map(|name| dir.join(name));
-        let weights = names.into_iter().find(|path| path.is_file());
-        let weights = weights.or_else(|| dir.is_file().then(|| dir.clone()));
-        weights.map(|weights| (dir.clone(), weights)).ok_or_else(|| {
+        names.into_iter().find(|path| path.is_file()).ok_or_else(|| {
             let problem = format!("{} has no weights in one file", dir.display());
             Error::failed(problem, "bring the model as kiln convert writes it")
         })
@@ -201,7 +219,7 @@ impl Line {
         let names = Os.list(&self.dir).at(&self.dir)?.into_iter().filter_map(|name| name.into_string().ok());
         let mut names: Vec<String> =
             names.filter(|name| is_name(name) && self.folder(name).join(VERSION).is_file()).collect();
-        names.sort_by_key(|name| (name.len(), name.clone()));
+        names.sort_by(|a, b| order(a).cmp(&order(b)));
         names.iter().map(|name| self.version(name)).collect()
     }
 
@@ -215,7 +233,13 @@ impl Line {
             let problem = format!("{} has no version {name:?}", self.dir.display());
             return Err(Error::usage(problem, format!("kiln update list {} names them", self.dir.display())));
         }
-        read_json(&Os, &path)
+        let version: Version = read_json(&Os, &path)?;
+        // So nothing comes from itself, however long the way.
+        if let Some(parent) = version.parent.as_ref().filter(|parent| order(parent) >= order(name)) {
+            let hint = "the file is damaged: put it back as it was";
+            return Err(Error::format(&path, "parent", format!("a version before {name}"), parent, hint));
+        }
+        Ok(version)
     }
 
     /// A version and those whose weights it comes from, the first one last.
@@ -245,13 +269,11 @@ impl Line {
         version.hashes = [NEW, HELD, REPLAY, "run/recipe.toml"]
             .into_iter()
             .filter(|name| folder.join(name).is_file())
-            .map(|name| Ok((name.to_owned(), texts::hash(&folder.join(name))?)))
+            .map(|name| Ok((name.to_owned(), sha256(&Os, &folder.join(name))?)))
             .collect::<Result<_>>()?;
         // One that was refused before it was trained has none.
         if self.model(&version.name).exists() {
-            let (_, weights) = self.weights(&version.name)?;
-            let name = weights.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            version.hashes.insert(name, texts::hash(&weights)?);
+            version.hashes.insert(WEIGHTS.into(), sha256(&Os, &self.weights(&version.name)?)?);
         }
         Ok(())
     }
@@ -276,7 +298,9 @@ impl Line {
         let version = match name {
             Some(name) => self.version(name)?,
             None => {
-                let passed = |version: &Version| version.state == State::Passed && version.name > pointer.current;
+                let passed = |version: &Version| {
+                    version.state == State::Passed && order(&version.name) > order(&pointer.current)
+                };
                 let hint = format!("make one: kiln update run {} --data FILE", self.dir.display());
                 let none = || Error::usage(format!("no version after {} passed its gates", pointer.current), hint);
                 self.versions()?.into_iter().rfind(passed).ok_or_else(none)?
@@ -332,9 +356,8 @@ impl Line {
 
     /// Turns the pointer to a version whose weights are as they were.
     fn turn(&self, version: &Version, to: Pointer) -> Result<()> {
-        let (_, weights) = self.weights(&version.name)?;
-        let name = weights.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let (was, is) = (version.hashes.get(&name), texts::hash(&weights)?);
+        let weights = self.weights(&version.name)?;
+        let (was, is) = (version.hashes.get(WEIGHTS), sha256(&Os, &weights)?);
         if was != Some(&is) {
             let was = was.map_or("no hash", String::as_str);
             let hint = "its weights have changed since: take another version";
@@ -342,6 +365,11 @@ impl Line {
         }
         to.save(&self.dir)
     }
+}
+
+/// Which version is before which: by their numbers, of any length.
+fn order(name: &str) -> (usize, &str) {
+    (name.len(), name)
 }
 
 impl State {

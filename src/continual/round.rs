@@ -3,17 +3,20 @@
 //! A round that is interrupted goes on where it stopped, for each of its parts is whole or absent. What it makes is promoted by a person
 //! ([`Line::promote`]), or at once where that was asked for.
 
-use super::gates::{Gate, Told, judge};
-use super::line::{HELD, Line, NEW, REPLAY, State, Version, apart, now};
+use super::gates::{Gate, judge};
+use super::line::{HELD, Line, NEW, REPLAY, State, Version, apart};
 use super::texts::{self, draw};
 use crate::data::Sources;
-use crate::data::clean::{self, DOCUMENTS, MIN_MEMORY};
+use crate::data::clean::{self, DOCUMENTS};
 use crate::device::Device;
 use crate::disk::{self, Os};
 use crate::error::{AtPath, Error, Result};
+use crate::formats::tensors::{hex, sha256};
+use crate::serve::now;
 use crate::train::tune::TUNE;
 use crate::train::{AnyRecipe, Watch};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -31,10 +34,9 @@ impl Course<'_> {
     pub(super) fn stopped(&self) -> Result<()> {
         match self.watch.stop() {
             None => Ok(()),
-            Some(signal) => Err(Error::failed(
-                format!("stopped by signal {signal}"),
-                "kiln update run LINE goes on where it stopped",
-            )),
+            Some(signal) => {
+                Err(Error::failed(format!("stopped by signal {signal}"), "the same command goes on where it stopped"))
+            }
         }
     }
 }
@@ -58,18 +60,14 @@ pub fn round(line: &Line, paths: &[PathBuf], marks: BTreeMap<PathBuf, u64>, cour
 
 /// Trains a version whose documents are at hand, and judges it.
 fn finish(line: &Line, mut version: Version, course: &mut Course) -> Result<Version> {
-    let parent = version.parent.clone().expect("it has one");
-    let kept = Gate::kept(version.documents["kept"], version.documents["read"], line.settings.gate.kept);
+    let parent = version.comes_from()?.to_owned();
+    let kept = Gate::kept(version.count("kept"), version.count("read"), line.settings.gate.kept);
     let enough = kept.passed;
     version.gates = vec![kept];
     if enough {
         train(line, &version, &parent, course)?;
         (course.told)(&format!("{}: judging it beside {parent}", version.name));
-        let gates = {
-            let mut told = |_: &str| course.stopped();
-            judge(line, &version, course.device, &mut told as &mut Told)?
-        };
-        version.gates.extend(gates);
+        version.gates.extend(judge(line, &version, course.device, &mut || course.stopped())?);
         line.hash(&mut version)?;
     }
     let passed = version.gates.iter().all(|gate| gate.passed);
@@ -160,34 +158,25 @@ fn fresh(
 /// The SHA-256 of a file, or of the hashes of a folder's files.
 fn hash(path: &Path) -> Result<String> {
     if path.is_file() {
-        return texts::hash(path);
+        return sha256(&Os, path);
     }
     let files = Sources::open(&[path], "text")?;
-    let all = files.files().iter().map(|file| texts::hash(file)).collect::<Result<Vec<_>>>()?;
-    Ok(crate::train::tensors::hex(<sha2::Sha256 as sha2::Digest>::new_with_prefix(all.concat())))
+    let all = files.files().iter().map(|file| sha256(&Os, file)).collect::<Result<Vec<_>>>()?;
+    Ok(hex(Sha256::new_with_prefix(all.concat())))
 }
 
 /// Cleans the documents, holds some out, and writes both.
 fn cleaned(line: &Line, version: &mut Version, paths: &[PathBuf]) -> Result<()> {
     let folder = line.folder(&version.name);
     let out = folder.join("cleaned");
-    let options = clean::Options {
-        recipe: clean::Recipe::load(None, &line.settings.clean.set)?,
-        out: out.clone(),
-        text_field: "text".into(),
-        memory: 4 * MIN_MEMORY,
-        threads: 0,
-        key_file: None,
-        clear_text: false,
-        truth: None,
-    };
+    let options = clean::Options::new(clean::Recipe::load(None, &line.settings.clean.set)?, out.clone());
     let report = clean::clean(&Sources::open(paths, "text")?, &options, &mut |_| {})?.report;
     let (read, kept) = (report.read.documents, report.written.documents);
     let all = if kept == 0 { Vec::new() } else { texts::read(&out.join(DOCUMENTS))? };
     let learn = &line.settings.learn;
     let count = ((all.len() as f64 * learn.held).ceil() as usize).min(all.len() / 2);
     let (held, new) = apart(all, count, learn.seed);
-    let parent = version.parent.as_deref().expect("it has one");
+    let parent = version.comes_from()?;
     // All that is new stays to be learnt along later, and as much of before as there is room for.
     let before = texts::read(&line.folder(parent).join(REPLAY))?;
     let before = draw(before, learn.replay.saturating_sub(new.len()), learn.seed);
@@ -211,8 +200,8 @@ fn recipe(line: &Line, version: &str, parent: &str) -> Vec<String> {
         format!("model.base={}", quoted(line.model(parent))),
         format!("data.path={}", quoted(line.folder(version).join(NEW))),
         format!("data.replay={}", quoted(line.folder(parent).join(REPLAY))),
-        format!("data.seed={0}", line.settings.learn.seed),
-        format!("train.seed={0}", line.settings.learn.seed),
+        format!("data.seed={}", line.settings.learn.seed),
+        format!("train.seed={}", line.settings.learn.seed),
         "data.val_fraction=0.05".into(),
         "sample.count=0".into(),
     ];
@@ -221,7 +210,7 @@ fn recipe(line: &Line, version: &str, parent: &str) -> Vec<String> {
 
 /// Trains a version, or goes on with that.
 pub(super) fn train(line: &Line, version: &Version, parent: &str, course: &mut Course) -> Result<()> {
-    (course.told)(&format!("{}: learning from {} documents", version.name, version.documents["learnt"]));
+    (course.told)(&format!("{}: learning from {} documents", version.name, version.count("learnt")));
     let set = recipe(line, &version.name, parent);
     AnyRecipe::once(&line.folder(&version.name), "run", TUNE, &set, course.device, course.watch)?;
     Ok(())

@@ -9,8 +9,6 @@ use crate::disk::Os;
 use crate::error::Result;
 use crate::rng::{Purpose, Rng};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
-use std::io::Read;
 use std::path::Path;
 
 /// A document.
@@ -43,22 +41,6 @@ pub fn write(path: &Path, texts: &[Text]) -> Result<()> {
         file.write((serde_json::to_string(text).expect("plain data") + "\n").as_bytes())?;
     }
     file.commit()
-}
-
-/// The SHA-256 of a file.
-///
-/// # Errors
-/// It cannot be read.
-pub fn hash(path: &Path) -> Result<String> {
-    use crate::error::AtPath;
-    let mut file = std::fs::File::open(path).at(path)?;
-    let (mut all, mut block) = (Sha256::new(), vec![0; 1 << 16]);
-    loop {
-        match file.read(&mut block).at(path)? {
-            0 => return Ok(all.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
-            n => all.update(&block[..n]),
-        }
-    }
 }
 
 /// `most` of `texts` at most, drawn without replacement, in their order.
@@ -149,6 +131,5 @@ mod tests {
             (0..3).map(|i| Text { id: format!("d{i}"), text: format!("Line {i}.\nAnd \"more\".") }).collect();
         write(&path, &texts).expect("written");
         assert_eq!(read(&path).expect("texts"), texts);
-        assert_eq!(hash(&path).expect("a hash").len(), 64);
     }
 }

@@ -143,14 +143,22 @@ fn met(line: &str, id: String, json: bool, refusal: &Refusal) -> Option<Met> {
 }
 
 /// The documents of `paths` behind `marks`, which move on; and how many lines were none. A last line that cannot be read may still be growing: it
-/// waits.
-fn more(paths: &[PathBuf], marks: &mut BTreeMap<PathBuf, u64>, refusal: &Refusal) -> Result<(Vec<Met>, u64)> {
+/// waits. `size` is that of all files when they were read last: as long as they have it, nothing has come.
+fn more(
+    paths: &[PathBuf],
+    size: &mut u64,
+    marks: &mut BTreeMap<PathBuf, u64>,
+    refusal: &Refusal,
+) -> Result<(Vec<Met>, u64)> {
     let sources = match Sources::lenient_objects(paths, Limits::default()) {
         Ok(sources) => sources,
         // Nothing has come yet.
         Err(Error::Failed { .. }) => return Ok((Vec::new(), 0)),
         Err(e) => return Err(e),
     };
+    if std::mem::replace(size, sources.bytes()) == *size {
+        return Ok((Vec::new(), 0));
+    }
     let mut behind: BTreeMap<PathBuf, u64> = BTreeMap::new();
     let (mut all, mut passed_over) = (Vec::new(), 0);
     let mut documents = sources.documents().peekable();
@@ -235,7 +243,7 @@ fn losses(local: &mut Local, all: &[Met], course: &mut Course) -> Result<Vec<f64
     let mut bits = Vec::with_capacity(all.len());
     for chunk in all.chunks(CHUNK) {
         let texts: Vec<Text> = chunk.iter().map(|met| met.text.clone()).collect();
-        bits.extend(read_by(local, &texts, &mut |_| course.stopped())?.each());
+        bits.extend(read_by(local, &texts, &mut || course.stopped())?.each());
     }
     Ok(bits)
 }
@@ -312,22 +320,25 @@ fn stream(
     let refusal = Refusal::new(&[]);
     let mut marks = line.version(name)?.marks;
     let mut waiting: Vec<Met> = Vec::new();
-    let mut watcher: Option<Watcher> = None;
+    let (mut watcher, mut size): (Option<Watcher>, u64) = (None, 0);
     // Sooner or later the first document says which kind of stream it is.
     let mut next = |waiting: &mut Vec<Met>, course: &Course| -> Result<Option<u64>> {
         loop {
-            let (met, passed_over) = more(watching.paths, &mut marks, &refusal)?;
+            let (met, passed_over) = more(watching.paths, &mut size, &mut marks, &refusal)?;
             if !met.is_empty() {
                 waiting.extend(met);
                 return Ok(Some(passed_over));
             }
+            // Who waits is ended by a signal, and has nothing to finish.
+            let start = Instant::now();
+            while !watching.once && start.elapsed() < Duration::from_secs(settings.poll) {
+                if course.watch.stop().is_some() {
+                    return Ok(None);
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
             if watching.once {
                 return Ok(None);
-            }
-            let start = Instant::now();
-            while start.elapsed() < Duration::from_secs(settings.poll) {
-                course.stopped()?;
-                std::thread::sleep(Duration::from_millis(100));
             }
         }
     };
@@ -446,10 +457,11 @@ mod tests {
     fn a_growing_file_is_read_on_and_its_half_a_line_waits() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("in.jsonl");
-        let (mut marks, refusal) = (BTreeMap::new(), Refusal::new(&[]));
+        let (mut marks, mut size, refusal) = (BTreeMap::new(), 0, Refusal::new(&[]));
         let mut read = |text: &str| {
             crate::data::atomic::write_atomic(&Os, &path, text.as_bytes()).expect("a file");
-            let (met, passed_over) = more(&[dir.path().to_owned()], &mut marks, &refusal).expect("documents");
+            let (met, passed_over) =
+                more(&[dir.path().to_owned()], &mut size, &mut marks, &refusal).expect("documents");
             (met.into_iter().map(|met| met.text.text).collect::<Vec<_>>(), passed_over)
         };
         let (one, two) = ("{\"text\": \"one\"}\n", "{\"text\": \"two\"}\n");

@@ -135,16 +135,6 @@ fn clean_by(rules: &[&str], mut recipe: clean::Recipe, from: &Path, out: PathBuf
     let corpus = out.join(clean::DOCUMENTS);
     let all = clean::rules::RULES.iter().map(|rule| rule.name.to_owned());
     recipe.rules.off = all.filter(|name| !rules.contains(&&**name)).collect();
-    let options = clean::Options {
-        recipe,
-        out,
-        text_field: "text".into(),
-        memory: 4 * clean::MIN_MEMORY,
-        threads: 0,
-        key_file: None,
-        clear_text: false,
-        truth: None,
-    };
-    clean::clean(&Sources::open(&[from], "text")?, &options, &mut |_| {})?;
+    clean::clean(&Sources::open(&[from], "text")?, &clean::Options::new(recipe, out), &mut |_| {})?;
     Ok(corpus)
 }

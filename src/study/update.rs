@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::eval::Local;
 use crate::params::Hold;
 use crate::rng::{Purpose, Rng};
-use crate::train::Sampler;
+use crate::train::{AnyRecipe, Sampler};
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -89,11 +89,6 @@ impl Outcome {
     /// How far the update came on the second era, of the way to the model that read both.
     pub fn way(&self) -> f64 {
         (self.first[1] - self.updated[1]) / (self.first[1] - self.both[1])
-    }
-
-    /// By which share the first era is worse: after the update, and without replay.
-    pub fn forgot(&self) -> [f64; 2] {
-        [self.updated, self.forgetful].map(|bits| bits[0] / self.first[0] - 1.0)
     }
 }
 
@@ -222,9 +217,7 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
         match line_dir.join("line.json").is_file() {
             true => Line::open(&line_dir, &set),
             false => {
-                if line_dir.exists() {
-                    disk::remove_all(&Os, &line_dir)?;
-                }
+                disk::remove_all(&Os, &line_dir)?;
                 Line::start(&line_dir, &base, None, &set)
             }
         }
@@ -283,7 +276,7 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     }
 
     at.says("reading of both eras from the beginning");
-    let steps = settings.steps + steps_of(&own, &updated)?;
+    let steps = settings.steps + AnyRecipe::of_run(&own.model(&updated), &[])?.train().steps;
     let tokenizer = format!("data.tokenizer={}", quoted(&base.join("data").join("tokenizer.json")));
     let both = at.reads("both", Some(&together), steps, &[tokenizer, MUON.into()])?.run;
 
@@ -295,39 +288,29 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
         })
         .into();
     let ask = |mut model: Local| -> Result<[f64; 2]> {
-        let mut bits = |i: usize| -> Result<f64> { Ok(read_by(&mut model, &held[i], &mut |_| Ok(()))?.bits()) };
+        let mut bits = |i: usize| -> Result<f64> { Ok(read_by(&mut model, &held[i], &mut || Ok(()))?.bits()) };
         Ok([bits(0)?, bits(1)?])
     };
     let version = |name: &str| open(&own, name, device);
-    let in_service = || -> Result<Local> {
-        Local::new("in service".into(), Sampler::open(&line_dir, &[], Hold::Frozen, device)?.into_parts(), true, None)
+    let model = |path: &Path| -> Result<Local> {
+        Local::new("model".into(), Sampler::open(path, &[], Hold::Frozen, device)?.into_parts(), true, None)
     };
     let first = ask(version("0001")?)?;
     own.promote(Some(&updated), true)?;
-    let promoted = ask(in_service()?)?;
+    let promoted = ask(model(&line_dir)?)?;
     own.roll_back(None)?;
-    let back = ask(in_service()?)?;
+    let back = ask(model(&line_dir)?)?;
     let updated = ask(version(&updated)?)?;
     Ok(Outcome {
         seed,
         first,
         updated,
         forgetful: ask(version(&forgetful)?)?,
-        both: ask(Local::new(
-            "both".into(),
-            Sampler::open(&both, &[], Hold::Frozen, device)?.into_parts(),
-            true,
-            None,
-        )?)?,
+        both: ask(model(&both)?)?,
         batches,
         same_after_rollback: back == first && promoted == updated,
         seconds,
     })
-}
-
-/// Steps of a version's run.
-fn steps_of(line: &Line, name: &str) -> Result<u64> {
-    Ok(crate::train::AnyRecipe::of_run(&line.model(name), &[])?.train().steps)
 }
 
 impl Effects for Outcome {

@@ -79,8 +79,11 @@ pub fn place(path: &Path) -> Result<(PathBuf, Vec<Error>)> {
     if foreign(path) { Ok((path.to_owned(), Vec::new())) } else { checkpoint::find(&Os, path) }
 }
 
-/// Whether `path` is neither a run nor a checkpoint: a file, or a directory of a model that lacks what a checkpoint has.
+/// Whether `path`, or the version that is in service there, is neither a run nor a checkpoint: a file, or a directory of a model that lacks what a checkpoint has.
 pub fn foreign(path: &Path) -> bool {
+    if let Ok(Some(version)) = served::current(path) {
+        return foreign(&version);
+    }
     let has = |name: &str| path.join(name).exists();
     path.is_file()
         || ((has(checkpoint::CONFIG) || peft::is_at(path))

@@ -240,7 +240,7 @@ fn promises_name_tests_that_are_there() {
         }
     }
     let mut named = 0;
-    for file in ["SECURITY.md", "docs/reliability.md"] {
+    for file in ["docs/SECURITY.md", "docs/reliability.md"] {
         let text = fs::read_to_string(root.join(file)).expect(file);
         // The last column of each row.
         for column in text.lines().filter_map(|line| line.strip_prefix('|')?.strip_suffix('|')?.rsplit_once('|')) {

@@ -39,6 +39,8 @@ fn begun() -> (tempfile::TempDir, PathBuf) {
                --set data.val_fraction=0.2 --set run.name=base";
     let (code, _) = said(&dir, &format!("train {set}"));
     assert_eq!(code, 0);
+    // Settings are the line's: a file of that name elsewhere is none.
+    std::fs::write(dir.join("update.toml"), "[nonsense]\n").expect("a file");
     // What the texts are like that this test makes is no rule's business but this one's.
     let line = "--set clean.set=['rules.off=[\"c4\",\"gopher\",\"repetition\",\"fineweb\",\"duplicates\",\"language\"]'] \
                 --set watch.windows=[20] --set watch.every=5 --set watch.horizon=200 --set watch.least=60 \

@@ -90,15 +90,20 @@ fn whole(version: &Version, line: &Line) -> String {
     }
     let _ = writeln!(text, "model     {}", quote(&line.model(&version.name)));
     for (path, hash) in &version.sources {
-        let _ = writeln!(text, "source    {} {}", &hash[..16.min(hash.len())], quote(path));
+        let _ = writeln!(text, "source    {} {}", short(hash), quote(path));
     }
     let counts: Vec<String> =
         version.documents.iter().map(|(name, n)| format!("{} {}", thousands(*n), safe(name))).collect();
     let _ = writeln!(text, "documents {}", counts.join(", "));
     for (name, hash) in &version.hashes {
-        let _ = writeln!(text, "file      {} {}", &hash[..16.min(hash.len())], safe(name));
+        let _ = writeln!(text, "file      {} {}", short(hash), safe(name));
     }
     text + "\n" + &gates(&version.gates)
+}
+
+/// The first digits of a hash.
+fn short(hash: &str) -> String {
+    safe(&hash.chars().take(16).collect::<String>()).into_owned()
 }
 
 /// A line for each gate.

@@ -118,7 +118,7 @@ fn start(args: &StartArgs, global: &Global) -> Result<()> {
     if global.json {
         return print(&json!({"line": args.line, "version": version}).to_string());
     }
-    let [learnt, held] = ["learnt", "held"].map(|name| version.documents[name]);
+    let [learnt, held] = ["learnt", "held"].map(|name| version.count(name));
     print(&format!(
         "{dir}: 0001 is {}; {learnt} documents to learn along, {held} held out to compare with\n\
          settings {}\n\nnext: kiln update watch {dir} --data FOLDER",

@@ -20,13 +20,20 @@ use std::path::{Path, PathBuf};
   kiln update run lines/village --data new.jsonl --auto      goes into service at once where all gates are passed
   kiln update run lines/village                              goes on with one that was interrupted")]
 pub(super) struct RunArgs {
-    /// The line's folder
-    #[arg(value_name = "LINE")]
-    line: PathBuf,
+    #[command(flatten)]
+    of: Of,
     /// New documents: files, folders
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
-    /// Put it into service where it passes
+}
+
+/// Of which line versions are made, and how.
+#[derive(Args, Debug)]
+struct Of {
+    /// The line's folder
+    #[arg(value_name = "LINE")]
+    line: PathBuf,
+    /// Put versions into service that pass
     #[arg(long)]
     auto: bool,
     /// Override a key of its update.toml, for this time; may be repeated
@@ -41,21 +48,23 @@ pub(super) struct RunArgs {
   kiln update watch lines/village --data log/                what kiln serve --log wrote down: alarms alone
   kiln update watch lines/village --data thumbs.jsonl        thumbs, of kiln serve --feedback")]
 pub(super) struct WatchArgs {
-    /// The line's folder
-    #[arg(value_name = "LINE")]
-    line: PathBuf,
+    #[command(flatten)]
+    of: Of,
     /// What to watch: a folder into which files come, files that grow
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     data: Vec<PathBuf>,
     /// End where there is nothing more to read
     #[arg(long)]
     once: bool,
-    /// Put versions into service that pass, and go on
-    #[arg(long)]
-    auto: bool,
-    /// Override a key of its update.toml, for this time; may be repeated
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+}
+
+/// Does what takes long on this machine, and shows how far it is.
+fn course<R>(global: &Global, work: impl FnOnce(&mut Course) -> Result<R>) -> Result<R> {
+    let device = global.host()?;
+    let mut screen = Screen::new(global.json, None);
+    let done = work(&mut Course { device: &device, watch: &mut screen, told: &mut |what| note(what) });
+    screen.finish();
+    done
 }
 
 #[derive(Args, Debug)]
@@ -90,33 +99,27 @@ fn conclusion(line: &Path, version: &Version, promoted: bool) -> String {
 
 /// Runs `kiln update run` and gives the exit code.
 pub(super) fn run(args: &RunArgs, global: &Global) -> Result<u8> {
-    let line = Line::open(&args.line, &args.set)?;
-    let device = global.host()?;
-    let mut screen = Screen::new(global.json, None);
-    let mut course = Course { device: &device, watch: &mut screen, told: &mut |what| note(what) };
-    let version = round::round(&line, &args.data, BTreeMap::new(), &mut course)?;
-    screen.finish();
-    let promoted = args.auto && version.state == State::Passed;
+    let Of { line: dir, auto, set } = &args.of;
+    let line = Line::open(dir, set)?;
+    let version = course(global, |course| round::round(&line, &args.data, BTreeMap::new(), course))?;
+    let promoted = *auto && version.state == State::Passed;
     if promoted {
         line.promote(Some(&version.name), false)?;
     }
     print(&match global.json {
         true => json!({"version": version, "promoted": promoted}).to_string(),
-        false => conclusion(&args.line, &version, promoted),
+        false => conclusion(dir, &version, promoted),
     })?;
     Ok(u8::from(version.state != State::Passed))
 }
 
 /// Runs `kiln update watch` and gives the exit code.
 pub(super) fn watch(args: &WatchArgs, global: &Global) -> Result<u8> {
-    let line = Line::open(&args.line, &args.set)?;
-    let device = global.host()?;
-    let mut screen = Screen::new(global.json, None);
-    let mut course = Course { device: &device, watch: &mut screen, told: &mut |what| note(what) };
-    let watching = Watching { paths: &args.data, once: args.once, auto: args.auto };
-    let end = watch::watch(&line, &watching, &mut course, &mut |happening| happened(happening, global, &args.line))?;
-    screen.finish();
-    let dir = quote(&args.line);
+    let Of { line: dir, auto, set } = &args.of;
+    let line = Line::open(dir, set)?;
+    let watching = Watching { paths: &args.data, once: args.once, auto: *auto };
+    let hear = &mut |happening: &Happening| happened(happening, global, dir);
+    let end = course(global, |course| watch::watch(&line, &watching, course, hear))?;
     let (code, says) = match &end {
         End::Quiet { alarm: false, .. } => (0, "nothing has changed".to_owned()),
         End::Quiet { gathered, .. } => {
@@ -126,7 +129,7 @@ pub(super) fn watch(args: &WatchArgs, global: &Global) -> Result<u8> {
         End::Waits(version) => (u8::from(version.state != State::Passed), String::new()),
     };
     if !says.is_empty() && !global.json {
-        print(&format!("{says}\n\nnext: kiln update watch {dir} --data FOLDER  (waits for more)"))?;
+        print(&format!("{says}\n\nnext: kiln update watch {} --data FOLDER  (waits for more)", quote(dir)))?;
     }
     Ok(code)
 }
@@ -188,11 +191,7 @@ pub(super) fn forget(args: &ForgetArgs, global: &Global) -> Result<u8> {
         })?;
         return Ok(0);
     }
-    let device = global.host()?;
-    let mut screen = Screen::new(global.json, None);
-    let mut course = Course { device: &device, watch: &mut screen, told: &mut |what| note(what) };
-    let anew = forget::forget(&line, &traces, &mut course)?;
-    screen.finish();
+    let anew = course(global, |course| forget::forget(&line, &traces, course))?;
     if global.json {
         let (version, exposure) =
             anew.as_ref().map_or((None, &[][..]), |(version, exposure)| (Some(version), exposure));
@@ -223,17 +222,8 @@ fn found(traces: &Traces) -> String {
 
 /// How well each model knows what is to be forgotten.
 fn exposure(all: &[Exposure]) -> String {
-    let mut text = format!(
-        "{:<30}{:>24}{:>24}{:>24}\n{:<30}{:>24}{:>24}{:>24}\n",
-        "bits a byte, and how many",
-        "was in service",
-        "trained anew",
-        "never saw it",
-        "held-out ones are known better",
-        "",
-        "",
-        ""
-    );
+    let heads = ["was in service", "trained anew", "never saw it"].map(|head| format!("{head:>24}")).concat();
+    let mut text = format!("bits a byte, and how many of the held-out ones are known better\n{:<30}{heads}\n", "");
     for Exposure { id, before, after, never } in all {
         let of = |[bits, better]: &[f64; 2]| format!("{bits:.3}, {:.0} %", 100.0 * better);
         text += &format!("{:<30}{:>24}{:>24}{:>24}\n", safe(id), of(before), of(after), of(never));

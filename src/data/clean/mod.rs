@@ -76,6 +76,22 @@ pub struct Options {
     pub truth: Option<PathBuf>,
 }
 
+impl Options {
+    /// Text in the field `text`, all threads, and as much memory as small corpora need.
+    pub fn new(recipe: Recipe, out: PathBuf) -> Options {
+        Options {
+            recipe,
+            out,
+            text_field: "text".into(),
+            memory: 4 * MIN_MEMORY,
+            threads: 0,
+            key_file: None,
+            clear_text: false,
+            truth: None,
+        }
+    }
+}
+
 /// Where a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
