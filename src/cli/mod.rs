@@ -17,6 +17,7 @@ mod serve;
 mod study;
 mod sweep;
 mod term;
+mod tour;
 mod train;
 mod tune;
 mod update;
@@ -156,6 +157,7 @@ enum Command {
     Update(update::UpdateArgs),
     Bench(bench::BenchArgs),
     Kernels(kernels::KernelsArgs),
+    Tour(tour::TourArgs),
     Study(study::StudyArgs),
     Doctor(doctor::DoctorArgs),
 }
@@ -166,7 +168,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Train", &["train", "tune", "align", "agent", "sweep"]),
     ("Judge", &["eval", "review", "report"]),
     ("Use", &["sample", "chat", "serve", "convert", "update"]),
-    ("Study", &["study", "bench", "kernels", "doctor"]),
+    ("Study", &["tour", "study", "bench", "kernels", "doctor"]),
 ];
 
 impl Global {
@@ -297,6 +299,7 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Update(args) => update::run(args, &global),
         Command::Bench(args) => bench::run(args, &global).map(|()| 0),
         Command::Kernels(args) => kernels::run(args, &global).map(|()| 0),
+        Command::Tour(args) => tour::run(&args, &global).map(|()| 0),
         Command::Study(args) => study::run(args, &global).map(|()| 0),
         Command::Doctor(args) => doctor::run(args, &global).map(|()| 0),
     }
@@ -307,7 +310,8 @@ fn command() -> clap::Command {
     let mut command = Cli::command();
     let header = *command.get_styles().get_header();
     let name = *command.get_styles().get_literal();
-    let mut text = String::from("{about}\n{usage-heading} {usage}\n");
+    let example = "kiln tour shows the whole life cycle in minutes; kiln COMMAND --help has examples";
+    let mut text = format!("{{about}}\n{{usage-heading}} {{usage}}\n{header}Start here:{header:#} {example}\n");
     for (group, names) in GROUPS {
         text += &format!("\n{header}{group}:{header:#}\n");
         for sub in names {
@@ -315,10 +319,8 @@ fn command() -> clap::Command {
             text += &format!("  {name}{sub:<8}{name:#}  {}\n", about.unwrap_or_default());
         }
     }
-    text += &format!("\n{header}Options:{header:#}\n{{options}}{{after-help}}");
-    let example = "kiln train trains a small model; kiln COMMAND --help shows options and an example";
-    let after = format!("{header}Start here:{header:#} {example}");
-    command = command.help_template(text).after_help(after);
+    text += &format!("\n{header}Options:{header:#}\n{{options}}");
+    command = command.help_template(text);
     command.disable_help_subcommand(true)
 }
 

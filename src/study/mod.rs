@@ -22,6 +22,7 @@ pub mod reinforce;
 pub mod rude;
 pub mod skew;
 pub mod sums;
+pub mod tour;
 pub mod tune;
 pub mod update;
 

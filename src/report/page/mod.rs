@@ -3,6 +3,7 @@
 mod card;
 pub mod chart;
 mod compare;
+pub mod tour;
 
 pub use card::card;
 pub use chart::Chart;
