@@ -60,7 +60,10 @@ pub fn run(args: &TourArgs, global: &Global) -> Result<()> {
     let begun = args.out.join("stages").is_dir();
     if begun && !args.resume && args.stage.is_none() {
         let problem = format!("there is a tour in {}", args.out.display());
-        return Err(Error::usage(problem, "go on with it: --resume; do a stage again: --stage NAME; or begin another: --out DIR"));
+        return Err(Error::usage(
+            problem,
+            "go on with it: --resume; do a stage again: --stage NAME; or begin another: --out DIR",
+        ));
     }
     let device = global.host()?;
     for stage in chosen {
@@ -90,8 +93,10 @@ pub fn run(args: &TourArgs, global: &Global) -> Result<()> {
 
 fn list(global: &Global) -> Result<()> {
     if global.json {
-        let one = |stage: &Stage| json!({"name": stage.name, "does": stage.does, "source": stage.source, "chapter": stage.chapter,
-            "needs": stage.needs, "budget": stage.budget});
+        let one = |stage: &Stage| {
+            json!({"name": stage.name, "does": stage.does, "source": stage.source, "chapter": stage.chapter,
+            "needs": stage.needs, "budget": stage.budget})
+        };
         return print(&json!(STAGES.iter().map(one).collect::<Vec<_>>()).to_string());
     }
     let mut text = format!("{:<11}{:>7}{:>7}  {}\n", "stage", "quick", "full", "read");

@@ -11,11 +11,14 @@ use std::time::SystemTime;
 /// The page of stages and what they came to; of a stage that was not done what it would do.
 pub fn tour(stages: &[(&Stage, Option<Shown>)], pace: &str) -> String {
     let mut left = PICTURES;
-    let all: Vec<Value> = (1..).zip(stages).map(|(number, (stage, shown))| one(number, stage, shown.as_ref(), &mut left)).collect();
+    let all: Vec<Value> =
+        (1..).zip(stages).map(|(number, (stage, shown))| one(number, stage, shown.as_ref(), &mut left)).collect();
     let done = stages.iter().filter(|(_, shown)| shown.is_some()).count();
     let measures = || stages.iter().filter_map(|(_, shown)| shown.as_ref()).flat_map(|shown| &shown.measures);
     let mut environment = environment();
-    environment.add_template("tour.html", include_str!("tour.html")).expect("the template is well formed; a test renders it");
+    environment
+        .add_template("tour.html", include_str!("tour.html"))
+        .expect("the template is well formed; a test renders it");
     let page = context! {
         generator => GENERATOR,
         kiln => env!("CARGO_PKG_VERSION"),

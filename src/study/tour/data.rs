@@ -99,7 +99,8 @@ fn clean(at: &mut Seed, _: Pace) -> Result<Shown> {
     let outcome = clean::clean(&Sources::open(&[from.join("corpus.jsonl")], "text")?, &options, &mut |_| {})?;
     let score = outcome.score.expect("a truth was given");
     let rates = || score.rates.iter().filter(|rate| rate.planted > 0);
-    let [planted, found] = rates().fold([0.0; 2], |sum, rate| [sum[0] + rate.planted as f64, sum[1] + rate.found as f64]);
+    let [planted, found] =
+        rates().fold([0.0; 2], |sum, rate| [sum[0] + rate.planted as f64, sum[1] + rate.found as f64]);
     let notes = rates().map(|rate| format!("{}: {} of {} found", rate.what, rate.found, rate.planted)).collect();
     Ok(Shown {
         measures: vec![Measure::new(
@@ -144,7 +145,10 @@ fn tokenizer(at: &mut Seed, _: Pace) -> Result<Shown> {
             ("bytes", 1.0),
             ("BPE, 1,024 tokens", each),
         )],
-        notes: vec![format!("its longest tokens: {}", tokenizer.longest(8).iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(" "))],
+        notes: vec![format!(
+            "its longest tokens: {}",
+            tokenizer.longest(8).iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(" ")
+        )],
         next: vec!["kiln data tokenizer book.txt --vocab 2048 --out tok.json".into()],
         ..Shown::default()
     })

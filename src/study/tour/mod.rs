@@ -184,8 +184,15 @@ pub fn shown(dir: &Path, stage: &Stage) -> Result<Option<Shown>> {
 pub fn run(stage: &Stage, at: &mut Seed, pace: Pace) -> Result<Shown> {
     for need in stage.needs {
         if !file(at.dir, need).is_file() {
-            let problem = format!("the stage {} takes what {need} leaves, which was not done in {}", stage.name, at.dir.display());
-            return Err(Error::usage(problem, format!("kiln tour --out {} --resume does what is missing", at.dir.display())));
+            let problem = format!(
+                "the stage {} takes what {need} leaves, which was not done in {}",
+                stage.name,
+                at.dir.display()
+            );
+            return Err(Error::usage(
+                problem,
+                format!("kiln tour --out {} --resume does what is missing", at.dir.display()),
+            ));
         }
     }
     disk::make_dirs(&Os, &at.dir.join("stages"))?;

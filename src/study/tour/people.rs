@@ -2,13 +2,13 @@
 
 use super::train::base;
 use super::{Measure, Pace, Shown, Stage, Way, data};
-use crate::agent::{Agent, Episode, Hold, Limits, Oracle, Random, Split, Village};
+use crate::agent::{Agent, Environment, Episode, Hold, Limits, Oracle, Random, Split, Village};
 use crate::data::world::{Lesson, World};
 use crate::error::Result;
 use crate::rng::{Purpose, Rng};
 use crate::study::asked::{Questions, prompt};
 use crate::study::effect::Unit;
-use crate::study::manners::{Teller, TOKENS, on, on_answers, polite, right, sampled};
+use crate::study::manners::{TOKENS, Teller, on, on_answers, polite, right, sampled};
 use crate::study::{Seed, quoted, write_lines};
 use crate::train::tune::{PREFER, REINFORCE, TUNE};
 use serde_json::{Value, json};
@@ -184,7 +184,11 @@ fn dpo(at: &mut Seed, pace: Pace) -> Result<Shown> {
             ("fine-tuned", before[1]),
             ("DPO", after[1]),
         )],
-        notes: vec![format!("right answers {:.0} to {:.0} %: manners, not knowledge", 100.0 * before[0], 100.0 * after[0])],
+        notes: vec![format!(
+            "right answers {:.0} to {:.0} %: manners, not knowledge",
+            100.0 * before[0],
+            100.0 * after[0]
+        )],
         sample: Some(shows(&run, at)?),
         next: vec!["kiln study dpo".into(), format!("kiln chat {}", run.display())],
         ..Shown::default()
@@ -205,7 +209,10 @@ pub(super) const GRPO: Stage = Stage {
 fn grpo(at: &mut Seed, pace: Pace) -> Result<Shown> {
     let path = at.dir.join("questions.jsonl");
     let questions = Questions::new(&World::new(at.seed));
-    write_lines(&path, questions.tuned.iter().map(|lesson| json!({"prompt": prompt(lesson), "answer": lesson.answer})))?;
+    write_lines(
+        &path,
+        questions.tuned.iter().map(|lesson| json!({"prompt": prompt(lesson), "answer": lesson.answer})),
+    )?;
     let set = [
         "model.reinforce.rewards={ verified = 1.0 }".to_owned(),
         "model.reinforce.kl=0.1".into(),
@@ -266,10 +273,19 @@ fn agent(at: &mut Seed, _: Pace) -> Result<Shown> {
     let planner = play(&mut Oracle, Hold::Log);
     Ok(Shown {
         measures: vec![
-            Measure::new("errands in which a constraint was broken", Unit::Share, Way::Down, ("by chance", free.1), ("by chance, masked", masked.1)),
+            Measure::new(
+                "errands in which a constraint was broken",
+                Unit::Share,
+                Way::Down,
+                ("by chance", free.1),
+                ("by chance, masked", masked.1),
+            ),
             Measure::new("errands that were done", Unit::Share, Way::Up, ("by chance", free.0), ("planner", planner.0)),
         ],
-        next: vec!["kiln agent run --agent oracle --save traces.jsonl; kiln agent replay traces.jsonl".into(), "kiln study agents".into()],
+        next: vec![
+            "kiln agent run --agent oracle --save traces.jsonl; kiln agent replay traces.jsonl".into(),
+            "kiln study agents".into(),
+        ],
         ..Shown::default()
     })
 }

@@ -8,8 +8,7 @@ use crate::error::Result;
 use crate::eval::{Asked, Asking, Local, Model, Saved, Task, evaluate, saved};
 use crate::model::sample::SampleOptions;
 use crate::params::Hold;
-use crate::plan::forecast::{Settings as Here, forecast};
-use crate::plan::machine::Machine;
+use crate::plan::{Machine, Settings as Here, forecast};
 use crate::study::effect::Unit;
 use crate::study::{Seed, quoted};
 use crate::train::recipe::VILLAGE;
@@ -52,7 +51,10 @@ fn plan(at: &mut Seed, pace: Pace) -> Result<Shown> {
     let forecast = forecast(&recipe, at.device, &settings, at.watch)?;
     Ok(Shown {
         notes: vec![
-            format!("{} parameters, {} steps of {} {}", forecast.parameters, forecast.steps, forecast.per_step, forecast.unit),
+            format!(
+                "{} parameters, {} steps of {} {}",
+                forecast.parameters, forecast.steps, forecast.per_step, forecast.unit
+            ),
             format!("memory {}", forecast.memory),
             forecast.seconds.map_or("nobody knows how long".to_owned(), |seconds| format!("about {seconds:.0} s")),
         ],
@@ -222,7 +224,10 @@ fn gan(at: &mut Seed, pace: Pace) -> Result<Shown> {
         )],
         notes: vec![speed(&summary)],
         pictures: drawn(&summary),
-        next: vec![format!("kiln sample {} --grid 8x8", summary.run.display()), format!("kiln eval {}", summary.run.display())],
+        next: vec![
+            format!("kiln sample {} --grid 8x8", summary.run.display()),
+            format!("kiln eval {}", summary.run.display()),
+        ],
         ..Shown::default()
     })
 }
@@ -299,7 +304,13 @@ fn evaluation(at: &mut Seed, pace: Pace) -> Result<Shown> {
         Saved::new(&task, outcome, Asked::of(&task, &asking)).save(&run.join(saved::FOLDER))?;
     }
     Ok(Shown {
-        measures: vec![Measure::new("facts of which it finds the right one of four likeliest", Unit::Share, Way::Up, ("guessing", 0.25), ("GPT", accuracy))],
+        measures: vec![Measure::new(
+            "facts of which it finds the right one of four likeliest",
+            Unit::Share,
+            Way::Up,
+            ("guessing", 0.25),
+            ("GPT", accuracy),
+        )],
         notes,
         next: vec![format!("kiln eval {}", run.display()), format!("kiln report {}", run.display())],
         ..Shown::default()

@@ -149,7 +149,9 @@ fn update(at: &mut Seed, pace: Pace) -> Result<Shown> {
     let done = line.versions()?.into_iter().find(|version| version.parent.is_some() && version.state != State::Begun);
     let version = match done {
         Some(version) => version,
-        None => round(&line, &[new], BTreeMap::new(), &mut Course { device: at.device, watch: at.watch, told: at.told })?,
+        None => {
+            round(&line, &[new], BTreeMap::new(), &mut Course { device: at.device, watch: at.watch, told: at.told })?
+        }
     };
     let gate = |name: &str| version.gates.iter().find(|gate| gate.name == name).and_then(|gate| gate.parts);
     let [before, after] = gate("better").unwrap_or([f64::NAN; 2]);
