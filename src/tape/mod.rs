@@ -18,10 +18,12 @@
 mod dx;
 mod op;
 mod tangent;
+mod trace;
 mod var;
 
 pub use dx::{Dx, Grad};
 pub use op::{Array64, MAX_INPUTS, MAX_OUTPUTS, Need, Op, Reads, Specs};
+pub use trace::Traced;
 
 use crate::cpu::gemm::Precision;
 use crate::device::Device;
@@ -33,6 +35,7 @@ use dx::DxState;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
+use trace::Trace;
 
 /// A gradient that the tape was lent.
 struct Lent {
@@ -196,6 +199,7 @@ pub struct Tape {
     tangents: RefCell<Vec<Option<Ref>>>,
     /// What buffers will hold after the pass.
     updates: RefCell<Vec<(ParamId, Tensor)>>,
+    trace: Trace,
 }
 
 /// Which forward pass this is, what dropout masks are drawn from, and how exact it is.
@@ -238,6 +242,7 @@ impl Tape {
             streams: Cell::new(0),
             tangents: RefCell::default(),
             updates: RefCell::default(),
+            trace: Trace::default(),
         }
     }
 
@@ -398,20 +403,20 @@ impl Tape {
     /// Runs `op` on `x` and records it. [`Var::output`] reaches the second and third result.
     pub fn apply<'t, O: Op>(&'t self, op: O, x: &[Var<'t>]) -> Var<'t> {
         let ran = self.run(&op, x);
-        self.record(ran, x, |slot| put(slot, op))
+        self.record(op.name(), ran, x, |slot| put(slot, op))
     }
 
     /// Records `op` on `x`, whose result `y` is there already: the same memory.
     pub(crate) fn alias<'t, O: Op>(&'t self, op: O, x: Var<'t>, y: Tensor) -> Var<'t> {
         let need = self.wanted(&self.nodes.borrow(), x.at);
         let ran = Ran { y: [y].into_iter().collect(), saved: Tensors::new(), need };
-        self.record(ran, &[x], |slot| put(slot, op))
+        self.record(op.name(), ran, &[x], |slot| put(slot, op))
     }
 
     /// [`apply`](Tape::apply) for an operation known only as the trait.
     pub fn apply_dyn<'t>(&'t self, op: Box<dyn Op>, x: &[Var<'t>]) -> Var<'t> {
         let ran = self.run(op.as_ref(), x);
-        self.record(ran, x, |slot| *slot = Some(op))
+        self.record(op.name(), ran, x, |slot| *slot = Some(op))
     }
 
     /// Whether a gradient of `x` will be asked for.
@@ -451,7 +456,14 @@ impl Tape {
     }
 
     /// Makes the node of an operation that ran.
-    fn record<'t>(&'t self, ran: Ran, x: &[Var<'t>], keep: impl FnOnce(&mut Option<Box<dyn Op>>)) -> Var<'t> {
+    fn record<'t>(
+        &'t self,
+        name: &'static str,
+        ran: Ran,
+        x: &[Var<'t>],
+        keep: impl FnOnce(&mut Option<Box<dyn Op>>),
+    ) -> Var<'t> {
+        self.trace.forward(name, x.iter().map(|var| var.at), self.used.get(), &ran.y);
         if ran.need && !self.again.get() {
             let mut nodes = self.nodes.borrow_mut();
             x.iter().for_each(|var| nodes[var.at.node as usize].uses += 1);
@@ -584,6 +596,7 @@ impl Tape {
         let (below, rest) = nodes.split_at_mut(id);
         let node = &mut rest[0];
         if wanted {
+            self.trace.backward(id, node);
             let op = node.op.as_ref().expect("a recorded node has an operation");
             let state = RefCell::new(DxState { nodes: below, params: params.as_deref_mut(), aside: self.aside.get() });
             let mut dx = Dx { state: &state, inputs: &node.x };

@@ -7,12 +7,14 @@
 //! | `train.rs` | plan, pretrain, vae, gan, sweep, evaluate |
 //! | `people.rs` | tune, reward, dpo, grpo, agent |
 //! | `trust.rs` | bias, privacy, drift, update |
+//! | `step.rs` | one step of training, every number of it |
 //! | `report/page/tour.rs` | all of it on one page |
 //!
 //! A stage that was done is not done again; a run that was interrupted goes on.
 
 mod data;
 mod people;
+pub mod step;
 mod train;
 mod trust;
 

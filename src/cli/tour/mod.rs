@@ -1,5 +1,7 @@
 //! `kiln tour`.
 
+mod step;
+
 use super::Global;
 use super::study::Quiet;
 use super::term::{Ink, ink, note, print, quote, safe};
@@ -23,6 +25,7 @@ use std::path::PathBuf;
   kiln tour --resume             goes on where it was stopped
   kiln tour --stage dpo          one stage again, on what the others left
   kiln tour --list               what there is, with its budget
+  kiln tour --one-step           one step of training a tiny model, every number forward and backward
 
 Each stage says what it does and why, shows what it changed, and names the file to read and commands that go further.")]
 pub struct TourArgs {
@@ -38,6 +41,9 @@ pub struct TourArgs {
     /// Say what stages there are
     #[arg(long)]
     list: bool,
+    /// Show a single step of training, every number of it, and nothing else
+    #[arg(long, conflicts_with_all = ["quick", "stage", "resume", "list"])]
+    one_step: bool,
     /// Where everything goes
     #[arg(long, value_name = "DIR", default_value = "runs/tour")]
     out: PathBuf,
@@ -50,6 +56,9 @@ pub struct TourArgs {
 pub fn run(args: &TourArgs, global: &Global) -> Result<()> {
     if args.list {
         return list(global);
+    }
+    if args.one_step {
+        return step::show(args.seed, global);
     }
     signal::install()?;
     let pace = if args.quick { Pace::Quick } else { Pace::Full };
