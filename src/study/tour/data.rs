@@ -4,7 +4,7 @@ use super::{Measure, Pace, Shown, Stage, Way};
 use crate::data::clean::{self, DOCUMENTS, MIN_MEMORY};
 use crate::data::world::{Asker, Export, Flaws, Form, Split, Verdict, World};
 use crate::data::{DatasetInfo, Prepare, Sources, Tokenizer, prepare};
-use crate::disk::Os;
+use crate::disk::{self, Os};
 use crate::error::Result;
 use crate::study::effect::Unit;
 use crate::study::{Seed, write_lines};
@@ -39,6 +39,7 @@ fn world(at: &mut Seed, pace: Pace) -> Result<Shown> {
         skew: 0.8,
         bytes: pace.of(600_000, 3_000_000),
     };
+    disk::make_dirs(&Os, &corpus(at))?;
     let written = world.export(&export, &Os, &corpus(at), &|_| {})?;
     let asker = Asker::new(&world, Split::Train, Form::Portraits);
     let mut hand = asker.hand();

@@ -134,7 +134,7 @@ fn reward(at: &mut Seed, pace: Pace) -> Result<Shown> {
         format!("train.steps={}", pace.of(25, 60)),
     ];
     let run = at.run("judge", PREFER, &on_answers(&answers(at), &path, &set))?.run;
-    let accuracy = last(&run, "val_rewards/accuracies")?;
+    let accuracy = last(&run, "val_accuracy")?;
     Ok(Shown {
         measures: vec![Measure::new(
             "held-out pairs in which the preferred answer gets more",
