@@ -1,7 +1,7 @@
 //! `kiln sweep`.
 
 use super::Global;
-use super::study::Quiet;
+use super::study::Steps;
 use super::term::{Ink, Progress, ink, note, print, quote, thousands, warn};
 use clap::Args;
 use kiln::disk::{self, Os};
@@ -190,7 +190,7 @@ fn isoflop(args: &SweepArgs, global: &Global) -> Result<()> {
         bar.above(|| note(what));
         bar.set((1000.0 * done / all) as u64);
     };
-    let found = scaling::scaling(&recipe, &settings, &args.out, &device, &mut told, &mut Quiet)?;
+    let found = scaling::scaling(&recipe, &settings, &args.out, &device, &mut told, &mut Steps::default())?;
     drop(bar);
     let [svg, png] = ["isoflop.svg", "isoflop.png"].map(|name| args.out.join(name));
     found.save_svg(&Os, &svg)?;

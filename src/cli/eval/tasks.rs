@@ -1,7 +1,7 @@
 //! Questions to language models, and what two models' answers say of the two.
 
 use super::{EvalArgs, gates};
-use crate::cli::study::Quiet;
+use crate::cli::study::Steps;
 use crate::cli::term::{Ink, Progress, ink, note, print, quote, safe, warn};
 use crate::cli::{Global, Loading};
 use kiln::data::atomic::write_atomic;
@@ -252,7 +252,7 @@ fn why(args: &EvalArgs, global: &Global, asked: &[(Task, Vec<Item>)], asking: &A
             note(&format!("{}: {}", stage.factor, stage.changes.join(", ")));
         }
     };
-    let stages = stages([first, last], &args.out, &global.device()?, &mut told, &mut Quiet)?;
+    let stages = stages([first, last], &args.out, &global.device()?, &mut told, &mut Steps::default())?;
     // One model in memory at a time.
     let mut found: Vec<Vec<Outcome>> = asked.iter().map(|_| Vec::new()).collect();
     for stage in &stages {

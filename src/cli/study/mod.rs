@@ -102,7 +102,7 @@ impl Seeds {
         for &seed in &self.seeds {
             let dir = out.join(format!("seed-{seed}"));
             let told = &mut |what: &str| note(what);
-            let outcome = study(&mut Seed { seed, dir: &dir, device: &device, told, watch: &mut Quiet })?;
+            let outcome = study(&mut Seed { seed, dir: &dir, device: &device, told, watch: &mut Steps::default() })?;
             effect::keep(&outcome, seed, &dir)?;
             match global.json {
                 true => print(&json!(outcome).to_string())?,
@@ -116,13 +116,21 @@ impl Seeds {
     }
 }
 
-/// Stops where a signal asks for it, and says nothing.
-pub(super) struct Quiet;
+/// Shows how far a run is, in a terminal, and stops where a signal asks for it.
+#[derive(Default)]
+pub(super) struct Steps(Option<Progress>);
 
-impl Watch for Quiet {
+impl Watch for Steps {
     fn event(&mut self, event: &Event) {
-        if let Event::Start { .. } = event {
-            signal::save_first();
+        match *event {
+            Event::Start { .. } => signal::save_first(),
+            Event::Step { step, steps, .. } => {
+                self.0.get_or_insert_with(|| Progress::count("steps", steps)).set_of(step, steps);
+                if step == steps {
+                    self.0 = None;
+                }
+            }
+            _ => {}
         }
     }
 

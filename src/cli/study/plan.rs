@@ -3,7 +3,7 @@
 use super::super::Global;
 use super::super::sweep::program;
 use super::super::term::{Ink, ink, note, print, quote};
-use super::Quiet;
+use super::Steps;
 use clap::Args;
 use kiln::error::Result;
 use kiln::study::plan::{Outcome, Settings, Worst, study};
@@ -36,7 +36,7 @@ pub fn run(args: &PlanStudy, global: &Global) -> Result<()> {
     let device = global.host()?;
     let program = program(global, 1)?;
     let settings = Settings { seconds: args.seconds, measured: args.measured, only: args.only.clone() };
-    let outcome = study(&settings, &args.out, &device, &program, &mut |what| note(what), &mut Quiet)?;
+    let outcome = study(&settings, &args.out, &device, &program, &mut |what| note(what), &mut Steps::default())?;
     match global.json {
         true => print(&json!(outcome).to_string()),
         false => print(&compared(&outcome, &args.out)),

@@ -3,7 +3,7 @@
 mod step;
 
 use super::Global;
-use super::study::Quiet;
+use super::study::Steps;
 use super::term::{Ink, ink, note, print, quote, safe};
 use clap::Args;
 use kiln::data::atomic::write_atomic;
@@ -11,7 +11,7 @@ use kiln::disk::Os;
 use kiln::error::{Error, Result};
 use kiln::report::page::tour::{said, tour};
 use kiln::study::Seed;
-use kiln::study::tour::{self, Measure, Pace, STAGES, Shown, Stage};
+use kiln::study::tour::{self, Begun, Measure, Pace, STAGES, Shown, Stage};
 use kiln::train::signal;
 use serde_json::json;
 use std::fmt::Write;
@@ -35,7 +35,7 @@ pub struct TourArgs {
     /// Do one stage, again where it was done
     #[arg(long, value_name = "NAME")]
     stage: Option<String>,
-    /// Go on with the tour in --out
+    /// Go on with the tour in --out, as it was begun
     #[arg(long, conflicts_with = "stage")]
     resume: bool,
     /// Say what stages there are
@@ -61,38 +61,45 @@ pub fn run(args: &TourArgs, global: &Global) -> Result<()> {
         return step::show(args.seed, global);
     }
     signal::install()?;
-    let pace = if args.quick { Pace::Quick } else { Pace::Full };
     let chosen: Vec<&Stage> = match &args.stage {
         Some(name) => vec![tour::stage(name)?],
         None => STAGES.iter().collect(),
     };
-    let begun = args.out.join("stages").is_dir();
-    if begun && !args.resume && args.stage.is_none() {
+    let before = Begun::read(&args.out)?;
+    if before.is_some() && !args.resume && args.stage.is_none() {
         let problem = format!("there is a tour in {}", args.out.display());
-        return Err(Error::usage(
-            problem,
-            "go on with it: --resume; do a stage again: --stage NAME; or begin another: --out DIR",
-        ));
+        let hint = "go on with it: --resume; do a stage again: --stage NAME; or begin another: --out DIR";
+        return Err(Error::usage(problem, hint));
     }
+    let Begun { seed, pace } = match before {
+        Some(before) => before,
+        None => {
+            let begun = Begun { seed: args.seed, pace: if args.quick { Pace::Quick } else { Pace::Full } };
+            begun.write(&args.out)?;
+            begun
+        }
+    };
     let device = global.host()?;
     for stage in chosen {
-        if let Some(shown) = tour::shown(&args.out, stage)?.filter(|_| args.stage.is_none()) {
+        if args.stage.is_some() {
+            tour::forget(&args.out, stage)?;
+        } else if let Some(shown) = tour::shown(&args.out, stage)? {
             tell(stage, &shown, global)?;
             continue;
         }
         if !global.json {
             print(&format!("\n{}\n{}", ink(stage.name, Ink::Bold), wrapped(stage.does)))?;
         }
-        let mut watch = Quiet;
+        let mut watch = Steps::default();
         let told = &mut |what: &str| note(&format!("  {what}"));
-        let mut at = Seed { seed: args.seed, dir: &args.out, device: &device, told, watch: &mut watch };
+        let mut at = Seed { seed, dir: &args.out, device: &device, told, watch: &mut watch };
         let shown = tour::run(stage, &mut at, pace)?;
         tell(stage, &shown, global)?;
     }
     let all: Vec<(&Stage, Option<Shown>)> =
         STAGES.iter().map(|stage| Ok((stage, tour::shown(&args.out, stage)?))).collect::<Result<_>>()?;
     let page = args.out.join("tour.html");
-    write_atomic(&Os, &page, tour(&all, if args.quick { "quick" } else { "in full" }).as_bytes())?;
+    write_atomic(&Os, &page, tour(&all, if pace == Pace::Quick { "quick" } else { "in full" }).as_bytes())?;
     if global.json {
         return print(&json!({"page": page}).to_string());
     }

@@ -7,7 +7,7 @@ use crate::data::{DatasetInfo, Prepare, Sources, Tokenizer, prepare};
 use crate::disk::{self, Os};
 use crate::error::Result;
 use crate::study::effect::Unit;
-use crate::study::{Seed, write_lines};
+use crate::study::{Seed, quoted, write_lines};
 use std::path::PathBuf;
 
 pub(super) const WORLD: Stage = Stage {
@@ -17,6 +17,7 @@ pub(super) const WORLD: Stage = Stage {
     source: "src/data/world/mod.rs",
     chapter: "docs/clean.md",
     needs: &[],
+    makes: &["world", "portraits.jsonl"],
     budget: [2, 4],
     run: world,
 };
@@ -37,13 +38,13 @@ fn world(at: &mut Seed, pace: Pace) -> Result<Shown> {
         split: Split::Train,
         flaws: Flaws::all(),
         skew: 0.8,
-        bytes: pace.of(600_000, 3_000_000),
+        bytes: pace.of(500_000, 3_000_000),
     };
     disk::make_dirs(&Os, &corpus(at))?;
     let written = world.export(&export, &Os, &corpus(at), &|_| {})?;
     let asker = Asker::new(&world, Split::Train, Form::Portraits);
     let mut hand = asker.hand();
-    write_lines(&portraits(at), (0..pace.of(4000, 30_000)).map(|i| asker.item(&mut hand, i).body))?;
+    write_lines(&portraits(at), (0..pace.of(8000, 30_000)).map(|i| asker.item(&mut hand, i).body))?;
     // What is told without flaws is true, whatever is told.
     let untrue = |texts: &[String]| {
         let claims: Vec<_> = texts.iter().flat_map(|text| world.check(text)).collect();
@@ -80,6 +81,7 @@ pub(super) const CLEAN: Stage = Stage {
     source: "src/data/clean/mod.rs",
     chapter: "docs/clean.md",
     needs: &["world"],
+    makes: &["clean"],
     budget: [2, 6],
     run: clean,
 };
@@ -87,8 +89,9 @@ pub(super) const CLEAN: Stage = Stage {
 fn clean(at: &mut Seed, _: Pace) -> Result<Shown> {
     let from = corpus(at);
     let out = at.dir.join("clean");
+    let lexicon = format!("lexicons.files=[{}]", quoted(&from.join("rude.txt")));
     let options = clean::Options {
-        recipe: clean::Recipe::load(None, &[])?,
+        recipe: clean::Recipe::load(None, &[lexicon, "lexicons.mode=\"drop\"".into()])?,
         out: out.clone(),
         text_field: "text".into(),
         memory: 4 * MIN_MEMORY,
@@ -124,6 +127,7 @@ pub(super) const TOKENIZER: Stage = Stage {
     source: "src/data/tokenizer/mod.rs",
     chapter: "docs/models.md",
     needs: &["clean"],
+    makes: &["tokenizer.json"],
     budget: [2, 6],
     run: tokenizer,
 };
@@ -162,6 +166,7 @@ pub(super) const SHARDS: Stage = Stage {
     source: "src/data/prepare.rs",
     chapter: "docs/architecture.md",
     needs: &["tokenizer"],
+    makes: &["shards"],
     budget: [1, 3],
     run: shards,
 };

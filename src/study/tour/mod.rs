@@ -21,8 +21,9 @@ mod trust;
 use super::Seed;
 use super::effect::Unit;
 use crate::data::atomic::write_atomic;
-use crate::disk::{self, Os};
-use crate::error::{Error, Result};
+use crate::disk::{self, Disk, Os};
+use crate::error::{AtPath, Error, Result};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -93,7 +94,8 @@ pub struct Shown {
 }
 
 /// How much of everything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Pace {
     /// About three minutes on two cores.
     Quick,
@@ -110,6 +112,52 @@ impl Pace {
     }
 }
 
+/// What a tour was begun with, and goes on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// The seed of the village and of all that is random.
+    pub seed: u64,
+    /// How much of everything.
+    pub pace: Pace,
+}
+
+impl Begun {
+    /// That of the tour in `dir`, or `None` where there is none.
+    ///
+    /// # Errors
+    /// Its file cannot be read.
+    pub fn read(dir: &Path) -> Result<Option<Begun>> {
+        kept(&dir.join(BEGUN), "remove the folder, or name another one: --out DIR")
+    }
+
+    /// Begins a tour.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        disk::make_dirs(&Os, dir)?;
+        keep(&dir.join(BEGUN), self)
+    }
+}
+
+/// In a tour's folder: what it was begun with.
+const BEGUN: &str = "tour.json";
+
+fn keep(path: &Path, what: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(what).expect("plain data") + "\n";
+    write_atomic(&Os, path, text.as_bytes())
+}
+
+fn kept<T: DeserializeOwned>(path: &Path, hint: &str) -> Result<Option<T>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = disk::text(&Os, path, MAX_FILE)?;
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|e| Error::format(path, format!("line {}", e.line()), "what a tour leaves", &e, hint))
+}
+
 /// A stage of the life cycle.
 pub struct Stage {
     /// Its name.
@@ -122,6 +170,8 @@ pub struct Stage {
     pub chapter: &'static str,
     /// Stages whose results it takes.
     pub needs: &'static [&'static str],
+    /// What it leaves in the tour's folder.
+    pub makes: &'static [&'static str],
     /// Seconds on two cores, quick and full: what the budget says.
     pub budget: [u64; 2],
     run: fn(&mut Seed, Pace) -> Result<Shown>,
@@ -168,15 +218,25 @@ pub fn stage(name: &str) -> Result<&'static Stage> {
 /// # Errors
 /// Its file cannot be read.
 pub fn shown(dir: &Path, stage: &Stage) -> Result<Option<Shown>> {
-    let path = file(dir, stage.name);
-    if !path.is_file() {
-        return Ok(None);
+    kept(&file(dir, stage.name), "remove the file: the stage is then done again")
+}
+
+/// Forgets that a stage was done, and removes what it left.
+///
+/// # Errors
+/// Something cannot be removed.
+pub fn forget(dir: &Path, stage: &Stage) -> Result<()> {
+    let own = file(dir, stage.name);
+    if own.is_file() {
+        Os.remove(&own).at(&own)?;
+        for path in stage.makes.iter().map(|name| dir.join(name)) {
+            match path.is_file() {
+                true => Os.remove(&path).at(&path)?,
+                false => disk::remove_all(&Os, &path)?,
+            }
+        }
     }
-    let text = disk::text(&Os, &path, MAX_FILE)?;
-    let hint = "remove the file: the stage is then done again";
-    serde_json::from_str(&text)
-        .map(Some)
-        .map_err(|e| Error::format(&path, format!("line {}", e.line()), "what a stage leaves", &e, hint))
+    Ok(())
 }
 
 /// Does a stage, and keeps what it came to.
@@ -201,7 +261,6 @@ pub fn run(stage: &Stage, at: &mut Seed, pace: Pace) -> Result<Shown> {
     let start = Instant::now();
     let mut shown = (stage.run)(at, pace)?;
     shown.seconds = start.elapsed().as_secs_f64();
-    let text = serde_json::to_string_pretty(&shown).expect("plain data") + "\n";
-    write_atomic(&Os, &file(at.dir, stage.name), text.as_bytes())?;
+    keep(&file(at.dir, stage.name), &shown)?;
     Ok(shown)
 }

@@ -3,7 +3,9 @@
 use super::train::base;
 use super::{Measure, Pace, Shown, Stage, Way, data};
 use crate::agent::{Agent, Environment, Episode, Hold, Limits, Oracle, Random, Split, Village};
+use crate::data::atomic::write_atomic;
 use crate::data::world::{Lesson, World};
+use crate::disk::{self, Os};
 use crate::error::Result;
 use crate::rng::{Purpose, Rng};
 use crate::study::asked::{Questions, prompt};
@@ -11,6 +13,7 @@ use crate::study::effect::Unit;
 use crate::study::manners::{TOKENS, Teller, on, on_answers, polite, right, sampled};
 use crate::study::{Seed, quoted, write_lines};
 use crate::train::tune::{PREFER, REINFORCE, TUNE};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -24,19 +27,34 @@ fn teller<R>(at: &Seed, stage: u32, f: impl FnOnce(&mut Teller, &Questions) -> R
     f(&mut Teller { world: &world, rng: Rng::new(at.seed, Purpose::Resample, 80 + stage, 0) }, &questions)
 }
 
-/// The share of answers about held-out people that are right, polite, and both.
-fn manners(run: &Path, at: &Seed) -> Result<[f64; 3]> {
-    let questions = Questions::new(&World::new(at.seed));
-    let said = sampled(run, &questions.people, 1, at.seed, at.device)?;
-    let all = || questions.people.iter().zip(&said);
+/// What a run answers to questions about held-out people.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Manners {
+    /// The share of answers that are right.
+    right: f64,
+    /// The share of those without a rude word.
+    polite: f64,
+}
+
+/// How many are asked.
+const ASKED: usize = 160;
+
+/// Asks a run, once: a file beside the runs keeps it.
+fn manners(run: &Path, at: &Seed) -> Result<Manners> {
+    let name = run.file_name().unwrap_or_default().to_string_lossy();
+    let kept = at.dir.join(format!("manners-{name}.json"));
+    if let Some(known) = disk::read(&Os, &kept).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+        return Ok(known);
+    }
+    let mut people = Questions::new(&World::new(at.seed)).people;
+    people.truncate(ASKED);
+    let said = sampled(run, &people, 1, at.seed, at.device)?;
     let share = |counts: &dyn Fn(&Lesson, &str) -> bool| {
-        all().filter(|(lesson, said)| counts(lesson, said)).count() as f64 / said.len().max(1) as f64
+        people.iter().zip(&said).filter(|(lesson, said)| counts(lesson, said)).count() as f64 / said.len().max(1) as f64
     };
-    Ok([
-        share(&|lesson, said| right(lesson, said)),
-        share(&|_, said| polite(said)),
-        share(&|lesson, said| right(lesson, said) && polite(said)),
-    ])
+    let found = Manners { right: share(&right), polite: share(&|_, said| polite(said)) };
+    write_atomic(&Os, &kept, &serde_json::to_vec(&found).expect("plain data"))?;
+    Ok(found)
 }
 
 /// A question and an answer of the model.
@@ -59,6 +77,7 @@ pub(super) const TUNING: Stage = Stage {
     source: "src/train/tune/mod.rs",
     chapter: "docs/tuning.md",
     needs: &["pretrain"],
+    makes: &["answers", "manners-answers.json"],
     budget: [14, 45],
     run: tune,
 };
@@ -76,8 +95,8 @@ fn tune(at: &mut Seed, pace: Pace) -> Result<Shown> {
     write_lines(&path, lines)?;
     let set = [
         format!("data.replay={}", quoted(&data::portraits(at))),
-        "data.replay_share=0.5".into(),
-        format!("train.steps={}", pace.of(80, 300)),
+        "data.replay_share=0.25".into(),
+        format!("train.steps={}", pace.of(150, 400)),
         "optim.lr=1e-3".into(),
     ];
     let before = manners(&base(at), at)?;
@@ -88,10 +107,10 @@ fn tune(at: &mut Seed, pace: Pace) -> Result<Shown> {
             "right answers to questions about people that no example was about",
             Unit::Share,
             Way::Up,
-            ("GPT", before[0]),
-            ("fine-tuned", after[0]),
+            ("GPT", before.right),
+            ("fine-tuned", after.right),
         )],
-        notes: vec![format!("{:.0} % of its answers are polite", 100.0 * after[1])],
+        notes: vec![format!("{:.0} % of its answers are polite", 100.0 * after.polite)],
         sample: Some(shows(&run, at)?),
         next: vec![format!("kiln chat {}", run.display()), "kiln study tune".into()],
         ..Shown::default()
@@ -105,6 +124,7 @@ pub(super) const REWARD: Stage = Stage {
     source: "src/train/prefer/loss.rs",
     chapter: "docs/align.md",
     needs: &["tune"],
+    makes: &["judge"],
     budget: [8, 25],
     run: reward,
 };
@@ -161,6 +181,7 @@ pub(super) const DPO: Stage = Stage {
     source: "src/train/prefer/loss.rs",
     chapter: "docs/align.md",
     needs: &["tune"],
+    makes: &["dpo", "manners-dpo.json"],
     budget: [10, 35],
     run: dpo,
 };
@@ -181,13 +202,13 @@ fn dpo(at: &mut Seed, pace: Pace) -> Result<Shown> {
             "polite answers about people that no pair was about",
             Unit::Share,
             Way::Up,
-            ("fine-tuned", before[1]),
-            ("DPO", after[1]),
+            ("fine-tuned", before.polite),
+            ("DPO", after.polite),
         )],
         notes: vec![format!(
             "right answers {:.0} to {:.0} %: manners, not knowledge",
-            100.0 * before[0],
-            100.0 * after[0]
+            100.0 * before.right,
+            100.0 * after.right
         )],
         sample: Some(shows(&run, at)?),
         next: vec!["kiln study dpo".into(), format!("kiln chat {}", run.display())],
@@ -202,6 +223,7 @@ pub(super) const GRPO: Stage = Stage {
     source: "src/train/rl/advantage.rs",
     chapter: "docs/reinforce.md",
     needs: &["tune"],
+    makes: &["grpo", "manners-grpo.json"],
     budget: [14, 60],
     run: grpo,
 };
@@ -214,7 +236,7 @@ fn grpo(at: &mut Seed, pace: Pace) -> Result<Shown> {
         questions.tuned.iter().map(|lesson| json!({"prompt": prompt(lesson), "answer": lesson.answer})),
     )?;
     let set = [
-        "model.reinforce.rewards={ verified = 1.0 }".to_owned(),
+        "model.reinforce.rewards={ begins = 0.5, polite = 0.5 }".to_owned(),
         "model.reinforce.kl=0.1".into(),
         format!("model.reinforce.tokens={TOKENS}"),
         "optim.lr=1e-4".into(),
@@ -223,16 +245,24 @@ fn grpo(at: &mut Seed, pace: Pace) -> Result<Shown> {
         "train.accumulate=1".into(),
         "eval.max_batches=1".into(),
     ];
+    let worth = |manners: Manners| (manners.right + manners.polite) / 2.0;
     let before = manners(&answers(at), at)?;
     let run = at.run("grpo", REINFORCE, &on(&answers(at), &path, &set))?.run;
     let after = manners(&run, at)?;
     Ok(Shown {
         measures: vec![Measure::new(
-            "answers that are right and polite, about people that no reward was about",
-            Unit::Share,
+            "the mean reward, half for what is right and half for what is polite, about people that no reward was about",
+            Unit::Plain,
             Way::Up,
-            ("fine-tuned", before[2]),
-            ("GRPO", after[2]),
+            ("fine-tuned", worth(before)),
+            ("GRPO", worth(after)),
+        )],
+        notes: vec![format!(
+            "right answers {:.0} to {:.0} %, polite ones {:.0} to {:.0} %",
+            100.0 * before.right,
+            100.0 * after.right,
+            100.0 * before.polite,
+            100.0 * after.polite
         )],
         sample: Some(shows(&run, at)?),
         next: vec!["kiln study reinforce".into(), "kiln study sums".into()],
@@ -247,6 +277,7 @@ pub(super) const AGENT: Stage = Stage {
     source: "src/agent/episode.rs",
     chapter: "docs/agents.md",
     needs: &[],
+    makes: &[],
     budget: [1, 2],
     run: agent,
 };

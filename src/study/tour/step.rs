@@ -208,6 +208,8 @@ pub fn step(device: &Device, seed: u64) -> Result<Step> {
     let (loss, value) = (loss, loss.value());
     loss.backward(&mut tiny.params, true);
     let traced = tape.traced();
+    // It holds the weights, which the update is about to change.
+    tape.reset();
     let grads: Vec<Table> =
         params.iter().map(|&id| Table::of(&tiny.params.grad(id).expect("every weight is used"))).collect();
 

@@ -21,8 +21,8 @@ fn gpt(at: &Seed, pace: Pace) -> Vec<String> {
     vec![
         format!("data.path={}", quoted(&at.dir.join("shards"))),
         "optim.kind=muon".into(),
-        format!("train.steps={}", pace.of(260, 1400)),
-        format!("train.eval_every={}", pace.of(65, 350)),
+        format!("train.steps={}", pace.of(400, 2000)),
+        format!("train.eval_every={}", pace.of(100, 500)),
         "train.sample_every=0".into(),
     ]
 }
@@ -39,6 +39,7 @@ pub(super) const PLAN: Stage = Stage {
     source: "src/plan/forecast.rs",
     chapter: "docs/plan.md",
     needs: &["shards"],
+    makes: &[],
     budget: [4, 6],
     run: plan,
 };
@@ -70,6 +71,7 @@ pub(super) const PRETRAIN: Stage = Stage {
     source: "src/model/gpt.rs",
     chapter: "docs/architecture.md",
     needs: &["shards"],
+    makes: &["gpt", "manners-gpt.json"],
     budget: [45, 230],
     run: pretrain,
 };
@@ -153,6 +155,7 @@ pub(super) const VAE: Stage = Stage {
     source: "src/model/vae.rs",
     chapter: "docs/pictures.md",
     needs: &[],
+    makes: &["vae"],
     budget: [8, 25],
     run: vae,
 };
@@ -170,7 +173,7 @@ fn brief(steps: u64, count: u64) -> Vec<String> {
 
 fn vae(at: &mut Seed, pace: Pace) -> Result<Shown> {
     let recipe = include_str!("../../../data/recipes/vae-mlp.toml");
-    let summary = at.run("vae", recipe, &brief(pace.of(120, 600), pace.of(4000, 12_000)))?;
+    let summary = at.run("vae", recipe, &brief(pace.of(400, 1500), pace.of(2000, 12_000)))?;
     let [before, after] = course(&summary.run, "val_loss")?;
     Ok(Shown {
         measures: vec![Measure::new(
@@ -205,6 +208,7 @@ pub(super) const GAN: Stage = Stage {
     source: "src/model/gan.rs",
     chapter: "docs/pictures.md",
     needs: &[],
+    makes: &["gan"],
     budget: [14, 45],
     run: gan,
 };
@@ -212,7 +216,7 @@ pub(super) const GAN: Stage = Stage {
 fn gan(at: &mut Seed, pace: Pace) -> Result<Shown> {
     let recipe = include_str!("../../../data/recipes/dcgan.toml");
     let small = ["model.g=16".to_owned(), "model.d=16".to_owned(), "train.batch=64".to_owned()];
-    let summary = at.run("gan", recipe, &[brief(pace.of(120, 500), pace.of(4000, 12_000)), small.to_vec()].concat())?;
+    let summary = at.run("gan", recipe, &[brief(pace.of(500, 1500), pace.of(2000, 8000)), small.to_vec()].concat())?;
     let [before, after] = course(&summary.run, "val_frechet")?;
     Ok(Shown {
         measures: vec![Measure::new(
@@ -239,6 +243,7 @@ pub(super) const SWEEP: Stage = Stage {
     source: "src/sweep/mod.rs",
     chapter: "docs/sweep.md",
     needs: &["shards"],
+    makes: &["lr-0.0001", "lr-0.001", "lr-0.008", "lr-0.2"],
     budget: [10, 30],
     run: sweep,
 };
@@ -282,6 +287,7 @@ pub(super) const EVALUATE: Stage = Stage {
     source: "src/eval/mod.rs",
     chapter: "docs/eval.md",
     needs: &["pretrain"],
+    makes: &[],
     budget: [4, 8],
     run: evaluation,
 };

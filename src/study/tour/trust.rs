@@ -37,6 +37,7 @@ pub(super) const BIAS: Stage = Stage {
     source: "src/data/augment.rs",
     chapter: "docs/bias.md",
     needs: &[],
+    makes: &["bias"],
     budget: [24, 70],
     run: bias,
 };
@@ -66,16 +67,17 @@ pub(super) const PRIVACY: Stage = Stage {
     source: "src/study/canaries.rs",
     chapter: "docs/privacy.md",
     needs: &[],
+    makes: &["privacy"],
     budget: [24, 70],
     run: privacy,
 };
 
 fn privacy(at: &mut Seed, pace: Pace) -> Result<Shown> {
     let settings = canaries::Settings {
-        bytes: pace.of(700_000, 1_200_000),
+        bytes: pace.of(500_000, 1_200_000),
         copies: vec![(1, 8), (64, 8)],
         unseen: 16,
-        steps: pace.of(150, 450),
+        steps: pace.of(120, 450),
     };
     let outcome = inside(at, "privacy", |at| canaries::study(&settings, at))?;
     let effects = outcome.effects();
@@ -94,6 +96,7 @@ pub(super) const DRIFT: Stage = Stage {
     source: "src/continual/drift.rs",
     chapter: "docs/continual.md",
     needs: &[],
+    makes: &["drift"],
     budget: [3, 6],
     run: drifted,
 };
@@ -124,6 +127,7 @@ pub(super) const UPDATE: Stage = Stage {
     source: "src/continual/round.rs",
     chapter: "docs/continual.md",
     needs: &["pretrain"],
+    makes: &["line"],
     budget: [20, 50],
     run: update,
 };
