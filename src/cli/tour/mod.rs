@@ -99,7 +99,7 @@ pub fn run(args: &TourArgs, global: &Global) -> Result<()> {
     let all: Vec<(&Stage, Option<Shown>)> =
         STAGES.iter().map(|stage| Ok((stage, tour::shown(&args.out, stage)?))).collect::<Result<_>>()?;
     let page = args.out.join("tour.html");
-    write_atomic(&Os, &page, tour(&all, if pace == Pace::Quick { "quick" } else { "in full" }).as_bytes())?;
+    write_atomic(&Os, &page, tour(&all, pace).as_bytes())?;
     if global.json {
         return print(&json!({"page": page}).to_string());
     }
@@ -155,7 +155,7 @@ fn table(all: &[(&Stage, Option<Shown>)], pace: Pace) -> String {
     let mut text = format!("{:<11}{:>8}{:>9}  {}\n", "stage", "took", "budget", "the main figure");
     let mut sum = [0.0; 2];
     for (stage, shown) in all {
-        let budget = stage.budget[usize::from(pace == Pace::Full)];
+        let budget = stage.budget(pace);
         let took = shown.as_ref().map_or(f64::NAN, |shown| shown.seconds);
         sum = [sum[0] + if took.is_finite() { took } else { 0.0 }, sum[1] + budget as f64];
         let figure = shown.as_ref().and_then(|shown| shown.measures.first()).map_or(String::new(), |measure| {

@@ -3,16 +3,16 @@
 use super::{GENERATOR, PICTURES, environment, words};
 use crate::disk::{self, Os};
 use crate::study::effect::Unit;
-use crate::study::tour::{Measure, Shown, Stage, Way};
+use crate::study::tour::{Measure, Pace, Shown, Stage, Way};
 use minijinja::{Value, context};
 use std::path::Path;
 use std::time::SystemTime;
 
 /// The page of stages and what they came to; of a stage that was not done what it would do.
-pub fn tour(stages: &[(&Stage, Option<Shown>)], pace: &str) -> String {
+pub fn tour(stages: &[(&Stage, Option<Shown>)], pace: Pace) -> String {
     let mut left = PICTURES;
     let all: Vec<Value> =
-        (1..).zip(stages).map(|(number, (stage, shown))| one(number, stage, shown.as_ref(), &mut left)).collect();
+        (1..).zip(stages).map(|(number, (stage, shown))| one(number, stage, shown.as_ref(), pace, &mut left)).collect();
     let done = stages.iter().filter(|(_, shown)| shown.is_some()).count();
     let measures = || stages.iter().filter_map(|(_, shown)| shown.as_ref()).flat_map(|shown| &shown.measures);
     let mut environment = environment();
@@ -23,7 +23,7 @@ pub fn tour(stages: &[(&Stage, Option<Shown>)], pace: &str) -> String {
         generator => GENERATOR,
         kiln => env!("CARGO_PKG_VERSION"),
         today => words::day(SystemTime::now()),
-        pace,
+        pace => if pace == Pace::Quick { "quick" } else { "in full" },
         done,
         all => stages.len(),
         seconds => stages.iter().filter_map(|(_, shown)| shown.as_ref()).map(|shown| shown.seconds).sum::<f64>(),
@@ -35,7 +35,7 @@ pub fn tour(stages: &[(&Stage, Option<Shown>)], pace: &str) -> String {
     html.expect("the template fits; a test renders it") + "\n"
 }
 
-fn one(number: usize, stage: &Stage, shown: Option<&Shown>, left: &mut usize) -> Value {
+fn one(number: usize, stage: &Stage, shown: Option<&Shown>, pace: Pace, left: &mut usize) -> Value {
     let measures: Value = shown.iter().flat_map(|shown| &shown.measures).map(measured).collect();
     let pictures: Value = shown
         .iter()
@@ -50,6 +50,7 @@ fn one(number: usize, stage: &Stage, shown: Option<&Shown>, left: &mut usize) ->
         chapter => stage.chapter,
         done => shown.is_some(),
         seconds => shown.map(|shown| shown.seconds),
+        budget => stage.budget(pace) as f64,
         measures,
         pictures,
         notes => shown.map(|shown| shown.notes.clone()).unwrap_or_default(),
@@ -105,7 +106,7 @@ mod tests {
         let shown = Shown { measures: vec![measure], sample: Some("</pre><script>".into()), ..Shown::default() };
         let stages: Vec<(&Stage, Option<Shown>)> =
             STAGES.iter().enumerate().map(|(i, stage)| (stage, (i % 2 == 0).then(|| shown.clone()))).collect();
-        let page = tour(&stages, "quick");
+        let page = tour(&stages, Pace::Quick);
         assert!(STAGES.iter().all(|stage| page.contains(stage.source) && page.contains(stage.name)));
         assert!(page.contains("no number") && page.contains("not done") && !page.contains("<script"));
         assert!(!page.contains("http://") && !page.contains("https://"));

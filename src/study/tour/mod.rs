@@ -177,6 +177,13 @@ pub struct Stage {
     run: fn(&mut Seed, Pace) -> Result<Shown>,
 }
 
+impl Stage {
+    /// Seconds that it may take on two cores.
+    pub fn budget(&self, pace: Pace) -> u64 {
+        self.budget[usize::from(pace == Pace::Full)]
+    }
+}
+
 /// All stages, in order.
 pub const STAGES: &[Stage] = &[
     data::WORLD,
