@@ -35,7 +35,10 @@ fn text(step: &Step) -> String {
         let what =
             HAPPENS.get(i).copied().unwrap_or("logits = x Eᵀ, and the mean of −ln softmax(logits) of what comes next");
         let _ = writeln!(out, "{}\n   {}", head(i, operation), ink(what, Ink::Dim));
-        operation.makes.iter().for_each(|table| lay(&mut out, table, &read));
+        for (k, table) in operation.makes.iter().enumerate() {
+            second(&mut out, k);
+            lay(&mut out, table, &read);
+        }
     }
     let _ = writeln!(out, "   how likely each token is next: softmax(logits)\n      {}", columns(step));
     lay(&mut out, &step.before, &read);
@@ -43,9 +46,10 @@ fn text(step: &Step) -> String {
     for (i, operation) in step.operations.iter().enumerate().rev() {
         let _ = writeln!(out, "{}", head(i, operation));
         for (k, grad) in operation.grads.iter().enumerate() {
+            second(&mut out, k);
             match grad {
                 Some(table) => lay(&mut out, table, &read),
-                None => out += &format!("      0: nothing reads result {} of it\n", k + 1),
+                None => out += "      0: nothing reads it\n",
             }
         }
         if i == last {
@@ -76,6 +80,13 @@ fn text(step: &Step) -> String {
         step.loss[0], step.loss[1], step.grad_norm
     );
     out
+}
+
+/// Says so before the second result of an operation.
+fn second(out: &mut String, k: usize) {
+    if k > 0 {
+        *out += "   second result\n";
+    }
 }
 
 /// The tokens above their columns.

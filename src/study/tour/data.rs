@@ -82,7 +82,7 @@ pub(super) const CLEAN: Stage = Stage {
     chapter: "docs/clean.md",
     needs: &["world"],
     makes: &["clean"],
-    budget: [2, 6],
+    budget: [1, 4],
     run: clean,
 };
 
@@ -128,7 +128,7 @@ pub(super) const TOKENIZER: Stage = Stage {
     chapter: "docs/models.md",
     needs: &["clean"],
     makes: &["tokenizer.json"],
-    budget: [2, 6],
+    budget: [1, 3],
     run: tokenizer,
 };
 

@@ -78,7 +78,7 @@ pub(super) const TUNING: Stage = Stage {
     chapter: "docs/tuning.md",
     needs: &["pretrain"],
     makes: &["answers", "manners-answers.json"],
-    budget: [14, 45],
+    budget: [15, 45],
     run: tune,
 };
 
@@ -125,7 +125,7 @@ pub(super) const REWARD: Stage = Stage {
     chapter: "docs/align.md",
     needs: &["tune"],
     makes: &["judge"],
-    budget: [8, 25],
+    budget: [6, 15],
     run: reward,
 };
 
@@ -182,7 +182,7 @@ pub(super) const DPO: Stage = Stage {
     chapter: "docs/align.md",
     needs: &["tune"],
     makes: &["dpo", "manners-dpo.json"],
-    budget: [10, 35],
+    budget: [9, 30],
     run: dpo,
 };
 

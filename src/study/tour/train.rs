@@ -40,7 +40,7 @@ pub(super) const PLAN: Stage = Stage {
     chapter: "docs/plan.md",
     needs: &["shards"],
     makes: &[],
-    budget: [4, 6],
+    budget: [4, 5],
     run: plan,
 };
 
@@ -72,7 +72,7 @@ pub(super) const PRETRAIN: Stage = Stage {
     chapter: "docs/architecture.md",
     needs: &["shards"],
     makes: &["gpt", "manners-gpt.json"],
-    budget: [45, 230],
+    budget: [46, 240],
     run: pretrain,
 };
 
@@ -156,7 +156,7 @@ pub(super) const VAE: Stage = Stage {
     chapter: "docs/pictures.md",
     needs: &[],
     makes: &["vae"],
-    budget: [8, 25],
+    budget: [4, 15],
     run: vae,
 };
 
@@ -209,7 +209,7 @@ pub(super) const GAN: Stage = Stage {
     chapter: "docs/pictures.md",
     needs: &[],
     makes: &["gan"],
-    budget: [14, 45],
+    budget: [16, 60],
     run: gan,
 };
 
@@ -244,7 +244,7 @@ pub(super) const SWEEP: Stage = Stage {
     chapter: "docs/sweep.md",
     needs: &["shards"],
     makes: &["lr-0.0001", "lr-0.001", "lr-0.008", "lr-0.2"],
-    budget: [10, 30],
+    budget: [8, 25],
     run: sweep,
 };
 
@@ -288,7 +288,7 @@ pub(super) const EVALUATE: Stage = Stage {
     chapter: "docs/eval.md",
     needs: &["pretrain"],
     makes: &[],
-    budget: [4, 8],
+    budget: [2, 6],
     run: evaluation,
 };
 

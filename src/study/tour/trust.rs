@@ -38,7 +38,7 @@ pub(super) const BIAS: Stage = Stage {
     chapter: "docs/bias.md",
     needs: &[],
     makes: &["bias"],
-    budget: [24, 70],
+    budget: [10, 40],
     run: bias,
 };
 
@@ -68,22 +68,29 @@ pub(super) const PRIVACY: Stage = Stage {
     chapter: "docs/privacy.md",
     needs: &[],
     makes: &["privacy"],
-    budget: [24, 70],
+    budget: [22, 90],
     run: privacy,
 };
 
 fn privacy(at: &mut Seed, pace: Pace) -> Result<Shown> {
     let settings = canaries::Settings {
-        bytes: pace.of(500_000, 1_200_000),
+        bytes: pace.of(400_000, 1_200_000),
         copies: vec![(1, 8), (64, 8)],
         unseen: 16,
-        steps: pace.of(120, 450),
+        steps: pace.of(100, 450),
     };
     let outcome = inside(at, "privacy", |at| canaries::study(&settings, at))?;
     let effects = outcome.effects();
     Ok(Shown {
-        measures: effects.iter().rev().map(|effect| measure(effect, Way::Down)).collect(),
-        notes: vec![format!("control, {}: {:.2} bits", effects[1].control.0, effects[1].control.1)],
+        measures: vec![measure(&effects[1], Way::Down)],
+        notes: vec![
+            format!("control, {}: {:.2} bits", effects[1].control.0, effects[1].control.1),
+            format!(
+                "secrets that it gives away: {:.0} % and {:.0} %",
+                100.0 * effects[0].before.1,
+                100.0 * effects[0].after.1
+            ),
+        ],
         next: vec!["kiln study canaries".into(), "kiln study private".into()],
         ..Shown::default()
     })
@@ -97,7 +104,7 @@ pub(super) const DRIFT: Stage = Stage {
     chapter: "docs/continual.md",
     needs: &[],
     makes: &["drift"],
-    budget: [3, 6],
+    budget: [3, 8],
     run: drifted,
 };
 
@@ -128,7 +135,7 @@ pub(super) const UPDATE: Stage = Stage {
     chapter: "docs/continual.md",
     needs: &["pretrain"],
     makes: &["line"],
-    budget: [20, 50],
+    budget: [15, 65],
     run: update,
 };
 
@@ -136,8 +143,8 @@ fn update(at: &mut Seed, pace: Pace) -> Result<Shown> {
     let path = at.dir.join("line");
     let set = [
         format!("learn.seed={}", at.seed),
-        format!("gate.documents={}", pace.of(100, 300)),
-        format!("learn.replay={}", pace.of(2000, 10_000)),
+        format!("gate.documents={}", pace.of(80, 300)),
+        format!("learn.replay={}", pace.of(1500, 10_000)),
     ];
     let line = match path.join("line.json").is_file() {
         true => Line::open(&path, &set)?,
