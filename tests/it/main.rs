@@ -54,6 +54,7 @@ mod studies;
 mod sweep;
 mod takedown;
 mod talk;
+mod tour;
 mod train;
 mod tune;
 mod update;
