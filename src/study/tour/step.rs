@@ -234,7 +234,7 @@ pub fn step(device: &Device, seed: u64) -> Result<Step> {
     let difference = tiny.quotient(id, index);
     let checked = Checked { name: tiny.params.name(id).to_owned(), index, tape: slope, difference };
 
-    let found = optimizer.step(&mut tiny.params, 1, LR, &[value.clone()])?;
+    let found = optimizer.step(&mut tiny.params, 1, LR, std::slice::from_ref(&value))?;
     let weights = params.iter().zip(old).zip(grads).zip(weights(&tiny));
     let weights = weights
         .map(|(((&id, before), grad), after)| Weights { name: tiny.params.name(id).to_owned(), before, grad, after })

@@ -145,7 +145,7 @@ fn course(run: &Path, number: &str) -> Result<[f64; 2]> {
     let records = metrics::read(&Os, &run.join("metrics.jsonl"))?;
     let mut all = records.iter().filter_map(|record| record.number(number));
     let first = all.next().unwrap_or(f64::NAN);
-    Ok([first, all.last().unwrap_or(first)])
+    Ok([first, all.next_back().unwrap_or(first)])
 }
 
 pub(super) const VAE: Stage = Stage {
