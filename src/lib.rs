@@ -43,6 +43,8 @@ pub mod launch;
 pub mod params;
 pub mod tensor;
 
+pub mod ranks;
+
 pub mod proof;
 
 pub mod device;

@@ -10,6 +10,7 @@ mod doctor;
 mod eval;
 mod kernels;
 mod plan;
+mod ranks;
 mod report;
 mod review;
 mod sample;

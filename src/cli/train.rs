@@ -1,6 +1,7 @@
 //! `kiln train`.
 
 use super::Global;
+use super::ranks::ranks;
 use super::term::{note, print, quote, safe, thousands, warn};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -14,6 +15,7 @@ use kiln::train::{AnyRecipe, Event, Origin, Summary, Watch, signal};
 use serde_json::json;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Train a model on text or pictures, your own or built-in ones
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant};
   kiln train --data photos                     a model of the pictures in a folder
   kiln train recipe.toml --set train.steps=50  as a recipe says, but for one key
   kiln train --resume runs/village             goes on where a run was stopped
+  mpirun -n 2 kiln train                       two processes share each step (docs/ranks.md)
   kiln train --branch runs/trunk@400 --set train.steps=500
                                                a run of its own from there: its decay, say (docs/tuning.md)")]
 pub struct TrainArgs {
@@ -97,8 +100,17 @@ pub fn carry_out(recipe: &AnyRecipe, resume: Option<&Path>, course: Course, glob
     if course.leash {
         signal::when_input_ends();
     }
+    let ranks = Arc::new(ranks()?);
+    if ranks.rank() > 0 {
+        // Rank 0 speaks, and is the one that stops where a signal asks for it.
+        signal::save_first();
+        return recipe.run_on(&Os, resume, (&device, &ranks), &mut ()).map(|_| 0);
+    }
     let mut screen = Screen::new(global.json, course.until);
-    let summary = recipe.run(&Os, resume, &device, &mut screen)?;
+    if ranks.size() > 1 {
+        note(&format!("{} ranks share each step", ranks.size()));
+    }
+    let summary = recipe.run_on(&Os, resume, (&device, &ranks), &mut screen)?.expect("rank 0 sums up");
     screen.finish();
     if global.json {
         print(&to_json(&summary).to_string())?;

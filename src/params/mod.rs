@@ -6,6 +6,7 @@
 //! gradients, the last layer first.
 
 mod decl;
+mod share;
 
 pub use decl::{Decl, Hold, Image, Init, Kind, Matrix, Stored};
 
@@ -32,6 +33,8 @@ pub struct Params {
     groups: Vec<Group>,
     /// By number: group and slot.
     places: Vec<(usize, usize)>,
+    /// Who else has gradients to add.
+    shared: Option<share::Shared>,
 }
 
 /// The parameters of one network, kind and learning rate, in one arena.
@@ -187,7 +190,7 @@ impl Params {
                 train,
             });
         }
-        Params { device: device.clone(), focus: None, groups, places }
+        Params { device: device.clone(), focus: None, groups, places, shared: None }
     }
 
     /// Gives each trainable group the moments, all zero, that `names` says for its kind.
@@ -404,6 +407,9 @@ impl Params {
     /// The gradient was written for the last time before the update: sums its squares while it is in cache.
     pub(crate) fn finish_grad(&mut self, id: ParamId) {
         let Device::Cpu(host) = self.device.clone() else { return };
+        if let Some(shared) = &mut self.shared {
+            return shared.finished(id, &self.groups);
+        }
         let (group, slot) = self.place_mut(id);
         if let Some(train) = &mut group.train
             && train.written[slot]

@@ -12,7 +12,7 @@ pub(super) struct Frontier<'a>(pub &'a Outcome);
 type Panel = (&'static str, &'static str, fn(&Point) -> f64);
 
 const BIASED: RGBColor = RGBColor(214, 84, 30);
-const FAIR: RGBColor = RGBColor(31, 119, 180);
+const PATIENT: RGBColor = RGBColor(31, 119, 180);
 
 impl Picture for Frontier<'_> {
     fn size(&self) -> (u32, u32) {
@@ -29,8 +29,8 @@ impl Picture for Frontier<'_> {
         let lines = [
             ("hasty judges", &biased.curve, BIASED, true),
             ("hasty judges, best of n", &biased.best, BIASED, false),
-            ("fair judges", &control.curve, FAIR, true),
-            ("fair judges, best of n", &control.best, FAIR, false),
+            ("patient judges", &control.curve, PATIENT, true),
+            ("patient judges, best of n", &control.best, PATIENT, false),
         ];
         let panels: [Panel; 2] = [
             ("good answers (%)", "gold: what people want", |point| 100.0 * point.gold),
@@ -105,7 +105,7 @@ mod tests {
         Frontier(&outcome).save_svg(&Os, &dir.join("frontier.svg")).unwrap();
         Frontier(&outcome).save_png(&Os, &dir.join("frontier.png")).unwrap();
         let svg = std::fs::read_to_string(dir.join("frontier.svg")).unwrap();
-        for words in ["hasty judges", "fair judges, best of n", "good answers (%)", "root of the KL"] {
+        for words in ["hasty judges", "patient judges, best of n", "good answers (%)", "root of the KL"] {
             assert!(svg.contains(words), "{words}");
         }
     }

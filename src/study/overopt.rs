@@ -6,7 +6,7 @@
 //! - **Asked** are questions about held-out entities; answers are sampled at temperature 1.
 //! - **Beside it** best-of-n: of n answers of the model before, the one that the proxy likes best. Its KL is ln n − (n − 1)/n at most, in nats an
 //!   answer (Stiennon et al. 2020; Beirami et al. 2024).
-//! - **Control**: judges without the bias, everything else the same.
+//! - **Control**: judges who take their time, and like an answer the less the more remarks it has, as much as hasty ones like it the more; everything else the same.
 //!
 //! Gao et al. 2023, "Scaling laws for reward model overoptimization" (arXiv 2210.10760).
 
@@ -59,12 +59,12 @@ impl Default for Settings {
         Settings {
             start: manners::Settings { name: "talkative", more: 0.4, ..manners::Settings::default() },
             pairs: 500,
-            taste: [1.5, 3.0, 1.0],
+            taste: [1.5, 3.0, 0.7],
             judge_lr: 1e-4,
             steps: 120,
             every: 10,
-            lr: 1e-4,
-            kl: 1e-3,
+            lr: 5e-5,
+            kl: 0.03,
             asked: 100,
             set: Vec::new(),
         }
@@ -120,9 +120,9 @@ impl Followed {
 pub struct Outcome {
     /// The seed.
     pub seed: u64,
-    /// Judges who like it long.
+    /// Hasty judges, who like it long.
     pub biased: Followed,
-    /// Judges who do not care.
+    /// Judges who take their time, and like it short.
     pub control: Followed,
 }
 
@@ -288,8 +288,8 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     let start = manners::start(&settings.start, at, &mut teller, &questions)?;
     let [right, polite, long] = settings.taste;
     let mut judged = |name, taste| follow((name, taste), settings, (&start, &mut teller, &questions), at);
-    let biased = judged("biased", [right, polite, long])?;
-    let control = judged("fair", [right, polite, 0.0])?;
+    let biased = judged("hasty", [right, polite, long])?;
+    let control = judged("patient", [right, polite, -long])?;
     let outcome = Outcome { seed: at.seed, biased, control };
     let curve = at.dir.join("curve.svg");
     Frontier(&outcome).save_svg(&Os, &curve)?;
@@ -311,14 +311,14 @@ impl Effects for Outcome {
                 unit: Unit::Share,
                 before: ("at the peak".into(), peak),
                 after: ("at the end".into(), end(&self.biased, |point| point.gold)),
-                control: ("judges without a bias".into(), end(&self.control, |point| point.gold)),
+                control: ("judges who take their time".into(), end(&self.control, |point| point.gold)),
             },
             Effect {
                 what: "what the reward model says".into(),
                 unit: Unit::Plain,
                 before: ("before".into(), 0.0),
                 after: ("at the end".into(), end(&self.biased, |point| point.proxy)),
-                control: ("judges without a bias".into(), end(&self.control, |point| point.proxy)),
+                control: ("judges who take their time".into(), end(&self.control, |point| point.proxy)),
             },
         ]
     }

@@ -20,7 +20,9 @@ use super::{checkpoint, pretrain};
 use crate::device::Device;
 use crate::disk::{self, Disk, Os};
 use crate::error::{AtPath, Error, Result};
+use crate::ranks::Ranks;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A recipe, whatever it trains.
 #[derive(Clone, Debug, PartialEq)]
@@ -301,6 +303,20 @@ impl AnyRecipe {
         watch: &mut dyn Watch,
     ) -> Result<Summary> {
         within!(self, Kind, recipe => pretrain::run::<Kind>(disk, recipe, resume, device, watch))
+    }
+
+    /// As [`run_on`](pretrain::run_on).
+    ///
+    /// # Errors
+    /// As of there.
+    pub fn run_on(
+        &self,
+        disk: &dyn Disk,
+        resume: Option<&Path>,
+        on: (&Device, &Arc<Ranks>),
+        watch: &mut dyn Watch,
+    ) -> Result<Option<Summary>> {
+        within!(self, Kind, recipe => pretrain::run_on::<Kind>(disk, recipe, resume, on, watch))
     }
 }
 

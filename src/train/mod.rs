@@ -32,6 +32,7 @@ pub mod source;
 pub mod task;
 pub mod tensorboard;
 pub mod text;
+mod together;
 pub mod trainer;
 pub mod tune;
 

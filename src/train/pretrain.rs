@@ -15,13 +15,16 @@ use super::run::RunDir;
 use super::task::{Evaluation, Opened, RecipeFor, Task};
 use super::tensorboard::Board;
 use super::text::Text;
+use super::together::{self, Lead};
 use super::trainer::{At, Bad, Parts, Step, Trainer};
 use crate::device::Device;
 use crate::disk::{Disk, Os};
 use crate::error::Result;
 use crate::params::Params;
+use crate::ranks::Ranks;
 use crate::tensor::Tensor;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// [`run`], of a language model, in a run directory on the system's disk.
@@ -46,12 +49,34 @@ pub fn run<T: Task>(
     device: &Device,
     watch: &mut dyn Watch,
 ) -> Result<Summary> {
+    let alone = Arc::new(Ranks::alone());
+    Ok(run_on::<T>(disk, recipe, resume, (device, &alone), watch)?.expect("rank 0 sums up"))
+}
+
+/// [`run`] of several ranks, each of which calls this; rank 0 sums up. Their run is that of one rank with as many times as many micro-batches in a step.
+///
+/// # Errors
+/// As of [`run`]; the micro-batches of a run that goes on cannot be shared by so many; the other ranks do not answer.
+pub fn run_on<T: Task>(
+    disk: &dyn Disk,
+    recipe: &RecipeFor<T>,
+    resume: Option<&Path>,
+    (device, ranks): (&Device, &Arc<Ranks>),
+    watch: &mut dyn Watch,
+) -> Result<Option<Summary>> {
     let began = Instant::now();
-    let recipe = &*T::settle(recipe, &mut |what, done, total| watch.event(&Event::Prepare { what, done, total }))?;
+    let recipe = T::settle(recipe, &mut |what, done, total| watch.event(&Event::Prepare { what, done, total }))?;
+    let recipe = &*together::shared::<T>(recipe, resume.is_none(), ranks)?;
+    if ranks.rank() > 0 {
+        return together::follow::<T>(disk, recipe, device, ranks).map(|()| None);
+    }
+    let lead = Lead::new(ranks);
     let open = |run: &RunDir, watch: &mut dyn Watch| {
-        T::open(recipe, &run.data(), device, &mut |what, done, total| {
+        let mut opened = T::open(recipe, &run.data(), device, &mut |what, done, total| {
             watch.event(&Event::Prepare { what, done, total });
-        })
+        })?;
+        opened.trainer.share(ranks)?;
+        Ok(opened)
     };
     let mut work = match resume {
         Some(path) => {
@@ -72,7 +97,12 @@ pub fn run<T: Task>(
             })?
         }
     };
-    work.run(watch, began)
+    lead.begin(work.run.path())?;
+    if work.state.step > 0 {
+        lead.load()?;
+    }
+    work.lead = Some(lead);
+    work.run(watch, began).map(Some)
 }
 
 /// A run under way.
@@ -99,6 +129,8 @@ pub(super) struct Work<'a, T: Task> {
     memory: Plan,
     /// What was spent, where training is private.
     ledger: Option<Ledger>,
+    /// What the other ranks hear.
+    lead: Option<Lead>,
 }
 
 /// What memory a run of `recipe` takes, before it starts; `resume` is its directory where it has one.
@@ -129,7 +161,7 @@ impl<'a, T: Task> Work<'a, T> {
     ) -> Result<Work<'a, T>> {
         let Opened { task, trainer, memory, data } = opened;
         let end = until.map_or(recipe.train.steps, |step| step.min(recipe.train.steps));
-        let device = trainer.params.device().clone();
+        let (device, ranks) = (trainer.params.device().clone(), trainer.ranks().size() as f64);
         Ok(Work {
             recipe,
             end,
@@ -145,8 +177,9 @@ impl<'a, T: Task> Work<'a, T> {
             course: Course::new(T::terms(recipe)),
             memory,
             ledger: None,
+            lead: None,
             peak: match &device {
-                Device::Cpu(host) => Some(1e9 * crate::cpu::limits::fma_peak(&host.cpu, 0.1)),
+                Device::Cpu(host) => Some(1e9 * crate::cpu::limits::fma_peak(&host.cpu, 0.1) * ranks),
                 Device::Gpu(_) => None,
             },
         })
@@ -248,6 +281,7 @@ impl<'a, T: Task> Work<'a, T> {
             let made = self.task.before(&mut self.trainer, at, &self.run, watch)?;
             let looks = watch.looks_into_steps();
             let mut look = |micro, params: &mut Params, loss: &mut Tensor| watch.backward(at, micro, params, loss);
+            self.lead.as_ref().map_or(Ok(()), |lead| lead.step(at))?;
             let done = self.trainer.step_with(at, if looks { Some(&mut look) } else { None });
             let seconds = started.elapsed().as_secs_f64();
             let examples = self.recipe.per_step();
@@ -413,6 +447,7 @@ impl<'a, T: Task> Work<'a, T> {
         // On disk before what comes later goes: a process that dies on the way leaves either course of the run whole.
         self.write(watch)?;
         checkpoint::give_up_after(&self.run, self.state.step)?;
+        self.lead.as_ref().map_or(Ok(()), Lead::load)?;
         self.take_up()
     }
 

@@ -76,6 +76,15 @@ impl<'d> RunDir<'d> {
         Ok(run)
     }
 
+    /// The run at `path` that another process of the same training holds: to be read alone.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub(super) fn look(disk: &'d dyn Disk, path: &Path) -> Result<RunDir<'d>> {
+        let file = path.join(LOCK);
+        Ok(RunDir { disk, path: path.to_owned(), lock: disk.open(&file, Open::Append).at(&file)? })
+    }
+
     /// The run at `path` with its lock, or nothing where another process has that.
     fn lock(disk: &'d dyn Disk, path: &Path) -> Result<Option<RunDir<'d>>> {
         let file = path.join(LOCK);

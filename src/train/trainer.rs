@@ -6,12 +6,14 @@ use super::schedule::Schedule;
 use super::setup::Setup;
 use crate::cpu::gemm::Precision;
 use crate::device::{Device, Gpu};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::optim::{self, Found, Optimizer};
 use crate::params::{Decl, Params};
+use crate::ranks::Ranks;
 use crate::tape::{Pass, Tape};
 use crate::tensor::{Out, Spec, Tensor};
 use arrayvec::ArrayVec;
+use std::sync::Arc;
 
 pub use crate::optim::Bad;
 
@@ -42,6 +44,8 @@ pub struct Trainer<O> {
     pub(super) optim: Optimizer,
     /// What makes steps private, where they are.
     pub(super) private: Option<Private>,
+    /// Who shares the micro-batches.
+    ranks: Arc<Ranks>,
 }
 
 /// A GPU's step as one call.
@@ -136,6 +140,7 @@ impl<O: Objective> Trainer<O> {
             precision,
             schedule,
             optim,
+            ranks: Arc::new(Ranks::alone()),
         })
     }
 
@@ -154,6 +159,31 @@ impl<O: Objective> Trainer<O> {
         self.micros
     }
 
+    /// From now on does its share of the micro-batches of each step, and adds gradients and losses up with the other ranks.
+    ///
+    /// # Errors
+    /// It trains several networks in turn, or on a GPU.
+    pub fn share(&mut self, ranks: &Arc<Ranks>) -> Result<()> {
+        if ranks.size() > 1 {
+            if self.objective.nets() > 1 {
+                let problem = "networks that are trained in turn take whole batches: they have one process";
+                return Err(Error::config("model.kind", problem, "train without mpirun"));
+            }
+            if matches!(self.params.device(), Device::Gpu(_)) {
+                let problem = format!("{} ranks add gradients up on CPUs", ranks.size());
+                return Err(Error::device(problem, "train with --device cpu"));
+            }
+            self.params.share(ranks);
+        }
+        self.ranks = Arc::clone(ranks);
+        Ok(())
+    }
+
+    /// Who shares the micro-batches.
+    pub fn ranks(&self) -> &Ranks {
+        &self.ranks
+    }
+
     /// Gives the weights the values that they had at the start, and the moments 0.
     ///
     /// # Errors
@@ -165,7 +195,8 @@ impl<O: Objective> Trainer<O> {
         self.params = Params::new(&device, &[], 0);
         self.recording = Recording::After(2);
         self.params = fresh(&device, (&self.objective, &self.decls), self.seed, &self.optim, self.precision)?;
-        Ok(())
+        let ranks = Arc::clone(&self.ranks);
+        self.share(&ranks)
     }
 
     /// Does a step of a run in which none was skipped.
@@ -226,23 +257,36 @@ impl<O: Objective> Trainer<O> {
     ) -> Result<Found> {
         self.losses.clear();
         let first = parts.len();
-        for micro in 0..self.micros {
+        parts.extend(self.objective.parts(net).iter().map(|&name| (name, 0.0)));
+        for micro in (self.ranks.rank()..self.micros).step_by(self.ranks.size()) {
             let x = self.batch(at, micro).inspect_err(|_| self.params.clear_grads())?;
             let Ran { mut loss, parts: found } = self.pass(net, at, (micro, self.micros), &x);
             if let Some(probe) = probe {
                 probe(micro, &mut self.params, &mut loss);
             }
             self.losses.push(loss);
-            self.report(net, micro, first, &found, parts);
+            self.report(first, &found, parts);
+        }
+        if self.ranks.size() > 1 {
+            self.gather(&mut parts[first..])?;
         }
         self.optim.step(&mut self.params, at.updates + 1, lr, &self.losses)
     }
 
+    /// Waits for the sums of gradients, losses and `parts` over all ranks.
+    fn gather(&mut self, parts: &mut [(&'static str, f32)]) -> Result<()> {
+        self.params.gather()?;
+        let loss = self.losses.iter().map(|loss| f64::from(loss.item())).sum::<f64>() as f32;
+        let mut sums: Vec<f32> = std::iter::once(loss).chain(parts.iter().map(|part| part.1)).collect();
+        self.ranks.sum(&mut sums)?;
+        parts.iter_mut().zip(&sums[1..]).for_each(|(part, &sum)| part.1 = sum);
+        self.losses.clear();
+        self.losses.push(Tensor::from_slice(self.params.device(), &sums[..1], []));
+        Ok(())
+    }
+
     /// Adds what a micro-batch found to the means over the step, from number `first` on.
-    fn report(&self, net: u8, micro: usize, first: usize, found: &[Tensor], parts: &mut Parts) {
-        if micro == 0 {
-            parts.extend(self.objective.parts(net).iter().map(|&name| (name, 0.0)));
-        }
+    fn report(&self, first: usize, found: &[Tensor], parts: &mut Parts) {
         let share = 1.0 / self.micros as f32;
         for ((_, sum), value) in parts[first..].iter_mut().zip(found) {
             *sum += share * value.item();
@@ -280,7 +324,8 @@ impl<O: Objective> Trainer<O> {
         let (seed, precision) = (self.seed, self.precision);
         let pass = Pass { seed, step: at.batch, micro: micro as u32, training: true, precision };
         let (tape, params) = (&mut self.tape, &mut self.params);
-        let found = self.objective.turn(net, Turn { tape, params, pass, micros, last: micro + 1 >= micros }, x);
+        let found =
+            self.objective.turn(net, Turn { tape, params, pass, micros, last: micro + self.ranks.size() >= micros }, x);
         self.tape.settle(&mut self.params);
         found
     }
@@ -306,9 +351,8 @@ impl<O: Objective> Trainer<O> {
             Recording::Made(made) => gpu.replay(made),
         }
         let found = optim::gpu::found(gpu, &mut self.params);
-        for micro in 0..self.found.len() {
-            self.report(0, micro, 0, &self.found[micro], parts);
-        }
+        parts.extend(self.objective.parts(0).iter().map(|&name| (name, 0.0)));
+        self.found.iter().for_each(|found| self.report(0, found, parts));
         self.params.clear_grads();
         found
     }

@@ -42,6 +42,7 @@ mod plan;
 mod policy;
 mod prefer;
 mod private;
+mod ranks;
 mod recompute;
 mod report;
 mod review;

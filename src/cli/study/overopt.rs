@@ -7,7 +7,7 @@ use clap::Args;
 use kiln::error::Result;
 use kiln::study::overopt::{Followed, Outcome, Point, Settings, study};
 
-/// What becomes of what people want when a model follows a reward model? Hasty judges, best-of-n, and judges without a bias
+/// What becomes of what people want when a model follows a reward model? Hasty judges, best-of-n, and judges who take their time
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   kiln study overopt --seeds 1,2,3
@@ -40,7 +40,7 @@ pub fn run(args: &OveroptStudy, global: &Global) -> Result<()> {
 fn rows(name: &str, of: &str, points: &[Point]) -> Vec<String> {
     let row = |point: &Point| {
         let Point { n, kl, proxy, gold, words } = point;
-        format!("  {name:<14} {of:>9} {n:>4} {kl:>9.2} {proxy:>9.3} {:>8.1} % {words:>7.1}", 100.0 * gold)
+        format!("  {name:<15} {of:>9} {n:>4} {kl:>9.2} {proxy:>9.3} {:>8.1} % {words:>7.1}", 100.0 * gold)
     };
     points.iter().map(row).collect()
 }
@@ -51,9 +51,9 @@ fn table(outcome: &Outcome) -> String {
             &format!("seed {}: gold is right, polite and short; proxy is what the reward model says", outcome.seed),
             Ink::Bold,
         ),
-        format!("  {:<14} {:>14} {:>9} {:>9} {:>10} {:>7}", "judges", "", "KL", "proxy", "gold", "words"),
+        format!("  {:<15} {:>14} {:>9} {:>9} {:>10} {:>7}", "judges", "", "KL", "proxy", "gold", "words"),
     ];
-    for (name, followed) in [("like it long", &outcome.biased), ("do not care", &outcome.control)] {
+    for (name, followed) in [("in haste", &outcome.biased), ("take their time", &outcome.control)] {
         let Followed { accuracy, curve, best } = followed;
         lines.extend(rows(name, "step", curve));
         lines.extend(rows(name, "best of", best));

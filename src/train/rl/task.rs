@@ -320,6 +320,7 @@ impl Task for Reinforce {
     type Sample = TuneSample;
     type Objective = Reinforced;
 
+    const SHARED: bool = false;
     const UNIT: &'static str = "tokens";
     const LOSS: &'static str = "loss of the policy: rewards tell how it does";
     const JUDGED: &'static str = "held-out reward, times -1:";
