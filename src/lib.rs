@@ -43,13 +43,12 @@ pub mod launch;
 pub mod params;
 pub mod tensor;
 
-pub mod ranks;
-
 pub mod proof;
 
 pub mod device;
 
 pub mod cpu;
+pub mod ranks;
 
 pub mod settings;
 

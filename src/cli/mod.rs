@@ -194,12 +194,12 @@ impl Global {
             DeviceName::Cpu => Device::cpu(self.threads()),
             DeviceName::Sim => sim(false),
             DeviceName::SimChecked => sim(true),
-            DeviceName::Cuda => gpu(Arc::new(Cuda::new()?)),
+            DeviceName::Cuda => gpu(Arc::new(Cuda::nth(ranks::gpu())?)),
             DeviceName::Auto => {
                 if !probe::cuda().is_ok_and(|cuda| !cuda.gpus.is_empty()) {
                     return Device::cpu(self.threads());
                 }
-                match Cuda::new() {
+                match Cuda::nth(ranks::gpu()) {
                     Ok(cuda) => gpu(Arc::new(cuda)),
                     Err(error) => {
                         term::warn(&format!("computing on the CPU: {error}"));

@@ -100,7 +100,7 @@ pub fn carry_out(recipe: &AnyRecipe, resume: Option<&Path>, course: Course, glob
     if course.leash {
         signal::when_input_ends();
     }
-    let ranks = Arc::new(ranks()?);
+    let ranks = Arc::new(ranks(&device)?);
     if ranks.rank() > 0 {
         // Rank 0 speaks, and is the one that stops where a signal asks for it.
         signal::save_first();

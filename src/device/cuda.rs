@@ -4,7 +4,8 @@
 //! every call names the context first, so that any thread may make it. A kernel that fails leaves a driver that fails
 //! ever after: the error names the launches before it, since the driver does not say which one it was.
 
-use super::driver::{Arg, Driver, Function, Grid, Ptr, check_grid, find, parameters};
+use super::driver::{Arg, Driver, Function, Grid, Ptr, alone, check_grid, find, parameters};
+use super::nccl::Nccl;
 use super::ptx::{Module, Problem};
 use crate::error::{Error, Result};
 use cudarc::driver::result::{self, DriverError};
@@ -25,7 +26,7 @@ const STAGING: usize = 1 << 20;
 /// Bytes for what the driver's assembler says.
 const LOG: usize = 16 << 10;
 
-/// The first GPU of this machine.
+/// A GPU of this machine.
 pub struct Cuda {
     device: sys::CUdevice,
     context: sys::CUcontext,
@@ -37,6 +38,8 @@ pub struct Cuda {
     /// Shared memory that a block can have at most.
     shared: usize,
     state: Mutex<State>,
+    /// The GPUs that it adds up with.
+    others: Mutex<Option<Nccl>>,
 }
 
 #[derive(Default)]
@@ -87,8 +90,16 @@ impl Cuda {
     /// Opens the first GPU.
     ///
     /// # Errors
-    /// There is no driver, or none that is new enough; there is no GPU, or none that the kernels run on.
+    /// As of [`nth`](Cuda::nth).
     pub fn new() -> Result<Cuda> {
+        Cuda::nth(0)
+    }
+
+    /// Opens GPU number `n` of this machine, from 0.
+    ///
+    /// # Errors
+    /// There is no driver, or none that is new enough; there is no such GPU, or none that the kernels run on.
+    pub fn nth(n: usize) -> Result<Cuda> {
         let found = super::probe::cuda().map_err(|why| {
             Error::device(format!("no GPU can be used: {why}"), "train on the CPU (--device cpu), or see kiln doctor")
         })?;
@@ -97,8 +108,12 @@ impl Cuda {
             let problem = format!("the driver supports CUDA {major}.{minor}; {}.{} is needed", OLDEST.0, OLDEST.1);
             return Err(Error::device(problem, "install a newer NVIDIA driver, or use --device cpu"));
         }
-        let Some(gpu) = found.gpus.first() else {
-            return Err(Error::device("the driver finds no GPU", "see nvidia-smi, or use --device cpu"));
+        let Some(gpu) = found.gpus.get(n) else {
+            let problem = match found.gpus.len() {
+                0 => "the driver finds no GPU".to_owned(),
+                all => format!("there is no GPU {n}: the driver finds {all}"),
+            };
+            return Err(Error::device(problem, "see nvidia-smi, or use --device cpu"));
         };
         if gpu.capability < OLDEST_GPU {
             let (major, minor) = gpu.capability;
@@ -106,7 +121,7 @@ impl Cuda {
             return Err(Error::device(problem, "the kernels need an Ampere GPU or a newer one; use --device cpu"));
         }
         let failed = |error| Error::device(format!("{} does not open: {}", gpu.name, words(error)), "see nvidia-smi");
-        let device = result::device::get(0).map_err(failed)?;
+        let device = result::device::get(n as i32).map_err(failed)?;
         let most = Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         // SAFETY: `device` comes from `get`.
         let shared = unsafe { result::device::get_attribute(device, most) }.map_err(failed)?;
@@ -127,6 +142,7 @@ impl Cuda {
             memory: gpu.memory as usize,
             shared: shared as usize,
             state: Mutex::new(State { staging: Staging { ptr, used: 0 }, ..State::default() }),
+            others: Mutex::new(None),
         })
     }
 
@@ -190,6 +206,7 @@ impl Cuda {
 
 impl Drop for Cuda {
     fn drop(&mut self) {
+        drop(self.others.get_mut().unwrap_or_else(PoisonError::into_inner).take());
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         // Nothing is left to be done about what fails here.
         // SAFETY: all handles were made here, and are used no more; the stream is idle or lost.
@@ -222,6 +239,26 @@ impl Driver for Cuda {
 
     fn memory(&self) -> usize {
         self.memory
+    }
+
+    fn meeting(&self, _: usize) -> Result<Vec<u8>> {
+        self.enter()?;
+        Nccl::meeting()
+    }
+
+    fn join(&self, meeting: &[u8], rank: usize, size: usize) -> Result<()> {
+        self.enter()?;
+        let joined = Nccl::join(meeting, rank, size)?;
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = Some(joined);
+        Ok(())
+    }
+
+    fn all_reduce(&self, at: Ptr, len: usize) -> Result<()> {
+        self.enter()?;
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let joined = others.as_ref().ok_or_else(|| alone(&self.describe()))?;
+        // SAFETY: callers keep to their allocations; the stream is this GPU's.
+        unsafe { joined.all_reduce(at, len, self.stream) }
     }
 
     fn alloc(&self, bytes: usize) -> Result<Ptr> {

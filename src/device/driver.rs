@@ -201,10 +201,42 @@ pub trait Driver: Send + Sync {
     /// A launch before failed.
     fn between(&self, first: usize, second: usize) -> Result<f64>;
 
+    /// What `size` ranks are told to [meet](Driver::join) by; one of them asks.
+    ///
+    /// # Errors
+    /// The driver cannot add up over several devices.
+    fn meeting(&self, size: usize) -> Result<Vec<u8>> {
+        let _ = size;
+        Err(alone(&self.describe()))
+    }
+
+    /// Joins the drivers of other ranks, each of which calls this; waits until all are there.
+    ///
+    /// # Errors
+    /// As of [`meeting`](Driver::meeting); they do not come.
+    fn join(&self, meeting: &[u8], rank: usize, size: usize) -> Result<()> {
+        let _ = (meeting, rank, size);
+        Err(alone(&self.describe()))
+    }
+
+    /// Adds `len` f32 up over all ranks that were joined, in place, after all launches before.
+    ///
+    /// # Errors
+    /// None were joined; they do not lie in one allocation.
+    fn all_reduce(&self, at: Ptr, len: usize) -> Result<()> {
+        let _ = (at, len);
+        Err(alone(&self.describe()))
+    }
+
     /// What the last launch did, on a device that counts it.
     fn counted(&self) -> Option<Counters> {
         None
     }
+}
+
+/// Why a driver does not add up.
+pub(super) fn alone(name: &str) -> Error {
+    Error::device(format!("{name} has met no other device"), "start one process")
 }
 
 /// A driver that computes nothing and counts memory, which nobody may touch.

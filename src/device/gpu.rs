@@ -8,6 +8,7 @@ use super::kernels::{Plan, Variant};
 use super::ptx::Module;
 use super::{Arg, Driver, Host, Pool, Ptr};
 use crate::error::{Error, Result};
+use crate::ranks::Ranks;
 use std::collections::HashMap;
 use std::mem::offset_of;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -202,6 +203,22 @@ impl Gpu {
     /// Sets `words` words of 32 bits.
     pub fn fill(&self, to: Ptr, word: u32, words: usize) {
         if let Err(error) = self.driver.fill(to, word, words) {
+            self.fail(error);
+        }
+    }
+
+    /// Joins the devices of other ranks: see [`Driver::join`].
+    ///
+    /// # Errors
+    /// They do not meet.
+    pub fn meet(&self, ranks: &Ranks) -> Result<()> {
+        let meeting = if ranks.rank() == 0 { self.driver.meeting(ranks.size())? } else { Vec::new() };
+        self.driver.join(&ranks.tell(&meeting)?, ranks.rank(), ranks.size())
+    }
+
+    /// Adds f32 up over all devices that [met](Gpu::meet), in place.
+    pub fn all_reduce(&self, at: Ptr, len: usize) {
+        if let Err(error) = self.driver.all_reduce(at, len) {
             self.fail(error);
         }
     }

@@ -4,6 +4,7 @@ pub mod cuda;
 pub mod driver;
 pub mod gpu;
 pub mod kernels;
+mod nccl;
 pub mod pool;
 pub mod probe;
 pub mod ptx;

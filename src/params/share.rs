@@ -3,6 +3,7 @@
 use super::{Group, ParamId, Params};
 use crate::cpu::Cpu;
 use crate::cpu::reduce::square_sum;
+use crate::device::Device;
 use crate::error::Result;
 use crate::ranks::Ranks;
 use std::ops::Range;
@@ -104,10 +105,12 @@ impl Shared {
 }
 
 impl Params {
-    /// From now on each backward pass sends its gradients to the other ranks as it finishes them; [`gather`](Params::gather) ends a step. Editing them in
-    /// between is too late.
+    /// From now on each backward pass on a CPU sends its gradients to the other ranks as it finishes them; [`gather`](Params::gather) ends a step. Editing them in
+    /// between is too late. GPUs add up at the end.
     pub(crate) fn share(&mut self, ranks: &Arc<Ranks>) {
-        self.shared = Some(Shared::new(ranks, &self.groups, self.places.len()));
+        if matches!(self.device, Device::Cpu(_)) {
+            self.shared = Some(Shared::new(ranks, &self.groups, self.places.len()));
+        }
     }
 
     /// Waits for the sums of all gradients over all ranks.
@@ -116,6 +119,11 @@ impl Params {
     /// The other ranks do not answer.
     pub(crate) fn gather(&mut self) -> Result<()> {
         let device = self.device.clone();
+        if let Device::Gpu(gpu) = &device {
+            for arenas in self.trained().filter_map(Group::arenas) {
+                gpu.all_reduce(arenas.grads.ptr(), arenas.grads.numel());
+            }
+        }
         self.shared.as_mut().map_or(Ok(()), |shared| shared.gather(&mut self.groups, device.host()))
     }
 }

@@ -1,6 +1,7 @@
 //! Ranks that are threads of one process: what tests train with.
 
 use super::Engine;
+use crate::error::Result;
 use std::sync::{Arc, Barrier, Mutex};
 
 /// Where the ranks of a process meet.
@@ -37,7 +38,7 @@ impl Engine for Local {
         [self.rank, self.table.numbers.len()]
     }
 
-    fn sum(&mut self, values: &mut [f32]) {
+    fn sum(&mut self, values: &mut [f32]) -> Result<()> {
         let Table { all, numbers, .. } = &*self.table;
         values.clone_into(&mut numbers[self.rank].lock().expect("no rank panics here"));
         all.wait();
@@ -48,9 +49,10 @@ impl Engine for Local {
             values.iter_mut().zip(&*own).for_each(|(sum, x)| *sum += x);
         }
         all.wait();
+        Ok(())
     }
 
-    fn tell(&mut self, bytes: &mut [u8]) {
+    fn tell(&mut self, bytes: &mut [u8]) -> Result<()> {
         let Table { all, word, .. } = &*self.table;
         if self.rank == 0 {
             bytes.clone_into(&mut word.lock().expect("no rank panics here"));
@@ -58,5 +60,6 @@ impl Engine for Local {
         all.wait();
         bytes.copy_from_slice(&word.lock().expect("no rank panics here"));
         all.wait();
+        Ok(())
     }
 }

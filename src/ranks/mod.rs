@@ -2,7 +2,8 @@
 //!
 //! Each rank holds the whole model and does its share of every step's micro-batches; gradients are added up over all of them, and each makes the same update.
 //! Micro-batches are numbered over the whole step, so it makes no difference for the losses how many ranks there are. What moves numbers between ranks is an
-//! existing [`Engine`]: MPI ([`mpi`], of the feature of that name), or the memory that threads share ([`local`]), for tests.
+//! [`Engine`]: MPI (`mpi.rs`, of the feature of that name); for what ranks on GPUs have to say beside NCCL, sockets ([`tcp`]); for tests the memory that threads
+//! share ([`local`]).
 //!
 //! An engine lives on a thread of its own. So what a backward pass has finished is added up while it goes on
 //! ([`Params::share`](crate::params::Params::share)).
@@ -12,6 +13,7 @@
 pub mod local;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+pub mod tcp;
 
 use crate::error::{Error, Result};
 use std::sync::Mutex;
@@ -24,10 +26,16 @@ pub trait Engine {
     fn place(&self) -> [usize; 2];
 
     /// Adds `values` up over all ranks.
-    fn sum(&mut self, values: &mut [f32]);
+    ///
+    /// # Errors
+    /// A rank is gone.
+    fn sum(&mut self, values: &mut [f32]) -> Result<()>;
 
     /// Makes what rank 0 has in `bytes` that of all; they are as many on each.
-    fn tell(&mut self, bytes: &mut [u8]);
+    ///
+    /// # Errors
+    /// A rank is gone.
+    fn tell(&mut self, bytes: &mut [u8]) -> Result<()>;
 }
 
 /// What the thread of an engine is asked for.
@@ -78,17 +86,14 @@ impl Ranks {
                 return;
             }
             for ask in asked {
-                // Whoever asked may be gone.
-                let _ = match ask {
-                    Ask::Sum(mut values) => {
-                        engine.sum(&mut values);
-                        sum.send(values).is_ok()
-                    }
-                    Ask::Tell(mut bytes) => {
-                        engine.tell(&mut bytes);
-                        tell.send(bytes).is_ok()
-                    }
+                // Where a rank is gone, so is this thread, which whoever waits for it sees; and whoever asked may be gone.
+                let heard = match ask {
+                    Ask::Sum(mut values) => engine.sum(&mut values).is_ok() && sum.send(values).is_ok(),
+                    Ask::Tell(mut bytes) => engine.tell(&mut bytes).is_ok() && tell.send(bytes).is_ok(),
                 };
+                if !heard {
+                    return;
+                }
             }
         };
         let thread = std::thread::Builder::new().name("ranks".into()).spawn(work);

@@ -32,13 +32,15 @@ impl Engine for Mpi {
         [self.world.rank(), self.world.size()].map(|n| usize::try_from(n).expect("MPI counts from 0"))
     }
 
-    fn sum(&mut self, values: &mut [f32]) {
+    fn sum(&mut self, values: &mut [f32]) -> Result<()> {
         self.sums.resize(values.len(), 0.0);
         self.world.all_reduce_into(&*values, &mut self.sums[..], SystemOperation::sum());
         values.copy_from_slice(&self.sums);
+        Ok(())
     }
 
-    fn tell(&mut self, bytes: &mut [u8]) {
+    fn tell(&mut self, bytes: &mut [u8]) -> Result<()> {
         self.world.process_at_rank(0).broadcast_into(bytes);
+        Ok(())
     }
 }

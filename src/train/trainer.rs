@@ -162,16 +162,15 @@ impl<O: Objective> Trainer<O> {
     /// From now on does its share of the micro-batches of each step, and adds gradients and losses up with the other ranks.
     ///
     /// # Errors
-    /// It trains several networks in turn, or on a GPU.
+    /// It trains several networks in turn; GPUs do not meet.
     pub fn share(&mut self, ranks: &Arc<Ranks>) -> Result<()> {
         if ranks.size() > 1 {
             if self.objective.nets() > 1 {
                 let problem = "networks that are trained in turn take whole batches: they have one process";
                 return Err(Error::config("model.kind", problem, "train without mpirun"));
             }
-            if matches!(self.params.device(), Device::Gpu(_)) {
-                let problem = format!("{} ranks add gradients up on CPUs", ranks.size());
-                return Err(Error::device(problem, "train with --device cpu"));
+            if let Device::Gpu(gpu) = self.params.device() {
+                gpu.meet(ranks)?;
             }
             self.params.share(ranks);
         }
@@ -195,8 +194,10 @@ impl<O: Objective> Trainer<O> {
         self.params = Params::new(&device, &[], 0);
         self.recording = Recording::After(2);
         self.params = fresh(&device, (&self.objective, &self.decls), self.seed, &self.optim, self.precision)?;
-        let ranks = Arc::clone(&self.ranks);
-        self.share(&ranks)
+        if self.ranks.size() > 1 {
+            self.params.share(&self.ranks);
+        }
+        Ok(())
     }
 
     /// Does a step of a run in which none was skipped.
@@ -226,8 +227,8 @@ impl<O: Objective> Trainer<O> {
                     self.private = Some(private);
                     turn
                 }
-                // A probe may ask for anything, which nothing that is recorded can; nor can turns be told apart.
-                (None, Device::Gpu(gpu)) if probe.is_none() && nets == 1 => {
+                // A probe may ask for anything, which nothing that is recorded can; nor can turns be told apart, or ranks waited for.
+                (None, Device::Gpu(gpu)) if probe.is_none() && nets == 1 && self.ranks.size() == 1 => {
                     self.recorded_step(&gpu, at, lr, &mut step.parts)
                 }
                 _ => self.live_turn(net, at, lr, &mut probe, &mut step.parts),

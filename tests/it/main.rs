@@ -35,6 +35,8 @@ mod lora;
 mod math;
 mod measure;
 mod memory;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod ops;
 mod painters;
 mod penalty;

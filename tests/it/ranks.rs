@@ -4,6 +4,7 @@ use kiln::device::Device;
 use kiln::disk::Os;
 use kiln::ranks::Ranks;
 use kiln::ranks::local::Meeting;
+use kiln::ranks::tcp::Tcp;
 use kiln::train::pretrain::run_on;
 use kiln::train::{AnyRecipe, Recipe, Summary, Text, Watch, metrics};
 use std::path::{Path, PathBuf};
@@ -43,7 +44,7 @@ fn together(
                 1 => Ranks::alone(),
                 _ => Ranks::start(move || Ok(meeting.join(rank)), || false).unwrap(),
             };
-            let (device, ranks) = (Device::cpu(1).unwrap(), Arc::new(ranks));
+            let (device, ranks) = (device(), Arc::new(ranks));
             run_on::<Text>(&Os, &recipe, resume.as_deref(), (&device, &ranks), &mut Until(until))
                 .map_err(|e| e.to_string())
         })
@@ -116,6 +117,41 @@ fn a_run_of_two_ranks_goes_on_on_one_and_on_four() {
         assert!(error.contains("train.accumulate") && error.contains("3 ranks"), "{error}");
     }
     same(&whole, &course(&run(&own, 2, Some(&path), None)));
+}
+
+#[test]
+fn two_simulated_gpus_do_what_one_does_with_twice_the_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = |name: &str, accumulate: usize, size| {
+        let set = format!(
+            "model.layers=1 train.batch=2 train.steps=5 train.eval_every=0 train.checkpoint_every=0 train.accumulate={accumulate}"
+        );
+        let said = on(|| crate::gpu::sim(true), &recipe(dir.path(), name, &set), size, None, None);
+        assert!(said[1..].iter().all(|other| *other == Ok(None)), "{said:?}");
+        course(&said[0].as_ref().expect("rank 0 trains").as_ref().expect("and sums up").run)
+    };
+    same(&own("one", 2, 1), &own("two", 1, 2));
+}
+
+#[test]
+fn ranks_meet_by_an_address() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let rank = |rank: usize| {
+        let address = free.clone();
+        std::thread::spawn(move || {
+            let ranks = Ranks::start(move || Tcp::meet(&address, rank, 3), || false).unwrap();
+            let mut values = [rank as f32, 1.0];
+            ranks.sum(&mut values).unwrap();
+            assert_eq!(values, [3.0, 3.0]);
+            assert_eq!(ranks.tell(if rank == 0 { b"a word" } else { b"" }).unwrap(), b"a word");
+            // Whoever is left is told that another is gone.
+            if rank == 0 { Some(ranks) } else { None }
+        })
+    };
+    let all: Vec<_> = (0..3).map(rank).collect();
+    let left: Vec<_> = all.into_iter().filter_map(|thread| thread.join().unwrap()).collect();
+    let error = left[0].sum(&mut [1.0]).unwrap_err().to_string();
+    assert!(error.contains("do not answer"), "{error}");
 }
 
 #[test]

@@ -22,10 +22,12 @@ pub use counters::{Class, Count, Counters, Site, Traffic};
 pub use fault::{Fault, Kind};
 pub use trace::{Probe, Trace};
 
-use super::driver::{Arg, Driver, Function, Grid, Ptr, check_grid, find, parameters};
+use super::driver::{Arg, Driver, Function, Grid, Ptr, alone, check_grid, find, parameters};
 use super::ptx::Module;
 use crate::cpu::{Simd, Threads};
 use crate::error::{Error, Result};
+use crate::ranks::Engine;
+use crate::ranks::local::{Local, Meeting};
 use block::{Block, Launch};
 use decode::Program;
 use memory::{Memory, Touched};
@@ -68,7 +70,12 @@ pub struct Sim {
     options: Options,
     threads: Threads,
     state: Mutex<State>,
+    /// The simulated devices that it adds up with.
+    others: Mutex<Option<Local>>,
 }
+
+/// Where simulated devices of this process meet.
+static MEETINGS: Mutex<Vec<Meeting>> = Mutex::new(Vec::new());
 
 struct State {
     memory: Memory,
@@ -108,7 +115,7 @@ impl Sim {
             probe: None,
             trace: None,
         };
-        Sim { threads: Threads::new(threads), state: Mutex::new(state), options }
+        Sim { threads: Threads::new(threads), state: Mutex::new(state), others: Mutex::new(None), options }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -238,6 +245,29 @@ impl Driver for Sim {
         }
         let problem = format!("free of {:#x}, where no allocation begins", ptr.0);
         Err(Error::device(problem, "free what alloc gave, once"))
+    }
+
+    fn meeting(&self, size: usize) -> Result<Vec<u8>> {
+        let mut all = MEETINGS.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(Meeting::of(size));
+        Ok((all.len() as u64 - 1).to_le_bytes().to_vec())
+    }
+
+    fn join(&self, meeting: &[u8], rank: usize, _: usize) -> Result<()> {
+        let number = meeting.try_into().map(u64::from_le_bytes).ok();
+        let all = MEETINGS.lock().unwrap_or_else(PoisonError::into_inner);
+        let meeting = number.and_then(|number| all.get(number as usize)).ok_or_else(|| alone(&self.describe()))?;
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = Some(meeting.join(rank));
+        Ok(())
+    }
+
+    fn all_reduce(&self, at: Ptr, len: usize) -> Result<()> {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let joined = others.as_mut().ok_or_else(|| alone(&self.describe()))?;
+        let mut values = vec![0.0f32; len];
+        self.download(bytemuck::cast_slice_mut(&mut values), at)?;
+        joined.sum(&mut values)?;
+        self.upload(at, bytemuck::cast_slice(&values))
     }
 
     fn upload(&self, to: Ptr, from: &[u8]) -> Result<()> {
