@@ -36,6 +36,17 @@ fn together(
     resume: Option<&Path>,
     until: Option<u64>,
 ) -> Vec<Result<Option<Summary>, String>> {
+    on(|| Device::cpu(1).unwrap(), recipe, size, resume, until)
+}
+
+/// The same, each on a device that `device` makes.
+fn on(
+    device: fn() -> Device,
+    recipe: &Recipe,
+    size: usize,
+    resume: Option<&Path>,
+    until: Option<u64>,
+) -> Vec<Result<Option<Summary>, String>> {
     let meeting = Meeting::of(size);
     let rank = |rank: usize| {
         let (meeting, recipe, resume) = (meeting.clone(), recipe.clone(), resume.map(Path::to_owned));
