@@ -96,7 +96,7 @@ pub(super) fn shared<'r, T: Task>(
     if new {
         recipe.to_mut().train.accumulate = micros * size;
         recipe.validate()?;
-    } else if micros % size != 0 {
+    } else if !micros.is_multiple_of(size) {
         let problem = format!("a step of this run has {micros} micro-batches, which {size} ranks cannot share evenly");
         return Err(Error::config(
             "train.accumulate",
