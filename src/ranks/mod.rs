@@ -6,7 +6,7 @@
 //! share ([`local`]).
 //!
 //! An engine lives on a thread of its own. So what a backward pass has finished is added up while it goes on
-//! ([`Params::share`](crate::params::Params::share)).
+//! (`src/params/share.rs`).
 //!
 //! Source: Li et al. 2020, "PyTorch Distributed: Experiences on Accelerating Data Parallel Training" (arXiv 2006.15704), for buckets.
 

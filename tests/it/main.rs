@@ -7,6 +7,7 @@ mod bad_inputs;
 mod bench;
 mod bf16;
 mod bits;
+mod book;
 mod branch;
 mod canaries;
 mod classifier;
