@@ -21,7 +21,9 @@ fn train(dir: &Path, ranks: usize, args: &str, set: &str) -> Command {
     }
     command.current_dir(dir).stdin(Stdio::null());
     command.args(["train", "--threads", "1"]).args(args.split_whitespace());
-    set.split_whitespace().for_each(|set| drop(command.args(["--set", set])));
+    for set in set.split_whitespace() {
+        command.args(["--set", set]);
+    }
     command
 }
 
