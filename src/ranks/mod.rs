@@ -18,6 +18,7 @@ pub mod tcp;
 use crate::error::{Error, Result};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// What moves numbers between ranks. Every rank makes the same calls in the same order.
@@ -46,9 +47,39 @@ enum Ask {
 
 /// The way to the thread of an engine.
 struct Wire {
-    ask: Sender<Ask>,
+    /// Until the end.
+    ask: Option<Sender<Ask>>,
     sums: Receiver<Vec<f32>>,
     told: Receiver<Vec<u8>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Wire {
+    fn ask(&self, what: Ask) {
+        // An engine that is gone says so when its answer is waited for.
+        if let Some(ask) = &self.ask {
+            let _ = ask.send(what);
+        }
+    }
+
+    /// An answer; without one the thread is given up.
+    fn wait<T>(&mut self, answers: fn(&Wire) -> &Receiver<T>, ended: fn() -> bool) -> Result<T> {
+        let answer = wait(answers(self), ended);
+        if answer.is_err() {
+            self.thread = None;
+        }
+        answer
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        // The engine ends on its own thread, as MPI asks for.
+        self.ask = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 /// The ranks that train together, seen from one of them.
@@ -97,9 +128,10 @@ impl Ranks {
             }
         };
         let thread = std::thread::Builder::new().name("ranks".into()).spawn(work);
-        thread.map_err(|e| Error::device(format!("starting a thread: {e}"), "end other programs"))?;
+        let thread = thread.map_err(|e| Error::device(format!("starting a thread: {e}"), "end other programs"))?;
         let [rank, size] = began.recv().map_err(|_| gone())??;
-        Ok(Ranks { rank, size, wire: Some(Mutex::new(Wire { ask, sums, told })), ended })
+        let wire = Wire { ask: Some(ask), sums, told, thread: Some(thread) };
+        Ok(Ranks { rank, size, wire: Some(Mutex::new(wire)), ended })
     }
 
     /// The number of this rank.
@@ -115,8 +147,7 @@ impl Ranks {
     /// Begins to add `values` up over all ranks; [`finish`](Ranks::finish) gives the sums, in the order in which they were begun.
     pub(crate) fn begin(&self, values: Vec<f32>) {
         if let Some(wire) = &self.wire {
-            // An engine that is gone says so when its answer is waited for.
-            let _ = lock(wire).ask.send(Ask::Sum(values));
+            lock(wire).ask(Ask::Sum(values));
         }
     }
 
@@ -126,7 +157,7 @@ impl Ranks {
     /// The other ranks do not answer.
     pub(crate) fn finish(&self) -> Result<Vec<f32>> {
         let wire = self.wire.as_ref().expect("a rank that is alone begins no sums");
-        wait(&lock(wire).sums, self.ended)
+        lock(wire).wait(|wire| &wire.sums, self.ended)
     }
 
     /// Adds `values` up over all ranks.
@@ -148,9 +179,9 @@ impl Ranks {
     pub fn tell(&self, bytes: &[u8]) -> Result<Vec<u8>> {
         let Some(wire) = &self.wire else { return Ok(bytes.to_vec()) };
         let say = |bytes: &[u8]| {
-            let wire = lock(wire);
-            let _ = wire.ask.send(Ask::Tell(bytes.to_vec()));
-            wait(&wire.told, self.ended)
+            let mut wire = lock(wire);
+            wire.ask(Ask::Tell(bytes.to_vec()));
+            wire.wait(|wire| &wire.told, self.ended)
         };
         let length = say(&(bytes.len() as u64).to_le_bytes())?;
         let length = u64::from_le_bytes(length.try_into().expect("eight bytes")) as usize;

@@ -72,11 +72,9 @@ pub fn run_on<T: Task>(
     }
     let lead = Lead::new(ranks);
     let open = |run: &RunDir, watch: &mut dyn Watch| {
-        let mut opened = T::open(recipe, &run.data(), device, &mut |what, done, total| {
+        T::open(recipe, &run.data(), device, &mut |what, done, total| {
             watch.event(&Event::Prepare { what, done, total });
-        })?;
-        opened.trainer.share(ranks)?;
-        Ok(opened)
+        })
     };
     let mut work = match resume {
         Some(path) => {
@@ -98,6 +96,9 @@ pub fn run_on<T: Task>(
         }
     };
     lead.begin(work.run.path())?;
+    work.trainer.share(ranks)?;
+    // Each has a processor as this one.
+    work.peak = work.peak.map(|peak| peak * ranks.size() as f64);
     if work.state.step > 0 {
         lead.load()?;
     }
@@ -161,7 +162,7 @@ impl<'a, T: Task> Work<'a, T> {
     ) -> Result<Work<'a, T>> {
         let Opened { task, trainer, memory, data } = opened;
         let end = until.map_or(recipe.train.steps, |step| step.min(recipe.train.steps));
-        let (device, ranks) = (trainer.params.device().clone(), trainer.ranks().size() as f64);
+        let device = trainer.params.device().clone();
         Ok(Work {
             recipe,
             end,
@@ -179,7 +180,7 @@ impl<'a, T: Task> Work<'a, T> {
             ledger: None,
             lead: None,
             peak: match &device {
-                Device::Cpu(host) => Some(1e9 * crate::cpu::limits::fma_peak(&host.cpu, 0.1) * ranks),
+                Device::Cpu(host) => Some(1e9 * crate::cpu::limits::fma_peak(&host.cpu, 0.1)),
                 Device::Gpu(_) => None,
             },
         })

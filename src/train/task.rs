@@ -78,7 +78,7 @@ pub trait Task: Sized {
     /// What an evaluation's main number is.
     const JUDGED: &'static str = "validation loss";
 
-    /// Whether several [`Ranks`](crate::ranks::Ranks) can share its steps: all that is learnt from is there before.
+    /// Whether several [`Ranks`](crate::ranks::Ranks) can share its steps: all that is learnt from is there before, and networks do not take turns.
     const SHARED: bool = true;
 
     /// The command to run next, before and after the run's directory.

@@ -84,7 +84,7 @@ pub(super) fn shared<'r, T: Task>(
         return Ok(recipe);
     }
     if !T::SHARED {
-        let problem = format!("what is learnt from is made on the way, by one process, and here are {size}");
+        let problem = format!("this kind of run takes whole batches, in one process, and here are {size}");
         return Err(Error::device(problem, "train without mpirun"));
     }
     if recipe.optim.dp.is_some() {

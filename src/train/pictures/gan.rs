@@ -368,6 +368,7 @@ impl Painter for GanObjective {
     const LOSS: &'static str = "of both networks; validation: a distance";
     const JUDGED: &'static str = "Fréchet distance";
     const IS_JUDGED: bool = true;
+    const SHARED: bool = false;
 
     /// Two networks play against one another.
     fn falls(_: &GanModel) -> bool {

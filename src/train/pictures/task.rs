@@ -53,6 +53,9 @@ pub struct View<'a> {
 
 /// A model of pictures in training, and how it is judged and shown.
 pub trait Painter: Objective + Sized {
+    /// Whether several ranks can share a step.
+    const SHARED: bool = true;
+
     /// `[model]`.
     type Model: Architecture;
     /// The shape of its networks.
@@ -218,6 +221,7 @@ impl<P: Painter> Task for PictureTask<P> {
     type Sample = PictureSample;
     type Objective = P;
 
+    const SHARED: bool = P::SHARED;
     const UNIT: &'static str = "pictures";
     const LOSS: &'static str = P::LOSS;
     const JUDGED: &'static str = P::JUDGED;
