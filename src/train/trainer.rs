@@ -305,10 +305,11 @@ impl<O: Objective> Trainer<O> {
                 Ok(freeze(out))
             }
             Device::Gpu(gpu) => {
-                if self.batches.len() == micro {
+                let own = micro / self.ranks.size();
+                if self.batches.len() == own {
                     self.batches.push(freeze(room(&device, &self.specs)));
                 }
-                let batch = self.batches[micro].clone();
+                let batch = self.batches[own].clone();
                 upload(gpu, batch.iter(), |x| self.objective.fill(at.batch, micro, x))?;
                 Ok(batch)
             }

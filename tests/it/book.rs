@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What a small run of the village's recipe is, where a chapter says `TINY`.
-const TINY: &str = "--set model.layers=1 --set model.d=32 --set model.heads=2 --set train.context=32 --set train.batch=2 --set train.steps=12 \
+const TINY: &str = "--set model.layers=1 --set model.d=32 --set model.heads=2 --set train.context=96 --set train.batch=2 \
                     --set data.bytes=30000 --set data.vocab=300 --set train.sample_every=0 --set optim.warmup=2";
 
 fn docs() -> PathBuf {
@@ -35,7 +35,7 @@ fn commands(text: &str) -> Vec<(String, String)> {
 
 /// The arguments of a command, made small: `A=>B` puts B in the place of A, all else comes behind.
 fn arguments(command: &str, small: &str) -> Vec<String> {
-    let mut words = shell(command);
+    let (mut words, mut more) = (shell(command), Vec::new());
     for change in small.replace("TINY", TINY).split_whitespace() {
         match change.split_once("=>") {
             Some((from, to)) => words.iter_mut().for_each(|word| {
@@ -43,10 +43,10 @@ fn arguments(command: &str, small: &str) -> Vec<String> {
                     *word = word.replace(from, to);
                 }
             }),
-            None => words.push(change.to_owned()),
+            None => more.push(change.to_owned()),
         }
     }
-    // Later overrides count; of other options there is one each.
+    words.extend(more);
     words.remove(0);
     words
 }

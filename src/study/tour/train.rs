@@ -275,7 +275,7 @@ fn sweep(at: &mut Seed, pace: Pace) -> Result<Shown> {
             (&format!("lr {}", best.0), best.1),
         )],
         notes: found.iter().map(|(lr, loss)| format!("lr {lr}: {loss:.3}")).collect(),
-        next: vec!["kiln sweep data/recipes/sweep.toml".into(), "kiln sweep --lr-range".into()],
+        next: vec!["kiln sweep data/recipes/grid.toml".into(), "kiln sweep --lr-range".into()],
         ..Shown::default()
     })
 }
