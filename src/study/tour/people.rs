@@ -163,7 +163,12 @@ fn reward(at: &mut Seed, pace: Pace) -> Result<Shown> {
             ("by chance", 0.5),
             ("reward model", accuracy),
         )],
-        next: vec![format!("kiln align best {} --reward {}", answers(at).display(), run.display())],
+        next: vec![format!(
+            "kiln align best {} --judge {} --data {}",
+            answers(at).display(),
+            run.display(),
+            at.dir.join("answers.jsonl").display()
+        )],
         ..Shown::default()
     })
 }
