@@ -300,7 +300,7 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Update(args) => update::run(args, &global),
         Command::Bench(args) => bench::run(args, &global).map(|()| 0),
         Command::Kernels(args) => kernels::run(args, &global).map(|()| 0),
-        Command::Tour(args) => tour::run(&args, &global).map(|()| 0),
+        Command::Tour(args) => tour::run(&args, &global),
         Command::Study(args) => study::run(args, &global).map(|()| 0),
         Command::Doctor(args) => doctor::run(args, &global).map(|()| 0),
     }

@@ -53,12 +53,12 @@ pub struct TourArgs {
 }
 
 /// Runs `kiln tour` and gives the exit code.
-pub fn run(args: &TourArgs, global: &Global) -> Result<()> {
+pub fn run(args: &TourArgs, global: &Global) -> Result<u8> {
     if args.list {
-        return list(global);
+        return list(global).map(|()| 0);
     }
     if args.one_step {
-        return step::show(args.seed, global);
+        return step::show(args.seed, global).map(|()| 0);
     }
     signal::install()?;
     let chosen: Vec<&Stage> = match &args.stage {
@@ -93,7 +93,13 @@ pub fn run(args: &TourArgs, global: &Global) -> Result<()> {
         let mut watch = Steps::default();
         let told = &mut |what: &str| note(&format!("  {what}"));
         let mut at = Seed { seed, dir: &args.out, device: &device, told, watch: &mut watch };
-        let shown = tour::run(stage, &mut at, pace)?;
+        let shown = match (tour::run(stage, &mut at, pace), signal::caught()) {
+            (Err(_), Some(signal)) => {
+                note(&format!("stopped in {}; go on: kiln tour --resume --out {}", stage.name, quote(&args.out)));
+                return Ok(signal::exit_code(signal));
+            }
+            (shown, _) => shown?,
+        };
         tell(stage, &shown, global)?;
     }
     let all: Vec<(&Stage, Option<Shown>)> =
@@ -101,10 +107,10 @@ pub fn run(args: &TourArgs, global: &Global) -> Result<()> {
     let page = args.out.join("tour.html");
     write_atomic(&Os, &page, tour(&all, pace).as_bytes())?;
     if global.json {
-        return print(&json!({"page": page}).to_string());
+        return print(&json!({"page": page}).to_string()).map(|()| 0);
     }
     print(&format!("\n{}", table(&all, pace)))?;
-    print(&format!("page   {}\n\nnext: open {}", quote(&page), quote(&page)))
+    print(&format!("page   {}\n\nnext: open {}", quote(&page), quote(&page))).map(|()| 0)
 }
 
 fn list(global: &Global) -> Result<()> {

@@ -72,7 +72,7 @@ pub(super) const PRETRAIN: Stage = Stage {
     chapter: "docs/architecture.md",
     needs: &["shards"],
     makes: &["gpt", "manners-gpt.json"],
-    budget: [46, 240],
+    budget: [46, 220],
     run: pretrain,
 };
 

@@ -23,6 +23,11 @@ fn measure(effect: &Effect, better: Way) -> Measure {
     }
 }
 
+/// A figure without its sign.
+fn size((of, value): &(String, f64)) -> (String, f64) {
+    (of.clone(), value.abs())
+}
+
 /// A study in a folder of its own.
 fn inside<R>(at: &mut Seed, name: &str, study: impl FnOnce(&mut Seed) -> Result<R>) -> Result<R> {
     let dir = at.dir.join(name);
@@ -53,7 +58,12 @@ fn bias(at: &mut Seed, pace: Pace) -> Result<Shown> {
     let outcome = inside(at, "bias", |at| skew::study(&settings, at))?;
     let effects = outcome.effects();
     Ok(Shown {
-        measures: vec![measure(&effects[0], Way::Down)],
+        // Which gender is preferred is no matter here.
+        measures: vec![Measure {
+            before: size(&effects[0].before),
+            after: size(&effects[0].after),
+            ..measure(&effects[0], Way::Down)
+        }],
         notes: vec![format!("control, {}: {:.3}", effects[0].control.0, effects[0].control.1)],
         next: vec!["kiln study skew".into()],
         ..Shown::default()
@@ -135,7 +145,7 @@ pub(super) const UPDATE: Stage = Stage {
     chapter: "docs/continual.md",
     needs: &["pretrain"],
     makes: &["line"],
-    budget: [15, 65],
+    budget: [15, 85],
     run: update,
 };
 
