@@ -60,7 +60,7 @@ impl Picture for Frontier<'_> {
                 .x_labels(6)
                 .y_labels(7)
                 .x_label_formatter(&|x| format!("{x:.1}"))
-                .y_label_formatter(&|y| format!("{y:.1}"))
+                .y_label_formatter(&|y| if high > 5.0 { format!("{y:.0}") } else { format!("{y:.2}") })
                 .label_style(font(18))
                 .axis_desc_style(font(18))
                 .x_desc("root of the KL, nats an answer")
@@ -77,7 +77,7 @@ impl Picture for Frontier<'_> {
                     .legend(move |(x, y)| PathElement::new([(x, y), (x + 20 * s, y)], style));
             }
             if number == 1 {
-                legend(&mut chart, scale, SeriesLabelPosition::UpperLeft)?;
+                legend(&mut chart, scale, SeriesLabelPosition::LowerRight)?;
             }
         }
         Ok(())

@@ -61,7 +61,7 @@ impl Default for Settings {
             pairs: 500,
             taste: [1.5, 3.0, 0.7],
             judge_lr: 1e-4,
-            steps: 120,
+            steps: 40,
             every: 10,
             lr: 5e-5,
             kl: 0.03,
