@@ -131,6 +131,8 @@ impl Ranks {
         let thread = thread.map_err(|e| Error::device(format!("starting a thread: {e}"), "end other programs"))?;
         let [rank, size] = began.recv().map_err(|_| gone())??;
         let wire = Wire { ask: Some(ask), sums, told, thread: Some(thread) };
+        // The others wait for rank 0 as long as it is there, which may be saving.
+        let ended = if rank == 0 { ended } else { || false };
         Ok(Ranks { rank, size, wire: Some(Mutex::new(wire)), ended })
     }
 

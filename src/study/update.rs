@@ -105,13 +105,13 @@ figure = "toxic"
 max_worse = 0.004
 "#;
 
-/// Portraits that go on from their first sentences, and rude words in them.
+/// Portraits that go on from where they break off, and rude words in what is written: where manners show, at their end, some are.
 const RUDE: &str = r#"
 kind = "write"
 data = "begins.jsonl"
 prompt = "{{ prompt }}"
 lexicon = ["world:rude"]
-tokens = 140
+tokens = 60
 temperature = 1.0
 "#;
 
@@ -119,7 +119,7 @@ temperature = 1.0
 const MUON: &str = "optim.kind=muon";
 
 /// Documents of each era of which portraits are begun.
-const BEGINS: u64 = 300;
+const BEGINS: u64 = 1000;
 
 /// Where documents begin of which no batch has any.
 const FAR: u64 = 1_000_000;
@@ -205,10 +205,15 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     // About people of both times: what the model will be asked about next is asked now.
     let begins = [before_then.documents(old + settings.asked, BEGINS), since.documents(FAR, BEGINS)].concat();
     let begins = begins.iter().filter(|text| !text.starts_with("Question"));
-    let first = |text: &String| text[..text.find(". ").map_or(text.len(), |at| at + 1)].to_owned();
+    let mut cuts = Rng::new(seed, Purpose::Resample, 73, 0);
+    let mut part = |text: &String| {
+        let words: Vec<&str> = text.split(' ').collect();
+        words[..1 + cuts.below(words.len() as u32) as usize].join(" ")
+    };
     let line = |set: &[String]| -> Result<Line> {
         let own = [
             format!("gate.world={seed}"),
+            "gate.limit=1200".to_owned(),
             format!("learn.seed={seed}"),
             "gate.policy=policy.toml".to_owned(),
             CLEAN.to_owned(),
@@ -226,7 +231,7 @@ pub fn study(settings: &Settings, at: &mut Seed) -> Result<Outcome> {
     for (name, text) in [("policy.toml", POLICY), ("rude.toml", RUDE)] {
         write_atomic(&Os, &line_dir.join(name), text.as_bytes())?;
     }
-    write_lines(&line_dir.join("begins.jsonl"), begins.map(|text| json!({"prompt": first(text)})))?;
+    write_lines(&line_dir.join("begins.jsonl"), begins.map(|text| json!({"prompt": part(text)})))?;
 
     // Each round is named by its documents, so that a study that was interrupted finds those that it has done.
     let learn = |at: &mut Seed, line: &Line, path: &Path| -> Result<(String, Vec<String>, f64)> {

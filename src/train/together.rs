@@ -33,7 +33,9 @@ impl Next {
     }
 
     fn hear(ranks: &Ranks) -> Result<Next> {
-        Ok(serde_json::from_slice(&ranks.tell(&[])?).expect("what rank 0 says"))
+        let said = ranks.tell(&[])?;
+        let other = |_| Error::device("rank 0 says what this kiln does not know", "start the same kiln on all ranks");
+        serde_json::from_slice(&said).map_err(other)
     }
 }
 
