@@ -1,7 +1,7 @@
 //! From nothing to tokens.
 
 use super::{Measure, Pace, Shown, Stage, Way};
-use crate::data::clean::{self, DOCUMENTS, MIN_MEMORY};
+use crate::data::clean::{self, DOCUMENTS};
 use crate::data::world::{Asker, Export, Flaws, Form, Split, Verdict, World};
 use crate::data::{DatasetInfo, Prepare, Sources, Tokenizer, prepare};
 use crate::disk::{self, Os};
@@ -90,16 +90,8 @@ fn clean(at: &mut Seed, _: Pace) -> Result<Shown> {
     let from = corpus(at);
     let out = at.dir.join("clean");
     let lexicon = format!("lexicons.files=[{}]", quoted(&from.join("rude.txt")));
-    let options = clean::Options {
-        recipe: clean::Recipe::load(None, &[lexicon, "lexicons.mode=\"drop\"".into()])?,
-        out: out.clone(),
-        text_field: "text".into(),
-        memory: 4 * MIN_MEMORY,
-        threads: 0,
-        key_file: None,
-        clear_text: false,
-        truth: Some(from.join("truth.jsonl")),
-    };
+    let recipe = clean::Recipe::load(None, &[lexicon, "lexicons.mode=\"drop\"".into()])?;
+    let options = clean::Options { truth: Some(from.join("truth.jsonl")), ..clean::Options::new(recipe, out.clone()) };
     let outcome = clean::clean(&Sources::open(&[from.join("corpus.jsonl")], "text")?, &options, &mut |_| {})?;
     let score = outcome.score.expect("a truth was given");
     let rates = || score.rates.iter().filter(|rate| rate.planted > 0);
